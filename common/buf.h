@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * buf: a growable array of bytes.
+ *
+ * Growth doubles. An allocation that fails makes the buffer `failed` (sticky) and drops what
+ * was to be added, so writers need not look after each call: look once, before the bytes are used.
+ */
+#ifndef COMMON_BUF_H
+#define COMMON_BUF_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "common/slice.h"
+
+struct buf {
+    uint8_t *data;
+    size_t size;     /* bytes in use */
+    size_t capacity; /* bytes allocated */
+    bool failed;
+};
+
+#define BUF_EMPTY ((struct buf){0})
+
+void buf_free(struct buf *b);                                /* frees the bytes; b is empty again */
+void buf_clear(struct buf *b);                               /* size 0, failed false; keeps the bytes */
+uint8_t *buf_reserve(struct buf *b, size_t more);            /* room for `more`, or NULL; size unchanged */
+void buf_append(struct buf *b, const void *data, size_t size);
+void buf_consume(struct buf *b, size_t size);                /* drop from the front; moves the rest */
+uint8_t *buf_steal(struct buf *b, size_t *size);             /* the caller frees it; b is empty again */
+void buf_printf(struct buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static inline struct slice buf_slice(const struct buf *b)
+{
+    return slice_of(b->data, b->size);
+}
+
+#endif

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * clock: the two clocks. Only loops read them, once for each tick; everybody else is told.
+ */
+#ifndef COMMON_CLOCK_H
+#define COMMON_CLOCK_H
+
+#include <stdint.h>
+
+struct now {
+    uint64_t mono_ns; /* CLOCK_MONOTONIC: deadlines, durations */
+    uint64_t wall_ms; /* Unix time: ETA, expiry, what people read */
+};
+
+struct now clock_now(void);
+
+#endif

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * codec: msgpack, as far as the protocols use it.
+ *
+ * Encoding goes through msgpack-c's packing templates into a buf. Decoding is our own: msgpack-c
+ * builds a tree of objects for each message, which costs more than the rest of a task's life; this
+ * reader borrows from the frame and allocates nothing. It is strict (exact field counts, depth 4,
+ * no value of another kind, shortest or longer integer forms both taken) and its error is sticky:
+ * after the first, every call gives zero values, so look once at the end.
+ */
+#ifndef PROTO_CODEC_H
+#define PROTO_CODEC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "common/buf.h"
+#include "common/slice.h"
+
+/* ---- encode: append one value ---- */
+void enc_array(struct buf *out, uint32_t count);
+void enc_map(struct buf *out, uint32_t pairs);
+void enc_nil(struct buf *out);
+void enc_bool(struct buf *out, bool value);
+void enc_u64(struct buf *out, uint64_t value);
+void enc_text(struct buf *out, struct slice text);   /* nil if data is NULL */
+void enc_bytes(struct buf *out, struct slice bytes); /* nil if data is NULL */
+void enc_raw(struct buf *out, struct slice value);   /* nil if data is NULL; else copied as it is */
+
+/* ---- decode ---- */
+struct dec {
+    const uint8_t *at;
+    const uint8_t *end;
+    const char *error; /* NULL: none yet; else a constant text */
+};
+
+struct dec dec_of(struct slice frame);
+bool dec_failed(const struct dec *d);
+bool dec_more(const struct dec *d);          /* no error, and bytes are left */
+void dec_fail(struct dec *d, const char *why); /* the first one stays */
+
+/* Reads the head of the next message and its number; checks the field count. 0: error (sticky). */
+unsigned dec_message(struct dec *d);
+/* Skips the fields of a message whose number dec_message() just gave. */
+void dec_skip_message(struct dec *d, unsigned number);
+
+uint32_t dec_array(struct dec *d);  /* count; also usable on a RAW field through dec_of() */
+uint32_t dec_map(struct dec *d);    /* pairs */
+bool dec_nil(struct dec *d);        /* consumes a nil if one is next; false otherwise, no error */
+bool dec_bool(struct dec *d);
+uint64_t dec_u64(struct dec *d);    /* below 2^63, or an error */
+struct slice dec_text(struct dec *d);  /* nil gives data NULL */
+struct slice dec_bytes(struct dec *d); /* nil gives data NULL */
+struct slice dec_raw(struct dec *d);   /* one whole value, checked for form and depth */
+
+/* True if it is a map of text to text, as headers must be, and every name is [A-Za-z0-9_-]{1,64}. */
+bool headers_valid(struct slice map);
+
+#endif
