@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * plane: the worker side of the server's sockets: join (ROUTER), answers (PULL), one lane (PUSH)
+ * for each worker with its monitor, and the ZAP handler that guards them.
+ *
+ * Knows ZeroMQ and the messages; decides nothing: what arrives is handed to the core through the
+ * callbacks, what the core decides comes back as actions. Nothing else in the server touches
+ * ZeroMQ. Narrow, so that another carrier can stand behind it.
+ *
+ * One thread, that of the event base; libzmq's I/O threads and the ZAP actor are its own business.
+ */
+#ifndef SERVER_NET_PLANE_H
+#define SERVER_NET_PLANE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "server/core/core.h"
+
+struct event_base;
+struct plane;
+
+struct plane_config {
+    const char *listen;      /* address to bind join, answers and lanes to: "127.0.0.1", "0.0.0.0" */
+    const char *advertise;   /* host told to workers; NULL: the one that they dialled */
+    uint16_t join_port;      /* 5571; 0: any free one (tests) */
+    uint16_t answers_port;   /* 5572; 0: any free one */
+    uint16_t lane_port_first;/* 22500; 0 with last 0: any free ones */
+    uint16_t lane_port_last; /* 23523 */
+    uint32_t max_lanes;      /* 1024 */
+    uint32_t io_threads;     /* 1 */
+    uint64_t heartbeat_ms;   /* told to workers */
+    uint64_t ping_ms;
+    size_t max_result;
+    size_t max_message;      /* bytes of one message from a worker; larger ones cut its connection */
+};
+
+/* What arrives; all is borrowed until the callback returns. The callee calls into the core. */
+struct plane_events {
+    void (*join)(void *arg, const struct join *join);
+    void (*obituary)(void *arg, const struct msg_obituary *obituary);
+    void (*answers)(void *arg, uint64_t worker, uint64_t session, const struct answer *, size_t count);
+    void (*lane_down)(void *arg, uint64_t worker, int code); /* its admitted peer is gone */
+};
+
+/* NULL: *error is a text for people that the caller frees ("port 5571 is taken: ..."). */
+struct plane *plane_new(struct event_base *base, const struct plane_config *config,
+    const struct plane_events *events, void *arg, char **error);
+void plane_free(struct plane *plane); /* after the last lane is closed; sockets go with LINGER as needed for BYE */
+
+uint16_t plane_join_port(const struct plane *plane);
+uint16_t plane_answers_port(const struct plane *plane);
+
+/* Binds a lane and sends WELCOME. Not 0: nothing was bound, the peer was told REFUSED. */
+int plane_welcome(struct plane *plane, const struct join_action *action);
+void plane_refuse(struct plane *plane, const struct join_action *action);
+/* Destroys the lane and what is queued on it; tells the peer why if action->code is not 0. */
+void plane_close(struct plane *plane, const struct join_action *action);
+
+/* Appends to the lane's message of this tick; an unknown worker is ignored (it was just lost). */
+void plane_put(struct plane *plane, const struct lane_action *action);
+/* Sends what was put, one message for each lane. */
+void plane_flush(struct plane *plane);
+
+/* Reads every socket without waiting, before deadlines are judged after a long pause. */
+void plane_drain_input(struct plane *plane);
+
+/* P(name, kind, text): counters for /metrics. */
+#define PLANE_STATS(P)                                                                             \
+    P(joins, counter, "JOIN messages taken")                                                       \
+    P(strangers, counter, "connections that a lane or the answers port did not admit")             \
+    P(garbage, counter, "messages from workers that could not be decoded")                         \
+    P(lane_messages, counter, "messages sent on lanes")                                            \
+    P(lane_bytes, counter, "bytes sent on lanes")                                                  \
+    P(answer_messages, counter, "messages read from workers")                                      \
+    P(answer_bytes, counter, "bytes read from workers")                                            \
+    P(repeated, counter, "answers that had been taken before")                                     \
+    P(lanes, gauge, "lanes that are open")
+
+struct plane_stats {
+#define P(name, kind, text) uint64_t name;
+    PLANE_STATS(P)
+#undef P
+};
+
+const struct plane_stats *plane_stats(const struct plane *plane);
+
+#endif
