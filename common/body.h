@@ -19,10 +19,10 @@ struct body {
     uint8_t data[];
 };
 
-struct body *body_new(size_t size);                  /* one reference, bytes unset; NULL: no memory */
+struct body *body_new(size_t size); /* one reference, bytes unset; NULL: no memory */
 struct body *body_copy(const void *data, size_t size);
-struct body *body_ref(struct body *b);               /* returns b; NULL stays NULL */
-void body_unref(struct body *b);                     /* frees at the last; NULL is fine; any thread */
+struct body *body_ref(struct body *b); /* returns b; NULL stays NULL */
+void body_unref(struct body *b);       /* frees at the last; NULL is fine; any thread */
 
 static inline struct slice body_slice(const struct body *b)
 {

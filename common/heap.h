@@ -23,7 +23,8 @@ struct heap {
 };
 
 void heap_free(struct heap *h); /* frees the array, never the nodes */
-bool heap_push(struct heap *h, struct heap_node *node, uint64_t key, uint64_t tie); /* false: no memory */
+bool heap_push(
+    struct heap *h, struct heap_node *node, uint64_t key, uint64_t tie); /* false: no memory */
 void heap_remove(struct heap *h, struct heap_node *node); /* nothing if it is in none */
 
 static inline struct heap_node *heap_top(const struct heap *h)

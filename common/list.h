@@ -14,7 +14,7 @@ struct list {
     struct list *prev;
 };
 
-#define container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
+#define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
 /* Iterate; `next` makes it safe to remove the current node. */
 #define list_foreach(it, next_, head)                                                              \

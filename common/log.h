@@ -12,15 +12,15 @@ enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
 
 void log_setup(const char *program, enum log_level level, bool json);
 bool log_enabled(enum log_level level);
-void log_write(enum log_level level, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+void log_write(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #define log_error(...)   log_write(LOG_ERROR, __VA_ARGS__)
 #define log_warning(...) log_write(LOG_WARNING, __VA_ARGS__)
 #define log_info(...)    log_write(LOG_INFO, __VA_ARGS__)
 #define log_debug(...)   (log_enabled(LOG_DEBUG) ? log_write(LOG_DEBUG, __VA_ARGS__) : (void)0)
 
-/* At most one line a second for each place in the code; the next one says how many were left out. */
+/* At most one line a second for each place in the code; the next one says how many were left out.
+ */
 struct log_limit {
     long long second;
     unsigned suppressed;

@@ -2,12 +2,12 @@
 /*
  * map: two hash tables with open addressing.
  *
- * idmap: u64 key (never 0) -> u64 value (a slot, or a pointer as uintptr_t). The low bits of the
- * key are the hash: ids are handed out in sequence, so neighbours in time are neighbours in memory
- * and a lookup costs one cache line. Removal shifts back, there are no tombstones.
+ * idmap: u64 key (never 0) -> u64 value (a slot, or a pointer as uintptr_t). Ids are handed out in
+ * sequence, so four neighbours share a cache line; the groups of four are scattered. Removal shifts
+ * back, there are no tombstones.
  *
  * strmap: bytes -> pointer; the key is borrowed, usually from the value it leads to, and must stay
- * unchanged while it is in the map. Seeded SipHash-like mixing, since names come from strangers.
+ * unchanged while it is in the map. Seeded SipHash, since names come from strangers.
  */
 #ifndef COMMON_MAP_H
 #define COMMON_MAP_H

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "common/body.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+struct body *body_new(size_t size)
+{
+    if (size > SIZE_MAX - sizeof(struct body))
+        return NULL;
+    struct body *b = malloc(sizeof *b + size);
+    if (!b)
+        return NULL;
+    atomic_init(&b->references, 1);
+    b->size = size;
+    return b;
+}
+
+struct body *body_copy(const void *data, size_t size)
+{
+    struct body *b = body_new(size);
+    if (b && size)
+        memcpy(b->data, data, size);
+    return b;
+}
+
+struct body *body_ref(struct body *b)
+{
+    /* Whoever calls holds a reference, so nothing needs to be ordered by this one. */
+    if (b)
+        atomic_fetch_add_explicit(&b->references, 1, memory_order_relaxed);
+    return b;
+}
+
+void body_unref(struct body *b)
+{
+    if (!b)
+        return;
+    /* Release what this thread did to the bytes; acquire what the others did, before freeing. */
+    unsigned before = atomic_fetch_sub_explicit(&b->references, 1, memory_order_acq_rel);
+    assert(before > 0);
+    if (before == 1)
+        free(b);
+}

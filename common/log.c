@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "common/log.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+
+/* A line is one write() of at most PIPE_BUF (4096) bytes, so lines of several threads never mix. */
+#define LOG_LINE 4096u
+#define LOG_TEXT 1800u /* bytes of a message before escaping, which may double it */
+
+/* Set once by log_setup(), before there are threads. */
+static const char *log_program = "pushrod";
+static enum log_level log_highest = LOG_INFO;
+static bool log_json;
+
+static const char *const log_level_names[] = {
+    [LOG_ERROR] = "error",
+    [LOG_WARNING] = "warning",
+    [LOG_INFO] = "info",
+    [LOG_DEBUG] = "debug",
+};
+
+struct line {
+    char text[LOG_LINE];
+    size_t size;
+};
+
+void log_setup(const char *program, enum log_level level, bool json)
+{
+    log_program = program;
+    log_highest = level;
+    log_json = json;
+}
+
+bool log_enabled(enum log_level level)
+{
+    return level <= log_highest;
+}
+
+__attribute__((format(printf, 2, 3))) static void line_add(struct line *l, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    size_t room = sizeof l->text - l->size;
+    int size = vsnprintf(l->text + l->size, room, format, args);
+    va_end(args);
+    if (size > 0)
+        l->size += (size_t)size < room ? (size_t)size : room - 1;
+}
+
+/* A message may quote what a stranger sent: no control character reaches the terminal or the file.
+ */
+static void line_escaped(struct line *l, const char *text)
+{
+    for (const unsigned char *c = (const unsigned char *)text; *c; c++) {
+        if (*c < 0x20 || *c == 0x7f)
+            line_add(l, "\\%s%02x", log_json ? "u00" : "x", *c);
+        else if (log_json && (*c == '"' || *c == '\\'))
+            line_add(l, "\\%c", *c);
+        else
+            line_add(l, "%c", *c);
+        /* Room is kept for what closes the line. */
+        if (l->size > sizeof l->text - 16)
+            return;
+    }
+}
+
+static void line_stamp(struct line *l)
+{
+    uint64_t wall_ms = clock_now().wall_ms;
+    time_t seconds = (time_t)(wall_ms / 1000);
+    struct tm tm;
+    gmtime_r(&seconds, &tm);
+    char text[32];
+    strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &tm);
+    line_add(l, "%s.%03uZ", text, (unsigned)(wall_ms % 1000));
+}
+
+static void line_make(struct line *l, enum log_level level, const char *message)
+{
+    const char *name = log_level_names[level];
+    long pid = (long)getpid();
+    if (log_json)
+        line_add(l, "{\"time\":\"");
+    line_stamp(l);
+    if (log_json)
+        line_add(l, "\",\"level\":\"%s\",\"program\":\"%s\",\"pid\":%ld,\"text\":\"", name,
+            log_program, pid);
+    else
+        line_add(l, " %s[%ld] %s: ", log_program, pid, name);
+    line_escaped(l, message);
+    line_add(l, "%s", log_json ? "\"}\n" : "\n");
+}
+
+void log_write(enum log_level level, const char *format, ...)
+{
+    if (!log_enabled(level))
+        return;
+    int saved = errno;
+    char message[LOG_TEXT];
+    va_list args;
+    va_start(args, format);
+    int size = vsnprintf(message, sizeof message, format, args);
+    va_end(args);
+    if (size >= (int)sizeof message)
+        memcpy(message + sizeof message - 4, "...", 4);
+    struct line l = {.size = 0};
+    line_make(&l, level, message);
+    /* There is nobody to tell that standard error cannot be written. */
+    ssize_t written = write(STDERR_FILENO, l.text, l.size);
+    (void)written;
+    errno = saved;
+}
+
+bool log_allowed(struct log_limit *limit, unsigned *suppressed)
+{
+    long long second = (long long)(clock_now().mono_ns / 1000000000u) + 1;
+    long long last = __atomic_load_n(&limit->second, __ATOMIC_RELAXED);
+    /* Of several threads in the same second, the one that moves the mark may write. */
+    if (last != second && __atomic_compare_exchange_n(&limit->second, &last, second, false,
+                              __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+        *suppressed = __atomic_exchange_n(&limit->suppressed, 0, __ATOMIC_RELAXED);
+        return true;
+    }
+    __atomic_fetch_add(&limit->suppressed, 1, __ATOMIC_RELAXED);
+    return false;
+}
