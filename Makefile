@@ -12,20 +12,212 @@ SANITIZE ?=
 PACKAGES := libzmq libczmq libevent_core libevent_extra libevent_pthreads lmdb jansson
 CFLAGS   ?= -O2 -g
 WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Werror -Wstrict-prototypes -Wmissing-prototypes
-ALL_CFLAGS := -std=gnu11 $(WARNINGS) $(CFLAGS) $(SANITIZE) -fPIC -fvisibility=hidden -pthread -MMD -MP \
+ALL_CFLAGS := -std=gnu11 $(WARNINGS) $(CFLAGS) $(SANITIZE) -fPIC -fno-semantic-interposition -pthread -MMD -MP \
 	-I. -Iinclude -DPUSHROD_VERSION='"$(VERSION)"' $(shell pkg-config --cflags $(PACKAGES))
-ALL_LDFLAGS := $(LDFLAGS) $(SANITIZE) -pthread
-LIBS     := $(shell pkg-config --libs $(PACKAGES)) -lmsgpackc -linih -lm -ldl
+ALL_LDFLAGS := $(LDFLAGS) $(SANITIZE) -pthread -Wl,--as-needed
+LIBS     := $(shell pkg-config --libs $(PACKAGES)) -linih -lm -ldl
+TEST_LIBS := -lcmocka -lmsgpackc
 
-COMMON := err slice buf heap map body name clock log params
-PROTO  := codec messages frame
-CORE   :=
-STORE  :=
-NET    :=
-SERVER :=
+# The library, by room: common/X.c, proto/X.c, server/core/X.c, server/store/X.c, server/net/X.c, server/X.c,
+# worker/X.c (SESSION: the pure part), client/X.c.
+COMMON  := err buf heap map body name clock log
+PROTO   := codec messages frame
+CORE    :=
+STORE   :=
+NET     :=
+SERVER  :=
 SESSION :=
-WORKER :=
-CLIENT :=
+WORKER  :=
+CLIENT  :=
+# The programs: server/main.c, worker/main.c, and the files of the command in client/.
 COMMAND :=
+# examples/X.c -> build/examples/X, and examples/X.c -> build/examples/X.so
+EXAMPLES :=
+PLUGINS  :=
+# docs/man/X: manual pages; the line @OPTIONS@ is replaced by what `PROGRAM --print-man` prints
+MAN     :=
+
+# tests/lib/X.c (linked to every test), tests/unit/test_X.c, tests/sim/X.c (one program), tests/store/test_X.c,
+# tests/fuzz/fuzz_X.c, tests/e2e/X (executable scripts)
+TESTLIB :=
+TESTS   :=
+SIM     :=
+STORE_TESTS :=
+FUZZ    :=
+E2E     :=
 
 # ---- from here on nothing changes when a file is added ----
+SEEDS   ?= 200
+SECONDS ?= 5
+O := $(BUILD)/o
+
+common_o := $(COMMON:%=$(O)/common/%.o) $(PROTO:%=$(O)/proto/%.o)
+core_o   := $(CORE:%=$(O)/server/core/%.o)
+session_o := $(SESSION:%=$(O)/worker/%.o)
+library_o := $(common_o) $(core_o) $(STORE:%=$(O)/server/store/%.o) $(NET:%=$(O)/server/net/%.o) \
+	$(SERVER:%=$(O)/server/%.o) $(session_o) $(WORKER:%=$(O)/worker/%.o) $(CLIENT:%=$(O)/client/%.o)
+archives := $(addprefix $(BUILD)/,libcommon.a libcore.a libsession.a libpushrod.a)
+shared   := $(BUILD)/libpushrod.so.$(SOVERSION)
+# A program whose sources are not there is left out.
+programs := $(if $(wildcard server/main.c),$(BUILD)/pushrod-server) $(if $(wildcard worker/main.c),$(BUILD)/pushrod-worker) \
+	$(if $(strip $(COMMAND)),$(BUILD)/pushrod)
+examples := $(EXAMPLES:%=$(BUILD)/examples/%) $(PLUGINS:%=$(BUILD)/examples/%.so)
+man      := $(MAN:%=$(BUILD)/man/%)
+unit     := $(TESTS:%=$(BUILD)/tests/test_%) $(STORE_TESTS:%=$(BUILD)/tests/store/test_%)
+sim      := $(if $(strip $(SIM)),$(BUILD)/tests/simulation)
+fuzzers  := $(FUZZ:%=$(BUILD)/fuzz/fuzz_%)
+dirs := common proto server client worker tests tools include examples
+sources  = $(shell find $(dirs) -name '*.[ch]')
+
+.PHONY: all test unit check-all sim chaos fuzz fuzzers bench serve demo run install uninstall clean format help protocol-doc
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: $(archives) $(shared) $(BUILD)/libpushrod.so $(programs) $(examples) $(man)
+
+$(O)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -c $< -o $@
+
+$(BUILD)/libcommon.a: $(common_o)
+$(BUILD)/libcore.a: $(core_o)
+$(BUILD)/libsession.a: $(session_o)
+$(BUILD)/libpushrod.a: $(library_o) | $(BUILD)/libcore.a $(BUILD)/libsession.a
+$(archives): tests/purity
+	@mkdir -p $(@D)
+	rm -f $@ && ar rcs $@ $(filter %.o,$^)
+	$(if $(filter libcore.a libsession.a,$(@F)),tests/purity $@)
+
+# Only pushrod_* leaves the shared library; everything else keeps its name for the tests.
+$(shared): $(library_o) libpushrod.map
+	$(CC) -shared -Wl,-soname,$(@F) -Wl,--version-script=libpushrod.map $(ALL_LDFLAGS) $(library_o) $(LIBS) -o $@
+
+$(BUILD)/libpushrod.so: $(shared)
+	ln -sf $(<F) $@
+
+LINK = $(CC) $(ALL_LDFLAGS) $(filter %.o,$^) $(BUILD)/libpushrod.a
+$(BUILD)/pushrod-server: $(O)/server/main.o
+$(BUILD)/pushrod: $(COMMAND:%=$(O)/client/%.o)
+$(BUILD)/pushrod-server $(BUILD)/pushrod: $(BUILD)/libpushrod.a
+	$(LINK) $(LIBS) -o $@
+
+# Plug-ins find the library's functions in the program that loads them.
+$(BUILD)/pushrod-worker: $(O)/worker/main.o $(BUILD)/libpushrod.a
+	$(CC) $(ALL_LDFLAGS) $< -Wl,--whole-archive $(BUILD)/libpushrod.a -Wl,--no-whole-archive \
+		-Wl,--export-dynamic-symbol='pushrod_*' $(LIBS) -o $@
+
+$(BUILD)/examples/%.so: $(O)/examples/%.o
+	@mkdir -p $(@D)
+	$(CC) -shared $(ALL_LDFLAGS) $< -o $@
+
+$(BUILD)/examples/%: $(O)/examples/%.o $(BUILD)/libpushrod.a
+	@mkdir -p $(@D)
+	$(LINK) $(LIBS) -o $@
+
+$(BUILD)/man/%: docs/man/% $(programs)
+	@mkdir -p $(@D)
+	$(BUILD)/$(basename $*) --print-man > $@.options
+	sed -e '/^@OPTIONS@$$/{r $@.options' -e 'd}' -e 's/@VERSION@/$(VERSION)/' $< > $@
+
+# ---- tests ----
+testlib := $(TESTLIB:%=$(O)/tests/lib/%.o)
+$(BUILD)/tests/test_%: $(O)/tests/unit/test_%.o $(testlib) $(BUILD)/libpushrod.a
+	@mkdir -p $(@D)
+	$(LINK) $(LIBS) $(TEST_LIBS) -o $@
+
+$(BUILD)/tests/store/test_%: $(O)/tests/store/test_%.o $(testlib) $(BUILD)/libpushrod.a
+	@mkdir -p $(@D)
+	$(LINK) $(LIBS) $(TEST_LIBS) -o $@
+
+$(BUILD)/tests/simulation: $(SIM:%=$(O)/tests/sim/%.o) $(testlib) $(BUILD)/libpushrod.a
+	@mkdir -p $(@D)
+	$(LINK) $(LIBS) $(TEST_LIBS) -o $@
+
+$(BUILD)/protocol-doc: $(O)/tools/protocol-doc.o $(BUILD)/libpushrod.a
+	$(LINK) $(LIBS) -o $@
+
+# The fuzzers have a build of the library of their own, with clang; without clang they are skipped.
+fuzzers:
+	@if command -v clang >/dev/null; then $(MAKE) BUILD=$(BUILD)/fuzz CC=clang \
+		SANITIZE='-fsanitize=fuzzer-no-link,address,undefined' $(FUZZ:%=$(BUILD)/fuzz/fuzz_%); fi
+$(BUILD)/fuzz_%: $(O)/tests/fuzz/fuzz_%.o $(BUILD)/libpushrod.a
+	$(LINK) -fsanitize=fuzzer $(LIBS) -o $@
+
+export BUILD CC VERSION
+test: all $(unit) $(sim) $(BUILD)/protocol-doc fuzzers
+	SEEDS=$(SEEDS) FUZZ_SECONDS=$(SECONDS) tests/run $(unit) $(sim) tests/protocol-doc $(fuzzers) $(E2E:%=tests/e2e/%)
+
+unit: $(unit) $(BUILD)/protocol-doc
+	tests/run $(unit) tests/protocol-doc
+
+check-all:
+	tests/check-all
+
+sim: $(sim)
+	SEEDS=$(SEEDS) $(sim)
+
+fuzz: fuzzers
+	FUZZ_SECONDS=$(SECONDS) TEST_LIMIT=$$(( $(SECONDS) + 60 )) tests/run $(fuzzers)
+
+protocol-doc: $(BUILD)/protocol-doc
+	tests/protocol-doc --write
+
+chaos: all
+	tests/chaos/run
+
+bench: all
+	bench/run
+
+serve: all
+	deploy/serve
+
+run: all
+	deploy/run-hash-job
+
+demo: all
+	tests/demo
+
+# ---- install ----
+DEST := $(DESTDIR)$(PREFIX)
+install: all
+	install -d $(addprefix $(DEST)/,bin lib/pkgconfig include/pushrod share/man/man1 share/bash-completion/completions)
+	$(if $(programs),install -m 755 $(programs) $(DEST)/bin)
+	install -m 644 $(BUILD)/libpushrod.a $(DEST)/lib
+	install -m 755 $(shared) $(DEST)/lib
+	ln -sf $(notdir $(shared)) $(DEST)/lib/libpushrod.so
+	install -m 644 include/pushrod/*.h $(DEST)/include/pushrod
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@PACKAGES@|$(PACKAGES)|' \
+		deploy/pushrod.pc.in > $(DEST)/lib/pkgconfig/pushrod.pc
+	$(if $(man),install -m 644 $(man) $(DEST)/share/man/man1)
+	$(if $(wildcard deploy/pushrod.bash),install -m 644 deploy/pushrod.bash $(DEST)/share/bash-completion/completions/pushrod)
+
+uninstall:
+	rm -f $(addprefix $(DEST)/bin/,pushrod pushrod-server pushrod-worker) $(DEST)/lib/libpushrod.* \
+		$(DEST)/lib/pkgconfig/pushrod.pc $(MAN:%=$(DEST)/share/man/man1/%) \
+		$(DEST)/share/bash-completion/completions/pushrod
+	rm -rf $(DEST)/include/pushrod
+
+clean:
+	rm -rf $(BUILD)
+
+format:
+	clang-format -i $(sources)
+
+help:
+	@sed -n 's/^## //p' Makefile
+
+## make            libraries and programs, in $(BUILD)
+## make test       unit, simulation, store, end-to-end, a short fuzz; the last line counts
+## make unit       only the unit and store tests
+## make check-all  make test under gcc, clang, the sanitizers and valgrind
+## make sim        the simulation; SEEDS=1000 for more, SEED=n to replay one
+## make fuzz       the fuzzers; SECONDS=600 for each of them
+## make chaos      kill, stop and cut what runs, and count what is lost
+## make bench      Pushrod's own figures, and its peers beside it
+## make serve      a server and four workers, until you stop them
+## make run        the same, and a real job: hash every file of the source tree
+## make demo       a tour on one screen
+## make install    PREFIX=/usr/local DESTDIR=
+## make uninstall, clean, format, protocol-doc (rewrites the tables of proto/PROTOCOL.md)
+
+-include $(shell find $(O) -name '*.d' 2>/dev/null)
