@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * supervise: a small process that keeps N worker processes running.
+ *
+ * It forks them, starts them again with a growing pause when they die, tells the server how they
+ * died (OBITUARY), kills what they left behind, passes signals on, and replaces them one by one.
+ * Knows processes and signals; knows nothing of tasks, and never has a ZeroMQ object or a thread of
+ * its own, so that it can fork at any time. The obituary is sent by a short-lived child.
+ *
+ * Used in two ways:
+ * - pushrod-worker calls supervise_run() and is the supervisor itself.
+ * - a server calls supervisor_fork() before it has any thread or socket, tells the new process
+ *   where to join once the port is bound (supervisor_join), and stops it at the end
+ *   (supervisor_stop). Nothing is forked below the supervisor until it knows where to join.
+ *
+ * Signals to a supervisor: SIGTERM (or SIGINT, if it is its own master) drains the children, the
+ * second one makes them leave at once; SIGUSR2 replaces them one by one: the new one has joined
+ * before the old one is told to drain. SIGHUP is ignored.
+ */
+#ifndef WORKER_SUPERVISE_H
+#define WORKER_SUPERVISE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define SUPERVISE_JOIN 264u /* bytes of "host:port" with its NUL */
+
+/* How a child says what is to become of its place. Any other exit is a failure: again, after a
+ * pause. */
+#define SUPERVISE_EXIT_DONE    0  /* it was drained: the place stays empty */
+#define SUPERVISE_EXIT_RECYCLE 64 /* max_tasks, max_memory, a handler that hangs: again, at once   \
+                                   */
+#define SUPERVISE_EXIT_NEVER                                                                       \
+    78 /* it can never work (refused, bad plug-in): the place stays empty */
+
+/* What a child is told; valid as long as it lives. */
+struct supervise_child {
+    unsigned index;       /* 0 to processes - 1; a replacement has that of the one it replaces */
+    unsigned processes;   /* how many there are */
+    uint8_t instance[16]; /* for its JOIN: obituaries name the process by it */
+    char join[SUPERVISE_JOIN]; /* "host:port" */
+    int ready_fd;              /* write one byte here when tasks may come; closed at exec */
+};
+
+struct supervise_config {
+    unsigned processes; /* 1 to 1024 */
+    const char *join;   /* "host:port"; NULL: it will come through supervisor_join() */
+    uint64_t drain_ms;  /* after SIGTERM the children have this long before SIGKILL; 0: 25000 */
+    /* Runs in the child, with signal handlers and mask as they were in the caller, but SIGINT
+     * ignored; its value is the child's exit code. */
+    int (*run)(void *arg, const struct supervise_child *child);
+    void *arg;
+};
+
+/*
+ * Runs in the calling process until it was told to stop or every place is empty. Returns the exit
+ * code for the process: 0 drained, 78 if a child said that it can never work, 1 if children had to
+ * be killed or the supervisor cannot work. The caller has one thread and no ZeroMQ object.
+ */
+int supervise_run(const struct supervise_config *config);
+
+/* ---- the supervisor as a child of a server ---- */
+
+struct supervisor {
+    pid_t pid;   /* 0: none */
+    int control; /* its end closes when the server dies: the supervisor then drains and goes */
+};
+
+/*
+ * Forks the supervisor; `config` is borrowed for ever in the new process, which never returns.
+ * Not 0: a negative enum pushrod_error. Terminal signals (SIGINT) are ignored there: the server
+ * decides when its workers stop.
+ */
+int supervisor_fork(struct supervisor *s, const struct supervise_config *config);
+
+/* Where to join, once; the children are forked now. Not 0: the supervisor is gone. */
+int supervisor_join(struct supervisor *s, const char *join);
+
+/* Replace the children one by one (as SIGUSR2). Returns at once. */
+int supervisor_replace(struct supervisor *s);
+
+/* Drain the children, or, the second time, make them leave. Returns at once; any thread. */
+void supervisor_stop(struct supervisor *s);
+
+/* True when the supervisor has ended; *code (may be NULL) gets its exit code. Does not wait. */
+bool supervisor_ended(struct supervisor *s, int *code);
+
+/* Waits for its end up to `ms`, then kills it, and with it its children. */
+int supervisor_wait(struct supervisor *s, uint64_t ms);
+
+#endif
