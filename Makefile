@@ -20,7 +20,7 @@ TEST_LIBS := -lcmocka -lmsgpackc
 
 # The library, by room: common/X.c, proto/X.c, server/core/X.c, server/store/X.c, server/net/X.c, server/X.c,
 # worker/X.c (SESSION: the pure part), client/X.c.
-COMMON  := err buf heap map body name clock log
+COMMON  := err buf heap map body name clock log params params_value params_read params_print options
 PROTO   := codec messages frame
 CORE    :=
 STORE   :=
@@ -50,6 +50,7 @@ E2E     :=
 SEEDS   ?= 200
 SECONDS ?= 5
 O := $(BUILD)/o
+Q := $(if $(V),,@)
 
 common_o := $(COMMON:%=$(O)/common/%.o) $(PROTO:%=$(O)/proto/%.o)
 core_o   := $(CORE:%=$(O)/server/core/%.o)
@@ -77,7 +78,8 @@ all: $(archives) $(shared) $(BUILD)/libpushrod.so $(programs) $(examples) $(man)
 
 $(O)/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -c $< -o $@
+	@echo "CC   $<"
+	$(Q)$(CC) $(ALL_CFLAGS) -c $< -o $@
 
 $(BUILD)/libcommon.a: $(common_o)
 $(BUILD)/libcore.a: $(core_o)
@@ -85,12 +87,13 @@ $(BUILD)/libsession.a: $(session_o)
 $(BUILD)/libpushrod.a: $(library_o) | $(BUILD)/libcore.a $(BUILD)/libsession.a
 $(archives): tests/purity
 	@mkdir -p $(@D)
-	rm -f $@ && ar rcs $@ $(filter %.o,$^)
-	$(if $(filter libcore.a libsession.a,$(@F)),tests/purity $@)
+	$(Q)rm -f $@ && ar rcs $@ $(filter %.o,$^)
+	$(if $(filter libcore.a libsession.a,$(@F)),$(Q)tests/purity $@)
 
 # Only pushrod_* leaves the shared library; everything else keeps its name for the tests.
 $(shared): $(library_o) libpushrod.map
-	$(CC) -shared -Wl,-soname,$(@F) -Wl,--version-script=libpushrod.map $(ALL_LDFLAGS) $(library_o) $(LIBS) -o $@
+	@echo "LINK $@"
+	$(Q)$(CC) -shared -Wl,-soname,$(@F) -Wl,--version-script=libpushrod.map $(ALL_LDFLAGS) $(library_o) $(LIBS) -o $@
 
 $(BUILD)/libpushrod.so: $(shared)
 	ln -sf $(<F) $@
@@ -99,7 +102,8 @@ LINK = $(CC) $(ALL_LDFLAGS) $(filter %.o,$^) $(BUILD)/libpushrod.a
 $(BUILD)/pushrod-server: $(O)/server/main.o
 $(BUILD)/pushrod: $(COMMAND:%=$(O)/client/%.o)
 $(BUILD)/pushrod-server $(BUILD)/pushrod: $(BUILD)/libpushrod.a
-	$(LINK) $(LIBS) -o $@
+	@echo "LINK $@"
+	$(Q)$(LINK) $(LIBS) -o $@
 
 # Plug-ins find the library's functions in the program that loads them.
 $(BUILD)/pushrod-worker: $(O)/worker/main.o $(BUILD)/libpushrod.a
@@ -111,8 +115,8 @@ $(BUILD)/examples/%.so: $(O)/examples/%.o
 	$(CC) -shared $(ALL_LDFLAGS) $< -o $@
 
 $(BUILD)/examples/%: $(O)/examples/%.o $(BUILD)/libpushrod.a
-	@mkdir -p $(@D)
-	$(LINK) $(LIBS) -o $@
+	@mkdir -p $(@D); echo "LINK $@"
+	$(Q)$(LINK) $(LIBS) -o $@
 
 $(BUILD)/man/%: docs/man/% $(programs)
 	@mkdir -p $(@D)
@@ -122,16 +126,16 @@ $(BUILD)/man/%: docs/man/% $(programs)
 # ---- tests ----
 testlib := $(TESTLIB:%=$(O)/tests/lib/%.o)
 $(BUILD)/tests/test_%: $(O)/tests/unit/test_%.o $(testlib) $(BUILD)/libpushrod.a
-	@mkdir -p $(@D)
-	$(LINK) $(LIBS) $(TEST_LIBS) -o $@
+	@mkdir -p $(@D); echo "LINK $@"
+	$(Q)$(LINK) $(LIBS) $(TEST_LIBS) -o $@
 
 $(BUILD)/tests/store/test_%: $(O)/tests/store/test_%.o $(testlib) $(BUILD)/libpushrod.a
-	@mkdir -p $(@D)
-	$(LINK) $(LIBS) $(TEST_LIBS) -o $@
+	@mkdir -p $(@D); echo "LINK $@"
+	$(Q)$(LINK) $(LIBS) $(TEST_LIBS) -o $@
 
 $(BUILD)/tests/simulation: $(SIM:%=$(O)/tests/sim/%.o) $(testlib) $(BUILD)/libpushrod.a
-	@mkdir -p $(@D)
-	$(LINK) $(LIBS) $(TEST_LIBS) -o $@
+	@mkdir -p $(@D); echo "LINK $@"
+	$(Q)$(LINK) $(LIBS) $(TEST_LIBS) -o $@
 
 $(BUILD)/protocol-doc: $(O)/tools/protocol-doc.o $(BUILD)/libpushrod.a
 	$(LINK) $(LIBS) -o $@

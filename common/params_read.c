@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* params: reading flags, the environment, and the configuration file. */
+#include "common/params.h"
+
+#include <errno.h>
+#include <ini.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <pushrod/error.h>
+#include "common/params_value.h"
+
+/* ----------------------------------------------------------------------------------- flags */
+
+struct flags {
+    struct params *p;
+    char **argv;
+    int argc;
+    int at; /* the next argument */
+};
+
+/* The value of an option: what follows '=', or the next argument. */
+static int flag_store(struct flags *f, const struct param *row, const char *value, const char *flag)
+{
+    if (!value && row->type == PARAM_BOOL)
+        value = "yes";
+    if (!value && f->at == f->argc)
+        return params_fail(f->p, PUSHROD_E_BAD_OPTION, "%s needs a value", flag);
+    if (!value)
+        value = f->argv[f->at++];
+    return params_store(f->p, row, value, FROM_FLAG, flag);
+}
+
+static int flag_long(struct flags *f, const char *argument)
+{
+    const char *name = argument + 2;
+    size_t size = strcspn(name, "=");
+    const char *value = name[size] ? name + size + 1 : NULL;
+    const struct param *row = params_find(f->p, name, size);
+    if (!row && !value && size > 3 && strncmp(name, "no-", 3) == 0) {
+        row = params_find(f->p, name + 3, size - 3);
+        if (row && row->type == PARAM_BOOL)
+            value = "no";
+        else
+            row = NULL;
+    }
+    if (!row || !param_in_scope(f->p, row))
+        return params_fail_unknown(f->p, "--", name, size);
+    char flag[PARAM_VARIABLE_SIZE];
+    snprintf(flag, sizeof flag, "--%s", row->name);
+    return flag_store(f, row, value, flag);
+}
+
+/* -j8, -j 8, -vq */
+static int flag_letters(struct flags *f, const char *argument)
+{
+    for (const char *c = argument + 1; *c; c++) {
+        const struct param *row = NULL;
+        for (size_t i = 0; i < f->p->count && !row; i++)
+            if (f->p->rows[i].letter == *c && param_in_scope(f->p, &f->p->rows[i]))
+                row = &f->p->rows[i];
+        if (!row)
+            return params_fail(f->p, PUSHROD_E_BAD_OPTION, "there is no option -%c", *c);
+        char flag[3] = {'-', *c, '\0'};
+        if (row->type != PARAM_BOOL)
+            return flag_store(f, row, c[1] ? c + 1 : NULL, flag);
+        int error = flag_store(f, row, NULL, flag);
+        if (error)
+            return error;
+    }
+    return 0;
+}
+
+int params_read_flags(struct params *p, int argc, char **argv, int *operands, bool stop)
+{
+    struct flags f = {p, argv, argc, 1};
+    int error = 0, kept = 1;
+    bool only_operands = false;
+    while (!error && f.at < argc) {
+        char *argument = argv[f.at++];
+        if (only_operands || argument[0] != '-' || argument[1] == '\0') {
+            argv[kept++] = argument;
+            only_operands = only_operands || stop;
+        } else if (strcmp(argument, "--") == 0) {
+            only_operands = true;
+        } else if (argument[1] == '-') {
+            error = flag_long(&f, argument);
+        } else {
+            error = flag_letters(&f, argument);
+        }
+    }
+    *operands = kept - 1;
+    return error;
+}
+
+/* ----------------------------------------------------------------------------- environment */
+
+/* A secret may end in the newline that every editor adds. */
+static int store_from_file(
+    struct params *p, const struct param *row, const char *path, const char *variable)
+{
+    char text[4096];
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return params_fail(p, PUSHROD_E_BAD_OPTION, "%s: cannot read '%s' (from %s): %s", row->name,
+            path, variable, strerror(errno));
+    size_t size = fread(text, 1, sizeof text - 1, file);
+    bool whole = !ferror(file) && size < sizeof text - 1;
+    fclose(file);
+    if (!whole)
+        return params_fail(p, PUSHROD_E_BAD_OPTION,
+            "%s: '%s' (from %s) is no file of under %zu bytes", row->name, path, variable,
+            sizeof text - 1);
+    text[size] = '\0';
+    text[strcspn(text, "\r\n")] = '\0';
+    return params_store(p, row, text, FROM_ENVIRONMENT, variable);
+}
+
+/* Variables that others put there: Kubernetes for services, workers for the handlers they run. */
+static bool variable_is_foreign(const char *name)
+{
+    static const char *const beginnings[] = {
+        "PUSHROD_TASK_", "PUSHROD_HEADER_", "PUSHROD_ATTEMPT", "PUSHROD_QUEUE", NULL};
+    for (size_t i = 0; beginnings[i]; i++)
+        if (strncmp(name, beginnings[i], strlen(beginnings[i])) == 0)
+            return true;
+    return strstr(name, "_SERVICE_") || strstr(name, "_PORT");
+}
+
+/* The row that the variable belongs to; `file` says that it is a secret's _FILE form. */
+static const struct param *variable_row(
+    const struct params *p, const char *name, size_t size, bool *file)
+{
+    char variable[PARAM_VARIABLE_SIZE];
+    for (size_t i = 0; i < p->count; i++) {
+        const struct param *row = &p->rows[i];
+        if (row->type == PARAM_TITLE)
+            continue;
+        param_variable(row, variable);
+        size_t length = strlen(variable);
+        if (length == 0 || length > size || strncmp(variable, name, length) != 0)
+            continue;
+        *file = size == length + 5 && memcmp(name + length, "_FILE", 5) == 0;
+        if (size == length || (*file && (row->flags & PARAM_SECRET)))
+            return row;
+    }
+    return NULL;
+}
+
+static void warn_unknown(const char *name, void (*unknown)(void *arg, const char *text), void *arg)
+{
+    char text[256];
+    if (!unknown || strncmp(name, "PUSHROD_", 8) != 0 || variable_is_foreign(name))
+        return;
+    snprintf(text, sizeof text, "the environment variable %s means nothing to this program", name);
+    unknown(arg, text);
+}
+
+int params_read_environment(struct params *p, char *const *environment,
+    void (*unknown)(void *arg, const char *text), void *arg)
+{
+    int error = 0;
+    for (; *environment && !error; environment++) {
+        const char *name = *environment;
+        size_t size = strcspn(name, "=");
+        /* An empty variable is an unset one: that is how compose files leave things out. */
+        if (name[size] == '\0' || name[size + 1] == '\0')
+            continue;
+        bool file = false;
+        const struct param *row = variable_row(p, name, size, &file);
+        char variable[PARAM_VARIABLE_SIZE + 8];
+        snprintf(variable, sizeof variable, "%.*s", (int)size, name);
+        if (!row)
+            warn_unknown(variable, unknown, arg);
+        else if (!param_in_scope(p, row))
+            continue;
+        else if (file)
+            error = store_from_file(p, row, name + size + 1, variable);
+        else
+            error = params_store(p, row, name + size + 1, FROM_ENVIRONMENT, variable);
+    }
+    return error;
+}
+
+/* ------------------------------------------------------------------------------------ file */
+
+#define FILE_LINE 65536 /* bytes of the longest line; commands can be long */
+
+struct file {
+    struct params *p;
+    const char *path;
+    FILE *stream;
+    int line;
+    int error;
+};
+
+static char *file_line(char *text, int size, void *arg)
+{
+    struct file *f = arg;
+    char *line = fgets(text, size, f->stream);
+    if (line && strchr(line, '\n'))
+        f->line++;
+    return line;
+}
+
+/* inih's handler: 1 is fine, 0 stops. Sections are headings for people. */
+static int file_entry(void *arg, const char *section, const char *name, const char *value)
+{
+    (void)section;
+    struct file *f = arg;
+    const struct param *row = params_find(f->p, name, strlen(name));
+    char where[512];
+    snprintf(where, sizeof where, "%s:%d", f->path, f->line);
+    if (!row || (row->flags & PARAM_ACTION)) {
+        char text[sizeof f->p->error];
+        f->error = params_fail_unknown(f->p, "", name, strlen(name));
+        memcpy(text, f->p->error, sizeof text);
+        params_fail(f->p, PUSHROD_E_BAD_OPTION, "%.200s: %.300s", where, text);
+    } else if (param_in_scope(f->p, row)) {
+        f->error = params_store(f->p, row, value, FROM_FILE, where);
+    }
+    return f->error == 0;
+}
+
+/*
+ * As Debian builds it, inih cuts lines at 200 bytes and values at " ;", and its settings are
+ * global: set for the time of the call, because commands are long and contain semicolons.
+ */
+static int file_parse(struct file *f)
+{
+    bool stack = ini_use_stack, grow = ini_allow_realloc, comments = ini_allow_inline_comments;
+    bool stop = ini_stop_on_first_error;
+    int longest = ini_max_line;
+    ini_use_stack = ini_allow_inline_comments = false;
+    ini_allow_realloc = ini_stop_on_first_error = true;
+    ini_max_line = FILE_LINE;
+    int result = ini_parse_stream(file_line, f, file_entry, f);
+    ini_use_stack = stack;
+    ini_allow_realloc = grow;
+    ini_allow_inline_comments = comments;
+    ini_stop_on_first_error = stop;
+    ini_max_line = longest;
+    return result;
+}
+
+int params_read_file(struct params *p, const char *path)
+{
+    struct file f = {.p = p, .path = path, .stream = fopen(path, "re")};
+    if (!f.stream)
+        return params_fail(p, PUSHROD_E_BAD_OPTION, "cannot read the configuration file '%s': %s",
+            path, strerror(errno));
+    int result = file_parse(&f);
+    if (ferror(f.stream))
+        f.error = params_fail(p, PUSHROD_E_SYSTEM, "cannot read the configuration file '%s'", path);
+    fclose(f.stream);
+    if (result > 0 && !f.error)
+        return params_fail(p, PUSHROD_E_BAD_OPTION, "%s:%d: expected 'name = value'", path, result);
+    if (result < 0 && !f.error)
+        return params_fail(p, PUSHROD_E_NO_MEMORY, "out of memory");
+    return f.error;
+}
