@@ -11,7 +11,9 @@
 #ifndef SERVER_CORE_TASK_H
 #define SERVER_CORE_TASK_H
 
+#include <stdbool.h>
 #include <stdint.h>
+#include "common/buf.h"
 #include "common/heap.h"
 #include "common/list.h"
 #include "server/store/store.h"
@@ -40,29 +42,98 @@ enum task_state {
 struct queue;
 struct worker;
 struct follower;
+struct rare;
+
+/*
+ * The lasting part of a task as the core keeps it: struct record, but for what few tasks have.
+ * That lies in struct rare; task_record() puts both together for the store.
+ */
+struct task_record {
+    uint64_t id;
+    struct slice queue;     /* borrowed from the struct queue, which outlives it */
+    struct slice payload;   /* behind the struct, or borrowed from `body` */
+    struct body *body;      /* NULL: payload is inline */
+    uint64_t submitted_ms;
+    uint64_t due_ms;        /* 0: ready; else not before */
+    uint64_t timeout_ms;    /* duration of one attempt; 0: the worker's default */
+    uint32_t backoff_ms;    /* duration before the first retry */
+    uint16_t attempts;      /* hand-overs that count */
+    uint16_t max_attempts;
+    uint16_t deaths;        /* workers that died while they ran it alone */
+    uint8_t priority;       /* 0 to 9, 9 first */
+    bool followed : 1;      /* somebody waits or waited: the finish is kept until acknowledged */
+    bool suspect : 1;       /* ran when a worker died: runs alone next time */
+    bool maybe_running : 1; /* may have been handed out before the server restarted */
+    bool windowed : 1;
+};
 
 struct task {
-    struct record record;
+    struct task_record record;
     struct queue *queue;
-    struct worker *worker;    /* that has it; NULL unless LEASED */
-    uint64_t lease;           /* of the current or last attempt; 0: never handed out */
-    uint32_t slot;            /* place in the ledger */
-    uint8_t state;            /* enum task_state */
-    bool started;             /* LEASED: the worker said so */
-    bool withdrawing;         /* LEASED: WITHDRAW was sent */
-    bool cancelling;          /* a client wants it gone */
-    uint32_t hand_overs;      /* lease generations, for people: attempts incl. those that cost nothing */
-    struct list node;         /* in the queue's ready list, or in the worker's outstanding list */
-    struct heap_node timer;   /* due, expiry, retention: whatever comes first in its state */
+    struct worker *worker;      /* LEASED: that has it; FINISHING, MOVING: whose answer waits for it */
+    uint64_t lease;             /* of the current or last attempt; 0: never handed out */
+    union {                     /* by state: */
+        struct list node;       /* READY in order, LEASED, FINISHING, MOVING, HELD, GONE */
+        struct heap_node place; /* READY out of order, DELAYED, FINISHED */
+    };
+    union {
+        uint64_t leased_ns;     /* LEASED: monotonic, of the hand-over or of STARTED */
+        uint64_t sequence;      /* FINISHING, MOVING: of the answer that is not acknowledged yet */
+    };
+    uint64_t run_ns;            /* of the attempt that ended it */
     struct follower *followers;
-    uint64_t leased_ns;       /* monotonic, of the hand-over */
-    /* the finish; valid in FINISHING and FINISHED, and in the actions that tell it */
-    uint32_t status;          /* enum pushrod_status */
-    uint32_t code;            /* enum pushrod_error; of the last attempt before that */
-    uint64_t run_ns;
-    struct body *result;      /* NULL: none */
-    char *text;               /* error text, NUL-terminated, owned; NULL: none */
+    struct rare *rare;          /* NULL: it has nothing of the kind */
+    struct body *result;        /* NULL: none */
+    char *text;                 /* error text, NUL-terminated, owned; NULL: none */
+    uint32_t slot;              /* place in the ledger */
+    uint32_t hand_overs;        /* lease generations, for people: attempts incl. those that cost nothing */
+    uint32_t estimate_ns;       /* LEASED: what it adds to the expected time of its worker */
+    uint16_t code;              /* enum pushrod_error; of the last attempt, or of the finish */
+    uint16_t reserved_by;       /* LEASED: WITHDRAW was sent for an idle slot of this group; 0: no */
+    uint8_t state;              /* enum task_state */
+    uint8_t status;             /* enum pushrod_status; FINISHING and FINISHED */
+    uint8_t operations;         /* store operations on the way: it must stay in memory */
+    uint8_t size_class;         /* of its allocation */
+    bool started : 1;           /* LEASED: the worker said so */
+    bool cancelling : 1;        /* a client wants it gone */
+    bool out_of_order : 1;      /* READY: in the queue's heap, not in its list */
+    bool backing_off : 1;       /* DELAYED: by the monotonic clock */
+    bool told : 1;              /* its finish was told */
+    bool in_flight : 1;         /* LEASED: its bytes count in the lane's credit */
+    bool alone : 1;             /* LEASED: as a suspect, with nothing beside it */
+    bool ahead : 1;             /* LEASED: prefetched when no slot was idle */
 };
+
+/* What few tasks have; behind the struct task in the same allocation, or added later. */
+struct rare {
+    struct task *task;
+    struct slice headers;       /* encoded msgpack map, or absent */
+    struct slice tag;
+    struct slice unique;        /* unique key, scoped to the queue; absent: none */
+    struct slice target;        /* worker name, or absent */
+    struct buf history;         /* encoded DEATH messages, without the array's head; newest last */
+    uint32_t history_count;
+    uint64_t expires_ms;        /* Unix time; 0: never */
+    uint64_t unique_ms;         /* Unix time; 0: the key holds until the task ends */
+    uint64_t keep_ms;           /* duration */
+    struct heap_node timer;     /* waiting: expiry, by the wall clock; LEASED: the server's fence */
+    struct unique *holds;       /* the key that it holds; NULL: none, or the store has it */
+    struct body *parts;         /* PART: the result as far as it has come; NULL: none */
+    size_t parts_size;
+    bool by_wall;               /* the timer is in the heap of the wall clock */
+    bool added;                 /* allocated on its own */
+};
+
+/* What the world reads. Slices are borrowed for as long as the task is. */
+static inline struct slice task_headers(const struct task *t)
+{
+    return t->rare ? t->rare->headers : (struct slice){0};
+}
+
+static inline struct slice task_tag(const struct task *t)
+{
+    return t->rare ? t->rare->tag : (struct slice){0};
+}
 
 const char *task_state_name(enum task_state state);
 
