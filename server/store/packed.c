@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "server/store/packed.h"
+
+#include <assert.h>
+#include <string.h>
+
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "records are packed as they lie in memory");
+
+enum {
+    FLAG_FOLLOWED = 1,
+    FLAG_SUSPECT = 2,
+    FLAG_WINDOWED = 4,
+    FLAG_EXPIRY_TOLD = 8,
+    FLAG_BODY = 16,
+    FLAG_DEAD = 32
+};
+
+/* Fixed part of a record; `present` has a bit for each optional field that follows. */
+struct record_head {
+    uint64_t id;
+    uint64_t submitted_ms;
+    uint32_t attempts;
+    uint32_t max_attempts;
+    uint16_t deaths;
+    uint16_t present;
+    uint8_t priority;
+    uint8_t flags;
+    uint8_t queue_size;
+    uint8_t boot;
+};
+static_assert(sizeof(struct record_head) == 32, "no padding");
+
+struct finish_head {
+    uint64_t id;
+    uint64_t run_ns;
+    uint64_t finished_ms;
+    uint64_t keep_until_ms;
+    uint32_t status;
+    uint32_t code;
+    uint32_t attempts;
+    uint32_t flags;
+    uint32_t present;
+    uint32_t result_size; /* with FLAG_BODY the bytes are elsewhere */
+};
+static_assert(sizeof(struct finish_head) == 56, "no padding");
+
+/* The optional fields, in the order in which they lie. */
+#define RECORD_NUMBERS(N) N(due_ms) N(expires_ms) N(unique_ms) N(keep_ms) N(timeout_ms) N(backoff_ms)
+#define RECORD_SLICES(S)  S(payload) S(headers) S(tag) S(unique) S(target) S(history)
+#define FINISH_SLICES(S)  S(result) S(text) S(tag) S(history)
+
+struct reader {
+    const uint8_t *at;
+    const uint8_t *end;
+    bool failed;
+};
+
+static uint8_t *put(uint8_t *to, const void *data, size_t size)
+{
+    if (size)
+        memcpy(to, data, size);
+    return to + size;
+}
+
+static uint8_t *put_slice(uint8_t *to, struct slice s)
+{
+    uint32_t size = (uint32_t)s.size;
+    to = put(to, &size, sizeof(size));
+    return s.data ? put(to, s.data, s.size) : to;
+}
+
+static void take(struct reader *r, void *into, size_t size)
+{
+    if ((size_t)(r->end - r->at) < size) {
+        r->failed = true;
+        memset(into, 0, size);
+        return;
+    }
+    memcpy(into, r->at, size);
+    r->at += size;
+}
+
+static struct slice take_slice(struct reader *r, bool detached)
+{
+    uint32_t size = 0;
+    take(r, &size, sizeof(size));
+    if (detached)
+        return slice_of(NULL, size);
+    if ((size_t)(r->end - r->at) < size) {
+        r->failed = true;
+        return (struct slice){0};
+    }
+    struct slice s = slice_of(r->at, size);
+    r->at += size;
+    return s;
+}
+
+/* The payload as it is packed: without its bytes if it lies in a body. */
+static struct slice packed_payload(const struct record *r)
+{
+    if (r->body)
+        return slice_of(NULL, r->body->size);
+    return r->payload;
+}
+
+size_t record_packed_size(const struct record *r)
+{
+    size_t size = sizeof(struct record_head) + r->queue.size;
+#define NUMBER(name) size += r->name ? sizeof(uint64_t) : 0;
+    RECORD_NUMBERS(NUMBER)
+#undef NUMBER
+    struct slice payload = packed_payload(r);
+#define SLICE(name) size += r->name.data ? sizeof(uint32_t) + r->name.size : 0;
+    RECORD_SLICES(SLICE)
+#undef SLICE
+    /* The payload was counted as if it were inline. */
+    size -= r->payload.data ? sizeof(uint32_t) + r->payload.size : 0;
+    if (payload.data || payload.size)
+        size += sizeof(uint32_t) + (payload.data ? payload.size : 0);
+    return size;
+}
+
+static uint16_t record_present(const struct record *r, struct slice payload)
+{
+    uint16_t present = 0;
+    uint16_t bit = 1;
+#define NUMBER(name)                                                                               \
+    present = (uint16_t)(present | (r->name ? bit : 0));                                           \
+    bit = (uint16_t)(bit << 1);
+#define SLICE(name)                                                                                \
+    present = (uint16_t)(present | (r->name.data ? bit : 0));                                      \
+    bit = (uint16_t)(bit << 1);
+    RECORD_NUMBERS(NUMBER)
+    if (payload.data || payload.size)
+        present = (uint16_t)(present | bit); /* payload is the first slice */
+    RECORD_SLICES(SLICE)
+#undef NUMBER
+#undef SLICE
+    return present;
+}
+
+void record_pack(uint8_t *to, const struct record *r, struct packed_state state)
+{
+    struct slice payload = packed_payload(r);
+    bool detached = !payload.data && payload.size;
+    int flags = (r->followed ? FLAG_FOLLOWED : 0) | (r->suspect ? FLAG_SUSPECT : 0)
+        | (r->windowed ? FLAG_WINDOWED : 0) | (state.expiry_told ? FLAG_EXPIRY_TOLD : 0)
+        | (detached ? FLAG_BODY : 0);
+    struct record_head head = {.id = r->id,
+        .submitted_ms = r->submitted_ms,
+        .attempts = r->attempts,
+        .max_attempts = r->max_attempts,
+        .deaths = r->deaths,
+        .present = record_present(r, payload),
+        .priority = r->priority,
+        .flags = (uint8_t)flags,
+        .queue_size = (uint8_t)r->queue.size,
+        .boot = state.boot};
+    to = put(to, &head, sizeof(head));
+    to = put(to, r->queue.data, r->queue.size);
+    struct record packed = *r;
+    packed.payload = payload;
+    unsigned bit = 1;
+#define NUMBER(name)                                                                               \
+    to = head.present & bit ? put(to, &packed.name, sizeof(uint64_t)) : to;                        \
+    bit <<= 1;
+#define SLICE(name)                                                                                \
+    to = head.present & bit ? put_slice(to, packed.name) : to;                                     \
+    bit <<= 1;
+    RECORD_NUMBERS(NUMBER)
+    RECORD_SLICES(SLICE)
+#undef NUMBER
+#undef SLICE
+}
+
+static void record_from_head(struct record *r, const struct record_head *head)
+{
+    r->id = head->id;
+    r->submitted_ms = head->submitted_ms;
+    r->attempts = head->attempts;
+    r->max_attempts = head->max_attempts;
+    r->deaths = head->deaths;
+    r->priority = head->priority;
+    r->followed = (head->flags & FLAG_FOLLOWED) != 0;
+    r->suspect = (head->flags & FLAG_SUSPECT) != 0;
+    r->windowed = (head->flags & FLAG_WINDOWED) != 0;
+}
+
+bool record_unpack(const uint8_t *from, size_t size, struct record *r, struct packed_state *state)
+{
+    struct reader in = {from, from + size, false};
+    struct record_head head;
+    *r = (struct record){0};
+    take(&in, &head, sizeof(head));
+    if (in.failed || (size_t)(in.end - in.at) < head.queue_size)
+        return false;
+    record_from_head(r, &head);
+    r->queue = slice_of(in.at, head.queue_size);
+    in.at += head.queue_size;
+    unsigned bit = 1;
+    bool detached = (head.flags & FLAG_BODY) != 0; /* of the payload, the first slice */
+#define NUMBER(name)                                                                               \
+    if (head.present & bit)                                                                        \
+        take(&in, &r->name, sizeof(uint64_t));                                                     \
+    bit <<= 1;
+#define SLICE(name)                                                                                \
+    if (head.present & bit)                                                                        \
+        r->name = take_slice(&in, detached);                                                       \
+    detached = false;                                                                              \
+    bit <<= 1;
+    RECORD_NUMBERS(NUMBER)
+    RECORD_SLICES(SLICE)
+#undef NUMBER
+#undef SLICE
+    if (state)
+        *state = (struct packed_state){head.boot, (head.flags & FLAG_EXPIRY_TOLD) != 0};
+    return !in.failed;
+}
+
+static bool finish_wanted(const struct finish *f)
+{
+    return f->dead || f->keep_until_ms;
+}
+
+/* A body's bytes are kept elsewhere, but for a dead letter, which is whole. */
+static struct slice packed_result(const struct finish *f)
+{
+    return f->body ? slice_of(NULL, f->body->size) : f->result;
+}
+
+size_t finish_packed_size(const struct finish *f)
+{
+    if (!finish_wanted(f))
+        return sizeof(uint64_t);
+    size_t size = sizeof(struct finish_head);
+    struct slice result = packed_result(f);
+    size += result.data ? sizeof(uint32_t) + result.size : 0;
+    size += f->text.data ? sizeof(uint32_t) + f->text.size : 0;
+    size += f->tag.data ? sizeof(uint32_t) + f->tag.size : 0;
+    size += f->history.data ? sizeof(uint32_t) + f->history.size : 0;
+    return size;
+}
+
+void finish_pack(uint8_t *to, const struct finish *f)
+{
+    if (!finish_wanted(f)) {
+        put(to, &f->id, sizeof(f->id));
+        return;
+    }
+    struct finish packed = *f;
+    packed.result = packed_result(f);
+    struct finish_head head = {.id = f->id,
+        .run_ns = f->run_ns,
+        .finished_ms = f->finished_ms,
+        .keep_until_ms = f->keep_until_ms,
+        .status = f->status,
+        .code = f->code,
+        .attempts = f->attempts,
+        .flags = (f->dead ? FLAG_DEAD : 0u) | (f->body ? FLAG_BODY : 0u),
+        .result_size = (uint32_t)packed.result.size};
+    unsigned bit = 1;
+#define SLICE(name)                                                                                \
+    head.present |= packed.name.data ? bit : 0;                                                    \
+    bit <<= 1;
+    FINISH_SLICES(SLICE)
+#undef SLICE
+    to = put(to, &head, sizeof(head));
+#define SLICE(name) to = packed.name.data ? put_slice(to, packed.name) : to;
+    FINISH_SLICES(SLICE)
+#undef SLICE
+}
+
+bool finish_unpack(const uint8_t *from, size_t size, struct finish *f)
+{
+    struct reader in = {from, from + size, false};
+    struct finish_head head = {0};
+    *f = (struct finish){0};
+    if (size == sizeof(uint64_t)) {
+        take(&in, &f->id, sizeof(f->id));
+        return true;
+    }
+    take(&in, &head, sizeof(head));
+    f->id = head.id;
+    f->run_ns = head.run_ns;
+    f->finished_ms = head.finished_ms;
+    f->keep_until_ms = head.keep_until_ms;
+    f->status = head.status;
+    f->code = head.code;
+    f->attempts = head.attempts;
+    f->dead = (head.flags & FLAG_DEAD) != 0;
+    unsigned bit = 1;
+#define SLICE(name)                                                                                \
+    if (head.present & bit)                                                                        \
+        f->name = take_slice(&in, false);                                                          \
+    bit <<= 1;
+    FINISH_SLICES(SLICE)
+#undef SLICE
+    if (head.flags & FLAG_BODY)
+        f->result = slice_of(NULL, head.result_size);
+    return !in.failed;
+}
+
+void record_reschedule(struct record *r, const struct record *change)
+{
+    r->due_ms = change->due_ms;
+    r->attempts = change->attempts;
+    r->deaths = change->deaths;
+    r->suspect = change->suspect;
+    r->windowed = change->windowed;
+    if (change->history.data)
+        r->history = change->history;
+}

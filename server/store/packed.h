@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * packed: records and finishes as bytes, as they lie in a journal, a table or in memory.
+ *
+ * Knows the layout (little-endian, as every host that we run on) and nothing of who keeps it.
+ * A body is not part of the bytes: a record whose payload has one is packed with its size only,
+ * and unpacks with payload.data NULL and payload.size set; its keeper puts the body back.
+ */
+#ifndef SERVER_STORE_PACKED_H
+#define SERVER_STORE_PACKED_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "server/store/store.h"
+
+/* What the store knows of a record and the core does not. */
+struct packed_state {
+    uint8_t boot;     /* low byte of the boot in which the record entered a window */
+    bool expiry_told; /* DUE has given it as expired: it is in no agenda for that any more */
+};
+
+size_t record_packed_size(const struct record *r);
+void record_pack(uint8_t *to, const struct record *r, struct packed_state state);
+/* Borrows from the bytes; false: they are not a record. state may be NULL. */
+bool record_unpack(const uint8_t *from, size_t size, struct record *r, struct packed_state *state);
+
+/* A finish that nobody wants is its id only. */
+size_t finish_packed_size(const struct finish *f);
+void finish_pack(uint8_t *to, const struct finish *f);
+bool finish_unpack(const uint8_t *from, size_t size, struct finish *f);
+
+static inline bool record_detached(const struct record *r)
+{
+    return !r->payload.data && r->payload.size;
+}
+
+/* What a RESCHEDULE changes, laid over the record that is there. */
+void record_reschedule(struct record *r, const struct record *change);
+
+#endif

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "server/store/reply.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+struct reply *reply_new(void)
+{
+    return store_alloc(sizeof(struct reply));
+}
+
+void reply_free(struct reply *r)
+{
+    if (!r)
+        return;
+    arena_free(&r->arena);
+    free(r->events);
+    free(r);
+}
+
+struct store_event *reply_event(struct reply *r, enum store_op_kind kind, uint64_t token, uint64_t id)
+{
+    if (r->count == r->capacity)
+        r->events = store_grow(r->events, &r->capacity, sizeof(*r->events));
+    struct store_event *event = &r->events[r->count++];
+    *event = (struct store_event){
+        .event = EVENT_OP, .kind = kind, .outcome = OUTCOME_STORED, .token = token, .id = id};
+    return event;
+}
+
+struct record *reply_record(
+    struct reply_records *l, const uint8_t *packed, size_t size, struct body *body)
+{
+    if (l->count == l->capacity)
+        l->records = store_grow(l->records, &l->capacity, sizeof(*l->records));
+    struct record *r = &l->records[l->count++];
+    bool whole = record_unpack(arena_copy(&l->reply->arena, packed, size), size, r, NULL);
+    assert(whole);
+    (void)whole;
+    if (record_detached(r) && body) {
+        r->body = arena_body(&l->reply->arena, body_ref(body));
+        r->payload = body_slice(body);
+    }
+    l->bytes += r->payload.size;
+    return r;
+}
+
+struct finish *reply_finish(
+    struct reply *r, const uint8_t *packed, size_t size, struct body *body)
+{
+    struct finish *f = arena_alloc(&r->arena, sizeof(*f));
+    bool whole = finish_unpack(arena_copy(&r->arena, packed, size), size, f);
+    assert(whole);
+    (void)whole;
+    if (!f->result.data && f->result.size && body) {
+        f->body = arena_body(&r->arena, body_ref(body));
+        f->result = body_slice(body);
+    }
+    return f;
+}
+
+void reply_set_records(struct reply_records *l, struct store_event *event)
+{
+    event->records = arena_copy(&l->reply->arena, l->records, l->count * sizeof(*l->records));
+    event->record_count = l->count;
+    free(l->records);
+    l->records = NULL;
+    l->count = l->capacity = 0;
+}
+
+void reply_records_free(struct reply_records *l)
+{
+    free(l->records);
+    l->records = NULL;
+}
+
+void reply_push(struct reply_queue *q, struct reply *r)
+{
+    if (r->count == 0) {
+        reply_free(r);
+        return;
+    }
+    if (q->last)
+        q->last->next = r;
+    else
+        q->first = r;
+    q->last = r;
+}
+
+size_t reply_poll(struct reply_queue *q, const struct store_event **events, size_t limit)
+{
+    reply_free(q->read);
+    q->read = NULL;
+    struct reply *r = q->first;
+    *events = NULL;
+    if (!r || limit == 0)
+        return 0;
+    size_t count = r->count - r->given < limit ? r->count - r->given : limit;
+    *events = r->events + r->given;
+    r->given += count;
+    if (r->given == r->count) {
+        q->first = r->next;
+        if (!q->first)
+            q->last = NULL;
+        q->read = r;
+    }
+    return count;
+}
+
+void reply_queue_free(struct reply_queue *q)
+{
+    for (struct reply *r = q->first, *next; r; r = next) {
+        next = r->next;
+        reply_free(r);
+    }
+    reply_free(q->read);
+    *q = (struct reply_queue){0};
+}
