@@ -40,10 +40,10 @@ MAN     :=
 # tests/lib/X.c (linked to every test), tests/unit/test_X.c, tests/sim/X.c (one program), tests/store/test_X.c,
 # tests/fuzz/fuzz_X.c, tests/e2e/X (executable scripts)
 TESTLIB :=
-TESTS   :=
+TESTS   := buf heap map name codec messages params log
 SIM     :=
 STORE_TESTS :=
-FUZZ    :=
+FUZZ    := worker_plane client_plane config
 E2E     :=
 
 # ---- from here on nothing changes when a file is added ----

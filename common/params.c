@@ -170,6 +170,8 @@ static bool value_add_item(struct value *v, const char *text, size_t size)
 static int store_items(struct params *p, const struct param *row, struct value *v, const char *text)
 {
     const char *separators = row->type == PARAM_LIST ? "\n" : ", ";
+    if (text[strspn(text, separators)] == '\0')
+        return fail_value(p, row, text, v->source, v->where);
     while (*(text += strspn(text, separators))) {
         size_t size = strcspn(text, separators);
         if (!value_add_item(v, text, size))

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Options: any text as a flag, a variable, and a value of each row of the real table. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/options.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    char *text = malloc(size + 3);
+    if (!text)
+        return 0;
+    memcpy(text, "--", 2);
+    memcpy(text + 2, data, size);
+    text[size + 2] = '\0';
+    struct params *p = params_new(option_rows, option_count, SCOPE_SERVER);
+    char *argv[] = {"fuzz", text, text + 2, NULL}, *environment[] = {text + 2, NULL};
+    int operands;
+    struct buf out = BUF_EMPTY;
+    if (p) {
+        params_read_flags(p, 3, argv, &operands, false);
+        params_read_environment(p, environment, NULL, NULL);
+        for (size_t i = 0; i < option_count; i++)
+            params_set(p, option_rows[i].name, text + 2);
+        params_print_values(p, &out);
+    }
+    buf_free(&out);
+    params_free(p);
+    free(text);
+    return 0;
+}
