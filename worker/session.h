@@ -23,13 +23,15 @@ struct session;
 
 /* Zero means the default that stands behind each. */
 struct session_config {
-    uint64_t seed;           /* jitter */
+    uint64_t seed; /* jitter */
     uint8_t instance[16];
     struct slice name;
     struct slice host;
     uint64_t pid;
-    uint32_t slots;          /* 1 */
-    uint32_t max_prefetch;   /* 1000 */
+    uint32_t slots;        /* 1 */
+    uint32_t max_prefetch; /* 1000 */
+    uint32_t ahead;        /* 0: START up to `slots`; else so many more, which the runner begins in
+                              order when a slot is free, and gives back when told to REVOKE */
     const struct slice *queues;
     size_t queue_count;
     uint64_t drain_ms;       /* 25000 */
@@ -58,20 +60,25 @@ void session_ping(struct session *, uint64_t sequence);
 void session_drain(struct session *, uint64_t limit_ms); /* from the lane, or SIGTERM */
 void session_quit(struct session *);                     /* the second SIGTERM: return, leave now */
 void session_fenced(struct session *, uint64_t code);
-void session_lane_down(struct session *);    /* the lane's connection is gone: join again */
+void session_lane_down(struct session *);       /* the lane's connection is gone: join again */
 void session_answers_renewed(struct session *); /* the answers connection was made anew: resend */
 
+/* Answer to RUN_REVOKE: true: it had not begun, and the runner has forgotten it; false: it has. */
+void session_revoked(struct session *, uint64_t lease, bool given_back);
+
 /* What the runner says of an attempt that it was told to START. */
-void session_progress(struct session *, uint64_t lease, uint64_t done, uint64_t total, struct slice text);
+void session_progress(
+    struct session *, uint64_t lease, uint64_t done, uint64_t total, struct slice text);
 void session_data(struct session *, uint64_t lease, struct slice data);
 void session_done(struct session *, uint64_t lease, uint64_t run_ns, struct slice result);
 struct attempt_failure {
-    uint32_t code;      /* enum pushrod_error */
+    uint32_t code; /* enum pushrod_error */
     bool permanent;
     uint64_t retry_ms;
     struct slice text;
 };
-void session_failed(struct session *, uint64_t lease, uint64_t run_ns, const struct attempt_failure *);
+void session_failed(
+    struct session *, uint64_t lease, uint64_t run_ns, const struct attempt_failure *);
 /* The handler cannot run at all: give it back, serve the queue (pattern) no more. */
 void session_broken(struct session *, uint64_t lease, struct slice text);
 
@@ -81,34 +88,49 @@ void session_broken(struct session *, uint64_t lease, struct slice text);
 struct attempt {
     uint64_t id;
     uint64_t lease;
-    uint64_t number;      /* attempt, from 1 */
-    uint64_t timeout_ms;  /* 0: the worker's default */
+    uint64_t number;     /* attempt, from 1 */
+    uint64_t timeout_ms; /* 0: the worker's default */
     struct slice queue;
     struct slice headers;
     struct slice payload;
 };
 
-enum run_kind { RUN_START, RUN_CANCEL };
+/*
+ * START: run it when a slot is free, in the order of the actions. CANCEL: make it end early, it is
+ * answered like any other. REVOKE: give it back if it has not begun; answered by session_revoked().
+ */
+enum run_kind { RUN_START, RUN_CANCEL, RUN_REVOKE };
 
 struct run_action {
     enum run_kind kind;
     const struct attempt *attempt;
 };
 
-enum session_state { SESSION_IDLE, SESSION_JOINING, SESSION_CONNECTING, SESSION_ACTIVE, SESSION_DRAINING, SESSION_OVER };
+enum session_state {
+    SESSION_IDLE,
+    SESSION_JOINING,
+    SESSION_CONNECTING,
+    SESSION_ACTIVE,
+    SESSION_DRAINING,
+    SESSION_OVER
+};
 
 struct session_actions {
-    const struct msg_join *join;    /* NULL, or: on a fresh DEALER, send this */
+    const struct msg_join *join;       /* NULL, or: on a fresh DEALER, send this */
     const struct msg_welcome *connect; /* NULL, or: connect lane and answers as it says */
-    bool disconnect;                /* close lane and answers */
+    bool disconnect;                   /* close lane and answers */
     const struct run_action *run;
     size_t run_count;
-    struct slice answers;           /* messages to send as one frame, FROM first; size 0: none */
-    uint64_t wake_ns;               /* monotonic: come again by then; UINT64_MAX: no need */
+    struct slice answers; /* messages to send as one frame, FROM first; size 0: none */
+    uint64_t wake_ns;     /* monotonic: come again by then; UINT64_MAX: no need */
     enum session_state state;
-    int code;                       /* OVER: why; 0: drained */
-    const char *text;               /* for the log, when something happened that people should know */
-    size_t done;                    /* attempts that ended so far */
+    int code;         /* OVER: why; 0: drained */
+    const char *text; /* for the log, when something happened that people should know */
+    size_t done;      /* attempts that ended so far */
+    size_t running;   /* attempts that run now */
+    bool settled;     /* the server has acknowledged something in this session: both
+                         connections work, and the join socket may close */
+    bool recycle;     /* OVER: because of max_tasks */
 };
 
 const struct session_actions *session_end(struct session *);

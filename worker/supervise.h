@@ -29,9 +29,10 @@
 
 /* How a child says what is to become of its place. Any other exit is a failure: again, after a
  * pause. */
-#define SUPERVISE_EXIT_DONE    0  /* it was drained: the place stays empty */
-#define SUPERVISE_EXIT_RECYCLE 64 /* max_tasks, max_memory, a handler that hangs: again, at once   \
-                                   */
+#define SUPERVISE_EXIT_DONE 0 /* it was drained: the place stays empty */
+#define SUPERVISE_EXIT_RECYCLE                                                                     \
+    64 /* max_tasks, max_memory, a handler that hangs: again, at once                              \
+        */
 #define SUPERVISE_EXIT_NEVER                                                                       \
     78 /* it can never work (refused, bad plug-in): the place stays empty */
 

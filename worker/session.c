@@ -1,0 +1,452 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The life of a worker's session:
+ *
+ *   IDLE -> JOINING -> CONNECTING -> ACTIVE (draining) -> OVER
+ *    ^---------'------------'-----------'  whatever goes wrong: a pause, then a new try
+ */
+#include "worker/session.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "worker/session_impl.h"
+
+/* A JOIN without an answer is tried again, on a fresh socket, after this long. */
+#define WELCOME_WAIT_MS 1000u
+/* The server waits 5 s for READY, and then says over the join socket what is wrong. */
+#define HELLO_WAIT_MS 6000u
+/* How long a BYE may take to be acknowledged before we leave anyway. */
+#define BYE_WAIT_MS 1000u
+/* PINGs that may be missing before the server counts as gone. */
+#define MISSED_PINGS 3u
+
+/* ------------------------------------------------------------------- begin, end */
+
+static struct session_config config_defaults(const struct session_config *given)
+{
+    struct session_config c = *given;
+    c.slots = c.slots ? c.slots : 1;
+    c.max_prefetch = c.max_prefetch ? c.max_prefetch : 1000;
+    c.drain_ms = c.drain_ms ? c.drain_ms : 25000;
+    c.keep_bytes = c.keep_bytes ? c.keep_bytes : (size_t)64 << 20;
+    c.resend_ms = c.resend_ms ? c.resend_ms : 1000;
+    c.backoff_ms = c.backoff_ms ? c.backoff_ms : 50;
+    c.backoff_cap_ms = c.backoff_cap_ms ? c.backoff_cap_ms : 1000;
+    return c;
+}
+
+static struct slice keep(struct buf *to, struct slice text)
+{
+    struct slice kept = {to->data + to->size, text.size};
+    buf_append(to, text.data, text.size);
+    return kept;
+}
+
+/* Name, host and patterns, in one allocation of ours. */
+static bool copy_identity(struct session *s, const struct session_config *c)
+{
+    size_t size = c->name.size + c->host.size + 1;
+    for (size_t i = 0; i < c->queue_count; i++)
+        size += c->queues[i].size;
+    s->patterns = calloc(c->queue_count + 1, sizeof *s->patterns);
+    if (!s->patterns || !buf_reserve(&s->identity, size))
+        return false;
+    s->config.name = keep(&s->identity, c->name);
+    s->config.host = keep(&s->identity, c->host);
+    for (size_t i = 0; i < c->queue_count; i++)
+        s->patterns[i] = keep(&s->identity, c->queues[i]);
+    s->pattern_count = c->queue_count;
+    return true;
+}
+
+struct session *session_new(const struct session_config *config)
+{
+    struct session *s = calloc(1, sizeof *s);
+    if (!s)
+        return NULL;
+    list_init(&s->waiting);
+    list_init(&s->handed);
+    list_init(&s->gone);
+    list_init(&s->spare);
+    s->config = config_defaults(config);
+    s->random = config->seed;
+    s->log.head_sequence = 1;
+    if (!copy_identity(s, config)) {
+        session_free(s);
+        return NULL;
+    }
+    return s;
+}
+
+void session_free(struct session *s)
+{
+    if (!s)
+        return;
+    task_free_all(s);
+    log_free(&s->log);
+    buf_free(&s->identity);
+    buf_free(&s->join_bytes);
+    buf_free(&s->welcome_bytes);
+    buf_free(&s->frame);
+    free(s->patterns);
+    free(s);
+}
+
+void session_begin(struct session *s, struct now now)
+{
+    s->now = now;
+    s->actions = (struct session_actions){0};
+    task_sweep(s);
+}
+
+/* splitmix64: small, seeded, good enough for jitter and for nonces that only need to differ. */
+uint64_t session_random(struct session *s)
+{
+    uint64_t z = (s->random += UINT64_C(0x9e3779b97f4a7c15));
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return z ^ (z >> 31);
+}
+
+void session_say(struct session *s, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vsnprintf(s->text, sizeof s->text, format, args);
+    va_end(args);
+    s->actions.text = s->text;
+}
+
+bool session_active(const struct session *s)
+{
+    return s->state == SESSION_ACTIVE;
+}
+
+static uint64_t in_ms(const struct session *s, uint64_t ms)
+{
+    return s->now.mono_ns + ms * NS_PER_MS;
+}
+
+void session_over(struct session *s, int code)
+{
+    if (s->state == SESSION_OVER)
+        return;
+    s->state = SESSION_OVER;
+    s->code = code;
+    s->actions.disconnect = true;
+    s->actions.join = NULL;
+    s->actions.connect = NULL;
+}
+
+/* ------------------------------------------------------------------------- joining */
+
+/* Half of the pause is certain, half is drawn, so that workers of a restarted server spread out. */
+static uint64_t backoff_ms(struct session *s)
+{
+    uint64_t pause = s->config.backoff_ms;
+    for (uint64_t i = 0; i < s->tries && pause < s->config.backoff_cap_ms; i++)
+        pause *= 2;
+    if (pause > s->config.backoff_cap_ms)
+        pause = s->config.backoff_cap_ms;
+    s->tries++;
+    return pause / 2 + session_random(s) % (pause / 2 + 1);
+}
+
+void session_rejoin(struct session *s, const char *why)
+{
+    if (s->state == SESSION_OVER)
+        return;
+    if (s->leaving) { /* who said BYE does not come back */
+        session_over(s, s->code);
+        return;
+    }
+    if (why)
+        session_say(s, "%s; joining again", why);
+    join_forget_session(s);
+    s->state = SESSION_IDLE;
+    s->settled = false;
+    s->actions.disconnect = true;
+    s->actions.connect = NULL;
+    s->deadline_ns = in_ms(s, backoff_ms(s));
+}
+
+void join_connecting(struct session *s)
+{
+    if (s->state == SESSION_OVER)
+        return;
+    s->state = SESSION_CONNECTING;
+    s->deadline_ns = in_ms(s, HELLO_WAIT_MS);
+}
+
+void session_refused(struct session *s, const struct msg_refused *m)
+{
+    if (s->state == SESSION_IDLE || s->state == SESSION_OVER ||
+        !slice_equal(m->nonce, slice_of(s->nonce, sizeof s->nonce)))
+        return;
+    session_say(s, "the server refused: %.*s", (int)m->text.size, (const char *)m->text.data);
+    const char *text = s->actions.text;
+    if (m->retry)
+        session_rejoin(s, NULL);
+    else
+        session_over(s, (int)m->code);
+    s->actions.text = text;
+}
+
+void session_lane_hello(struct session *s, const struct msg_lane_hello *m)
+{
+    if (s->state != SESSION_CONNECTING || m->worker != s->worker || m->session != s->session)
+        return;
+    s->state = SESSION_ACTIVE;
+    s->tries = 0;
+    s->returned = 0;
+    s->heard_ns = s->said_ns = s->progress_ns = s->now.mono_ns;
+    join_ready(s);
+    session_say(s, "joined as worker %llu", (unsigned long long)s->worker);
+    if (s->draining)
+        task_return_unstarted(s);
+}
+
+void session_lane_down(struct session *s)
+{
+    if (s->state == SESSION_CONNECTING || s->state == SESSION_ACTIVE)
+        session_rejoin(s, "the connection to the server is gone");
+}
+
+void session_answers_renewed(struct session *s)
+{
+    log_rewind(&s->log);
+}
+
+void session_fenced(struct session *s, uint64_t code)
+{
+    if (!session_active(s))
+        return;
+    session_say(s, "fenced: %s", pushrod_strerror((int)code));
+    if (code == PUSHROD_E_SUPERSEDED)
+        session_over(s, PUSHROD_E_SUPERSEDED);
+    else
+        session_rejoin(s, pushrod_strerror((int)code));
+}
+
+/* ---------------------------------------------------------------------- life signs */
+
+void session_ack(struct session *s, uint64_t sequence)
+{
+    if (!session_active(s))
+        return;
+    s->heard_ns = s->now.mono_ns;
+    s->settled = true;
+    if (log_ack(&s->log, sequence))
+        s->progress_ns = s->now.mono_ns;
+}
+
+void session_ping(struct session *s, uint64_t sequence)
+{
+    if (!session_active(s))
+        return;
+    if (sequence)
+        session_ack(s, sequence);
+    s->heard_ns = s->now.mono_ns;
+}
+
+static void judge_silence(struct session *s)
+{
+    if (s->now.mono_ns - s->heard_ns >= MISSED_PINGS * s->ping_ms * NS_PER_MS)
+        session_rejoin(s, "the server is silent");
+}
+
+/* Acknowledgements that stall: an answer was lost with its connection. */
+static void judge_stall(struct session *s)
+{
+    if (s->log.sent == s->log.acked) {
+        s->progress_ns = s->now.mono_ns;
+        return;
+    }
+    if (s->now.mono_ns - s->progress_ns < s->config.resend_ms * NS_PER_MS)
+        return;
+    log_rewind(&s->log);
+    s->progress_ns = s->now.mono_ns;
+}
+
+static void beat(struct session *s)
+{
+    if (log_pending(&s->log) || s->now.mono_ns - s->said_ns < s->heartbeat_ms * NS_PER_MS)
+        return;
+    size_t running = s->handed_count < s->config.slots ? s->handed_count : s->config.slots;
+    struct msg_heartbeat m = {.running = running};
+    size_t from = log_open(&s->log);
+    msg_heartbeat_encode(&s->log.bytes, &m);
+    log_close(&s->log, from, MSG_HEARTBEAT, 0, 0);
+}
+
+/* ------------------------------------------------------------------------- leaving */
+
+void session_drain(struct session *s, uint64_t limit_ms)
+{
+    if (s->draining || s->state == SESSION_OVER)
+        return;
+    s->draining = true;
+    uint64_t limit = limit_ms && limit_ms < s->config.drain_ms ? limit_ms : s->config.drain_ms;
+    s->drain_ns = in_ms(s, limit);
+    task_return_unstarted(s);
+}
+
+void session_quit(struct session *s)
+{
+    session_drain(s, 0);
+    s->quitting = true;
+}
+
+static void say_bye(struct session *s)
+{
+    struct msg_bye m = {.returned = s->returned};
+    size_t from = log_open(&s->log);
+    msg_bye_encode(&s->log.bytes, &m);
+    log_close(&s->log, from, MSG_BYE, 0, 0);
+    s->leaving = true;
+    s->deadline_ns = in_ms(s, BYE_WAIT_MS);
+}
+
+/* Heartbeats may be unacknowledged for ever; what matters is stored before we go. */
+static bool answers_stored(const struct session *s)
+{
+    for (size_t i = 0; log_at(&s->log, i); i++) {
+        if (log_at(&s->log, i)->lease)
+            return false;
+    }
+    return true;
+}
+
+/* BYE when all is done and stored, or the time is over; then a moment for it to arrive. */
+static void judge_drain(struct session *s)
+{
+    if (s->config.max_tasks && s->begun >= s->config.max_tasks && !s->draining) {
+        s->recycle = true;
+        session_drain(s, 0);
+    }
+    if (!s->draining || s->state == SESSION_OVER)
+        return;
+    bool late = s->now.mono_ns >= s->drain_ns;
+    bool idle = s->handed_count == 0 && s->waiting_count == 0;
+    bool ready = late || (idle && answers_stored(s)) || (s->quitting && !s->revoking_count);
+    if (s->leaving) {
+        if (s->now.mono_ns >= s->deadline_ns || s->log.count == 0)
+            session_over(s, s->code);
+    } else if (ready && session_active(s)) {
+        say_bye(s);
+    } else if (late || s->quitting || (idle && log_bytes(&s->log) == 0)) {
+        if (!session_active(s))
+            session_over(s, s->code);
+    }
+}
+
+/* ---------------------------------------------------------------------- each tick */
+
+static void judge_state(struct session *s)
+{
+    bool late = s->now.mono_ns >= s->deadline_ns;
+    switch (s->state) {
+    case SESSION_IDLE:
+        if (!late)
+            break;
+        s->state = SESSION_JOINING;
+        s->deadline_ns = in_ms(s, WELCOME_WAIT_MS);
+        join_start(s);
+        break;
+    case SESSION_JOINING:
+        if (late)
+            session_rejoin(s, NULL);
+        break;
+    case SESSION_CONNECTING:
+        if (late)
+            session_rejoin(s, "the server said nothing on the lane");
+        break;
+    case SESSION_ACTIVE:
+        judge_silence(s);
+        break;
+    case SESSION_DRAINING:
+    case SESSION_OVER:
+        break;
+    }
+}
+
+/* One frame: FROM, and as many messages as fit. */
+static void send_answers(struct session *s)
+{
+    struct buf *f = &s->frame;
+    buf_clear(f);
+    uint64_t sequence = s->log.head_sequence + s->log.sent;
+    struct msg_from from = {.worker = s->worker, .session = s->session, .sequence = sequence};
+    msg_from_encode(f, &from);
+    if (!log_take(&s->log, f, &sequence))
+        return;
+    s->actions.answers = buf_slice(f);
+    s->said_ns = s->now.mono_ns;
+}
+
+static void earlier(uint64_t *wake, uint64_t at)
+{
+    *wake = at < *wake ? at : *wake;
+}
+
+static uint64_t active_wake_ns(const struct session *s)
+{
+    if (log_pending(&s->log))
+        return s->now.mono_ns;
+    uint64_t wake = s->said_ns + s->heartbeat_ms * NS_PER_MS;
+    earlier(&wake, s->heard_ns + MISSED_PINGS * s->ping_ms * NS_PER_MS);
+    if (s->log.sent > s->log.acked)
+        earlier(&wake, s->progress_ns + s->config.resend_ms * NS_PER_MS);
+    earlier(&wake, task_wake_ns(s));
+    if (s->leaving)
+        earlier(&wake, s->deadline_ns);
+    return wake;
+}
+
+static uint64_t next_wake_ns(const struct session *s)
+{
+    if (s->state == SESSION_OVER)
+        return UINT64_MAX;
+    uint64_t wake = session_active(s) ? active_wake_ns(s) : s->deadline_ns;
+    if (s->draining && !s->leaving)
+        earlier(&wake, s->drain_ns);
+    return wake;
+}
+
+static void act(struct session *s)
+{
+    judge_state(s);
+    task_start_some(s);
+    if (session_active(s)) {
+        task_tell_started(s);
+        judge_stall(s);
+        beat(s);
+    }
+    judge_drain(s);
+    if (s->log.failed || s->log.bytes.failed)
+        session_over(s, PUSHROD_E_NO_MEMORY);
+    if (session_active(s))
+        send_answers(s);
+    if (s->frame.failed)
+        session_over(s, PUSHROD_E_NO_MEMORY);
+}
+
+const struct session_actions *session_end(struct session *s)
+{
+    act(s);
+    struct session_actions *a = &s->actions;
+    bool draining = s->state == SESSION_ACTIVE && s->draining;
+    a->run = s->runs;
+    a->state = draining ? SESSION_DRAINING : s->state;
+    a->code = s->state == SESSION_OVER ? s->code : 0;
+    a->wake_ns = next_wake_ns(s);
+    a->done = s->ended;
+    a->running = s->handed_count < s->config.slots ? s->handed_count : s->config.slots;
+    a->settled = s->settled;
+    a->recycle = s->state == SESSION_OVER && s->recycle;
+    assert(a->state != SESSION_OVER || a->disconnect || !a->join);
+    return a;
+}

@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * session_impl: what the files of the session share. Private to worker/session*.c.
+ *
+ *   session.c        joining, life signs, leaving; session_begin() and session_end()
+ *   session_join.c   JOIN with what is held, WELCOME with its verdicts
+ *   session_task.c   tasks from the lane to the runner and back
+ *   session_log.c    answers: numbered, kept until acknowledged, sent and sent again
+ */
+#ifndef WORKER_SESSION_IMPL_H
+#define WORKER_SESSION_IMPL_H
+
+#include <pushrod/task.h>
+#include "common/buf.h"
+#include "common/list.h"
+#include "common/map.h"
+#include "worker/session.h"
+
+#define NS_PER_MS UINT64_C(1000000)
+
+/* ------------------------------------------------------------------ answers */
+
+#define LOG_PART                                                                                   \
+    ((size_t)64 << 10) /* bytes of a result in one message; larger ones come in PARTs */
+#define LOG_FRAME                                                                                  \
+    ((size_t)256 << 10) /* bytes of a frame, beyond which the rest waits for the next */
+#define LOG_WINDOW ((size_t)4 << 20) /* bytes sent and not acknowledged; a result begun is ended   \
+                                      */
+
+/* One encoded message. Those of a large result form a group, which is forgotten as a whole: the
+ * server stores it with its DONE, and until then may lose what it has of it. */
+struct kept {
+    uint64_t id;
+    uint64_t lease; /* 0: of the session itself (READY, HEARTBEAT, BYE) */
+    uint32_t size;  /* encoded bytes */
+    uint32_t tail;  /* messages that follow in the same group */
+    uint16_t kind;  /* enum msg */
+};
+
+/*
+ * The kept messages in order: a ring of records, and their bytes back to back.
+ *
+ *    forgotten | head ... acknowledged | in flight | to be sent
+ *                         ^ acked        ^ sent      ^ count      (records, counted from head)
+ */
+struct answer_log {
+    struct kept *ring;
+    size_t capacity; /* a power of two, or 0 */
+    size_t first;    /* place of the head in the ring */
+    size_t count;
+    size_t acked;
+    size_t sent;
+    uint64_t head_sequence; /* of the head */
+    struct buf bytes;
+    size_t head_at;  /* in bytes.data: the head's first byte, ... */
+    size_t acked_at; /* ... that of the first not acknowledged, ... */
+    size_t sent_at;  /* ... and that of the first to be sent */
+    bool failed;     /* out of memory; sticky */
+};
+
+void log_free(struct answer_log *l);
+/* Appends bytes.data[from..size) as a record. `from`: what log_open() gave before encoding. */
+size_t log_open(struct answer_log *l);
+void log_close(struct answer_log *l, size_t from, uint16_t kind, uint64_t id, uint64_t lease);
+/* The last `messages` records form one group. */
+void log_group(struct answer_log *l, uint32_t messages);
+/* All up to `sequence` are stored by the server. True if that is news. */
+bool log_ack(struct answer_log *l, uint64_t sequence);
+void log_rewind(struct answer_log *l); /* send again all that is not acknowledged */
+/* Adds the next messages to a frame; false: none, nothing added. *sequence: of the first. */
+bool log_take(struct answer_log *l, struct buf *frame, uint64_t *sequence);
+bool log_pending(const struct answer_log *l); /* log_take() would give something */
+size_t log_bytes(const struct answer_log *l); /* kept */
+/* Drops the records that `keep` refuses; what is left begins a new session after `head`, encoded
+ * with the kind `kind` if its data is not NULL. */
+typedef bool log_filter(const void *arg, const struct kept *record);
+void log_restart(
+    struct answer_log *l, log_filter *keep, const void *arg, uint16_t kind, struct slice head);
+/* The records from the oldest; NULL at the end. */
+const struct kept *log_at(const struct answer_log *l, size_t i);
+
+/* -------------------------------------------------------------------- tasks */
+
+/* A task that the server gave us and that has no answer yet. */
+struct item {
+    struct attempt attempt; /* borrows from bytes and body */
+    struct list node;       /* in waiting, handed, gone, or spare */
+    struct buf bytes;  /* queue, headers, small payload; its memory serves the next item, too */
+    struct body *body; /* large payload; NULL: none */
+    uint64_t seen_ns;  /* when it was first seen to run; 0: not yet */
+    bool handed;       /* the runner has it */
+    bool told;         /* STARTED was sent */
+    bool cancelled;    /* the runner was told to stop it */
+    bool revoking;     /* the runner was asked to give it back */
+    bool dropped;      /* nobody waits for its answer */
+};
+
+struct session {
+    struct session_config config;
+    struct buf identity;    /* name, host and queue patterns, which config points into */
+    struct slice *patterns; /* queues that we serve; fewer when a handler is broken */
+    size_t pattern_count;
+    struct now now;
+    uint64_t random; /* state of the generator */
+
+    enum session_state state;
+    uint64_t tries; /* JOINs since the last session worked */
+    uint64_t
+        deadline_ns;   /* of the state: next JOIN, no WELCOME, no LANE_HELLO, give up after BYE */
+    uint64_t heard_ns; /* last sign of life on the lane */
+    uint64_t said_ns;  /* last frame of answers */
+    uint64_t progress_ns; /* last time that ACK moved, or that there was nothing to wait for */
+    bool settled;         /* something was acknowledged in this session */
+
+    uint8_t nonce[16];
+    uint64_t worker; /* of the WELCOME, as all until the gap */
+    uint64_t session;
+    uint64_t heartbeat_ms;
+    uint64_t ping_ms;
+    uint64_t max_result;
+
+    struct list waiting; /* items that were not handed to the runner, in order of arrival */
+    struct list handed;  /* items that were; the first `slots` of them run */
+    struct list gone;    /* items that ended in this tick */
+    struct list spare;   /* items to be used again */
+    size_t waiting_count;
+    size_t handed_count;
+    size_t revoking_count;
+    struct idmap items; /* lease -> item */
+    uint64_t begun;     /* attempts that were handed to the runner */
+    uint64_t ended;     /* attempts that it answered */
+    uint64_t returned;  /* tasks given back in this session */
+
+    struct answer_log log;
+
+    bool draining;
+    bool quitting;     /* what runs is not waited for */
+    bool leaving;      /* BYE is on its way */
+    bool recycle;      /* draining because of max_tasks */
+    int code;          /* why it will be over */
+    uint64_t drain_ns; /* when draining ends, whatever runs */
+
+    /* the actions of this tick, and what they point to */
+    struct session_actions actions;
+    struct msg_join join;
+    struct buf join_bytes;
+    struct msg_welcome welcome;
+    struct buf welcome_bytes;
+    struct buf frame;
+    struct run_action *runs;
+    size_t run_capacity;
+    char text[512];
+};
+
+/* session.c */
+void session_over(struct session *s, int code); /* the end; code: enum pushrod_error */
+void session_say(struct session *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void session_rejoin(struct session *s, const char *why); /* the session is gone; try for another */
+bool session_active(const struct session *s);            /* answers can be sent */
+uint64_t session_random(struct session *s);
+
+/* session_join.c */
+void join_start(struct session *s);          /* the JOIN of a new try */
+void join_forget_session(struct session *s); /* drop answers that mean nothing to the next one */
+void join_ready(struct session *s);          /* number the kept answers, READY first */
+void join_connecting(struct session *s);     /* WELCOME was taken: the lane is next */
+
+/* session_task.c */
+void task_start_some(struct session *s);            /* hand over what there is room for */
+void task_tell_started(struct session *s);          /* STARTED for those that run for a while */
+uint64_t task_wake_ns(const struct session *s);     /* when task_tell_started() has something */
+void task_return_unstarted(struct session *s);      /* draining: all that has not begun */
+void task_drop(struct session *s, struct item *it); /* the server does not want it any more */
+void task_sweep(struct session *s);                 /* a new tick: nothing names what ended */
+void task_free_all(struct session *s);
+struct item *task_find(const struct session *s, uint64_t lease);
+void run_add(struct session *s, enum run_kind kind, const struct attempt *attempt);
+
+#endif

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Answers: each is encoded once, numbered by its place, kept until the server has stored it, and
+ * sent again from the first unacknowledged one when a connection was renewed or ACK stalls.
+ */
+#include <assert.h>
+#include <stdlib.h>
+
+#include "worker/session_impl.h"
+
+void log_free(struct answer_log *l)
+{
+    free(l->ring);
+    buf_free(&l->bytes);
+    *l = (struct answer_log){0};
+}
+
+static struct kept *log_record(const struct answer_log *l, size_t i)
+{
+    assert(i < l->count);
+    return &l->ring[(l->first + i) & (l->capacity - 1)];
+}
+
+const struct kept *log_at(const struct answer_log *l, size_t i)
+{
+    return i < l->count ? log_record(l, i) : NULL;
+}
+
+static bool log_room(struct answer_log *l)
+{
+    if (l->count < l->capacity)
+        return true;
+    size_t capacity = l->capacity ? 2 * l->capacity : 256;
+    struct kept *ring = malloc(capacity * sizeof *ring);
+    if (!ring)
+        return false;
+    for (size_t i = 0; i < l->count; i++)
+        ring[i] = *log_record(l, i);
+    free(l->ring);
+    l->ring = ring;
+    l->capacity = capacity;
+    l->first = 0;
+    return true;
+}
+
+size_t log_open(struct answer_log *l)
+{
+    return l->bytes.size;
+}
+
+void log_close(struct answer_log *l, size_t from, uint16_t kind, uint64_t id, uint64_t lease)
+{
+    if (l->bytes.failed || !log_room(l)) {
+        l->failed = true;
+        return;
+    }
+    assert(l->bytes.size >= from && l->bytes.size - from <= UINT32_MAX);
+    l->count++;
+    *log_record(l, l->count - 1) = (struct kept){
+        .id = id,
+        .lease = lease,
+        .size = (uint32_t)(l->bytes.size - from),
+        .kind = kind,
+    };
+}
+
+void log_group(struct answer_log *l, uint32_t messages)
+{
+    if (l->failed)
+        return;
+    assert(messages <= l->count);
+    for (uint32_t i = 0; i < messages; i++)
+        log_record(l, l->count - messages + i)->tail = messages - 1 - i;
+}
+
+/* Gives memory back to new messages: at once when nothing is kept, else when half of it is stale,
+ * so that each byte is moved once on average. */
+static void log_compact(struct answer_log *l)
+{
+    if (l->head_at < l->bytes.size && l->head_at < LOG_FRAME)
+        return;
+    if (l->head_at < l->bytes.size && l->head_at < l->bytes.size / 2)
+        return;
+    l->acked_at -= l->head_at;
+    l->sent_at -= l->head_at;
+    if (l->head_at == l->bytes.size && l->bytes.capacity > LOG_WINDOW)
+        buf_free(&l->bytes);
+    else if (l->head_at == l->bytes.size)
+        buf_clear(&l->bytes);
+    else
+        buf_consume(&l->bytes, l->head_at);
+    l->head_at = 0;
+}
+
+/* Forgets whole groups that are acknowledged to their last message. */
+static void log_forget(struct answer_log *l)
+{
+    while (l->count) {
+        size_t messages = log_record(l, 0)->tail + (size_t)1;
+        if (messages > l->acked)
+            break;
+        for (size_t i = 0; i < messages; i++)
+            l->head_at += log_record(l, i)->size;
+        l->first = (l->first + messages) & (l->capacity - 1);
+        l->count -= messages;
+        l->acked -= messages;
+        l->sent -= messages;
+        l->head_sequence += messages;
+    }
+    log_compact(l);
+}
+
+bool log_ack(struct answer_log *l, uint64_t sequence)
+{
+    uint64_t known = l->head_sequence + l->acked; /* the first that is not acknowledged */
+    if (sequence < known || l->acked == l->count)
+        return false;
+    uint64_t news = sequence - known + 1;
+    /* More than there is can only be a mistake of the peer's; what was never sent stays. */
+    size_t left = l->count - l->acked;
+    for (size_t i = 0; i < left && i < news; i++)
+        l->acked_at += log_record(l, l->acked++)->size;
+    if (l->sent < l->acked) {
+        l->sent = l->acked;
+        l->sent_at = l->acked_at;
+    }
+    log_forget(l);
+    return true;
+}
+
+void log_rewind(struct answer_log *l)
+{
+    l->sent = l->acked;
+    l->sent_at = l->acked_at;
+}
+
+/* A result that was begun is ended, whatever the window: its messages are acknowledged together. */
+static bool log_open_window(const struct answer_log *l)
+{
+    if (l->sent_at - l->acked_at < LOG_WINDOW)
+        return true;
+    return l->sent && log_record(l, l->sent - 1)->tail > 0;
+}
+
+bool log_pending(const struct answer_log *l)
+{
+    return l->sent < l->count && log_open_window(l);
+}
+
+bool log_take(struct answer_log *l, struct buf *frame, uint64_t *sequence)
+{
+    size_t begin = l->sent_at;
+    *sequence = l->head_sequence + l->sent;
+    while (log_pending(l) && l->sent_at - begin < LOG_FRAME)
+        l->sent_at += log_record(l, l->sent++)->size;
+    if (l->sent_at == begin)
+        return false;
+    buf_append(frame, l->bytes.data + begin, l->sent_at - begin);
+    return true;
+}
+
+size_t log_bytes(const struct answer_log *l)
+{
+    return l->bytes.size - l->head_at;
+}
+
+/* A group stays or goes as a whole, because all its records have the same lease and the DONE. */
+static void log_copy(struct answer_log *to, const struct answer_log *from, size_t i, size_t at)
+{
+    const struct kept *record = log_at(from, i);
+    size_t open = log_open(to);
+    buf_append(&to->bytes, from->bytes.data + at, record->size);
+    log_close(to, open, record->kind, record->id, record->lease);
+    if (!to->failed)
+        log_record(to, to->count - 1)->tail = record->tail;
+}
+
+void log_restart(
+    struct answer_log *l, log_filter *keep, const void *arg, uint16_t kind, struct slice head)
+{
+    struct answer_log fresh = {.head_sequence = 1, .failed = l->failed};
+    if (head.data) {
+        buf_append(&fresh.bytes, head.data, head.size);
+        log_close(&fresh, 0, kind, 0, 0);
+    }
+    size_t at = l->head_at;
+    for (size_t i = 0; i < l->count; i++) {
+        if (keep(arg, log_at(l, i)))
+            log_copy(&fresh, l, i, at);
+        at += log_at(l, i)->size;
+    }
+    log_free(l);
+    *l = fresh;
+}
