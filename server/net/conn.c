@@ -1,0 +1,554 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "server/net/conn.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <event2/buffer.h>
+#include <event2/event.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+#include <pushrod/error.h>
+
+#define CLOSING_MS 2000u /* for the peer to read the last words */
+
+/* An id is generation << SLOT_BITS | slot; generations start at 1, so that CONN_SELF is free. */
+#define SLOT_BITS 24u
+#define SLOT_MASK ((UINT64_C(1) << SLOT_BITS) - 1)
+
+struct conns {
+    struct loop *loop;
+    struct conns_config config;
+    struct conn_stats stats;
+    struct conn **slots; /* NULL: free */
+    uint32_t *free_slots;
+    uint32_t free_count;
+    uint32_t slot_count;
+    uint64_t generation;
+    bool paused;
+    size_t busy;              /* connections with bytes in `out` */
+    struct list paused_conns; /* those that had something to say meanwhile */
+    struct list dirty;        /* written to in this tick */
+    struct list dead;         /* freed at the end of the tick */
+    struct list listeners;
+    uint8_t input[2 * CONN_READ]; /* left over, then one read */
+};
+
+/* ------------------------------------------------------------------------------- the slots */
+
+static bool slots_grow(struct conns *set)
+{
+    uint32_t count = set->slot_count ? set->slot_count * 2 : 64;
+    if (count > SLOT_MASK)
+        return false;
+    struct conn **slots = realloc(set->slots, count * sizeof *slots);
+    if (!slots)
+        return false;
+    set->slots = slots;
+    uint32_t *free_slots = realloc(set->free_slots, count * sizeof *free_slots);
+    if (!free_slots)
+        return false;
+    set->free_slots = free_slots;
+    for (uint32_t i = count; i-- > set->slot_count;) {
+        slots[i] = NULL;
+        free_slots[set->free_count++] = i;
+    }
+    set->slot_count = count;
+    return true;
+}
+
+static bool slot_take(struct conns *set, struct conn *c)
+{
+    if (set->free_count == 0 && !slots_grow(set))
+        return false;
+    uint32_t slot = set->free_slots[--set->free_count];
+    assert(!set->slots[slot]);
+    set->slots[slot] = c;
+    c->id = ++set->generation << SLOT_BITS | slot;
+    return true;
+}
+
+static void slot_give(struct conns *set, struct conn *c)
+{
+    uint32_t slot = (uint32_t)(c->id & SLOT_MASK);
+    assert(set->slots[slot] == c);
+    set->slots[slot] = NULL;
+    set->free_slots[set->free_count++] = slot;
+}
+
+struct conn *conn_find(struct conns *set, uint64_t id)
+{
+    uint64_t slot = id & SLOT_MASK;
+    if (slot >= set->slot_count)
+        return NULL;
+    struct conn *c = set->slots[slot];
+    return c && c->id == id && c->state == CONN_OPEN ? c : NULL;
+}
+
+void conns_each(
+    struct conns *set, const struct conn_ops *ops, bool (*fn)(struct conn *c, void *arg), void *arg)
+{
+    for (uint32_t i = 0; i < set->slot_count; i++) {
+        struct conn *c = set->slots[i];
+        if (c && c->ops == ops && c->state == CONN_OPEN && !fn(c, arg))
+            return;
+    }
+}
+
+/* --------------------------------------------------------------------------------- closing */
+
+static uint64_t after_ms(struct conn *c, uint64_t ms)
+{
+    return loop_enter(c->set->loop).mono_ns + ms * 1000000u;
+}
+
+static void read_stop(struct conn *c)
+{
+    if (c->reading)
+        event_del(&c->read_event);
+    c->reading = false;
+}
+
+static void read_start(struct conn *c)
+{
+    if (!c->reading && c->state != CONN_DEAD)
+        c->reading = event_add(&c->read_event, NULL) == 0;
+}
+
+static void write_stop(struct conn *c)
+{
+    if (c->writing)
+        event_del(&c->write_event);
+    c->writing = false;
+}
+
+static bool code_is_protocol(int code)
+{
+    return code >= PUSHROD_E_BAD_VERSION && code <= PUSHROD_E_WRONG_PORT;
+}
+
+void conn_kill(struct conn *c, int code)
+{
+    if (c->state == CONN_DEAD)
+        return;
+    if (c->state == CONN_OPEN)
+        c->code = code;
+    c->state = CONN_DEAD;
+    struct conns *set = c->set;
+    read_stop(c);
+    write_stop(c);
+    loop_timer_clear(set->loop, &c->timer);
+    list_remove(&c->node);
+    list_push_back(&set->dead, &c->node);
+    if (c->unsent > 0)
+        set->busy--;
+    c->unsent = 0;
+    set->stats.connections--;
+    set->stats.slow_readers += c->code == PUSHROD_E_SLOW_READER;
+    set->stats.protocol_errors += code_is_protocol(c->code);
+    c->ops->closed(c, c->code);
+    close(c->fd);
+    c->fd = -1;
+}
+
+static void conn_free(struct conn *c)
+{
+    loop_timer_clear(c->set->loop, &c->timer);
+    slot_give(c->set, c);
+    list_remove(&c->node);
+    if (c->out)
+        evbuffer_free(c->out);
+    buf_free(&c->in);
+    free(c);
+}
+
+/* All is sent: end our half; the peer's close, or the timer, ends the rest. */
+static void closing_flushed(struct conn *c)
+{
+    shutdown(c->fd, SHUT_WR);
+    read_start(c);
+}
+
+void conn_close(struct conn *c, int code)
+{
+    if (c->state != CONN_OPEN)
+        return;
+    c->state = CONN_CLOSING;
+    c->code = code;
+    c->fill_to = NULL;
+    if (!loop_timer_set(c->set->loop, &c->timer, after_ms(c, CLOSING_MS))) {
+        conn_kill(c, code);
+        return;
+    }
+    /* The end of the tick flushes it, and then sees that it is closing. */
+    list_remove(&c->node);
+    list_push_back(&c->set->dirty, &c->node);
+}
+
+static void conn_timed_out(void *arg)
+{
+    struct conn *c = arg;
+    if (c->state == CONN_OPEN && c->unsent == 0 && c->greeted)
+        return;
+    conn_kill(c, c->unsent > 0 ? PUSHROD_E_SLOW_READER : PUSHROD_E_TIMED_OUT);
+}
+
+void conn_greeted(struct conn *c)
+{
+    c->greeted = true;
+    if (c->unsent == 0)
+        loop_timer_clear(c->set->loop, &c->timer);
+}
+
+/* --------------------------------------------------------------------------------- reading */
+
+void conn_fill(struct conn *c, uint8_t *to, size_t size)
+{
+    assert(!c->fill_to && size > 0);
+    c->fill_to = to;
+    c->fill_left = size;
+}
+
+/* Hands `size` bytes of the shared buffer to the protocol and keeps what it leaves. */
+static void input_offer(struct conn *c, const uint8_t *data, size_t size)
+{
+    size_t used = c->ops->input(c, data, size);
+    if (c->state != CONN_OPEN)
+        return;
+    assert(used <= size);
+    /* A protocol that fills has taken everything, and c->in is its own. */
+    if (c->fill_to || used == size)
+        return;
+    assert(size - used <= CONN_READ);
+    buf_append(&c->in, data + used, size - used);
+    if (c->in.failed)
+        conn_kill(c, PUSHROD_E_NO_MEMORY);
+}
+
+/* One read into where the protocol wants it, with what comes after it into the shared buffer. */
+static ssize_t read_filling(struct conn *c)
+{
+    struct iovec parts[2] = {{c->fill_to, c->fill_left}, {c->set->input, CONN_READ}};
+    ssize_t got = readv(c->fd, parts, 2);
+    if (got <= 0)
+        return got;
+    size_t filled = (size_t)got < c->fill_left ? (size_t)got : c->fill_left;
+    c->fill_to += filled;
+    c->fill_left -= filled;
+    if (c->fill_left > 0)
+        return got;
+    c->fill_to = NULL;
+    c->ops->filled(c);
+    if (c->state == CONN_OPEN && (size_t)got > filled)
+        input_offer(c, c->set->input, (size_t)got - filled);
+    return got;
+}
+
+static ssize_t read_shared(struct conn *c)
+{
+    uint8_t *input = c->set->input;
+    size_t left = c->in.size;
+    assert(left <= CONN_READ);
+    ssize_t got = read(c->fd, input + left, CONN_READ);
+    if (got <= 0)
+        return got;
+    if (left > 0) {
+        memcpy(input, c->in.data, left);
+        buf_clear(&c->in);
+    }
+    input_offer(c, input, left + (size_t)got);
+    /* Connections that send whole frames keep no buffer. */
+    if (c->in.size == 0 && !c->fill_to && c->state == CONN_OPEN)
+        buf_free(&c->in);
+    return got;
+}
+
+/* After conn_close(): what still comes is thrown away, until the peer closes. */
+static ssize_t read_nothing(struct conn *c)
+{
+    return read(c->fd, c->set->input, CONN_READ);
+}
+
+static void conn_readable(int fd, short what, void *arg)
+{
+    struct conn *c = arg;
+    (void)fd, (void)what;
+    loop_enter(c->set->loop);
+    if (c->state == CONN_DEAD)
+        return;
+    if (c->set->paused && c->state == CONN_OPEN) {
+        read_stop(c);
+        if (list_empty(&c->node))
+            list_push_back(&c->set->paused_conns, &c->node);
+        return;
+    }
+    ssize_t got = c->state == CONN_CLOSING ? read_nothing(c)
+                  : c->fill_to             ? read_filling(c)
+                                           : read_shared(c);
+    if (got > 0)
+        c->set->stats.bytes_in += (uint64_t)got;
+    else if (got == 0)
+        conn_kill(c, 0);
+    else if (errno != EAGAIN && errno != EINTR)
+        conn_kill(c, PUSHROD_E_CLOSED);
+}
+
+void conns_pause(struct conns *set, bool paused)
+{
+    if (set->paused == paused)
+        return;
+    set->paused = paused;
+    while (!paused && !list_empty(&set->paused_conns)) {
+        struct conn *c = container_of(list_first(&set->paused_conns), struct conn, node);
+        list_remove(&c->node);
+        if (!c->choked)
+            read_start(c);
+    }
+}
+
+/* --------------------------------------------------------------------------------- writing */
+
+static void conn_dirty(struct conn *c)
+{
+    if (!c->writing) {
+        list_remove(&c->node);
+        list_push_back(&c->set->dirty, &c->node);
+    }
+}
+
+/* Called with every change of what is unsent: who does not read is not read either. */
+static void unsent_set(struct conn *c, size_t unsent)
+{
+    struct conns *set = c->set;
+    set->busy += (size_t)(unsent > 0) - (size_t)(c->unsent > 0);
+    c->unsent = unsent;
+    if (c->state != CONN_OPEN)
+        return;
+    if (!c->choked && unsent > CONN_PAUSE) {
+        c->choked = true;
+        read_stop(c);
+    } else if (c->choked && unsent < CONN_RESUME) {
+        c->choked = false;
+        read_start(c);
+    }
+    if (unsent > set->config.max_unsent)
+        conn_kill(c, PUSHROD_E_SLOW_READER);
+}
+
+static bool out_ready(struct conn *c)
+{
+    if (c->state != CONN_OPEN)
+        return false;
+    if (!c->out && !(c->out = evbuffer_new())) {
+        conn_kill(c, PUSHROD_E_NO_MEMORY);
+        return false;
+    }
+    return true;
+}
+
+void conn_write(struct conn *c, const void *data, size_t size)
+{
+    if (size == 0 || !out_ready(c))
+        return;
+    if (evbuffer_add(c->out, data, size)) {
+        conn_kill(c, PUSHROD_E_NO_MEMORY);
+        return;
+    }
+    conn_dirty(c);
+    unsent_set(c, c->unsent + size);
+}
+
+static void body_release(const void *data, size_t size, void *arg)
+{
+    (void)data, (void)size;
+    body_unref(arg);
+}
+
+void conn_write_body(struct conn *c, struct body *body)
+{
+    if (!body || body->size == 0 || !out_ready(c))
+        return;
+    if (evbuffer_add_reference(c->out, body->data, body->size, body_release, body_ref(body))) {
+        body_unref(body);
+        conn_kill(c, PUSHROD_E_NO_MEMORY);
+        return;
+    }
+    conn_dirty(c);
+    unsent_set(c, c->unsent + body->size);
+}
+
+void conn_send(struct conn *c, const void *data, size_t size)
+{
+    size_t sent = 0;
+    if (c->state == CONN_OPEN && c->unsent == 0) {
+        ssize_t put = send(c->fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (put < 0 && errno != EAGAIN && errno != EINTR) {
+            conn_kill(c, PUSHROD_E_CLOSED);
+            return;
+        }
+        sent = put > 0 ? (size_t)put : 0;
+        c->set->stats.bytes_out += sent;
+    }
+    conn_write(c, (const uint8_t *)data + sent, size - sent);
+}
+
+/* The socket is full: the time in which it must take something begins anew with each progress. */
+static void flush_waits(struct conn *c, bool progress)
+{
+    if (!c->writing)
+        c->writing = event_add(&c->write_event, NULL) == 0;
+    if (c->state == CONN_OPEN && c->greeted && (progress || !heap_holds(&c->timer.node)))
+        loop_timer_set(c->set->loop, &c->timer, after_ms(c, c->set->config.slow_ms));
+}
+
+static void flush_done(struct conn *c)
+{
+    write_stop(c);
+    if (c->state == CONN_CLOSING)
+        closing_flushed(c);
+    else if (c->greeted)
+        loop_timer_clear(c->set->loop, &c->timer);
+}
+
+static void conn_flush(struct conn *c)
+{
+    bool progress = false;
+    while (c->unsent > 0) {
+        int put = evbuffer_write(c->out, c->fd);
+        if (put < 0 && errno != EAGAIN && errno != EINTR) {
+            conn_kill(c, PUSHROD_E_CLOSED);
+            return;
+        }
+        if (put <= 0)
+            break;
+        c->set->stats.bytes_out += (uint64_t)put;
+        unsent_set(c, c->unsent - (size_t)put);
+        progress = true;
+    }
+    if (c->unsent > 0)
+        flush_waits(c, progress);
+    else
+        flush_done(c);
+}
+
+static void conn_writable(int fd, short what, void *arg)
+{
+    struct conn *c = arg;
+    (void)fd, (void)what;
+    loop_enter(c->set->loop);
+    if (c->state != CONN_DEAD)
+        conn_flush(c);
+}
+
+void conns_flush(struct conns *set)
+{
+    while (!list_empty(&set->dirty)) {
+        struct conn *c = container_of(list_first(&set->dirty), struct conn, node);
+        list_remove(&c->node);
+        /* Those whose socket is full wait for it to say that it is not. */
+        if (!c->writing || c->state == CONN_CLOSING)
+            conn_flush(c);
+        /* It may have been taken off the list of those that pause_clients stopped. */
+        if (c->state == CONN_OPEN && !c->choked)
+            read_start(c);
+    }
+    while (!list_empty(&set->dead))
+        conn_free(container_of(list_first(&set->dead), struct conn, node));
+}
+
+bool conns_busy(const struct conns *set)
+{
+    return set->busy > 0;
+}
+
+/* -------------------------------------------------------------------------------- lifetime */
+
+static struct conn *conn_new(struct conns *set, int fd, const struct conn_ops *ops, void *arg)
+{
+    struct conn *c = calloc(1, sizeof *c);
+    if (!c || !slot_take(set, c)) {
+        free(c);
+        return NULL;
+    }
+    c->set = set;
+    c->ops = ops;
+    c->arg = arg;
+    c->fd = fd;
+    c->timer.fn = conn_timed_out;
+    c->timer.arg = c;
+    list_init(&c->node);
+    struct event_base *base = loop_base(set->loop);
+    event_assign(&c->read_event, base, fd, EV_READ | EV_PERSIST, conn_readable, c);
+    event_assign(&c->write_event, base, fd, EV_WRITE | EV_PERSIST, conn_writable, c);
+    /* Without memory for its timer a silent stranger would stay for ever. */
+    if (loop_timer_set(set->loop, &c->timer, after_ms(c, set->config.handshake_ms)))
+        read_start(c);
+    return c;
+}
+
+void conn_accept(struct conns *set, int fd, const struct conn_ops *ops, void *arg,
+    const struct sockaddr_storage *peer)
+{
+    struct conn *c = conn_new(set, fd, ops, arg);
+    if (!c || !c->reading) {
+        if (c)
+            conn_free(c);
+        close(fd);
+        return;
+    }
+    c->peer = *peer;
+    if (set->config.sndbuf > 0)
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &set->config.sndbuf, sizeof set->config.sndbuf);
+    set->stats.connections++;
+    set->stats.accepted++;
+    ops->opened(c);
+}
+
+struct conns *conns_new(struct loop *loop, const struct conns_config *config)
+{
+    struct conns *set = calloc(1, sizeof *set);
+    if (!set)
+        return NULL;
+    set->loop = loop;
+    set->config = *config;
+    list_init(&set->paused_conns);
+    list_init(&set->dirty);
+    list_init(&set->dead);
+    list_init(&set->listeners);
+    return set;
+}
+
+void conns_free(struct conns *set)
+{
+    if (!set)
+        return;
+    conns_deafen(set);
+    for (uint32_t i = 0; i < set->slot_count; i++)
+        if (set->slots[i])
+            conn_kill(set->slots[i], PUSHROD_E_CLOSED);
+    conns_flush(set);
+    free(set->slots);
+    free(set->free_slots);
+    free(set);
+}
+
+struct conn_stats *conns_stats(struct conns *set)
+{
+    return &set->stats;
+}
+
+struct loop *conns_loop(struct conns *set)
+{
+    return set->loop;
+}
+
+struct list *conns_listeners(struct conns *set)
+{
+    return &set->listeners;
+}
+
+bool conns_full(const struct conns *set)
+{
+    return set->stats.connections >= set->config.max_clients;
+}

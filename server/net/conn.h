@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * conn: TCP connections that were accepted: reading, writing, closing, and their limits.
+ *
+ * Knows descriptors, the loop and how much may lie unsent. What the bytes mean is the business of
+ * a protocol (struct conn_ops): the native one, or the framings of an embedded server.
+ *
+ * Reading: all connections read into one shared buffer, so an idle connection owns none; what a
+ * protocol leaves of it (the beginning of a frame) is kept with the connection. Writing: what is
+ * written in a tick leaves in one piece at its end. A connection with more than CONN_PAUSE bytes
+ * unsent is not read any more; one that takes nothing for `slow_ms`, or lets more than `max_unsent`
+ * bytes pile up, is dropped as a SLOW_READER.
+ *
+ * Closing never frees at once: a struct conn stays valid until the end of the tick.
+ * Everything here belongs to the loop's thread and is called within a tick.
+ */
+#ifndef SERVER_NET_CONN_H
+#define SERVER_NET_CONN_H
+
+#include <event2/event_struct.h>
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include "common/body.h"
+#include "common/buf.h"
+#include "common/list.h"
+#include "server/net/loop.h"
+
+#define CONN_READ   (256u << 10) /* bytes of one read, at the most */
+#define CONN_PAUSE  (1u << 20)   /* unsent bytes above which a connection is not read */
+#define CONN_RESUME (256u << 10) /* ... until it is below this */
+
+struct conn;
+struct conns;
+
+/* A protocol. All are called within a tick; a body or text that is passed is borrowed. */
+struct conn_ops {
+    const char *name;
+    /* Accepted. */
+    void (*opened)(struct conn *c);
+    /*
+     * Bytes arrived. Returns how many were taken; the rest comes again, with more behind it. At
+     * most CONN_READ bytes may be left over; for more, see conn_fill().
+     */
+    size_t (*input)(struct conn *c, const uint8_t *data, size_t size);
+    /* What conn_fill() asked for is there. */
+    void (*filled)(struct conn *c);
+    /* It is over; the last call. code: enum pushrod_error, 0: the peer closed it. */
+    void (*closed)(struct conn *c, int code);
+    /* Above max_clients: says so on `fd`, which is closed after it. NULL: say nothing. */
+    void (*turned_away)(int fd, void *arg);
+};
+
+enum conn_state { CONN_OPEN, CONN_CLOSING /* flushes, then waits for the peer */, CONN_DEAD };
+
+struct conn {
+    uint64_t id; /* never used again */
+    struct conns *set;
+    const struct conn_ops *ops;
+    void *arg;  /* of the listener */
+    void *data; /* the protocol's own */
+    int fd;
+    uint8_t state;
+    bool reading;         /* the read event is added */
+    bool writing;         /* the write event is added */
+    bool choked;          /* not read: too much unsent */
+    bool greeted;         /* the protocol's handshake is done */
+    int code;             /* why it closes */
+    size_t unsent;        /* bytes in `out` */
+    struct evbuffer *out; /* NULL: nothing was ever left over */
+    struct buf in;        /* what the protocol left; its own while it fills */
+    uint8_t *fill_to;     /* where the next bytes go; NULL: to the shared buffer */
+    size_t fill_left;
+    struct list node;        /* paused, dirty or dead */
+    struct loop_timer timer; /* handshake, slow reader, or the end of CLOSING */
+    struct event read_event;
+    struct event write_event;
+    struct sockaddr_storage peer;
+};
+
+struct conns_config {
+    uint32_t max_clients;  /* 10000 */
+    uint64_t handshake_ms; /* 10000: until `greeted` */
+    uint64_t slow_ms;      /* 30000 without a byte taken */
+    size_t max_unsent;     /* 256 MiB */
+    int sndbuf;            /* SO_SNDBUF of each connection; 0: the system's */
+};
+
+/* N(name, kind, text): for /metrics. */
+#define CONN_STATS(N)                                                                              \
+    N(connections, gauge, "client connections")                                                    \
+    N(accepted, counter, "client connections accepted")                                            \
+    N(turned_away, counter, "client connections above max-clients")                                \
+    N(protocol_errors, counter, "client connections closed for what they sent")                    \
+    N(slow_readers, counter, "client connections closed because they did not read")                \
+    N(bytes_in, counter, "bytes read from clients")                                                \
+    N(bytes_out, counter, "bytes written to clients")
+
+struct conn_stats {
+#define N(name, kind, text) uint64_t name;
+    CONN_STATS(N)
+#undef N
+};
+
+struct conns *conns_new(struct loop *loop, const struct conns_config *config); /* NULL: no memory */
+void conns_free(struct conns *set); /* closes what is open, without telling anybody */
+struct conn_stats *conns_stats(struct conns *set);
+
+/*
+ * Listens on "HOST:PORT", ":PORT", "[V6]:PORT" or "unix:PATH"; port 0: any free one. Returns the
+ * port (0 for a path), or a negative enum pushrod_error with a text for people that the caller
+ * frees.
+ */
+int conns_listen(
+    struct conns *set, const char *address, const struct conn_ops *ops, void *arg, char **error);
+void conns_deafen(struct conns *set); /* closes the listeners: nobody new */
+
+struct conn *conn_find(struct conns *set, uint64_t id); /* NULL: gone */
+/* Each open connection with these ops, until fn returns false. */
+void conns_each(struct conns *set, const struct conn_ops *ops,
+    bool (*fn)(struct conn *c, void *arg), void *arg);
+/* Stops or starts reading from everybody; costs something only for those who send. */
+void conns_pause(struct conns *set, bool paused);
+/* Sends what was written in this tick; frees what died in it. */
+void conns_flush(struct conns *set);
+/* True while a connection has bytes that were not sent yet. */
+bool conns_busy(const struct conns *set);
+
+/* Appends to what leaves at the end of the tick; copied. Nothing if it is closing. */
+void conn_write(struct conn *c, const void *data, size_t size);
+/* The same by reference: takes a reference of its own. */
+void conn_write_body(struct conn *c, struct body *body);
+/* Writes now if nothing waits before it; the rest as conn_write(). For the end of a tick. */
+void conn_send(struct conn *c, const void *data, size_t size);
+
+/* The next `size` bytes go to `to`, then ops->filled() is called. `to` stays valid until then. */
+void conn_fill(struct conn *c, uint8_t *to, size_t size);
+void conn_greeted(struct conn *c); /* the handshake is done: it may be silent now */
+/* Sends what was written, then closes; the peer has 2 s to read it. Input is thrown away. */
+void conn_close(struct conn *c, int code);
+/* Closes at once. */
+void conn_kill(struct conn *c, int code);
+/* "127.0.0.1:4711" into `text`, for people. Returns text. */
+#define CONN_PEER_TEXT 80u
+const char *conn_peer(const struct conn *c, char text[CONN_PEER_TEXT]);
+
+/* Between conn.c and listen.c. */
+void conn_accept(struct conns *set, int fd, const struct conn_ops *ops, void *arg,
+    const struct sockaddr_storage *peer);
+struct loop *conns_loop(struct conns *set);
+struct list *conns_listeners(struct conns *set);
+bool conns_full(const struct conns *set);
+
+#endif

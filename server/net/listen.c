@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* listen: addresses, listening sockets and accepting, for conn. */
+#include "server/net/conn.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <event2/event.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include <pushrod/error.h>
+#include "common/log.h"
+
+#define BACKLOG      4096
+#define ACCEPT_BATCH 64 /* of one listener in one tick */
+
+struct listener {
+    struct list node;
+    struct conns *set;
+    const struct conn_ops *ops;
+    void *arg;
+    int fd;
+    int spare; /* a descriptor to give up when there is none left, so that accept() can refuse */
+    bool tcp;
+    char path[108]; /* of a unix socket that is removed at the end; "" */
+    struct event *event;
+};
+
+static int listen_error(char **error, int code, const char *address, const char *why)
+{
+    if (asprintf(error, "cannot listen on %s: %s", address, why) < 0)
+        *error = NULL;
+    return -code;
+}
+
+/* ------------------------------------------------------------------------------- accepting */
+
+/* Above max-clients, or out of descriptors: take it, say why, and close it. */
+static void listener_turn_away(struct listener *l, int fd)
+{
+    static struct log_limit limit;
+    unsigned left_out;
+    conns_stats(l->set)->turned_away++;
+    if (log_allowed(&limit, &left_out))
+        log_warning("a client was turned away: max-clients or the descriptor limit is reached "
+                    "(%u more before)",
+            left_out);
+    if (l->ops->turned_away)
+        l->ops->turned_away(fd, l->arg);
+    close(fd);
+}
+
+/* EMFILE: a connection that nobody accepts would wake the loop for ever. */
+static bool listener_out_of_fds(struct listener *l)
+{
+    if (l->spare < 0)
+        return false;
+    close(l->spare);
+    int fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0)
+        listener_turn_away(l, fd);
+    l->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    return fd >= 0;
+}
+
+static bool listener_accept(struct listener *l)
+{
+    struct sockaddr_storage peer = {0};
+    socklen_t size = sizeof peer;
+    int fd = accept4(l->fd, (struct sockaddr *)&peer, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0 && (errno == EMFILE || errno == ENFILE))
+        return listener_out_of_fds(l);
+    if (fd < 0)
+        return errno == ECONNABORTED || errno == EINTR;
+    if (conns_full(l->set)) {
+        listener_turn_away(l, fd);
+        return true;
+    }
+    int one = 1;
+    if (l->tcp)
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    conn_accept(l->set, fd, l->ops, l->arg, &peer);
+    return true;
+}
+
+static void listener_ready(int fd, short what, void *arg)
+{
+    struct listener *l = arg;
+    (void)fd, (void)what;
+    loop_enter(conns_loop(l->set));
+    for (int i = 0; i < ACCEPT_BATCH && listener_accept(l); i++)
+        continue;
+}
+
+/* ------------------------------------------------------------------------------- addresses */
+
+/* "HOST:PORT" into its parts; "[V6]:PORT"; an empty host or "*" means every address. */
+static bool address_split(const char *address, char host[256], char port[16])
+{
+    const char *colon = strrchr(address, ':');
+    if (!colon || strlen(colon + 1) >= 16 || (size_t)(colon - address) >= 256)
+        return false;
+    memcpy(port, colon + 1, strlen(colon + 1) + 1);
+    char *end;
+    unsigned long number = strtoul(port, &end, 10);
+    if (end == port || *end || number > 65535)
+        return false;
+    const char *from = address;
+    size_t size = (size_t)(colon - address);
+    if (size >= 2 && from[0] == '[' && from[size - 1] == ']') {
+        from++;
+        size -= 2;
+    }
+    memcpy(host, from, size);
+    host[size] = 0;
+    if (strcmp(host, "*") == 0)
+        host[0] = 0;
+    return true;
+}
+
+static int bind_tcp(const struct addrinfo *info)
+{
+    int fd = socket(info->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -1;
+    int one = 1;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (bind(fd, info->ai_addr, info->ai_addrlen) == 0 && listen(fd, BACKLOG) == 0)
+        return fd;
+    int saved = errno;
+    close(fd);
+    errno = saved;
+    return -1;
+}
+
+static const char *bind_reason(int code)
+{
+    if (code == EADDRINUSE)
+        return "the port is taken (another server may be running; choose another port)";
+    if (code == EACCES)
+        return "not allowed (ports below 1024 need root)";
+    if (code == EADDRNOTAVAIL)
+        return "this machine does not have that address";
+    return strerror(code);
+}
+
+static int open_tcp(const char *address, char **error)
+{
+    char host[256], port[16];
+    if (!address_split(address, host, port))
+        return listen_error(error, PUSHROD_E_BAD_OPTION, address,
+            "an address is HOST:PORT, [IPV6]:PORT or unix:PATH");
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *list;
+    /* Every address: one IPv4 socket, as everything else here uses by default. */
+    if (!host[0])
+        hints.ai_family = AF_INET;
+    int failed = getaddrinfo(host[0] ? host : NULL, port, &hints, &list);
+    if (failed)
+        return listen_error(error, PUSHROD_E_BAD_OPTION, address, gai_strerror(failed));
+    int fd = bind_tcp(list);
+    int saved = errno;
+    freeaddrinfo(list);
+    return fd >= 0 ? fd : listen_error(error, PUSHROD_E_SYSTEM, address, bind_reason(saved));
+}
+
+/* True if somebody answers at that path. */
+static bool unix_alive(const struct sockaddr_un *at)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool alive = fd >= 0 && connect(fd, (const struct sockaddr *)at, sizeof *at) == 0;
+    if (fd >= 0)
+        close(fd);
+    return alive;
+}
+
+static int open_unix(const char *path, char **error)
+{
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    if (!*path || strlen(path) >= sizeof at.sun_path)
+        return listen_error(error, PUSHROD_E_BAD_OPTION, path, "a path has 1 to 107 bytes");
+    memcpy(at.sun_path, path, strlen(path) + 1);
+    if (unix_alive(&at))
+        return listen_error(error, PUSHROD_E_SYSTEM, path, bind_reason(EADDRINUSE));
+    /* Nobody answers: what lies there was left by a server that died. */
+    unlink(path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && bind(fd, (struct sockaddr *)&at, sizeof at) == 0 && listen(fd, BACKLOG) == 0)
+        return fd;
+    int saved = errno;
+    if (fd >= 0)
+        close(fd);
+    return listen_error(error, PUSHROD_E_SYSTEM, path, bind_reason(saved));
+}
+
+static int bound_port(int fd)
+{
+    struct sockaddr_storage at = {0};
+    socklen_t size = sizeof at;
+    if (getsockname(fd, (struct sockaddr *)&at, &size))
+        return 0;
+    if (at.ss_family == AF_INET)
+        return ntohs(((struct sockaddr_in *)&at)->sin_port);
+    if (at.ss_family == AF_INET6)
+        return ntohs(((struct sockaddr_in6 *)&at)->sin6_port);
+    return 0;
+}
+
+/* -------------------------------------------------------------------------------- lifetime */
+
+static void listener_free(struct listener *l)
+{
+    if (l->event)
+        event_free(l->event);
+    if (l->fd >= 0)
+        close(l->fd);
+    if (l->spare >= 0)
+        close(l->spare);
+    if (l->path[0])
+        unlink(l->path);
+    list_remove(&l->node);
+    free(l);
+}
+
+static struct listener *listener_new(struct conns *set, int fd)
+{
+    struct listener *l = calloc(1, sizeof *l);
+    if (!l) {
+        close(fd);
+        return NULL;
+    }
+    list_init(&l->node);
+    l->set = set;
+    l->fd = fd;
+    l->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    l->event = event_new(loop_base(conns_loop(set)), fd, EV_READ | EV_PERSIST, listener_ready, l);
+    if (l->event && event_add(l->event, NULL) == 0)
+        return l;
+    listener_free(l);
+    return NULL;
+}
+
+int conns_listen(
+    struct conns *set, const char *address, const struct conn_ops *ops, void *arg, char **error)
+{
+    *error = NULL;
+    const char *path = strncmp(address, "unix:", 5) == 0 ? address + 5 : NULL;
+    int fd = path ? open_unix(path, error) : open_tcp(address, error);
+    if (fd < 0)
+        return fd;
+    struct listener *l = listener_new(set, fd);
+    if (!l)
+        return listen_error(error, PUSHROD_E_NO_MEMORY, address, strerror(ENOMEM));
+    l->ops = ops;
+    l->arg = arg;
+    l->tcp = !path;
+    if (path)
+        memcpy(l->path, path, strlen(path) + 1);
+    list_push_back(conns_listeners(set), &l->node);
+    return bound_port(fd);
+}
+
+void conns_deafen(struct conns *set)
+{
+    list_foreach(node, next, conns_listeners(set))
+        listener_free(container_of(node, struct listener, node));
+}
+
+const char *conn_peer(const struct conn *c, char text[CONN_PEER_TEXT])
+{
+    char host[INET6_ADDRSTRLEN] = "?";
+    if (c->peer.ss_family == AF_INET) {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)&c->peer;
+        inet_ntop(AF_INET, &in->sin_addr, host, sizeof host);
+        snprintf(text, CONN_PEER_TEXT, "%s:%u", host, ntohs(in->sin_port));
+    } else if (c->peer.ss_family == AF_INET6) {
+        const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)&c->peer;
+        inet_ntop(AF_INET6, &in->sin6_addr, host, sizeof host);
+        snprintf(text, CONN_PEER_TEXT, "[%s]:%u", host, ntohs(in->sin6_port));
+    } else {
+        snprintf(text, CONN_PEER_TEXT, "local");
+    }
+    return text;
+}
