@@ -6,7 +6,9 @@ SOVERSION := 0
 PREFIX   ?= /usr/local
 DESTDIR  ?=
 BUILD    ?= build
-CC       ?= gcc
+ifeq ($(origin CC),default)
+CC       := gcc
+endif
 SANITIZE ?=
 
 PACKAGES := libzmq libczmq libevent_core libevent_extra libevent_pthreads lmdb jansson
@@ -99,11 +101,14 @@ $(BUILD)/libpushrod.so: $(shared)
 	ln -sf $(<F) $@
 
 LINK = $(CC) $(ALL_LDFLAGS) $(filter %.o,$^) $(BUILD)/libpushrod.a
+define link
+@mkdir -p $(@D); echo "LINK $@"
+$(Q)$(LINK) $(1) $(LIBS) -o $@
+endef
 $(BUILD)/pushrod-server: $(O)/server/main.o
 $(BUILD)/pushrod: $(COMMAND:%=$(O)/client/%.o)
 $(BUILD)/pushrod-server $(BUILD)/pushrod: $(BUILD)/libpushrod.a
-	@echo "LINK $@"
-	$(Q)$(LINK) $(LIBS) -o $@
+	$(link)
 
 # Plug-ins find the library's functions in the program that loads them.
 $(BUILD)/pushrod-worker: $(O)/worker/main.o $(BUILD)/libpushrod.a
@@ -115,8 +120,7 @@ $(BUILD)/examples/%.so: $(O)/examples/%.o
 	$(CC) -shared $(ALL_LDFLAGS) $< -o $@
 
 $(BUILD)/examples/%: $(O)/examples/%.o $(BUILD)/libpushrod.a
-	@mkdir -p $(@D); echo "LINK $@"
-	$(Q)$(LINK) $(LIBS) -o $@
+	$(link)
 
 $(BUILD)/man/%: docs/man/% $(programs)
 	@mkdir -p $(@D)
@@ -126,26 +130,23 @@ $(BUILD)/man/%: docs/man/% $(programs)
 # ---- tests ----
 testlib := $(TESTLIB:%=$(O)/tests/lib/%.o)
 $(BUILD)/tests/test_%: $(O)/tests/unit/test_%.o $(testlib) $(BUILD)/libpushrod.a
-	@mkdir -p $(@D); echo "LINK $@"
-	$(Q)$(LINK) $(LIBS) $(TEST_LIBS) -o $@
+	$(call link,$(TEST_LIBS))
 
 $(BUILD)/tests/store/test_%: $(O)/tests/store/test_%.o $(testlib) $(BUILD)/libpushrod.a
-	@mkdir -p $(@D); echo "LINK $@"
-	$(Q)$(LINK) $(LIBS) $(TEST_LIBS) -o $@
+	$(call link,$(TEST_LIBS))
 
 $(BUILD)/tests/simulation: $(SIM:%=$(O)/tests/sim/%.o) $(testlib) $(BUILD)/libpushrod.a
-	@mkdir -p $(@D); echo "LINK $@"
-	$(Q)$(LINK) $(LIBS) $(TEST_LIBS) -o $@
+	$(call link,$(TEST_LIBS))
 
 $(BUILD)/protocol-doc: $(O)/tools/protocol-doc.o $(BUILD)/libpushrod.a
-	$(LINK) $(LIBS) -o $@
+	$(link)
 
 # The fuzzers have a build of the library of their own, with clang; without clang they are skipped.
 fuzzers:
 	@if command -v clang >/dev/null; then $(MAKE) BUILD=$(BUILD)/fuzz CC=clang \
 		SANITIZE='-fsanitize=fuzzer-no-link,address,undefined' $(FUZZ:%=$(BUILD)/fuzz/fuzz_%); fi
 $(BUILD)/fuzz_%: $(O)/tests/fuzz/fuzz_%.o $(BUILD)/libpushrod.a
-	$(LINK) -fsanitize=fuzzer $(LIBS) -o $@
+	$(call link,-fsanitize=fuzzer)
 
 export BUILD CC VERSION
 test: all $(unit) $(sim) $(BUILD)/protocol-doc fuzzers
@@ -166,20 +167,13 @@ fuzz: fuzzers
 protocol-doc: $(BUILD)/protocol-doc
 	tests/protocol-doc --write
 
-chaos: all
-	tests/chaos/run
-
-bench: all
-	bench/run
-
-serve: all
-	deploy/serve
-
-run: all
-	deploy/run-hash-job
-
-demo: all
-	tests/demo
+chaos_script := tests/chaos/run
+bench_script := bench/run
+serve_script := deploy/serve
+run_script   := deploy/run-hash-job
+demo_script  := tests/demo
+chaos bench serve run demo: all
+	$($@_script)
 
 # ---- install ----
 DEST := $(DESTDIR)$(PREFIX)
@@ -210,18 +204,17 @@ format:
 help:
 	@sed -n 's/^## //p' Makefile
 
-## make            libraries and programs, in $(BUILD)
+## make            libraries and programs, in $(BUILD); V=1 shows the commands
 ## make test       unit, simulation, store, end-to-end, a short fuzz; the last line counts
 ## make unit       only the unit and store tests
 ## make check-all  make test under gcc, clang, the sanitizers and valgrind
 ## make sim        the simulation; SEEDS=1000 for more, SEED=n to replay one
 ## make fuzz       the fuzzers; SECONDS=600 for each of them
 ## make chaos      kill, stop and cut what runs, and count what is lost
-## make bench      Pushrod's own figures, and its peers beside it
+## make bench      our own figures, and the peers beside them
 ## make serve      a server and four workers, until you stop them
 ## make run        the same, and a real job: hash every file of the source tree
 ## make demo       a tour on one screen
 ## make install    PREFIX=/usr/local DESTDIR=
-## make uninstall, clean, format, protocol-doc (rewrites the tables of proto/PROTOCOL.md)
-
+## make uninstall | clean | format | protocol-doc (rewrites the tables of proto/PROTOCOL.md)
 -include $(shell find $(O) -name '*.d' 2>/dev/null)
