@@ -53,7 +53,6 @@ SEEDS   ?= 200
 SECONDS ?= 5
 O := $(BUILD)/o
 Q := $(if $(V),,@)
-
 common_o := $(COMMON:%=$(O)/common/%.o) $(PROTO:%=$(O)/proto/%.o)
 core_o   := $(CORE:%=$(O)/server/core/%.o)
 session_o := $(SESSION:%=$(O)/worker/%.o)
@@ -76,9 +75,9 @@ sources  = $(shell find $(dirs) -name '*.[ch]')
 .DELETE_ON_ERROR:
 .SECONDARY:
 
-all: $(archives) $(shared) $(BUILD)/libpushrod.so $(programs) $(examples) $(man)
+all: $(archives) $(shared) $(BUILD)/libpushrod.so $(programs) $(examples) $(man) ## libraries and programs, in $(BUILD); V=1 shows the commands
 
-$(O)/%.o: %.c Makefile
+$(O)/%.o: %.c
 	@mkdir -p $(@D)
 	@echo "CC   $<"
 	$(Q)$(CC) $(ALL_CFLAGS) -c $< -o $@
@@ -99,7 +98,6 @@ $(shared): $(library_o) libpushrod.map
 
 $(BUILD)/libpushrod.so: $(shared)
 	ln -sf $(<F) $@
-
 LINK = $(CC) $(ALL_LDFLAGS) $(filter %.o,$^) $(BUILD)/libpushrod.a
 define link
 @mkdir -p $(@D); echo "LINK $@"
@@ -118,7 +116,6 @@ $(BUILD)/pushrod-worker: $(O)/worker/main.o $(BUILD)/libpushrod.a
 $(BUILD)/examples/%.so: $(O)/examples/%.o
 	@mkdir -p $(@D)
 	$(CC) -shared $(ALL_LDFLAGS) $< -o $@
-
 $(BUILD)/examples/%: $(O)/examples/%.o $(BUILD)/libpushrod.a
 	$(link)
 
@@ -134,7 +131,6 @@ $(BUILD)/tests/test_%: $(O)/tests/unit/test_%.o $(testlib) $(BUILD)/libpushrod.a
 
 $(BUILD)/tests/store/test_%: $(O)/tests/store/test_%.o $(testlib) $(BUILD)/libpushrod.a
 	$(call link,$(TEST_LIBS))
-
 $(BUILD)/tests/simulation: $(SIM:%=$(O)/tests/sim/%.o) $(testlib) $(BUILD)/libpushrod.a
 	$(call link,$(TEST_LIBS))
 
@@ -149,22 +145,17 @@ $(BUILD)/fuzz_%: $(O)/tests/fuzz/fuzz_%.o $(BUILD)/libpushrod.a
 	$(call link,-fsanitize=fuzzer)
 
 export BUILD CC VERSION
-test: all $(unit) $(sim) $(BUILD)/protocol-doc fuzzers
+test: all $(unit) $(sim) $(BUILD)/protocol-doc fuzzers ## unit, simulation, store, end-to-end, a short fuzz; the last line counts
 	SEEDS=$(SEEDS) FUZZ_SECONDS=$(SECONDS) tests/run $(unit) $(sim) tests/protocol-doc $(fuzzers) $(E2E:%=tests/e2e/%)
-
-unit: $(unit) $(BUILD)/protocol-doc
+unit: $(unit) $(BUILD)/protocol-doc ## only the unit and store tests
 	tests/run $(unit) tests/protocol-doc
-
-check-all:
+check-all: ## make test under gcc, clang, the sanitizers and valgrind
 	tests/check-all
-
-sim: $(sim)
+sim: $(sim) ## the simulation; SEEDS=1000 for more, SEED=n replays one
 	SEEDS=$(SEEDS) $(sim)
-
-fuzz: fuzzers
+fuzz: fuzzers ## the fuzzers; SECONDS=600 for each of them
 	FUZZ_SECONDS=$(SECONDS) TEST_LIMIT=$$(( $(SECONDS) + 60 )) tests/run $(fuzzers)
-
-protocol-doc: $(BUILD)/protocol-doc
+protocol-doc: $(BUILD)/protocol-doc ## rewrite the tables of proto/PROTOCOL.md
 	tests/protocol-doc --write
 
 chaos_script := tests/chaos/run
@@ -172,12 +163,17 @@ bench_script := bench/run
 serve_script := deploy/serve
 run_script   := deploy/run-hash-job
 demo_script  := tests/demo
+chaos: ## kill, stop and cut what runs, and count what is lost
+bench: ## our own figures, and the peers beside them
+serve: ## a server and four workers, until you stop them
+run: ## the same, and a real job: hash every file of the source tree
+demo: ## a tour on one screen
 chaos bench serve run demo: all
 	$($@_script)
 
 # ---- install ----
 DEST := $(DESTDIR)$(PREFIX)
-install: all
+install: all ## PREFIX=/usr/local DESTDIR=
 	install -d $(addprefix $(DEST)/,bin lib/pkgconfig include/pushrod share/man/man1 share/bash-completion/completions)
 	$(if $(programs),install -m 755 $(programs) $(DEST)/bin)
 	install -m 644 $(BUILD)/libpushrod.a $(DEST)/lib
@@ -188,33 +184,16 @@ install: all
 		deploy/pushrod.pc.in > $(DEST)/lib/pkgconfig/pushrod.pc
 	$(if $(man),install -m 644 $(man) $(DEST)/share/man/man1)
 	$(if $(wildcard deploy/pushrod.bash),install -m 644 deploy/pushrod.bash $(DEST)/share/bash-completion/completions/pushrod)
-
-uninstall:
+uninstall: ## the same
 	rm -f $(addprefix $(DEST)/bin/,pushrod pushrod-server pushrod-worker) $(DEST)/lib/libpushrod.* \
 		$(DEST)/lib/pkgconfig/pushrod.pc $(MAN:%=$(DEST)/share/man/man1/%) \
 		$(DEST)/share/bash-completion/completions/pushrod
 	rm -rf $(DEST)/include/pushrod
-
-clean:
+clean: ## remove $(BUILD)
 	rm -rf $(BUILD)
-
-format:
+format: ## clang-format
 	clang-format -i $(sources)
-
 help:
-	@sed -n 's/^## //p' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
-## make            libraries and programs, in $(BUILD); V=1 shows the commands
-## make test       unit, simulation, store, end-to-end, a short fuzz; the last line counts
-## make unit       only the unit and store tests
-## make check-all  make test under gcc, clang, the sanitizers and valgrind
-## make sim        the simulation; SEEDS=1000 for more, SEED=n to replay one
-## make fuzz       the fuzzers; SECONDS=600 for each of them
-## make chaos      kill, stop and cut what runs, and count what is lost
-## make bench      our own figures, and the peers beside them
-## make serve      a server and four workers, until you stop them
-## make run        the same, and a real job: hash every file of the source tree
-## make demo       a tour on one screen
-## make install    PREFIX=/usr/local DESTDIR=
-## make uninstall | clean | format | protocol-doc (rewrites the tables of proto/PROTOCOL.md)
 -include $(shell find $(O) -name '*.d' 2>/dev/null)
