@@ -28,7 +28,7 @@ CORE    :=
 STORE   :=
 NET     :=
 SERVER  :=
-SESSION :=
+SESSION := session session_join session_task session_log
 WORKER  :=
 CLIENT  :=
 # The programs: server/main.c, worker/main.c, and the files of the command in client/.

@@ -165,7 +165,7 @@ enum msg_plane {
 #define FIELDS_RETURNED(F)                                                                         \
     F(U64, id, "task id")                                                                          \
     F(U64, lease, "it was not run, and costs no attempt")                                          \
-    F(U64, code, "0: withdrawn or draining; HANDLER_BROKEN: this worker no longer serves its queue")
+    F(U64, code, "0: withdrawn; DRAINING: send no more; HANDLER_BROKEN: it serves this queue no more")
 
 #define FIELDS_HEARTBEAT(F) F(U64, running, "tasks that run right now")
 

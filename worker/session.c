@@ -70,6 +70,7 @@ struct session *session_new(const struct session_config *config)
     list_init(&s->waiting);
     list_init(&s->handed);
     list_init(&s->gone);
+    list_init(&s->lost);
     list_init(&s->spare);
     s->config = config_defaults(config);
     s->random = config->seed;

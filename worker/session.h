@@ -79,6 +79,10 @@ struct attempt_failure {
 };
 void session_failed(
     struct session *, uint64_t lease, uint64_t run_ns, const struct attempt_failure *);
+/* The handler does not return, and may use its attempt for ever: it stays valid until
+ * session_free(), and what the handler may yet answer is ignored. */
+void session_abandoned(
+    struct session *, uint64_t lease, uint64_t run_ns, const struct attempt_failure *);
 /* The handler cannot run at all: give it back, serve the queue (pattern) no more. */
 void session_broken(struct session *, uint64_t lease, struct slice text);
 

@@ -24,8 +24,9 @@
     ((size_t)64 << 10) /* bytes of a result in one message; larger ones come in PARTs */
 #define LOG_FRAME                                                                                  \
     ((size_t)256 << 10) /* bytes of a frame, beyond which the rest waits for the next */
-#define LOG_WINDOW ((size_t)4 << 20) /* bytes sent and not acknowledged; a result begun is ended   \
-                                      */
+#define LOG_WINDOW                                                                                 \
+    ((size_t)4 << 20) /* bytes sent and not acknowledged; a result begun is ended                  \
+                       */
 
 /* One encoded message. Those of a large result form a group, which is forgotten as a whole: the
  * server stores it with its DONE, and until then may lose what it has of it. */
@@ -122,6 +123,7 @@ struct session {
     struct list waiting; /* items that were not handed to the runner, in order of arrival */
     struct list handed;  /* items that were; the first `slots` of them run */
     struct list gone;    /* items that ended in this tick */
+    struct list lost;    /* items that a handler may use for ever */
     struct list spare;   /* items to be used again */
     size_t waiting_count;
     size_t handed_count;

@@ -88,6 +88,7 @@ void task_free_all(struct session *s)
     items_free(&s->waiting);
     items_free(&s->handed);
     items_free(&s->gone);
+    items_free(&s->lost);
     items_free(&s->spare);
     idmap_free(&s->items);
     free(s->runs);
@@ -378,6 +379,17 @@ void session_failed(
     if (!it->dropped)
         answer_failed(s, it, run_ns, f);
     item_end(s, it);
+}
+
+void session_abandoned(
+    struct session *s, uint64_t lease, uint64_t run_ns, const struct attempt_failure *f)
+{
+    struct item *it = task_find(s, lease);
+    if (!it)
+        return;
+    session_failed(s, lease, run_ns, f);
+    list_remove(&it->node);
+    list_push_back(&s->lost, &it->node);
 }
 
 /* The pattern that `queue` is served by: the most specific one that matches; count: none. */
