@@ -175,14 +175,14 @@ chaos bench serve run demo: all
 DEST := $(DESTDIR)$(PREFIX)
 install: all ## PREFIX=/usr/local DESTDIR=
 	install -d $(addprefix $(DEST)/,bin lib/pkgconfig include/pushrod share/man/man1 share/bash-completion/completions)
-	$(if $(programs),install -m 755 $(programs) $(DEST)/bin)
+	$(if $(strip $(programs)),install -m 755 $(programs) $(DEST)/bin)
 	install -m 644 $(BUILD)/libpushrod.a $(DEST)/lib
 	install -m 755 $(shared) $(DEST)/lib
 	ln -sf $(notdir $(shared)) $(DEST)/lib/libpushrod.so
 	install -m 644 include/pushrod/*.h $(DEST)/include/pushrod
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@PACKAGES@|$(PACKAGES)|' \
 		deploy/pushrod.pc.in > $(DEST)/lib/pkgconfig/pushrod.pc
-	$(if $(man),install -m 644 $(man) $(DEST)/share/man/man1)
+	$(if $(strip $(man)),install -m 644 $(man) $(DEST)/share/man/man1)
 	$(if $(wildcard deploy/pushrod.bash),install -m 644 deploy/pushrod.bash $(DEST)/share/bash-completion/completions/pushrod)
 uninstall: ## the same
 	rm -f $(addprefix $(DEST)/bin/,pushrod pushrod-server pushrod-worker) $(DEST)/lib/libpushrod.* \
