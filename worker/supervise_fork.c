@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The supervisor as a child of a server, told where to join through a pipe. */
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <pushrod/error.h>
+#include "common/clock.h"
+#include "worker/supervise_impl.h"
+
+int supervisor_fork(struct supervisor *s, const struct supervise_config *config)
+{
+    int control[2];
+    if (pipe2(control, O_CLOEXEC) != 0)
+        return -PUSHROD_E_SYSTEM;
+    fflush(NULL); /* nothing is printed twice */
+    s->pid = fork();
+    if (s->pid == 0) {
+        close(control[1]);
+        signal(SIGINT, SIG_IGN); /* the server says when */
+        _exit(supervise_loop(config, control[0]));
+    }
+    close(control[0]);
+    if (s->pid < 0) {
+        close(control[1]);
+        *s = (struct supervisor){.control = -1};
+        return -PUSHROD_E_SYSTEM;
+    }
+    s->control = control[1];
+    return 0;
+}
+
+int supervisor_join(struct supervisor *s, const char *join)
+{
+    char line[SUPERVISE_JOIN + 1];
+    int size = snprintf(line, sizeof line, "%s\n", join);
+    if (s->pid <= 0 || size < 2 || size >= SUPERVISE_JOIN)
+        return -PUSHROD_E_INVALID;
+    /* Smaller than PIPE_BUF and the first thing in the pipe: written whole or not at all. */
+    return write(s->control, line, (size_t)size) == size ? 0 : -PUSHROD_E_SYSTEM;
+}
+
+int supervisor_replace(struct supervisor *s)
+{
+    if (s->pid <= 0)
+        return -PUSHROD_E_WRONG_STATE;
+    return kill(s->pid, SIGUSR2) == 0 ? 0 : -PUSHROD_E_SYSTEM;
+}
+
+void supervisor_stop(struct supervisor *s)
+{
+    if (s->pid > 0)
+        kill(s->pid, SIGTERM);
+}
+
+static bool supervisor_reap(struct supervisor *s, int options, int *code)
+{
+    int status;
+    if (s->pid <= 0)
+        return true;
+    pid_t pid = waitpid(s->pid, &status, options);
+    if (pid == 0 || (pid < 0 && errno == EINTR))
+        return false;
+    if (code)
+        *code = pid > 0 && WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+    close(s->control);
+    *s = (struct supervisor){.control = -1};
+    return true;
+}
+
+bool supervisor_ended(struct supervisor *s, int *code)
+{
+    return supervisor_reap(s, WNOHANG, code);
+}
+
+int supervisor_wait(struct supervisor *s, uint64_t ms)
+{
+    int code = 0;
+    uint64_t end_ns = clock_now().mono_ns + ms * UINT64_C(1000000);
+    while (!supervisor_ended(s, &code)) {
+        if (clock_now().mono_ns >= end_ns) {
+            kill(s->pid, SIGKILL); /* its children follow it */
+            while (!supervisor_reap(s, 0, &code))
+                ;
+            return 1;
+        }
+        struct timespec pause = {.tv_nsec = 5000000};
+        nanosleep(&pause, NULL);
+    }
+    return code;
+}

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "worker/supervise_impl.h"
+
+static bool grow(struct guard *g)
+{
+    unsigned room = g->room ? 2 * g->room : 2 * g->config->processes;
+    struct place *places = realloc(g->places, room * sizeof *places);
+    if (!places)
+        return false;
+    g->places = places;
+    struct pollfd *fds = realloc(g->fds, (room + 2) * sizeof *fds);
+    if (!fds)
+        return false;
+    g->fds = fds;
+    g->room = room;
+    return true;
+}
+
+struct place *guard_place(struct guard *g)
+{
+    struct place *p = NULL;
+    for (unsigned i = 0; i < g->count && !p; i++) {
+        if (g->places[i].state == PLACE_EMPTY)
+            p = &g->places[i];
+    }
+    if (!p) {
+        if (g->count == g->room && !grow(g))
+            return NULL;
+        p = &g->places[g->count++];
+    }
+    *p = (struct place){.state = PLACE_PAUSING, .ready_fd = -1};
+    return p;
+}
+
+/* Signals arrive in the loop and nowhere else; children get the old mask back. */
+static bool guard_signals(struct guard *g)
+{
+    sigset_t mask;
+    sigemptyset(&mask);
+    sigaddset(&mask, SIGCHLD);
+    sigaddset(&mask, SIGTERM);
+    sigaddset(&mask, SIGUSR2);
+    sigaddset(&mask, SIGHUP);
+    sigaddset(&mask, SIGINT);
+    if (sigprocmask(SIG_BLOCK, &mask, &g->old_mask) != 0)
+        return false;
+    g->signals = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
+    return g->signals >= 0;
+}
+
+bool guard_init(struct guard *g, const struct supervise_config *config, int control)
+{
+    *g = (struct guard){.config = config, .control = control, .signals = -1};
+    g->drain_ms = config->drain_ms ? config->drain_ms : 25000;
+    g->told = config->join != NULL;
+    if (config->join)
+        snprintf(g->join, sizeof g->join, "%s", config->join);
+    /* What a dead worker leaves behind comes to us, so that we can end it. */
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    if (!guard_signals(g))
+        return false;
+    for (unsigned i = 0; i < config->processes; i++) {
+        struct place *p = grow(g) || g->room ? guard_place(g) : NULL;
+        if (!p)
+            return false;
+        p->index = i;
+    }
+    return true;
+}
+
+void guard_fini(struct guard *g)
+{
+    close(g->signals);
+    if (g->control >= 0)
+        close(g->control);
+    sigprocmask(SIG_SETMASK, &g->old_mask, NULL);
+    free(g->places);
+    free(g->fds);
+}
+
+/* ------------------------------------------------------------------------- orphans */
+
+static bool is_place(const struct guard *g, pid_t pid)
+{
+    for (unsigned i = 0; i < g->count; i++) {
+        if (g->places[i].state == PLACE_RUNNING && g->places[i].pid == pid)
+            return true;
+    }
+    return false;
+}
+
+/*
+ * Children of ours that are in a process group of their own are commands of a worker that died:
+ * we were made their parent. Everything else (places, obituaries) is in our group.
+ */
+void orphans_kill(const struct guard *g)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
+    FILE *children = fopen(path, "re");
+    if (!children)
+        return;
+    int pid;
+    while (fscanf(children, "%d", &pid) == 1) {
+        pid_t group = getpgid(pid);
+        if (is_place(g, pid) || group <= 0 || group == getpgrp())
+            continue;
+        log_debug("process group %d outlived its worker: killed", (int)group);
+        kill(-group, SIGKILL);
+    }
+    fclose(children);
+}

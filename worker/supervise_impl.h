@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * supervise_impl: the supervisor's state. Private to worker/supervise*.c.
+ *
+ *   supervise.c        the loop: start, death, pause, replacement, stop
+ *   supervise_guard.c  its set-up, and the orphans that it kills
+ *   supervise_fork.c   the supervisor as a child of a server
+ */
+#ifndef WORKER_SUPERVISE_IMPL_H
+#define WORKER_SUPERVISE_IMPL_H
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include "worker/supervise.h"
+
+enum place_state { PLACE_EMPTY, PLACE_PAUSING, PLACE_RUNNING };
+
+/* Where a child runs, or will. All times: monotonic ms. */
+struct place {
+    enum place_state state;
+    unsigned index; /* told to the child */
+    pid_t pid;
+    uint8_t instance[16];
+    int ready_fd; /* -1: it said so */
+    uint64_t started_ms;
+    uint64_t start_ms; /* PAUSING: not before */
+    uint64_t pause_ms; /* before the restart after the next one */
+    uint64_t kill_ms;  /* told to drain: SIGKILL then; 0: not told */
+    bool retiring;     /* replaced: stays empty when it dies */
+};
+
+struct guard {
+    const struct supervise_config *config;
+    struct place *places;
+    struct pollfd *fds; /* two, and one for each place */
+    unsigned count;
+    unsigned room;
+    int signals; /* signalfd */
+    int control; /* -1: none, or at its end */
+    sigset_t old_mask;
+    uint64_t drain_ms;
+    char join[SUPERVISE_JOIN];
+    bool told; /* join is complete */
+    bool stopping;
+    unsigned replace_count; /* places below this one are still to be replaced */
+    unsigned replacing;     /* place + 1 of the new child; 0: none under way */
+    unsigned replaced;      /* place + 1 of the old one */
+    uint64_t replace_ms;
+    int exit_code;
+};
+
+bool guard_init(struct guard *g, const struct supervise_config *config, int control);
+void guard_fini(struct guard *g);
+struct place *guard_place(struct guard *g); /* an empty one; NULL: no memory */
+/* Kills what a dead child left behind, with its process group. */
+void orphans_kill(const struct guard *g);
+
+int supervise_loop(const struct supervise_config *config, int control);
+
+#endif
