@@ -21,32 +21,39 @@ struct event_base;
 struct plane;
 
 struct plane_config {
-    const char *listen;      /* address to bind join, answers and lanes to: "127.0.0.1", "0.0.0.0" */
-    const char *advertise;   /* host told to workers; NULL: the one that they dialled */
-    uint16_t join_port;      /* 5571; 0: any free one (tests) */
-    uint16_t answers_port;   /* 5572; 0: any free one */
-    uint16_t lane_port_first;/* 22500; 0 with last 0: any free ones */
-    uint16_t lane_port_last; /* 23523 */
-    uint32_t max_lanes;      /* 1024 */
-    uint32_t io_threads;     /* 1 */
-    uint64_t heartbeat_ms;   /* told to workers */
+    const char *listen;    /* address to bind join, answers and lanes to: "127.0.0.1", "0.0.0.0" */
+    const char *advertise; /* host told to workers; NULL: the one that they dialled */
+    uint16_t join_port;    /* 5571; 0: any free one (tests) */
+    uint16_t answers_port; /* 5572; 0: any free one */
+    uint16_t lane_port_first; /* 22500; 0 with last 0: any free ones */
+    uint16_t lane_port_last;  /* 23523 */
+    uint32_t max_lanes;       /* 1024 */
+    uint32_t io_threads;      /* 1 */
+    uint64_t heartbeat_ms;    /* told to workers */
     uint64_t ping_ms;
     size_t max_result;
-    size_t max_message;      /* bytes of one message from a worker; larger ones cut its connection */
+    size_t max_message; /* bytes of one message from a worker; larger ones cut its connection */
 };
 
-/* What arrives; all is borrowed until the callback returns. The callee calls into the core. */
+/*
+ * What arrives; all is borrowed until the callback returns. The callee calls into the core.
+ * None of them may free the plane; all else of this header may be called from them.
+ * answers() with count 0 says only that the worker is alive: what it sent had been taken before,
+ * or lies behind a gap and will be sent again.
+ */
 struct plane_events {
     void (*join)(void *arg, const struct join *join);
     void (*obituary)(void *arg, const struct msg_obituary *obituary);
-    void (*answers)(void *arg, uint64_t worker, uint64_t session, const struct answer *, size_t count);
+    void (*answers)(
+        void *arg, uint64_t worker, uint64_t session, const struct answer *, size_t count);
     void (*lane_down)(void *arg, uint64_t worker, int code); /* its admitted peer is gone */
 };
 
 /* NULL: *error is a text for people that the caller frees ("port 5571 is taken: ..."). */
 struct plane *plane_new(struct event_base *base, const struct plane_config *config,
     const struct plane_events *events, void *arg, char **error);
-void plane_free(struct plane *plane); /* after the last lane is closed; sockets go with LINGER as needed for BYE */
+/* Closes the lanes that are left. A REFUSED on its way out gets 100 ms, nothing else waits. */
+void plane_free(struct plane *plane);
 
 uint16_t plane_join_port(const struct plane *plane);
 uint16_t plane_answers_port(const struct plane *plane);
@@ -75,6 +82,8 @@ void plane_drain_input(struct plane *plane);
     P(answer_messages, counter, "messages read from workers")                                      \
     P(answer_bytes, counter, "bytes read from workers")                                            \
     P(repeated, counter, "answers that had been taken before")                                     \
+    P(gaps, counter, "answers not taken because one before them was lost; they come again")        \
+    P(stale, counter, "messages of a session that was forgotten long ago")                         \
     P(lanes, gauge, "lanes that are open")
 
 struct plane_stats {

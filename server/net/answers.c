@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * answers: the PULL that all workers push to, and who said what.
+ *
+ * Who speaks is known by the authenticated User-Id; FROM has to say the same. Each answer of a
+ * session is taken once and in order: what was taken before is dropped, and behind a gap nothing
+ * is taken, for the worker sends again whatever was not acknowledged.
+ */
+#include <inttypes.h>
+#include <zmq.h>
+
+#include "common/log.h"
+#include "server/net/answer_parse.h"
+#include "server/net/lane.h"
+#include "server/net/plane_internal.h"
+
+#define ANSWERS_BATCH  256u
+#define ANSWERS_BUDGET (1u << 20) /* bytes for one wake-up, before others have their turn */
+#define ANSWERS_COST   64u        /* bytes that a message counts for beside its own */
+
+static void answers_garbage(struct plane *plane, struct speaker *speaker, const char *why)
+{
+    static struct log_limit limit;
+    unsigned others;
+    plane->stats.garbage++;
+    if (log_allowed(&limit, &others))
+        log_warning("worker %" PRIu64 " is cut, its answers make no sense: %s (and %u more)",
+            speaker->worker, why, others);
+    speaker->cut = true;
+    zap_forget(plane->zap, speaker->user);
+    if (speaker->lane)
+        lane_cut(speaker->lane, PUSHROD_E_BAD_MESSAGE);
+}
+
+/* Of a batch in sequence, the place of the first that was not taken before. */
+static size_t answers_skip(
+    struct plane *plane, const struct speaker *speaker, const struct answer *answers, size_t count)
+{
+    uint64_t next = speaker->taken + 1, first = answers[0].sequence;
+    if (first > next) {
+        plane->stats.gaps += count;
+        return count;
+    }
+    size_t old = next - first < count ? (size_t)(next - first) : count;
+    plane->stats.repeated += old;
+    return old;
+}
+
+/* The worker's frame, batch by batch. The lane may be closed by what its answers bring about. */
+static void answers_take(struct plane *plane, struct speaker *speaker, struct answer_frame *frame)
+{
+    struct answer answers[ANSWERS_BATCH];
+    size_t count, given = 0;
+    while ((count = answer_frame_read(frame, answers, ANSWERS_BATCH))) {
+        size_t old = answers_skip(plane, speaker, answers, count);
+        if (old == count)
+            continue;
+        given += count - old;
+        speaker->taken = answers[count - 1].sequence;
+        plane->events.answers(
+            plane->arg, speaker->worker, speaker->session, answers + old, count - old);
+    }
+    if (answer_frame_error(frame))
+        answers_garbage(plane, speaker, answer_frame_error(frame));
+    else if (given == 0)
+        plane->events.answers(plane->arg, speaker->worker, speaker->session, answers, 0);
+}
+
+static void answers_frame(
+    struct plane *plane, struct speaker *speaker, struct slice bytes, bool more)
+{
+    struct answer_frame frame;
+    if (speaker->cut)
+        return;
+    if (speaker->lane)
+        lane_heard(speaker->lane);
+    if (more)
+        answers_garbage(plane, speaker, "a frame is one message part");
+    else if (!answer_frame_open(&frame, bytes))
+        answers_garbage(plane, speaker, answer_frame_error(&frame));
+    else if (frame.from.worker != speaker->worker || frame.from.session != speaker->session)
+        answers_garbage(plane, speaker, "FROM names somebody else");
+    else
+        answers_take(plane, speaker, &frame);
+}
+
+static void answers_message(struct plane *plane, zmq_msg_t *message)
+{
+    struct slice bytes = slice_of(zmq_msg_data(message), zmq_msg_size(message));
+    const char *user = zmq_msg_gets(message, "User-Id");
+    struct speaker *speaker = user ? strmap_get(&plane->speakers, slice_str(user)) : NULL;
+    plane->stats.answer_messages++;
+    plane->stats.answer_bytes += bytes.size;
+    if (speaker)
+        answers_frame(plane, speaker, bytes, zmq_msg_more(message));
+    else
+        plane->stats.stale++;
+}
+
+bool answers_ready(void *arg, int events)
+{
+    struct plane *plane = arg;
+    (void)events;
+    /* Called again from within a callback, there is nothing to do that is not being done. */
+    if (plane->reading)
+        return true;
+    plane->reading = true;
+    bool left = false;
+    for (size_t used = 0; !left;) {
+        zmq_msg_t message;
+        zmq_msg_init(&message);
+        int size = zmq_msg_recv(&message, plane->answers.socket, ZMQ_DONTWAIT);
+        if (size < 0)
+            break;
+        answers_message(plane, &message);
+        used += (size_t)size + ANSWERS_COST;
+        zmq_msg_close(&message);
+        left = used >= ANSWERS_BUDGET;
+    }
+    plane->reading = false;
+    speakers_trim(plane);
+    return left;
+}
+
+bool answers_poll(struct plane *plane)
+{
+    bool left = answers_ready(plane, 0);
+    watch_sent(&plane->answers.watch);
+    return left;
+}

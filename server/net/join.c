@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * join: the ROUTER to which anybody may speak.
+ *
+ * Everything that arrives here comes from a stranger: it is decoded strictly, answered shortly,
+ * and costs a bounded amount of memory. Nobody is waited for: an answer that cannot be sent is
+ * dropped, and the worker asks again.
+ */
+#include <inttypes.h>
+#include <zmq.h>
+
+#include "common/log.h"
+#include "server/net/join_parse.h"
+#include "server/net/lane.h"
+#include "server/net/plane_internal.h"
+
+#define JOIN_BUDGET 256u /* messages for one wake-up, before others have their turn */
+
+static void join_garbage(struct plane *plane, const char *address, const char *why)
+{
+    static struct log_limit limit;
+    unsigned others;
+    plane->stats.garbage++;
+    if (log_allowed(&limit, &others))
+        log_warning("join port: garbage from %s: %s (and %u more)",
+            address ? address : "a stranger", why, others);
+}
+
+static void join_send(struct plane *plane, struct slice route, const struct buf *frame)
+{
+    if (frame->failed)
+        return;
+    void *socket = plane->join.socket;
+    if (zmq_send(socket, route.data, route.size, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0)
+        zmq_send(socket, frame->data, frame->size, ZMQ_DONTWAIT);
+    watch_sent(&plane->join.watch);
+}
+
+static void send_refused(struct plane *plane, struct slice route, const struct msg_refused *m)
+{
+    struct buf frame = BUF_EMPTY;
+    msg_refused_encode(&frame, m);
+    join_send(plane, route, &frame);
+    buf_free(&frame);
+}
+
+static struct slice peer_address(const struct peer *peer)
+{
+    return slice_of(peer->route, peer->route_size);
+}
+
+void join_refuse(struct plane *plane, struct peer *peer, int code, const char *text, bool retry)
+{
+    struct msg_refused m = {
+        .nonce = slice_of(peer->nonce, NONCE_SIZE),
+        .code = (uint64_t)code,
+        .text = slice_str(text ? text : pushrod_strerror(code)),
+        .retry = retry,
+    };
+    send_refused(plane, peer_address(peer), &m);
+    peer_drop(&plane->peers, peer);
+}
+
+static void put_verdicts(struct buf *out, const struct join_action *a)
+{
+    enc_array(out, (uint32_t)a->held_count);
+    for (size_t i = 0; i < a->held_count; i++)
+        msg_verdict_encode(
+            out, &(struct msg_verdict){a->held[i].id, a->held[i].lease, a->verdicts[i]});
+}
+
+void join_welcome(struct plane *plane, struct peer *peer, const struct lane *lane,
+    const char *token, const struct join_action *action)
+{
+    const struct plane_config *config = &plane->config;
+    struct buf verdicts = BUF_EMPTY;
+    if (action->held_count)
+        put_verdicts(&verdicts, action);
+    struct msg_welcome m = {
+        .nonce = slice_of(peer->nonce, NONCE_SIZE),
+        .worker = lane->worker,
+        .session = lane->session,
+        .host = slice_str(config->advertise),
+        .lane_port = lane->port,
+        .answers_port = plane->answers.port,
+        .user = slice_str(lane->speaker->user),
+        .token = slice_str(token),
+        .heartbeat_ms = config->heartbeat_ms,
+        .ping_ms = config->ping_ms,
+        .max_result = config->max_result,
+        .verdicts = buf_slice(&verdicts),
+    };
+    peer_welcomed(&plane->peers, peer);
+    msg_welcome_encode(&peer->welcome, &m);
+    /* Half an answer would be a wrong one: without it the worker asks again. */
+    peer->welcome.failed |= verdicts.failed;
+    buf_free(&verdicts);
+    join_send(plane, peer_address(peer), &peer->welcome);
+}
+
+/* The same nonce: the answer was lost on its way, or is not there yet. */
+static bool join_again(struct plane *plane, const struct join_request *r, struct slice route)
+{
+    struct peer *peer = peers_by_nonce(&plane->peers, r->message.nonce);
+    if (!peer || !slice_equal(r->message.instance, slice_of(peer->instance, INSTANCE_SIZE)))
+        return false;
+    peer_route(peer, route);
+    if (peer->welcome.size)
+        join_send(plane, route, &peer->welcome);
+    return true;
+}
+
+static void join_take(struct plane *plane, struct join_request *r, struct slice route)
+{
+    if (join_again(plane, r, route))
+        return;
+    struct peer *peer = NULL;
+    if (!peers_by_nonce(&plane->peers, r->message.nonce))
+        peer = peers_add(&plane->peers, r->message.nonce, r->message.instance);
+    if (!peer) {
+        send_refused(plane, route,
+            &(struct msg_refused){.nonce = r->message.nonce,
+                .code = PUSHROD_E_NO_MEMORY,
+                .text = slice_str(pushrod_strerror(PUSHROD_E_NO_MEMORY)),
+                .retry = true});
+        return;
+    }
+    peer_route(peer, route);
+    r->join.peer = peer->handle;
+    plane->stats.joins++;
+    plane->events.join(plane->arg, &r->join);
+}
+
+static bool join_message(struct plane *plane, struct dec *d, struct slice route)
+{
+    struct join_request r;
+    int code = join_request_read(&r, d);
+    if (code == 0)
+        join_take(plane, &r, route);
+    else
+        send_refused(plane, route,
+            &(struct msg_refused){.nonce = r.message.nonce,
+                .code = (uint64_t)code,
+                .text = slice_str(r.text),
+                .retry = code == PUSHROD_E_NO_MEMORY});
+    join_request_free(&r);
+    return code == 0;
+}
+
+static bool join_obituary(struct plane *plane, struct dec *d)
+{
+    struct msg_obituary m;
+    if (!msg_obituary_decode(d, &m))
+        return false;
+    if (m.instance.size != INSTANCE_SIZE) {
+        dec_fail(d, "instance is 16 bytes");
+        return false;
+    }
+    plane->events.obituary(plane->arg, &m);
+    return true;
+}
+
+/* One message of a frame. False: the rest is not worth reading. */
+static bool join_one(struct plane *plane, struct dec *d, struct slice route)
+{
+    uint64_t version;
+    struct slice nonce;
+    char text[JOIN_MAX_TEXT];
+    if (join_peek(d, &version, &nonce) && version != PROTOCOL_VERSION) {
+        join_version_text(text, version);
+        send_refused(plane, route,
+            &(struct msg_refused){
+                .nonce = nonce, .code = PUSHROD_E_BAD_VERSION, .text = slice_str(text)});
+        dec_fail(d, "another version of the protocol");
+        return false;
+    }
+    switch (dec_message(d)) {
+    case MSG_JOIN:
+        return join_message(plane, d, route);
+    case MSG_OBITUARY:
+        return join_obituary(plane, d);
+    default:
+        dec_fail(d, "neither JOIN nor OBITUARY");
+        return false;
+    }
+}
+
+static void join_frame(struct plane *plane, zmq_msg_t *frame, struct slice route)
+{
+    struct dec d = dec_of(slice_of(zmq_msg_data(frame), zmq_msg_size(frame)));
+    if (!dec_more(&d))
+        dec_fail(&d, "an empty frame");
+    while (dec_more(&d) && join_one(plane, &d, route))
+        ;
+    if (dec_failed(&d))
+        join_garbage(plane, zmq_msg_gets(frame, "Peer-Address"), d.error);
+}
+
+/* A frame has exactly one part after the route. */
+static void join_parts(struct plane *plane, zmq_msg_t *route)
+{
+    zmq_msg_t frame;
+    unsigned parts = 0;
+    bool more = zmq_msg_more(route);
+    zmq_msg_init(&frame);
+    for (; more; parts++) {
+        if (zmq_msg_recv(&frame, plane->join.socket, ZMQ_DONTWAIT) < 0)
+            break;
+        more = zmq_msg_more(&frame);
+        if (parts == 0 && !more)
+            join_frame(plane, &frame, slice_of(zmq_msg_data(route), zmq_msg_size(route)));
+    }
+    if (parts != 1)
+        join_garbage(plane, zmq_msg_gets(&frame, "Peer-Address"), "a message of several parts");
+    zmq_msg_close(&frame);
+}
+
+bool join_ready(void *arg, int events)
+{
+    struct plane *plane = arg;
+    (void)events;
+    for (unsigned i = 0; i < JOIN_BUDGET; i++) {
+        zmq_msg_t route;
+        zmq_msg_init(&route);
+        if (zmq_msg_recv(&route, plane->join.socket, ZMQ_DONTWAIT) < 0)
+            return false;
+        join_parts(plane, &route);
+        zmq_msg_close(&route);
+    }
+    return true;
+}

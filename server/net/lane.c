@@ -1,0 +1,422 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "server/net/lane.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <event2/event.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zmq.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "server/net/plane_internal.h"
+
+#define LANE_GRACE_MS    5u  /* after the last answer of a lost worker */
+#define LANE_GRACE_MOST  20u /* ms, after the loss */
+#define LANE_FAREWELL_MS 100 /* for the words that end a session */
+#define SPEAKERS_RETIRED 1024u
+
+/* Payloads above this leave as a message of their own, uncopied. */
+#define LANE_INLINE_PAYLOAD (32u << 10)
+/* Records of one tick beyond this leave early, so that buffers stay small ... */
+#define LANE_SEND_BYTES (48u << 10)
+/* ... and a buffer that became larger anyway is given back. */
+#define LANE_KEEP_BYTES (128u << 10)
+
+struct lane *lane_find(const struct plane *plane, uint64_t worker)
+{
+    uint64_t value;
+    return idmap_get(&plane->lanes, worker, &value) ? (struct lane *)(uintptr_t)value : NULL;
+}
+
+/* ------------------------------------------------------------------------------- speakers */
+
+static void speaker_drop(struct plane *plane, struct speaker *speaker)
+{
+    strmap_remove(&plane->speakers, slice_str(speaker->user));
+    if (!list_empty(&speaker->node)) {
+        list_remove(&speaker->node);
+        plane->retired_count--;
+    }
+    free(speaker);
+}
+
+static struct speaker *speaker_add(struct plane *plane, uint64_t worker, uint64_t session)
+{
+    struct speaker *speaker = calloc(1, sizeof *speaker);
+    if (!speaker)
+        return NULL;
+    snprintf(speaker->user, sizeof speaker->user, "%" PRIu64 "-%" PRIu64, worker, session);
+    speaker->worker = worker;
+    speaker->session = session;
+    list_init(&speaker->node);
+    assert(!strmap_get(&plane->speakers, slice_str(speaker->user)));
+    if (strmap_put(&plane->speakers, slice_str(speaker->user), speaker))
+        return speaker;
+    free(speaker);
+    return NULL;
+}
+
+void speakers_trim(struct plane *plane)
+{
+    while (!plane->reading && plane->retired_count > SPEAKERS_RETIRED)
+        speaker_drop(plane, container_of(list_first(&plane->retired), struct speaker, node));
+}
+
+/* Late answers of the session are still taken in order; no new connection is. */
+static void speaker_retire(struct plane *plane, struct speaker *speaker)
+{
+    zap_forget(plane->zap, speaker->user);
+    speaker->lane = NULL;
+    list_push_back(&plane->retired, &speaker->node);
+    plane->retired_count++;
+    speakers_trim(plane);
+}
+
+/* ------------------------------------------------------------------------------- its end */
+
+static const struct timeval *milliseconds(unsigned ms, struct timeval *tv)
+{
+    *tv = (struct timeval){.tv_usec = (suseconds_t)ms * 1000};
+    return tv;
+}
+
+/* The grace is over, unless answers were waiting to be read: then lane_heard() put it off. */
+static void lane_grace_over(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    struct lane *lane = arg;
+    struct plane *plane = lane->plane;
+    uint64_t worker = lane->worker, session = lane->session, heard = lane->heard;
+    bool late = clock_now().mono_ns >= lane->grace_end_ns;
+    answers_poll(plane);
+    lane = lane_find(plane, worker);
+    if (!lane || lane->session != session || !lane->grace)
+        return;
+    if (lane->heard != heard && !late)
+        return;
+    event_free(lane->grace);
+    lane->grace = NULL;
+    plane->events.lane_down(plane->arg, worker, lane->code);
+}
+
+/* Always told from the loop, never from within the caller's own actions. */
+static void lane_lose(struct lane *lane, int code, unsigned grace_ms)
+{
+    struct timeval tv;
+    if (lane->state == LANE_LOST)
+        return;
+    lane->state = LANE_LOST;
+    lane->code = code;
+    buf_free(&lane->out);
+    lane->grace_end_ns = clock_now().mono_ns + (grace_ms ? LANE_GRACE_MOST * UINT64_C(1000000) : 0);
+    evtimer_add(lane->grace, milliseconds(grace_ms, &tv));
+}
+
+void lane_cut(struct lane *lane, int code)
+{
+    lane_lose(lane, code, 0);
+}
+
+void lane_heard(struct lane *lane)
+{
+    struct timeval tv;
+    lane->heard++;
+    if (lane->state == LANE_LOST && lane->grace && clock_now().mono_ns < lane->grace_end_ns)
+        evtimer_add(lane->grace, milliseconds(LANE_GRACE_MS, &tv));
+}
+
+void lane_look(struct lane *lane)
+{
+    bool writable = socket_events(lane->socket) & ZMQ_POLLOUT;
+    if (lane->state == LANE_WAITING && writable) {
+        lane->state = LANE_UP;
+        lane_flush(lane);
+    } else if (lane->state == LANE_UP && !writable) {
+        lane_lose(lane, PUSHROD_E_CLOSED, LANE_GRACE_MS);
+    }
+}
+
+static bool lane_ready(void *arg, int events)
+{
+    (void)events;
+    lane_look(arg);
+    return false;
+}
+
+/* -------------------------------------------------------------------------------- output */
+
+static void body_release(void *data, void *hint)
+{
+    (void)data;
+    body_unref(hint);
+}
+
+/* Takes the message in any case. The lane is found lost afterwards if it could not be sent. */
+static void lane_send(struct lane *lane, zmq_msg_t *message, int more)
+{
+    size_t size = zmq_msg_size(message);
+    if (zmq_msg_send(message, lane->socket, ZMQ_DONTWAIT | more) < 0) {
+        zmq_msg_close(message);
+        return;
+    }
+    lane->plane->stats.lane_messages += more == 0;
+    lane->plane->stats.lane_bytes += size;
+}
+
+/* Sends the records that were put, as one part. */
+static void lane_send_out(struct lane *lane, int more)
+{
+    zmq_msg_t message;
+    if (lane->out.failed || zmq_msg_init_size(&message, lane->out.size) != 0) {
+        lane_cut(lane, PUSHROD_E_NO_MEMORY);
+        return;
+    }
+    memcpy(zmq_msg_data(&message), lane->out.data, lane->out.size);
+    lane_send(lane, &message, more);
+    /* A thousand lanes must not keep what one burst needed. */
+    if (lane->out.capacity > LANE_KEEP_BYTES)
+        buf_free(&lane->out);
+    else
+        buf_clear(&lane->out);
+}
+
+void lane_flush(struct lane *lane)
+{
+    list_remove(&lane->dirty);
+    if (lane->state != LANE_UP || (lane->out.size == 0 && !lane->out.failed))
+        return;
+    lane_send_out(lane, 0);
+    lane_look(lane);
+}
+
+static void lane_put_task(struct lane *lane, const struct task *task, struct slice payload)
+{
+    const struct task_record *r = &task->record;
+    struct msg_task m = {
+        .id = r->id,
+        .lease = task->lease,
+        .queue = r->queue,
+        .attempt = task->hand_overs,
+        .timeout_ms = r->timeout_ms,
+        .headers = task_headers(task),
+        .payload = payload,
+    };
+    msg_task_encode(&lane->out, &m);
+}
+
+/*
+ * A body leaves alone, uncopied, in a message of two parts. Only on a lane that is up: a part
+ * that is refused in the middle of a message would leave the lane in an unknown state.
+ */
+static void lane_put_body(struct lane *lane, const struct task *task)
+{
+    zmq_msg_t message;
+    lane_flush(lane);
+    if (lane->state != LANE_UP)
+        return;
+    lane_put_task(lane, task, (struct slice){0});
+    struct body *body = task->record.body;
+    if (zmq_msg_init_data(&message, body->data, body->size, body_release, body_ref(body)) != 0) {
+        body_unref(body);
+        lane_cut(lane, PUSHROD_E_NO_MEMORY);
+        return;
+    }
+    lane_send_out(lane, ZMQ_SNDMORE);
+    if (lane->state == LANE_UP)
+        lane_send(lane, &message, 0);
+    else
+        zmq_msg_close(&message);
+    lane_look(lane);
+}
+
+static void lane_task(struct lane *lane, const struct task *task)
+{
+    static const uint8_t nothing;
+    struct slice payload = task->record.body ? body_slice(task->record.body) : task->record.payload;
+    if (task->record.body && payload.size > LANE_INLINE_PAYLOAD && lane->state == LANE_UP) {
+        lane_put_body(lane, task);
+        return;
+    }
+    /* Absent would mean that the payload is the next part. */
+    if (!payload.data)
+        payload = slice_of(&nothing, 0);
+    lane_put_task(lane, task, payload);
+}
+
+static void lane_encode(struct lane *lane, const struct lane_action *a)
+{
+    struct buf *out = &lane->out;
+    switch (a->kind) {
+    case LANE_TASK:
+        lane_task(lane, a->task);
+        break;
+    case LANE_CANCEL:
+        msg_cancel_task_encode(out, &(struct msg_cancel_task){a->id, a->lease});
+        break;
+    case LANE_WITHDRAW:
+        msg_withdraw_encode(out, &(struct msg_withdraw){a->id, a->lease});
+        break;
+    case LANE_ACK:
+        msg_ack_encode(out, &(struct msg_ack){a->number});
+        break;
+    case LANE_PING:
+        msg_ping_encode(out, &(struct msg_ping){a->number});
+        break;
+    case LANE_DRAIN:
+        msg_drain_encode(out, &(struct msg_drain){a->number});
+        break;
+    case LANE_FENCED:
+        msg_fenced_encode(out, &(struct msg_fenced){a->number});
+        /* Without these words the worker would join again, and fence the one that replaced it. */
+        lane->farewell = a->number == PUSHROD_E_SUPERSEDED;
+        break;
+    }
+}
+
+void lane_put(struct lane *lane, const struct lane_action *action)
+{
+    if (lane->state == LANE_LOST)
+        return;
+    lane_encode(lane, action);
+    if (lane->out.size >= LANE_SEND_BYTES)
+        lane_flush(lane);
+    else if (list_empty(&lane->dirty))
+        list_push_back(&lane->plane->dirty, &lane->dirty);
+}
+
+/* --------------------------------------------------------------------------- its beginning */
+
+/* False with errno: this port cannot be had (EADDRINUSE), or none can. */
+static bool lane_bind_range(struct lane *lane)
+{
+    struct plane *plane = lane->plane;
+    uint64_t now_ns = clock_now().mono_ns;
+    static struct log_limit limit;
+    unsigned others;
+    for (uint16_t port; (port = ports_take(&plane->ports, now_ns));) {
+        lane->port = socket_bind(lane->socket, plane->config.listen, port);
+        if (lane->port)
+            return true;
+        /* Somebody else's, or our own that is not closed yet: it is tried again later. */
+        int why = errno;
+        ports_give(&plane->ports, port, now_ns);
+        if (log_allowed(&limit, &others))
+            log_warning("lane port %u: %s", port, zmq_strerror(why));
+        errno = why;
+        if (why != EADDRINUSE && why != EACCES)
+            return false;
+    }
+    errno = EADDRINUSE;
+    return false;
+}
+
+static bool lane_bind(struct lane *lane)
+{
+    if (lane->plane->ports.size)
+        return lane_bind_range(lane);
+    lane->port = socket_bind(lane->socket, lane->plane->config.listen, 0);
+    return lane->port != 0;
+}
+
+/* The order matters: whoever connects finds the ZAP entry, the monitor and the watch in place. */
+static bool lane_start(struct lane *lane, char token[ZAP_TOKEN_SIZE])
+{
+    struct plane *plane = lane->plane;
+    char domain[ZAP_NAME_SIZE];
+    snprintf(domain, sizeof domain, "lane-%" PRIu64, ++plane->last_lane);
+    struct socket_options options = {
+        .domain = domain,
+        .plain = true,
+        /* A worker has nothing to say here; what it says anyway costs next to nothing. */
+        .receive_mark = 1,
+        .max_message = 1024,
+        .backlog = 8,
+    };
+    lane->grace = evtimer_new(plane->base, lane_grace_over, lane);
+    lane->socket = socket_make(plane->context, ZMQ_PUSH, &options);
+    return lane->grace && lane->socket &&
+           zap_admit(plane->zap, lane->speaker->user, domain, token) &&
+           monitor_start(&lane->monitor, plane->base, plane->context, lane->socket, "lane",
+               &plane->stats.strangers) &&
+           lane_bind(lane) &&
+           watch_start(&lane->watch, plane->base, lane->socket, lane_ready, lane);
+}
+
+static void lane_free(struct lane *lane)
+{
+    list_remove(&lane->dirty);
+    watch_stop(&lane->watch);
+    monitor_stop(&lane->monitor);
+    if (lane->socket)
+        zmq_close(lane->socket);
+    if (lane->port)
+        ports_give(&lane->plane->ports, lane->port, clock_now().mono_ns);
+    if (lane->grace)
+        event_free(lane->grace);
+    buf_free(&lane->out);
+    free(lane);
+}
+
+static struct lane *lane_new(struct plane *plane, const struct join_action *action)
+{
+    struct lane *lane = calloc(1, sizeof *lane);
+    if (!lane)
+        return NULL;
+    lane->plane = plane;
+    lane->worker = action->worker;
+    lane->session = action->session;
+    lane->peer = action->peer;
+    list_init(&lane->dirty);
+    lane->speaker = speaker_add(plane, lane->worker, lane->session);
+    if (lane->speaker)
+        return lane;
+    free(lane);
+    return NULL;
+}
+
+static void lane_explain(int error, const char **why, int *code)
+{
+    bool ports = error == EADDRINUSE;
+    *code = ports ? PUSHROD_E_TOO_MANY : error == ENOMEM ? PUSHROD_E_NO_MEMORY : PUSHROD_E_SYSTEM;
+    *why = ports ? "every lane port of the server is in use: give it a larger range"
+                 : zmq_strerror(error);
+}
+
+struct lane *lane_open(struct plane *plane, const struct join_action *action,
+    char token[ZAP_TOKEN_SIZE], const char **why, int *code)
+{
+    lane_explain(ENOMEM, why, code);
+    struct lane *lane = lane_new(plane, action);
+    if (!lane)
+        return NULL;
+    if (lane_start(lane, token) && idmap_put(&plane->lanes, lane->worker, (uintptr_t)lane)) {
+        lane->speaker->lane = lane;
+        msg_lane_hello_encode(&lane->out, &(struct msg_lane_hello){lane->worker, lane->session});
+        plane->stats.lanes++;
+        return lane;
+    }
+    lane_explain(errno, why, code);
+    zap_forget(plane->zap, lane->speaker->user);
+    speaker_drop(plane, lane->speaker);
+    lane_free(lane);
+    return NULL;
+}
+
+void lane_close(struct lane *lane)
+{
+    struct plane *plane = lane->plane;
+    int linger = LANE_FAREWELL_MS;
+    if (lane->farewell && lane->state == LANE_UP) {
+        lane_flush(lane);
+        zmq_setsockopt(lane->socket, ZMQ_LINGER, &linger, sizeof linger);
+    }
+    idmap_remove(&plane->lanes, lane->worker);
+    plane->stats.lanes--;
+    speaker_retire(plane, lane->speaker);
+    lane_free(lane);
+}

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * lane: the private PUSH from the server to one worker; it has one life.
+ *
+ *   WAITING  bound, nobody admitted yet
+ *   UP       the admitted peer is there; LANE_HELLO was the first that it was sent
+ *   LOST     its peer is gone, or it was cut; lane_down follows, once, from the event loop
+ *
+ * Whether the admitted peer is there is asked of the socket itself: a bound PUSH can be written to
+ * exactly while it has a peer whose handshake succeeded. Monitor events do not tell its
+ * disconnect from that of a port scan.
+ */
+#ifndef SERVER_NET_LANE_H
+#define SERVER_NET_LANE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "common/buf.h"
+#include "common/list.h"
+#include "server/net/monitor.h"
+#include "server/net/plane.h"
+#include "server/net/watch.h"
+#include "server/net/zap.h"
+
+enum lane_state { LANE_WAITING, LANE_UP, LANE_LOST };
+
+/* Who may speak on answers: one for each session, outliving its lane for a while. */
+struct speaker {
+    char user[ZAP_NAME_SIZE]; /* key in the map; the authenticated User-Id */
+    uint64_t worker;
+    uint64_t session;
+    uint64_t taken;    /* sequence number of the last answer that was taken */
+    bool cut;          /* it sent garbage: nothing is taken from it any more */
+    struct lane *lane; /* NULL: closed */
+    struct list node;  /* in `retired`, or alone */
+};
+
+struct lane {
+    struct plane *plane;
+    uint64_t worker;
+    uint64_t session;
+    uint64_t peer; /* handle of who joined */
+    struct speaker *speaker;
+    enum lane_state state;
+    uint16_t port;
+    bool farewell; /* the last words are worth waiting for */
+    int code;      /* LOST: why */
+    void *socket;
+    struct watch watch;
+    struct monitor monitor;
+    struct buf out;        /* records of this tick */
+    struct list dirty;     /* in the plane's list, or alone */
+    struct event *grace;   /* LOST: until lane_down; NULL: reported, or not lost */
+    uint64_t grace_end_ns; /* monotonic: no answer puts it off any longer */
+    uint64_t heard;        /* frames of answers in this session */
+};
+
+/* NULL: *why is a text, *code the error. `token` is what the worker has to know. */
+struct lane *lane_open(struct plane *plane, const struct join_action *action,
+    char token[ZAP_TOKEN_SIZE], const char **why, int *code);
+void lane_close(struct lane *lane);
+struct lane *lane_find(const struct plane *plane, uint64_t worker); /* NULL: none */
+
+void lane_put(struct lane *lane, const struct lane_action *action);
+void lane_flush(struct lane *lane);
+/* Reads the state of the socket; after whatever may have changed it. */
+void lane_look(struct lane *lane);
+void lane_heard(struct lane *lane); /* a frame of answers came */
+void lane_cut(struct lane *lane, int code);
+
+void speakers_trim(struct plane *plane);
+
+#endif

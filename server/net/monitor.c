@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "server/net/monitor.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <zmq.h>
+
+#include "common/log.h"
+
+#define MONITOR_EVENTS                                                                             \
+    (ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |                  \
+        ZMQ_EVENT_HANDSHAKE_FAILED_AUTH)
+
+static void stranger_count(struct monitor *m)
+{
+    static struct log_limit limit;
+    unsigned others;
+    ++*m->strangers;
+    if (log_allowed(&limit, &others))
+        log_info("a connection to a %s port was not admitted (and %u more in the last second)",
+            m->what, others);
+}
+
+/* One event: its number and value in the first part, the address in the second. */
+static bool event_read(struct monitor *m)
+{
+    uint8_t head[6];
+    char address[256];
+    if (zmq_recv(m->pair, head, sizeof head, ZMQ_DONTWAIT) < 0)
+        return false;
+    zmq_recv(m->pair, address, sizeof address, ZMQ_DONTWAIT);
+    uint16_t event;
+    memcpy(&event, head, sizeof event);
+    if (event & MONITOR_EVENTS)
+        stranger_count(m);
+    return true;
+}
+
+void monitor_read(struct monitor *m)
+{
+    while (event_read(m))
+        ;
+}
+
+static bool monitor_ready(void *arg, int events)
+{
+    (void)events;
+    monitor_read(arg);
+    return false;
+}
+
+/* A name that no other monitor of the process has. */
+static void monitor_name(const struct monitor *m, char *name, size_t size)
+{
+    snprintf(name, size, "inproc://monitor-%" PRIxPTR, (uintptr_t)m);
+}
+
+bool monitor_start(struct monitor *m, struct event_base *base, void *context, void *socket,
+    const char *what, uint64_t *strangers)
+{
+    char name[64];
+    *m = (struct monitor){.socket = socket, .what = what, .strangers = strangers};
+    monitor_name(m, name, sizeof name);
+    m->pair = zmq_socket(context, ZMQ_PAIR);
+    int linger = 0;
+    if (m->pair && zmq_setsockopt(m->pair, ZMQ_LINGER, &linger, sizeof linger) == 0 &&
+        zmq_socket_monitor(socket, name, MONITOR_EVENTS) == 0 && zmq_connect(m->pair, name) == 0 &&
+        watch_start(&m->watch, base, m->pair, monitor_ready, m))
+        return true;
+    monitor_stop(m);
+    return false;
+}
+
+void monitor_stop(struct monitor *m)
+{
+    watch_stop(&m->watch);
+    /* First the sender, then the reader: an I/O thread must not block on a reader that is gone. */
+    if (m->socket)
+        zmq_socket_monitor(m->socket, NULL, 0);
+    if (m->pair)
+        zmq_close(m->pair);
+    *m = (struct monitor){0};
+}

@@ -1,0 +1,422 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "server/net/plane.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#include "common/log.h"
+#include "server/net/lane.h"
+#include "server/net/plane_internal.h"
+
+#define LANE_DESCRIPTORS  5u  /* socket, listener, connection, both ends of the monitor */
+#define DESCRIPTORS_SPARE 64u /* join, answers, store, log, libzmq's own */
+#define LANE_SOCKETS      3u  /* the lane, both ends of the monitor */
+#define SOCKETS_SPARE     50u
+#define JOIN_MAX_MESSAGE  (8 << 20) /* held lists of 300,000 tasks */
+#define JOIN_WAITING      256u      /* JOINs without an answer, beyond one for each lane */
+#define JOIN_FAREWELL_MS  100
+
+/* ------------------------------------------------------------------------------ limits */
+
+__attribute__((format(printf, 2, 3))) static bool fail(char **error, const char *format, ...)
+{
+    struct buf text = BUF_EMPTY;
+    char line[512];
+    size_t size;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    buf_append(&text, line, strlen(line) + 1);
+    *error = (char *)buf_steal(&text, &size);
+    return false;
+}
+
+/* At the limit libzmq aborts instead of failing, so it must be out of reach. */
+static bool plane_check_descriptors(const struct plane_config *c, char **error)
+{
+    struct rlimit limit;
+    rlim_t need = LANE_DESCRIPTORS * (rlim_t)c->max_lanes + DESCRIPTORS_SPARE;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return fail(error, "cannot read the limit of open files: %s", strerror(errno));
+    if (limit.rlim_cur < limit.rlim_max) {
+        rlim_t before = limit.rlim_cur;
+        limit.rlim_cur = limit.rlim_max;
+        if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
+            limit.rlim_cur = before;
+    }
+    if (limit.rlim_cur >= need)
+        return true;
+    return fail(error,
+        "%u workers need %llu open files, the limit is %llu: raise it (ulimit -n), "
+        "or lower --max-workers to %llu",
+        c->max_lanes, (unsigned long long)need, (unsigned long long)limit.rlim_cur,
+        limit.rlim_cur > DESCRIPTORS_SPARE
+            ? (unsigned long long)(limit.rlim_cur - DESCRIPTORS_SPARE) / LANE_DESCRIPTORS
+            : 0);
+}
+
+static bool plane_check_ports(const struct plane_config *c, char **error)
+{
+    if (c->lane_port_first <= c->lane_port_last && (c->lane_port_first || !c->lane_port_last))
+        return true;
+    return fail(error, "the range of lane ports %u-%u is empty: see --lane-ports",
+        c->lane_port_first, c->lane_port_last);
+}
+
+/* ------------------------------------------------------------------------------- sockets */
+
+static bool bind_failed(char **error, const char *listen, uint16_t port, const char *option)
+{
+    int why = errno;
+    if (why == EADDRINUSE)
+        return fail(error,
+            "port %u is taken: another program listens there; stop it, or choose another port "
+            "with %s",
+            port, option);
+    if (why == EACCES)
+        return fail(error, "port %u is not allowed for this user: choose one above 1023 with %s",
+            port, option);
+    if (why == ENODEV || why == EADDRNOTAVAIL || why == EINVAL)
+        return fail(error, "'%s' is no address of this machine: see --worker-listen", listen);
+    return fail(error, "cannot listen on %s port %u: %s", listen, port, zmq_strerror(why));
+}
+
+struct gate_plan {
+    int type;
+    struct socket_options options;
+    uint16_t port;
+    const char *what;
+    const char *option;
+    watch_fn *ready;
+};
+
+static bool gate_open(
+    struct plane *plane, struct gate *gate, const struct gate_plan *plan, char **error)
+{
+    gate->socket = socket_make(plane->context, plan->type, &plan->options);
+    if (!gate->socket || !monitor_start(&gate->monitor, plane->base, plane->context, gate->socket,
+                             plan->what, &plane->stats.strangers))
+        return fail(error, "cannot make the %s socket: %s", plan->what, zmq_strerror(errno));
+    gate->port = socket_bind(gate->socket, plane->config.listen, plan->port);
+    if (!gate->port)
+        return bind_failed(error, plane->config.listen, plan->port, plan->option);
+    if (!watch_start(&gate->watch, plane->base, gate->socket, plan->ready, plane))
+        return fail(error, "cannot watch the %s socket: out of memory", plan->what);
+    return true;
+}
+
+static void gate_close(struct gate *gate)
+{
+    watch_stop(&gate->watch);
+    monitor_stop(&gate->monitor);
+    if (gate->socket)
+        zmq_close(gate->socket);
+    gate->socket = NULL;
+}
+
+static bool plane_open_join(struct plane *plane, char **error)
+{
+    struct gate_plan plan = {
+        .type = ZMQ_ROUTER,
+        /* A stranger that sends and never reads is worth a few messages, no more. */
+        .options = {.domain = ZAP_DOMAIN_JOIN,
+            .send_mark = 8,
+            .receive_mark = 4,
+            .max_message = JOIN_MAX_MESSAGE,
+            .backlog = 1024},
+        .port = plane->config.join_port,
+        .what = "join",
+        .option = "--join-port",
+        .ready = join_ready,
+    };
+    int on = 1;
+    if (!gate_open(plane, &plane->join, &plan, error))
+        return false;
+    /* Whoever is gone is an error that we see, not a message that waits. */
+    zmq_setsockopt(plane->join.socket, ZMQ_ROUTER_MANDATORY, &on, sizeof on);
+    return true;
+}
+
+static bool plane_open_answers(struct plane *plane, char **error)
+{
+    struct gate_plan plan = {
+        .type = ZMQ_PULL,
+        /* No mark: what may be on its way is bounded by credit. A PULL at its mark stops reading.
+         */
+        .options = {.domain = ZAP_DOMAIN_ANSWERS,
+            .plain = true,
+            .backlog = 1024,
+            .max_message = (int64_t)plane->config.max_message},
+        .port = plane->config.answers_port,
+        .what = "answers",
+        .option = "--answers-port",
+        .ready = answers_ready,
+    };
+    return gate_open(plane, &plane->answers, &plan, error);
+}
+
+static bool plane_open_context(struct plane *plane, char **error)
+{
+    const struct plane_config *c = &plane->config;
+    plane->context = zmq_ctx_new();
+    if (!plane->context)
+        return fail(error, "cannot make a ZeroMQ context: %s", zmq_strerror(errno));
+    int sockets = (int)(LANE_SOCKETS * c->max_lanes + SOCKETS_SPARE);
+    if (zmq_ctx_set(plane->context, ZMQ_MAX_SOCKETS, sockets) != 0)
+        return fail(error, "%u workers are more than ZeroMQ has sockets for: lower --max-workers",
+            c->max_lanes);
+    zmq_ctx_set(plane->context, ZMQ_IO_THREADS, (int)c->io_threads);
+    plane->zap = zap_new(plane->context);
+    if (!plane->zap)
+        return fail(error, "cannot start the ZAP thread: %s", zmq_strerror(errno));
+    return true;
+}
+
+/* ---------------------------------------------------------------------------------- life */
+
+static bool plane_copy_config(struct plane *plane, const struct plane_config *config)
+{
+    struct plane_config *c = &plane->config;
+    *c = *config;
+    c->listen = strdup(config->listen ? config->listen : "127.0.0.1");
+    c->advertise = config->advertise ? strdup(config->advertise) : NULL;
+    if (c->io_threads == 0)
+        c->io_threads = 1;
+    if (c->max_message == 0)
+        c->max_message = PUSHROD_MAX_PAYLOAD;
+    return c->listen && (c->advertise || !config->advertise) &&
+           ports_init(&plane->ports, c->lane_port_first, c->lane_port_last);
+}
+
+static void plane_init(struct plane *plane)
+{
+    uint64_t seed = 0;
+    /* It only makes collisions hard to aim for; without it all works. */
+    ssize_t drawn = getrandom(&seed, sizeof seed, 0);
+    (void)drawn;
+    list_init(&plane->dirty);
+    list_init(&plane->retired);
+    plane->speakers.seed = seed;
+    peers_init(&plane->peers, plane->config.max_lanes + JOIN_WAITING, seed);
+}
+
+struct plane *plane_new(struct event_base *base, const struct plane_config *config,
+    const struct plane_events *events, void *arg, char **error)
+{
+    *error = NULL;
+    if (!plane_check_ports(config, error) || !plane_check_descriptors(config, error))
+        return NULL;
+    struct plane *plane = calloc(1, sizeof *plane);
+    if (!plane) {
+        fail(error, "out of memory");
+        return NULL;
+    }
+    plane->base = base;
+    plane->events = *events;
+    plane->arg = arg;
+    bool copied = plane_copy_config(plane, config);
+    plane_init(plane);
+    if (!copied)
+        fail(error, "out of memory");
+    else if (plane_open_context(plane, error) && plane_open_answers(plane, error) &&
+             plane_open_join(plane, error))
+        return plane;
+    plane_free(plane);
+    return NULL;
+}
+
+static void plane_close_lanes(struct plane *plane)
+{
+    struct idmap_cell cell;
+    for (size_t place = 0; idmap_next(&plane->lanes, &place, &cell); place = 0)
+        lane_close((struct lane *)(uintptr_t)cell.value);
+    idmap_free(&plane->lanes);
+}
+
+static void plane_free_speakers(struct plane *plane)
+{
+    struct strmap_cell cell;
+    for (size_t place = 0; strmap_next(&plane->speakers, &place, &cell);)
+        free(cell.value);
+    strmap_free(&plane->speakers);
+}
+
+static void plane_free_context(struct plane *plane)
+{
+    if (!plane->context)
+        return;
+    zmq_ctx_shutdown(plane->context);
+    if (plane->zap)
+        zap_stop(plane->zap);
+    zmq_ctx_term(plane->context);
+}
+
+void plane_free(struct plane *plane)
+{
+    int linger = JOIN_FAREWELL_MS;
+    assert(!plane->reading);
+    plane_close_lanes(plane);
+    if (plane->join.socket)
+        zmq_setsockopt(plane->join.socket, ZMQ_LINGER, &linger, sizeof linger);
+    gate_close(&plane->join);
+    gate_close(&plane->answers);
+    plane_free_speakers(plane);
+    plane_free_context(plane);
+    peers_free(&plane->peers);
+    ports_free(&plane->ports);
+    free((char *)plane->config.listen);
+    free((char *)plane->config.advertise);
+    free(plane);
+}
+
+uint16_t plane_join_port(const struct plane *plane)
+{
+    return plane->join.port;
+}
+
+uint16_t plane_answers_port(const struct plane *plane)
+{
+    return plane->answers.port;
+}
+
+const struct plane_stats *plane_stats(const struct plane *plane)
+{
+    return &plane->stats;
+}
+
+/* ------------------------------------------------------------------------------- actions */
+
+static int plane_refused(
+    struct plane *plane, struct peer *peer, int code, const char *text, bool retry)
+{
+    join_refuse(plane, peer, code, text, retry);
+    return -code;
+}
+
+int plane_welcome(struct plane *plane, const struct join_action *action)
+{
+    char token[ZAP_TOKEN_SIZE];
+    const char *why = NULL;
+    int code = 0;
+    struct peer *peer = peers_get(&plane->peers, action->peer);
+    if (!peer)
+        return -PUSHROD_E_UNKNOWN_CONNECTION;
+    /* The core closes it first; were it not so, this one would be unreachable. */
+    struct lane *old = lane_find(plane, action->worker);
+    if (old)
+        lane_close(old);
+    if (plane->lanes.count >= plane->config.max_lanes)
+        return plane_refused(plane, peer, PUSHROD_E_TOO_MANY,
+            "the server has as many workers as it may: see its --max-workers", true);
+    struct lane *lane = lane_open(plane, action, token, &why, &code);
+    if (!lane)
+        return plane_refused(plane, peer, code, why, true);
+    join_welcome(plane, peer, lane, token, action);
+    return 0;
+}
+
+void plane_refuse(struct plane *plane, const struct join_action *action)
+{
+    struct peer *peer = peers_get(&plane->peers, action->peer);
+    if (peer)
+        join_refuse(plane, peer, action->code, action->text, action->retry);
+}
+
+/* The name under which a person knows this server, as well as we can tell. */
+static const char *plane_host(const struct plane *plane, char *name, size_t size)
+{
+    const char *listen = plane->config.listen;
+    if (plane->config.advertise)
+        return plane->config.advertise;
+    if (strcmp(listen, "0.0.0.0") != 0 && strcmp(listen, "*") != 0 && strcmp(listen, "::") != 0)
+        return listen;
+    if (gethostname(name, size) != 0)
+        return "the server";
+    name[size - 1] = '\0';
+    return name;
+}
+
+/* The first error that most users meet. */
+static void unreachable_text(const struct plane *plane, uint16_t port, char *text, size_t size)
+{
+    char name[64];
+    const struct plane_config *c = &plane->config;
+    const char *host = plane_host(plane, name, sizeof name);
+    if (c->lane_port_first)
+        snprintf(text, size, "cannot reach lane port %u of %s: open %u-%u", port, host,
+            c->lane_port_first, c->lane_port_last);
+    else
+        snprintf(text, size,
+            "cannot reach lane port %u of %s: give the server a range of --lane-ports, and open it",
+            port, host);
+}
+
+static void close_tell(struct plane *plane, const struct lane *lane, struct peer *peer, int code)
+{
+    char text[256];
+    const char *why = pushrod_strerror(code);
+    if (code == PUSHROD_E_LANE_UNREACHABLE) {
+        unreachable_text(plane, lane->port, text, sizeof text);
+        log_warning("worker %llu: %s", (unsigned long long)lane->worker, text);
+        why = text;
+    }
+    join_refuse(plane, peer, code, why, code != PUSHROD_E_SUPERSEDED);
+}
+
+void plane_close(struct plane *plane, const struct join_action *action)
+{
+    struct lane *lane = lane_find(plane, action->worker);
+    if (!lane)
+        return;
+    struct peer *peer = peers_get(&plane->peers, lane->peer);
+    if (peer && action->code)
+        close_tell(plane, lane, peer, action->code);
+    else if (peer)
+        peer_drop(&plane->peers, peer);
+    lane_close(lane);
+}
+
+void plane_put(struct plane *plane, const struct lane_action *action)
+{
+    struct lane *lane = lane_find(plane, action->worker);
+    if (lane)
+        lane_put(lane, action);
+}
+
+void plane_flush(struct plane *plane)
+{
+    while (!list_empty(&plane->dirty))
+        lane_flush(container_of(list_first(&plane->dirty), struct lane, dirty));
+}
+
+/* ----------------------------------------------------------------------------- all input */
+
+/* Workers that send all the time must not keep us here: so many budgets at the most. */
+#define DRAIN_ROUNDS 64u
+
+void plane_drain_input(struct plane *plane)
+{
+    struct idmap_cell cell;
+    for (unsigned i = 0; i < DRAIN_ROUNDS && answers_poll(plane); i++)
+        ;
+    for (unsigned i = 0; i < DRAIN_ROUNDS && join_ready(plane, 0); i++)
+        ;
+    monitor_read(&plane->join.monitor);
+    monitor_read(&plane->answers.monitor);
+    for (size_t place = 0; idmap_next(&plane->lanes, &place, &cell);) {
+        struct lane *lane = (struct lane *)(uintptr_t)cell.value;
+        monitor_read(&lane->monitor);
+        lane_look(lane);
+    }
+    /* What is left when the rounds are over gives no signal any more. */
+    watch_sent(&plane->join.watch);
+}

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the files of the plane share: plane.c (life, actions), lane.c, join.c, peers.c, answers.c.
+ * Nobody else includes it, but for their tests.
+ */
+#ifndef SERVER_NET_PLANE_INTERNAL_H
+#define SERVER_NET_PLANE_INTERNAL_H
+
+#include "common/list.h"
+#include "common/map.h"
+#include "server/net/monitor.h"
+#include "server/net/peers.h"
+#include "server/net/plane.h"
+#include "server/net/ports.h"
+#include "server/net/watch.h"
+#include "server/net/zap.h"
+
+struct lane;
+
+/* A socket of the plane that is bound for as long as the plane lives. */
+struct gate {
+    void *socket;
+    struct watch watch;
+    struct monitor monitor;
+    uint16_t port;
+};
+
+struct plane {
+    struct event_base *base;
+    struct plane_config config; /* with strings of its own */
+    struct plane_events events;
+    void *arg;
+    void *context;
+    struct zap *zap;
+    struct gate join;    /* ROUTER */
+    struct gate answers; /* PULL */
+    struct ports ports;
+    struct peers peers;
+    struct idmap lanes;     /* worker -> struct lane * */
+    struct list dirty;      /* lanes with something to flush */
+    struct strmap speakers; /* user -> struct speaker * */
+    struct list retired;    /* speakers whose lane is closed, the oldest first */
+    size_t retired_count;
+    bool reading;       /* answers: speakers must not be freed */
+    uint64_t last_lane; /* number of the last lane that was made */
+    struct plane_stats stats;
+};
+
+/* socket.c: what all sockets have in common. */
+struct socket_options {
+    const char *domain; /* of ZAP */
+    bool plain;         /* user and token are asked for; else anybody may come */
+    int send_mark;      /* SNDHWM; 0: none */
+    int receive_mark;   /* RCVHWM; 0: none */
+    int64_t max_message;
+    int backlog;
+};
+
+void *socket_make(void *context, int type, const struct socket_options *options);
+/* `port` 0: any free one. The port, or 0 with errno. */
+uint16_t socket_bind(void *socket, const char *listen, uint16_t port);
+
+/* join.c */
+bool join_ready(void *plane, int events);
+void join_welcome(struct plane *plane, struct peer *peer, const struct lane *lane,
+    const char *token, const struct join_action *action);
+/* Tells the peer and forgets it. */
+void join_refuse(struct plane *plane, struct peer *peer, int code, const char *text, bool retry);
+
+/* answers.c */
+bool answers_ready(void *plane, int events);
+/* The same, called by hand instead of by the watch. True: more is left, and the watch knows. */
+bool answers_poll(struct plane *plane);
+
+#endif

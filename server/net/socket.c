@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* socket: options that every ZeroMQ socket of the plane gets, and binding to an address. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zmq.h>
+
+#include "server/net/plane_internal.h"
+
+#define HANDSHAKE_MS 10000 /* a stranger that connects and says nothing holds a descriptor */
+#define KEEPALIVE_S  60 /* peers that vanish are noticed by our heartbeats; this is for strangers  \
+                         */
+
+static bool set_int(void *socket, int option, int value)
+{
+    return zmq_setsockopt(socket, option, &value, sizeof value) == 0;
+}
+
+static bool set_keepalive(void *socket)
+{
+    return set_int(socket, ZMQ_TCP_KEEPALIVE, 1) &&
+           set_int(socket, ZMQ_TCP_KEEPALIVE_IDLE, KEEPALIVE_S) &&
+           set_int(socket, ZMQ_TCP_KEEPALIVE_INTVL, KEEPALIVE_S / 4);
+}
+
+/* ZMTP heartbeats stay off: with them, libzmq cuts healthy connections and may abort (DESIGN). */
+static bool set_all(void *socket, const struct socket_options *o)
+{
+    return set_int(socket, ZMQ_LINGER, 0) && set_int(socket, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS) &&
+           set_int(socket, ZMQ_SNDHWM, o->send_mark) &&
+           set_int(socket, ZMQ_RCVHWM, o->receive_mark) &&
+           set_int(socket, ZMQ_BACKLOG, o->backlog) && set_keepalive(socket) &&
+           (!o->plain || set_int(socket, ZMQ_PLAIN_SERVER, 1)) &&
+           zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &o->max_message, sizeof o->max_message) == 0 &&
+           zmq_setsockopt(socket, ZMQ_ZAP_DOMAIN, o->domain, strlen(o->domain)) == 0;
+}
+
+void *socket_make(void *context, int type, const struct socket_options *options)
+{
+    void *socket = zmq_socket(context, type);
+    if (!socket || set_all(socket, options))
+        return socket;
+    zmq_close(socket);
+    return NULL;
+}
+
+static uint16_t socket_port(void *socket)
+{
+    char endpoint[256];
+    size_t size = sizeof endpoint;
+    if (zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, endpoint, &size) != 0)
+        return 0;
+    const char *colon = strrchr(endpoint, ':');
+    return colon ? (uint16_t)strtoul(colon + 1, NULL, 10) : 0;
+}
+
+uint16_t socket_bind(void *socket, const char *listen, uint16_t port)
+{
+    char endpoint[256];
+    char number[8] = "*";
+    bool six = strchr(listen, ':') != NULL;
+    if (port)
+        snprintf(number, sizeof number, "%u", port);
+    int size =
+        snprintf(endpoint, sizeof endpoint, six ? "tcp://[%s]:%s" : "tcp://%s:%s", listen, number);
+    if (size >= (int)sizeof endpoint) {
+        errno = EINVAL;
+        return 0;
+    }
+    if ((six && !set_int(socket, ZMQ_IPV6, 1)) || zmq_bind(socket, endpoint) != 0)
+        return 0;
+    return socket_port(socket);
+}
