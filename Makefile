@@ -30,7 +30,7 @@ NET     := watch zap ports monitor socket peers lane join_parse join answer_pars
 SERVER  :=
 SESSION := session session_join session_task session_log
 WORKER  :=
-CLIENT  :=
+CLIENT  := lib lib_connect lib_stream lib_receive lib_pending lib_task lib_submit lib_wait lib_request lib_row
 # The programs: server/main.c, worker/main.c, and the files of the command in client/.
 COMMAND :=
 # examples/X.c -> build/examples/X, and examples/X.c -> build/examples/X.so

@@ -1,0 +1,402 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * lib_connect: the connection's life, and the loop that drives it.
+ *
+ *   IDLE ──▶ DIALLING ──▶ GREETING ──▶ UP
+ *              ▲  ▲───────────┘         │ lost
+ *              │                        ▼
+ *              └────── backoff ───── WAITING ──▶ IDLE (the time is over, or trying cannot help)
+ *
+ * Nothing but this file writes `state`.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <limits.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "client/lib.h"
+#include "proto/frame.h"
+
+#define BACKOFF_FIRST_MS 50u
+#define BACKOFF_LAST_MS  1000u
+#define MS               UINT64_C(1000000) /* ns */
+
+static void dial_next(struct pushrod_client *c, int why);
+
+/* ---------------------------------------------------------------------------------- state */
+
+/* The timer is for those who watch pushrod_client_fd(); our own loop computes its wait. */
+static void state_set(struct pushrod_client *c, enum client_state state, uint64_t deadline_ns)
+{
+    c->state = state;
+    c->deadline_ns = deadline_ns;
+    uint64_t at = deadline_ns == UINT64_MAX ? 0 : deadline_ns;
+    struct itimerspec when = {.it_value = {(time_t)(at / (1000 * MS)), (long)(at % (1000 * MS))}};
+    timerfd_settime(c->timer, TFD_TIMER_ABSTIME, &when, NULL);
+}
+
+static void socket_close(struct pushrod_client *c)
+{
+    if (c->fd >= 0)
+        close(c->fd);
+    c->fd = -1;
+    c->wants_write = c->broken = false;
+}
+
+static void addresses_free(struct pushrod_client *c)
+{
+    if (c->addresses)
+        freeaddrinfo(c->addresses);
+    c->addresses = c->address = NULL;
+}
+
+void client_close(struct pushrod_client *c)
+{
+    socket_close(c);
+    addresses_free(c);
+    state_set(c, CLIENT_IDLE, UINT64_MAX);
+}
+
+/* Trying again cannot help, or the time for it is over. The error text is set already. */
+static void give_up(struct pushrod_client *c)
+{
+    client_close(c);
+    c->resuming = false;
+    c->tries = 0;
+    int error = c->error;
+    char text[sizeof c->error_text];
+    memcpy(text, c->error_text, sizeof text);
+    pending_give_up(c, error);
+    buf_clear(&c->out);
+    c->out_at = c->out_frame = 0;
+    c->open_frame = SIZE_MAX;
+    client_fail(c, error, "%s", text);
+}
+
+/* A small xorshift: backoff of many clients must not fall together; nothing secret depends on it.
+ */
+static uint64_t jitter_next(struct pushrod_client *c)
+{
+    c->jitter |= 1;
+    c->jitter ^= c->jitter << 13;
+    c->jitter ^= c->jitter >> 7;
+    c->jitter ^= c->jitter << 17;
+    return c->jitter;
+}
+
+/* The try failed; the text says why. */
+static void try_later(struct pushrod_client *c)
+{
+    socket_close(c);
+    addresses_free(c);
+    uint64_t now = client_now_ns();
+    uint64_t window = (c->resuming ? c->reconnect_ms : c->wait_ms) * MS;
+    if (now - c->lost_ns >= window) {
+        give_up(c);
+        return;
+    }
+    uint64_t backoff = BACKOFF_FIRST_MS << (c->tries < 6 ? c->tries : 6);
+    if (backoff > BACKOFF_LAST_MS)
+        backoff = BACKOFF_LAST_MS;
+    c->tries++;
+    uint64_t wait_ms = backoff / 2 + jitter_next(c) % (backoff / 2 + 1);
+    state_set(c, CLIENT_WAITING, now + wait_ms * MS);
+}
+
+/* Errors that another try cannot change. */
+static bool error_is_final(int error)
+{
+    switch (error) {
+    case PUSHROD_E_WRONG_PORT:
+    case PUSHROD_E_BAD_TOKEN:
+    case PUSHROD_E_BAD_VERSION:
+    case PUSHROD_E_BAD_MESSAGE:
+    case PUSHROD_E_BAD_FRAME:
+    case PUSHROD_E_NOT_ALLOWED:
+    case PUSHROD_E_BAD_OPTION:
+        return true;
+    default:
+        return false;
+    }
+}
+
+void client_lost(struct pushrod_client *c, int error, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vsnprintf(c->error_text, sizeof c->error_text, format, args);
+    va_end(args);
+    c->error = error < 0 ? -error : error;
+    bool was_up = c->state == CLIENT_UP;
+    socket_close(c);
+    if (was_up) {
+        c->resuming = true;
+        c->tries = 0;
+        c->lost_ns = client_now_ns();
+        stream_reset(c);
+        pending_reconnect(c);
+        if (c->events.connection) {
+            c->inside++;
+            c->events.connection(c, false, c->error_text);
+            c->inside--;
+        }
+    } else {
+        buf_clear(&c->in);
+        c->in_at = 0;
+    }
+    if (error_is_final(c->error) || (was_up && c->reconnect_ms == 0))
+        give_up(c);
+    else
+        try_later(c);
+}
+
+/* ---------------------------------------------------------------------------------- dial */
+
+/* "host", "host:port", "[ipv6]:port", or a bare IPv6 address. */
+static int split_address(struct pushrod_client *c, char *host, size_t room, char port[8])
+{
+    const char *text = c->server;
+    const char *end = text[0] == '[' ? strchr(text, ']') : NULL;
+    const char *colon = strrchr(end ? end : text, ':');
+    if (!end && colon && strchr(text, ':') != colon)
+        colon = NULL;
+    const char *from = end ? text + 1 : text;
+    size_t size = end ? (size_t)(end - from) : colon ? (size_t)(colon - from) : strlen(from);
+    const char *digits = colon ? colon + 1 : "5570";
+    char *rest;
+    long number = strtol(digits, &rest, 10);
+    if (size == 0 || size >= room || *rest || number < 1 || number > 65535)
+        return client_fail(c, PUSHROD_E_BAD_OPTION,
+            "server is '%s': it must be HOST, HOST:PORT or [IPV6]:PORT (--server, PUSHROD_SERVER)",
+            text);
+    memcpy(host, from, size);
+    host[size] = '\0';
+    snprintf(port, 8, "%ld", number);
+    snprintf(c->info.address, sizeof c->info.address, strchr(host, ':') ? "[%s]:%s" : "%s:%s", host,
+        port);
+    return 0;
+}
+
+static void dial(struct pushrod_client *c)
+{
+    char host[256], port[8];
+    if (split_address(c, host, sizeof host, port)) {
+        give_up(c);
+        return;
+    }
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG};
+    addresses_free(c);
+    int failed = getaddrinfo(host, port, &hints, &c->addresses);
+    if (failed) {
+        c->addresses = NULL;
+        client_fail(c, PUSHROD_E_UNREACHABLE,
+            "cannot reach server %s: no address for '%s': %s (--server, PUSHROD_SERVER)",
+            c->info.address, host, gai_strerror(failed));
+        try_later(c);
+        return;
+    }
+    c->address = c->addresses;
+    dial_next(c, 0);
+}
+
+static void dial_failed(struct pushrod_client *c, int why)
+{
+    bool nobody = why == ECONNREFUSED;
+    client_fail(c, PUSHROD_E_UNREACHABLE,
+        "cannot reach server %s: %s%sis pushrod-server running? (--server, PUSHROD_SERVER)",
+        c->info.address, nobody ? "" : strerror(why), nobody ? "" : ": ");
+    try_later(c);
+}
+
+/* Tries the addresses from c->address on; `why` is the errno of the one before. */
+static void dial_next(struct pushrod_client *c, int why)
+{
+    socket_close(c);
+    for (; c->address; c->address = c->address->ai_next) {
+        const struct addrinfo *a = c->address;
+        c->fd = socket(a->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, a->ai_protocol);
+        struct epoll_event event = {.events = EPOLLOUT, .data.fd = c->fd};
+        if (c->fd >= 0 &&
+            (connect(c->fd, a->ai_addr, a->ai_addrlen) == 0 || errno == EINPROGRESS) &&
+            epoll_ctl(c->epoll, EPOLL_CTL_ADD, c->fd, &event) == 0) {
+            state_set(c, CLIENT_DIALLING, client_now_ns() + c->connect_ms * MS);
+            return;
+        }
+        why = errno;
+        socket_close(c);
+    }
+    dial_failed(c, why);
+}
+
+/* The TCP connection is there: say HELLO. */
+static void say_hello(struct pushrod_client *c)
+{
+    int one = 1;
+    setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    setsockopt(c->fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = c->fd};
+    epoll_ctl(c->epoll, EPOLL_CTL_MOD, c->fd, &event);
+    buf_clear(&c->hello);
+    c->hello_at = 0;
+    struct msg_hello m = {
+        .version = PROTOCOL_VERSION, .token = slice_str(c->token), .name = slice_str(c->name)};
+    size_t begin = frame_begin(&c->hello);
+    msg_hello_encode(&c->hello, &m);
+    frame_end(&c->hello, begin);
+    state_set(c, CLIENT_GREETING, client_now_ns() + c->connect_ms * MS);
+    stream_write(c);
+}
+
+static void dial_ready(struct pushrod_client *c)
+{
+    int why = 0;
+    socklen_t size = sizeof why;
+    getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &why, &size);
+    if (!why) {
+        say_hello(c);
+        return;
+    }
+    c->address = c->address->ai_next;
+    dial_next(c, why);
+}
+
+void client_greeted(struct pushrod_client *c, const struct msg_greeting *m)
+{
+    addresses_free(c);
+    c->tries = 0;
+    c->info.max_payload = m->max_payload;
+    snprintf(c->info.software, sizeof c->info.software, "%.*s", (int)m->software.size,
+        m->software.data ? (const char *)m->software.data : "");
+    c->info.clock_ahead_ms = (int64_t)m->now_ms - (int64_t)clock_now().wall_ms;
+    state_set(c, CLIENT_UP, UINT64_MAX);
+    task_wait_again(c);
+    call_restart(c);
+    if (c->watching)
+        pushrod_client_watch(c, true);
+    if (c->events.connection) {
+        c->inside++;
+        c->events.connection(c, true, c->info.software);
+        c->inside--;
+    }
+}
+
+/* ---------------------------------------------------------------------------------- the loop */
+
+static void deadline_reached(struct pushrod_client *c)
+{
+    switch (c->state) {
+    case CLIENT_WAITING:
+        dial(c);
+        break;
+    case CLIENT_DIALLING:
+        c->address = c->address->ai_next;
+        dial_next(c, ETIMEDOUT);
+        break;
+    case CLIENT_GREETING:
+        client_lost(c, PUSHROD_E_UNREACHABLE,
+            "%s took the connection but did not greet within %llu ms: is it the server's client "
+            "port, 5570 by default? (--server, PUSHROD_SERVER)",
+            c->info.address, (unsigned long long)c->connect_ms);
+        break;
+    case CLIENT_IDLE:
+    case CLIENT_UP:
+        break;
+    }
+}
+
+static void event_happened(struct pushrod_client *c, const struct epoll_event *event)
+{
+    uint64_t count;
+    if (event->data.fd == c->bell) {
+        c->interrupted |= read(c->bell, &count, sizeof count) > 0;
+    } else if (event->data.fd == c->timer) {
+        ssize_t n = read(c->timer, &count, sizeof count);
+        (void)n; /* the deadline itself is looked at below */
+    } else if (event->data.fd == c->fd && c->state == CLIENT_DIALLING) {
+        dial_ready(c);
+    } else if (event->data.fd == c->fd) {
+        if (event->events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+            stream_read(c);
+        if (c->fd >= 0 && (event->events & EPOLLOUT))
+            stream_write(c);
+    }
+}
+
+/* Milliseconds from `now` to `until`, rounded up. */
+static int wait_ms(uint64_t now, uint64_t until)
+{
+    if (until <= now)
+        return 0;
+    uint64_t ms = (until - now + MS - 1) / MS;
+    return ms > INT_MAX ? INT_MAX : (int)ms;
+}
+
+int client_turn(struct pushrod_client *c, uint64_t until_ns)
+{
+    assert(!c->inside);
+    if (c->state == CLIENT_IDLE) {
+        c->lost_ns = client_now_ns();
+        dial(c);
+    }
+    stream_write(c);
+    if (c->broken)
+        stream_read(c); /* an ERROR that explains the reset may be there to read */
+    if (c->broken)
+        client_lost(c, PUSHROD_E_CLOSED, "%s closed the connection", c->info.address);
+    if (c->state == CLIENT_IDLE)
+        return -c->error;
+    struct epoll_event events[3];
+    uint64_t until = until_ns < c->deadline_ns ? until_ns : c->deadline_ns;
+    int wait =
+        until == UINT64_MAX || until == 0 ? (until ? -1 : 0) : wait_ms(client_now_ns(), until);
+    int n = epoll_wait(c->epoll, events, 3, wait);
+    for (int i = 0; i < n; i++)
+        event_happened(c, &events[i]);
+    if (c->deadline_ns != UINT64_MAX && client_now_ns() >= c->deadline_ns)
+        deadline_reached(c);
+    stream_write(c);
+    if (c->interrupted) {
+        c->interrupted = false;
+        return client_fail(c, PUSHROD_E_INTERRUPTED, "interrupted");
+    }
+    return c->state == CLIENT_IDLE ? -c->error : 0;
+}
+
+int client_may_wait(struct pushrod_client *c)
+{
+    if (!c->inside)
+        return 0;
+    return client_fail(c, PUSHROD_E_WRONG_STATE, "a function that waits was called in a callback");
+}
+
+int client_up(struct pushrod_client *c)
+{
+    int error = client_may_wait(c);
+    while (!error && c->state != CLIENT_UP)
+        error = client_turn(c, UINT64_MAX);
+    return error;
+}
+
+int pushrod_client_connect(struct pushrod_client *c)
+{
+    return client_up(c);
+}
+
+int pushrod_client_process(struct pushrod_client *c, int64_t timeout_ms)
+{
+    int error = client_may_wait(c);
+    return error ? error : client_turn(c, timeout_ms == 0 ? 0 : client_deadline(timeout_ms));
+}
+
+void pushrod_client_flush(struct pushrod_client *c)
+{
+    stream_write(c);
+}

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * lib_request: requests of which one at a time is under way, and waited for.
+ *
+ * All of them are safe to repeat, so a lost connection only means asking again; a list of which
+ * rows were delivered already is the exception.
+ */
+#include <string.h>
+
+#include "client/lib.h"
+
+static void call_send(struct pushrod_client *c, struct call *call)
+{
+    buf_append(stream_out(c), call->message->data, call->message->size);
+    stream_added(c);
+}
+
+void call_restart(struct pushrod_client *c)
+{
+    struct call *call = c->call;
+    if (!call || call->done)
+        return;
+    if (!call->rows) {
+        call_send(c, call);
+        return;
+    }
+    call->done = true;
+    call->error = client_fail(
+        c, PUSHROD_E_CLOSED, "the connection was lost in the middle of a list: ask again");
+}
+
+/* Sends the message and waits for its answer. Gives the count of OK or END, or a negative error. */
+int64_t call_run(struct pushrod_client *c, struct call *call)
+{
+    int error = client_up(c);
+    if (error)
+        return error;
+    if (call->message->failed)
+        return client_no_memory(c);
+    c->call = call;
+    call_send(c, call);
+    while (!call->done && !error)
+        error = client_turn(c, UINT64_MAX);
+    c->call = NULL;
+    if (call->done)
+        error = call->error;
+    return error ? error : (int64_t)call->count;
+}
+
+int pushrod_client_cancel(struct pushrod_client *c, uint64_t id)
+{
+    struct buf message = BUF_EMPTY;
+    struct msg_cancel m = {.request = REQUEST_CALL + ++c->calls, .id = id};
+    struct call call = {.request = m.request, .message = &message};
+    msg_cancel_encode(&message, &m);
+    int64_t error = call_run(c, &call);
+    buf_free(&message);
+    return error < 0 ? (int)error : 0;
+}
+
+int pushrod_client_cancel_async(struct pushrod_client *c, uint64_t id)
+{
+    struct msg_cancel m = {.request = REQUEST_IGNORED, .id = id};
+    msg_cancel_encode(stream_out(c), &m);
+    stream_added(c);
+    return 0;
+}
+
+int64_t pushrod_client_control(
+    struct pushrod_client *c, const char *verb, const char *name, uint64_t id)
+{
+    struct buf message = BUF_EMPTY;
+    struct msg_control m = {.request = REQUEST_CALL + ++c->calls,
+        .verb = slice_str(verb),
+        .name = slice_str(name),
+        .id = id};
+    struct call call = {.request = m.request, .message = &message};
+    msg_control_encode(&message, &m);
+    int64_t count = call_run(c, &call);
+    buf_free(&message);
+    return count;
+}
+
+int pushrod_client_watch(struct pushrod_client *c, bool on)
+{
+    c->watching = on;
+    if (c->state != CLIENT_UP)
+        return 0; /* said when it is */
+    struct msg_watch m = {.request = REQUEST_WATCH, .on = on};
+    msg_watch_encode(stream_out(c), &m);
+    stream_added(c);
+    return 0;
+}
+
+int pushrod_client_ping(struct pushrod_client *c, uint64_t *round_trip_ns)
+{
+    int error = client_up(c);
+    if (error)
+        return error;
+    struct buf message = BUF_EMPTY;
+    struct msg_echo m = {.request = REQUEST_CALL + ++c->calls};
+    struct call call = {.request = m.request, .message = &message};
+    msg_echo_encode(&message, &m);
+    uint64_t begin = client_now_ns();
+    int64_t answer = call_run(c, &call);
+    if (round_trip_ns)
+        *round_trip_ns = client_now_ns() - begin;
+    buf_free(&message);
+    return answer < 0 ? (int)answer : 0;
+}

@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * lib_stream: the bytes of the connection.
+ *
+ * Messages are encoded straight into `out`, into a frame that stays open until it is large or has
+ * to leave; so a million small submissions are a few thousand writes.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include "client/lib.h"
+#include "proto/frame.h"
+
+struct buf *stream_out(struct pushrod_client *c)
+{
+    if (c->open_frame == SIZE_MAX) {
+        size_t begin = frame_begin(&c->out);
+        /* Without memory for the head there is no frame; the caller sees `failed`. */
+        if (!c->out.failed)
+            c->open_frame = begin;
+    }
+    return &c->out;
+}
+
+static void frame_close(struct pushrod_client *c)
+{
+    if (c->open_frame == SIZE_MAX)
+        return;
+    frame_end(&c->out, c->open_frame);
+    c->open_frame = SIZE_MAX;
+}
+
+void stream_added(struct pushrod_client *c)
+{
+    if (c->open_frame == SIZE_MAX || c->out.size - c->open_frame < CLIENT_FRAME)
+        return;
+    frame_close(c);
+    if (c->state == CLIENT_UP)
+        stream_write(c);
+}
+
+size_t stream_waiting(const struct pushrod_client *c)
+{
+    return c->out.size - c->out_at + c->hello.size - c->hello_at;
+}
+
+/* ---------------------------------------------------------------------------------- out */
+
+/* Tells the loop whether a writable socket is of interest. */
+static void want_write(struct pushrod_client *c, bool wants)
+{
+    if (c->wants_write == wants || c->fd < 0)
+        return;
+    struct epoll_event event = {.events = EPOLLIN | (wants ? EPOLLOUT : 0u), .data.fd = c->fd};
+    epoll_ctl(c->epoll, EPOLL_CTL_MOD, c->fd, &event);
+    c->wants_write = wants;
+}
+
+/* Forgets frames that are written whole; moves the rest to the front now and then. */
+static void out_advance(struct pushrod_client *c)
+{
+    while (c->out_frame + FRAME_HEAD <= c->out_at) {
+        size_t size = FRAME_HEAD + frame_size(c->out.data + c->out_frame);
+        if (c->out_frame + size > c->out_at)
+            break;
+        c->out_frame += size;
+    }
+    if (c->out_at == c->out.size) {
+        buf_clear(&c->out);
+        c->out_at = c->out_frame = 0;
+    } else if (c->out_frame > (1u << 20) && c->out_frame > c->out.size / 2) {
+        buf_consume(&c->out, c->out_frame);
+        c->out_at -= c->out_frame;
+        c->out_frame = 0;
+    }
+}
+
+/* True: all of it is written. */
+static bool write_buf(struct pushrod_client *c, const struct buf *from, size_t *at)
+{
+    while (*at < from->size) {
+        ssize_t n = send(c->fd, from->data + *at, from->size - *at, MSG_NOSIGNAL);
+        if (n > 0) {
+            *at += (size_t)n;
+        } else if (errno != EINTR) {
+            c->broken |= errno != EAGAIN && errno != EWOULDBLOCK;
+            return false;
+        }
+    }
+    return true;
+}
+
+void stream_write(struct pushrod_client *c)
+{
+    if (c->fd < 0 || c->broken || (c->state != CLIENT_UP && c->state != CLIENT_GREETING))
+        return;
+    bool all = write_buf(c, &c->hello, &c->hello_at);
+    if (all && c->state == CLIENT_UP) {
+        frame_close(c);
+        all = write_buf(c, &c->out, &c->out_at);
+        out_advance(c);
+    }
+    want_write(c, !all && !c->broken);
+}
+
+/* ---------------------------------------------------------------------------------- in */
+
+/*
+ * What a port of another kind says first. A ZeroMQ greeting is ff 00 00 00 00 00 00 00 01 7f.
+ * 0: it may be ours.
+ */
+static int wrong_port(struct pushrod_client *c, const uint8_t *head)
+{
+    const char *what = NULL;
+    if (head[0] == 0xff && head[1] == 0)
+        what = "a ZeroMQ port, where workers join";
+    else if (memcmp(head, "HTTP", 4) == 0)
+        what = "an HTTP port";
+    else if (head[0] >= 0x20 && head[0] < 0x7f)
+        what = "not a Pushrod server";
+    if (!what)
+        return 0;
+    client_lost(c, PUSHROD_E_WRONG_PORT,
+        "%s is %s: clients connect to the server's client port, 5570 by default (--server, "
+        "PUSHROD_SERVER)",
+        c->info.address, what);
+    return PUSHROD_E_WRONG_PORT;
+}
+
+/* Hands over the whole frames that are there. False: the connection is gone. */
+static bool take_frames(struct pushrod_client *c)
+{
+    while (c->in.size - c->in_at >= FRAME_HEAD) {
+        const uint8_t *head = c->in.data + c->in_at;
+        if (c->state == CLIENT_GREETING && wrong_port(c, head))
+            return false;
+        size_t size = frame_size(head);
+        if (size == 0 || size > CLIENT_MAX_FRAME) {
+            client_lost(
+                c, PUSHROD_E_BAD_FRAME, "%s sent a frame of %zu bytes", c->info.address, size);
+            return false;
+        }
+        if (c->in.size - c->in_at - FRAME_HEAD < size) {
+            /* Large results: make the room at once, instead of doubling towards it. */
+            buf_reserve(&c->in, size + FRAME_HEAD);
+            break;
+        }
+        c->in_at += FRAME_HEAD + size;
+        receive_frame(c, slice_of(c->in.data + c->in_at - size, size));
+        if (c->fd < 0)
+            return false;
+    }
+    buf_consume(&c->in, c->in_at);
+    c->in_at = 0;
+    return true;
+}
+
+/* One acknowledgement for each batch that was read. */
+static void tell_received(struct pushrod_client *c)
+{
+    if (c->received == c->received_told || c->state != CLIENT_UP)
+        return;
+    struct msg_received m = {.count = c->received};
+    msg_received_encode(stream_out(c), &m);
+    c->received_told = c->received;
+}
+
+static void read_failed(struct pushrod_client *c, int why)
+{
+    if (c->state == CLIENT_GREETING)
+        client_lost(c, PUSHROD_E_UNREACHABLE,
+            "%s closed the connection without a greeting: is it the server's client port, 5570 by "
+            "default? (--server, PUSHROD_SERVER)",
+            c->info.address);
+    else
+        client_lost(c, PUSHROD_E_CLOSED, "%s closed the connection%s%s", c->info.address,
+            why ? ": " : "", why ? strerror(why) : "");
+}
+
+void stream_read(struct pushrod_client *c)
+{
+    /* A few reads, then a look at everything else: a flood must not starve the caller. */
+    for (unsigned i = 0; i < 8 && c->fd >= 0; i++) {
+        uint8_t *room = buf_reserve(&c->in, CLIENT_READ);
+        if (!room) {
+            client_lost(c, PUSHROD_E_NO_MEMORY, "out of memory");
+            return;
+        }
+        ssize_t n = recv(c->fd, room, c->in.capacity - c->in.size, 0);
+        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+            break;
+        if (n <= 0) {
+            read_failed(c, n < 0 ? errno : 0);
+            return;
+        }
+        bool full = c->in.size + (size_t)n == c->in.capacity;
+        c->in.size += (size_t)n;
+        if (!take_frames(c) || !full)
+            break;
+    }
+    tell_received(c);
+}
+
+/* ---------------------------------------------------------------------------------- loss */
+
+/* Copies the SUBMITs of one unsent frame into `to`; all else is asked anew by whoever needs it. */
+static void salvage_frame(struct pushrod_client *c, struct slice frame, struct buf *to)
+{
+    struct dec in = dec_of(frame);
+    while (dec_more(&in)) {
+        unsigned number = dec_message(&in);
+        struct msg_submit m;
+        if (number != MSG_SUBMIT) {
+            if (number)
+                dec_skip_message(&in, number);
+            continue;
+        }
+        if (!msg_submit_decode(&in, &m))
+            break;
+        struct pending *p = pending_get(c, m.request);
+        if (!p)
+            continue;
+        size_t begin = frame_begin(to);
+        msg_submit_encode(to, &m);
+        frame_end(to, begin);
+        p->unsent = true;
+    }
+    assert(!dec_failed(&in));
+}
+
+void stream_reset(struct pushrod_client *c)
+{
+    frame_close(c);
+    struct buf kept = BUF_EMPTY;
+    for (size_t at = c->out_frame; at < c->out.size;) {
+        size_t size = frame_size(c->out.data + at);
+        salvage_frame(c, slice_of(c->out.data + at + FRAME_HEAD, size), &kept);
+        at += FRAME_HEAD + size;
+    }
+    buf_free(&c->out);
+    c->out = kept;
+    c->out_at = c->out_frame = 0;
+    buf_clear(&c->in);
+    buf_clear(&c->hello);
+    c->in_at = c->hello_at = 0;
+    c->received = c->received_told = 0;
+    c->wants_write = false;
+}
+
+void stream_free(struct pushrod_client *c)
+{
+    buf_free(&c->in);
+    buf_free(&c->out);
+    buf_free(&c->hello);
+}

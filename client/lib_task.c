@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * lib_task: the tasks that this client follows.
+ *
+ * A record lives from ACCEPTED (or follow) until its finish was delivered, so a finish that is told
+ * twice, by two connections, finds no record the second time: once for each id.
+ */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/lib.h"
+
+struct task_record *task_find(struct pushrod_client *c, uint64_t id)
+{
+    uint64_t place;
+    if (id == 0 || !idmap_get(&c->tasks.places, id, &place))
+        return NULL;
+    return &c->tasks.records[place];
+}
+
+static bool records_grow(struct task_table *t)
+{
+    uint32_t capacity = t->capacity ? t->capacity * 2 : 256;
+    struct task_record *records = realloc(t->records, capacity * sizeof *records);
+    if (!records)
+        return false;
+    t->records = records;
+    t->capacity = capacity;
+    return true;
+}
+
+/* A place for a record, or UINT32_MAX. */
+static uint32_t record_place(struct task_table *t)
+{
+    if (t->free) {
+        uint32_t place = t->free - 1;
+        t->free = t->records[place].next_free;
+        return place;
+    }
+    if (t->count == t->capacity && !records_grow(t))
+        return UINT32_MAX;
+    return t->count++;
+}
+
+struct task_record *task_follow(struct pushrod_client *c, uint64_t id, unsigned follow, void *arg)
+{
+    struct task_table *t = &c->tasks;
+    struct task_record *old = task_find(c, id);
+    if (old) {
+        old->arg = arg ? arg : old->arg;
+        old->follow = (uint8_t)(follow > old->follow ? follow : old->follow);
+        return old;
+    }
+    uint32_t place = record_place(t);
+    if (place == UINT32_MAX)
+        return NULL;
+    struct task_record *r = &t->records[place];
+    *r = (struct task_record){.id = id, .arg = arg, .follow = (uint8_t)follow};
+    if (!idmap_put(&t->places, id, place)) {
+        r->next_free = t->free;
+        r->id = 0;
+        t->free = place + 1;
+        return NULL;
+    }
+    t->open++;
+    return r;
+}
+
+void task_forget(struct pushrod_client *c, struct task_record *r)
+{
+    struct task_table *t = &c->tasks;
+    if (r->kept)
+        kept_free(r->kept);
+    else
+        t->open--;
+    idmap_remove(&t->places, r->id);
+    r->id = 0;
+    r->kept = NULL;
+    r->next_free = t->free;
+    t->free = (uint32_t)(r - t->records) + 1;
+}
+
+void kept_free(struct kept *list)
+{
+    while (list) {
+        struct kept *next = list->next;
+        free(list);
+        list = next;
+    }
+}
+
+void task_table_free(struct pushrod_client *c)
+{
+    struct task_table *t = &c->tasks;
+    for (uint32_t i = 0; i < t->count; i++)
+        if (t->records[i].id)
+            kept_free(t->records[i].kept);
+    free(t->records);
+    idmap_free(&t->places);
+    *t = (struct task_table){0};
+}
+
+/* ---------------------------------------------------------------------------------- waits */
+
+int task_send_wait(struct pushrod_client *c, uint64_t id, unsigned follow)
+{
+    if (c->state != CLIENT_UP)
+        return 0; /* sent when it is */
+    struct msg_wait m = {.id = id, .follow = follow};
+    struct pending *p = pending_add(c, &m.request);
+    if (!p)
+        return client_no_memory(c);
+    p->kind = PENDING_WAIT;
+    p->id = id;
+    msg_wait_encode(stream_out(c), &m);
+    stream_added(c);
+    return 0;
+}
+
+void task_wait_again(struct pushrod_client *c)
+{
+    struct task_table *t = &c->tasks;
+    for (uint32_t i = 0; i < t->count; i++) {
+        const struct task_record *r = &t->records[i];
+        if (r->id && !r->kept)
+            task_send_wait(c, r->id, r->follow);
+    }
+}
+
+/* ---------------------------------------------------------------------------------- finishes */
+
+/* A copy of the finish with all that it points to, in one allocation. */
+static struct kept *kept_new(const struct pushrod_finish *f)
+{
+    size_t text = strlen(f->error_text) + 1;
+    struct kept *k = malloc(sizeof *k + f->result_size + f->tag_size + text + 1);
+    if (!k)
+        return NULL;
+    k->next = NULL;
+    k->finish = *f;
+    char *at = k->bytes;
+    if (f->result_size)
+        memcpy(at, f->result, f->result_size);
+    /* A result ends with a NUL that is not counted, so that text can be printed as it is. */
+    at[f->result_size] = '\0';
+    k->finish.result = f->result ? at : NULL;
+    at += f->result_size + 1;
+    if (f->tag_size)
+        memcpy(at, f->tag, f->tag_size);
+    k->finish.tag = f->tag_size ? at : NULL;
+    at += f->tag_size;
+    k->finish.error_text = memcpy(at, f->error_text, text);
+    return k;
+}
+
+static void finish_keep(
+    struct pushrod_client *c, struct task_record *r, const struct pushrod_finish *f)
+{
+    struct kept *k = kept_new(f);
+    if (!k) {
+        client_no_memory(c);
+        if (r->slot) {
+            *r->slot = (struct pushrod_finish){
+                .id = f->id, .error = PUSHROD_E_NO_MEMORY, .error_text = ""};
+            task_forget(c, r);
+        }
+        return;
+    }
+    if (!r->slot) {
+        r->kept = k;
+        c->tasks.open--;
+        return;
+    }
+    *r->slot = k->finish;
+    k->next = c->handed;
+    c->handed = k;
+    task_forget(c, r);
+}
+
+/* To wait(), if it waits; else to the callback; else kept until wait() asks. */
+static void finish_deliver(struct pushrod_client *c, const struct pushrod_finish *f)
+{
+    struct task_record *r = task_find(c, f->id);
+    if (!r || r->kept)
+        return;
+    if (r->slot || !c->events.finish) {
+        finish_keep(c, r, f);
+        return;
+    }
+    void *arg = r->arg;
+    task_forget(c, r);
+    c->inside++;
+    c->events.finish(c, f, arg);
+    c->inside--;
+}
+
+void task_finished(struct pushrod_client *c, const struct msg_finished *m)
+{
+    c->received++;
+    text_begin(c, m->text.size + 1);
+    struct pushrod_finish f = {
+        .id = m->id,
+        .status = (enum pushrod_status)m->status,
+        .error = (int)m->code,
+        .attempts = (unsigned)m->attempts,
+        .result = m->result.data,
+        .result_size = m->result.size,
+        .error_text = text_of(c, m->text),
+        .tag = m->tag.data,
+        .tag_size = m->tag.size,
+        .run_ns = m->run_ns,
+    };
+    finish_deliver(c, &f);
+}
+
+void task_unknown(struct pushrod_client *c, uint64_t id, int error)
+{
+    struct pushrod_finish f = {.id = id, .error = error, .error_text = pushrod_strerror(error)};
+    finish_deliver(c, &f);
+}
