@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/sim/sim.h"
+
+#include <stdio.h>
+
+/* Swarm: most runs switch most things off, so that the rest meets each other more often. */
+static void draw_faults(struct sim *sim)
+{
+    struct plan *p = &sim->plan;
+    unsigned on = (unsigned)sim_below(sim, 60);
+#define X(name) p->name = sim_chance(sim, on) ? (unsigned)sim_between(sim, 1, 100) : 0;
+    SIM_FAULTS(X)
+#undef X
+    p->fault_every_ms = (unsigned)sim_between(sim, 5, 1500);
+}
+
+static void draw_chances(struct sim *sim)
+{
+    struct plan *p = &sim->plan;
+    unsigned on = (unsigned)sim_below(sim, 60);
+#define X(name) p->name = sim_chance(sim, on) ? (unsigned)sim_between(sim, 1, 40) : 0;
+    SIM_CHANCES(X)
+#undef X
+    p->poison = p->poison ? 1 + p->poison / 8 : 0;
+    p->big = p->big ? 1 + p->big / 4 : 0;
+}
+
+static void draw_sizes(struct sim *sim)
+{
+    struct plan *p = &sim->plan;
+    p->workers = (unsigned)sim_between(sim, 1, SIM_MAX_WORKERS - 1);
+    p->clients = (unsigned)sim_between(sim, 1, SIM_MAX_CLIENTS);
+    p->subs = (unsigned)sim_between(sim, 5, sim_chance(sim, 10) ? SIM_MAX_SUBS : 80);
+    p->active_ms = (unsigned)sim_between(sim, 50, sim_chance(sim, 20) ? 20000 : 3000);
+    p->delay_ns = sim_between(sim, 20, 2000) * US;
+    p->commit_ns = sim_between(sim, 50, sim_chance(sim, 20) ? 100000 : 3000) * US;
+    p->run_ns = sim_between(sim, 1, sim_chance(sim, 30) ? 500000 : 5000) * US;
+    p->window = sim_chance(sim, 50) ? (uint32_t)sim_between(sim, 2, 30) : 0;
+    p->lane_bytes = sim_chance(sim, 30) ? sim_between(sim, 100, 20000) : 0;
+    p->max_prefetch = sim_chance(sim, 50) ? (uint32_t)sim_between(sim, 1, 10) : 1000;
+    for (unsigned i = 0; i < SIM_QUEUES; i++) {
+        p->durability[i] = DURABILITY_SYNC;
+        if (sim_chance(sim, 25))
+            p->durability[i] = sim_chance(sim, 60) ? DURABILITY_ASYNC : DURABILITY_MEMORY;
+    }
+}
+
+/* What may let a task run twice, although nobody is at fault. */
+static bool may_repeat(const struct plan *p)
+{
+    return p->death || p->pause || p->silence || p->lane_cut || p->server_pause || p->join_lost ||
+           p->join_repeated || p->poison || p->hangs || p->timeout || p->drain || p->replay;
+}
+
+void plan_draw(struct sim *sim)
+{
+    struct plan *p = &sim->plan;
+    *p = (struct plan){0};
+    draw_sizes(sim);
+    p->calm = sim_chance(sim, 10);
+    if (!p->calm) {
+        draw_faults(sim);
+        draw_chances(sim);
+    } else {
+        p->priority = sim_chance(sim, 50) ? 50 : 0;
+        p->big = sim_chance(sim, 20) ? 3 : 0;
+    }
+    p->strict = !may_repeat(p);
+}
+
+void plan_print(const struct sim *sim)
+{
+    const struct plan *p = &sim->plan;
+    fprintf(stderr, "sim: plan: %u workers, %u clients, %u tasks in %u ms, a fault each %u ms\n",
+        p->workers, p->clients, p->subs, p->active_ms, p->fault_every_ms);
+    fprintf(stderr,
+        "sim: plan: delay %.3f ms, commit %.3f ms, run %.3f ms, window %u, "
+        "lane bytes %zu, prefetch %u, durability %d %d %d %d%s%s\n",
+        (double)p->delay_ns / 1e6, (double)p->commit_ns / 1e6, (double)p->run_ns / 1e6, p->window,
+        p->lane_bytes, p->max_prefetch, p->durability[0], p->durability[1], p->durability[2],
+        p->durability[3], p->calm ? ", calm" : "", p->strict ? ", strict" : "");
+    fprintf(stderr, "sim: plan:");
+#define X(name)                                                                                    \
+    if (p->name)                                                                                   \
+        fprintf(stderr, " " #name " %u", p->name);
+    SIM_FAULTS(X)
+    SIM_CHANCES(X)
+#undef X
+    fprintf(stderr, "\n");
+}

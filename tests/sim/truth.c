@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What really happened to each submission, and the promises that are checked against it. */
+#include "tests/sim/sim.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *truth_queue(unsigned queue)
+{
+    static const char *const names[SIM_QUEUES] = {"mail.in", "mail.out", "digest", "slow"};
+    return names[queue];
+}
+
+struct sub *truth_sub(struct sim *sim, struct slice payload)
+{
+    uint64_t number = 0;
+    SIM_CHECK(sim, payload.size >= 8, "a payload of %zu bytes", payload.size);
+    memcpy(&number, payload.data, 8);
+    SIM_CHECK(sim, number < sim->sub_count, "a payload that nobody submitted");
+    struct sub *sub = &sim->subs[number];
+    SIM_CHECK(sim, payload.size == sub->size, "task %zu: a payload of %zu bytes, not %u",
+        (size_t)number, payload.size, sub->size);
+    return sub;
+}
+
+struct sub *truth_by_id(struct sim *sim, uint64_t id)
+{
+    uint64_t number = 0;
+    return idmap_get(&sim->by_id, id, &number) ? &sim->subs[number] : NULL;
+}
+
+/* An id names one submission for ever, and a submission has one id. */
+void truth_name(struct sim *sim, struct sub *sub, uint64_t id)
+{
+    struct sub *other = truth_by_id(sim, id);
+    SIM_CHECK(
+        sim, id && (!other || other == sub), "id %llu names two tasks", (unsigned long long)id);
+    SIM_CHECK(sim, !sub->id || sub->id == id, "a task has two ids");
+    sub->id = id;
+    idmap_put(&sim->by_id, id, (uint64_t)(sub - sim->subs));
+}
+
+static struct sub *of_request(struct sim *sim, uint64_t request)
+{
+    SIM_CHECK(sim, request && request <= sim->sub_count, "an answer to a request of nobody");
+    return &sim->subs[request - 1];
+}
+
+static bool settled_on_disk(const struct sim *sim, const struct sub *sub)
+{
+    return sim->plan.durability[sub->queue] == DURABILITY_SYNC && !sub->excused;
+}
+
+void truth_accepted(struct sim *sim, const struct conn_action *a)
+{
+    struct sub *sub = of_request(sim, a->request);
+    SIM_CHECK(sim, !sub->accepted && !sub->rejected, "a submission was answered twice");
+    truth_name(sim, sub, a->id);
+    sub->accepted = true;
+    sim->totals.accepted++;
+    SIM_CHECK(sim,
+        !settled_on_disk(sim, sub) || disk_keeps(&sim->disk, a->id) ||
+            disk_ended(&sim->disk, a->id),
+        "ACCEPTED of task %llu, which is not settled", (unsigned long long)a->id);
+}
+
+void truth_rejected(struct sim *sim, const struct conn_action *a)
+{
+    if (a->request > SIM_MAX_SUBS)
+        return; /* of another kind of request: its client judges it */
+    struct sub *sub = of_request(sim, a->request);
+    SIM_CHECK(sim, !sub->accepted && !sub->rejected, "a submission was answered twice");
+    sub->rejected = true;
+}
+
+static void check_result(struct sim *sim, const struct sub *sub, const struct task *task)
+{
+    char expected[32];
+    struct slice result = task_result(task);
+    int size = snprintf(expected, sizeof expected, "result of %llu.", (unsigned long long)sub->id);
+    SIM_CHECK(sim, result.size >= (size_t)size && memcmp(result.data, expected, (size_t)size) == 0,
+        "task %llu has the result of another", (unsigned long long)sub->id);
+}
+
+/* Told once to each connection that follows, the same for ever, and only what is settled. */
+void truth_finished(struct sim *sim, const struct conn_action *a)
+{
+    const struct task *task = a->task;
+    struct sub *sub = truth_by_id(sim, task->record.id);
+    unsigned long long id = task->record.id;
+    SIM_CHECK(sim, sub, "FINISHED of task %llu, which nobody knows", id);
+    SIM_CHECK(sim, sub->follow != FOLLOW_NONE, "FINISHED of task %llu, which nobody follows", id);
+    SIM_CHECK(sim, sub->told_conn != a->conn, "task %llu finished twice for connection %llu", id,
+        (unsigned long long)a->conn);
+    SIM_CHECK(sim, sub->excused || !sub->status || sub->status == task->status,
+        "task %llu finished as %u, and now as %u", id, sub->status, task->status);
+    SIM_CHECK(sim,
+        !settled_on_disk(sim, sub) || disk_ended(&sim->disk, task->record.id) == task->status,
+        "the finish of task %llu was told before it was settled", id);
+    SIM_CHECK(sim, task->status != PUSHROD_CANCELLED || sub->cancelled || sub->excused,
+        "task %llu was cancelled by nobody", id);
+    if (task->status == PUSHROD_DONE)
+        check_result(sim, sub, task);
+    SIM_CHECK(sim, slice_equal(task_tag(task), slice_str(sub->tag)), "task %llu: wrong tag", id);
+    sub->told_conn = a->conn;
+    sub->status = task->status;
+    sim->totals.told++;
+}
+
+void truth_replayed(struct sim *sim, struct sub *sub)
+{
+    (void)sim;
+    sub->excused = sub->may_repeat = true; /* it has a second life, which is not followed here */
+    sub->status = 0;
+    sub->told_conn = 0;
+}
+
+/* FIFO within a priority, and the higher priority first. */
+static void check_order(struct sim *sim, const struct sub *sub)
+{
+    if (!sim->plan.calm || sim->plan.big || sim->plan.lane_bytes)
+        return;
+    for (size_t i = 0; i < sim->sub_count; i++) {
+        const struct sub *other = &sim->subs[i];
+        if (!other->accepted || other->first_lease || other->queue != sub->queue || other == sub)
+            continue;
+        bool urgent = other->options.priority != sub->options.priority
+                          ? other->options.priority > sub->options.priority
+                          : other->id < sub->id;
+        SIM_CHECK(sim, !urgent, "task %llu was handed out before task %llu",
+            (unsigned long long)sub->id, (unsigned long long)other->id);
+    }
+}
+
+void truth_dispatch(struct sim *sim, const struct lane_action *a)
+{
+    const struct task_record *r = &a->task->record;
+    struct sub *sub = truth_sub(sim, r->payload);
+    const struct lane *lane = server_lane(sim, a->worker);
+    truth_name(sim, sub, r->id);
+    sim_trace(sim, "server: task %llu goes to worker %llu (%s), lease %llx, hand-over %u%s",
+        (unsigned long long)r->id, (unsigned long long)a->worker, sim->nodes[lane->node].name,
+        (unsigned long long)a->task->lease, a->task->hand_overs, r->suspect ? ", suspect" : "");
+    SIM_CHECK(sim, !sub->status || sub->excused, "task %llu was handed out after its finish",
+        (unsigned long long)r->id);
+    SIM_CHECK(sim, !settled_on_disk(sim, sub) || disk_keeps(&sim->disk, r->id),
+        "task %llu was handed out before it was settled", (unsigned long long)r->id);
+    SIM_CHECK(sim, !sub->target[0] || strcmp(sub->target, sim->nodes[lane->node].name) == 0,
+        "task %llu went to the wrong worker", (unsigned long long)r->id);
+    SIM_CHECK(sim, sub->eta_ms <= sim->now.wall_ms, "task %llu was handed out before its time",
+        (unsigned long long)r->id);
+    if (!sub->first_lease)
+        check_order(sim, sub);
+    sub->first_lease = sub->first_lease ? sub->first_lease : a->task->lease;
+}
+
+/* A handler begins. */
+void truth_run(struct sim *sim, struct sub *sub, uint64_t id)
+{
+    SIM_CHECK(sim, sub->id == id, "a task came with the payload of another");
+    sub->running++;
+    sub->executions++;
+    sim->totals.executed++;
+    if (sub->executions <= 1 + sub->retries)
+        return;
+    sim->totals.repeated++;
+    SIM_CHECK(sim, sub->may_repeat || !sim->plan.strict, "task %llu runs again for no reason",
+        (unsigned long long)id);
+}
+
+/* What the durability of its queue does not promise to survive. */
+void truth_server_died(struct sim *sim)
+{
+    for (size_t i = 0; i < sim->sub_count; i++) {
+        struct sub *sub = &sim->subs[i];
+        enum durability d = sim->plan.durability[sub->queue];
+        if (d == DURABILITY_SYNC || !sub->sent)
+            continue;
+        sub->may_repeat = true;
+        bool there = sub->id && d == DURABILITY_ASYNC &&
+                     (disk_keeps(&sim->disk, sub->id) || disk_ended(&sim->disk, sub->id));
+        if (!there)
+            sub->excused = true;
+        else if (disk_ended(&sim->disk, sub->id) != sub->status)
+            sub->status = 0; /* its finish was told, and is lost with the last 50 ms */
+    }
+}
+
+void truth_worker_faulty(struct sim *sim, int node)
+{
+    struct node *n = &sim->nodes[node];
+    for (size_t i = 0; i < n->run_count; i++)
+        n->runs[i].sub->may_repeat = true;
+    for (size_t i = 0; i < sim->server.lane_count; i++) {
+        const struct lane *lane = &sim->server.lanes[i];
+        for (size_t k = 0; lane->node == node && k < lane->task_count; k++) {
+            struct sub *sub = truth_by_id(sim, lane->tasks[k].id);
+            if (sub)
+                sub->may_repeat = true;
+        }
+    }
+}
+
+void truth_purged(struct sim *sim, struct slice queue)
+{
+    for (size_t i = 0; i < sim->sub_count; i++) {
+        struct sub *sub = &sim->subs[i];
+        if (sub->sent && slice_equal(queue, slice_str(truth_queue(sub->queue))))
+            sub->excused = true;
+    }
+}
+
+/* ---- the end ---- */
+
+bool truth_wanted(const struct sub *sub)
+{
+    return sub->known && sub->follow != FOLLOW_NONE && !sub->received;
+}
+
+static const char *unsettled(struct sim *sim, const struct sub *sub)
+{
+    if (sub->running)
+        return "still runs";
+    if (sub->sent && !sub->accepted && !sub->rejected &&
+        sub->conn == sim->clients[sub->client].conn)
+        return "was never answered";
+    if (!sub->accepted)
+        return NULL;
+    if (truth_wanted(sub))
+        return "has a client that waits for its finish";
+    bool stored = sim->plan.durability[sub->queue] != DURABILITY_MEMORY && !sub->excused;
+    if (stored && !disk_ended(&sim->disk, sub->id))
+        return "did not end";
+    return NULL;
+}
+
+bool truth_settled(struct sim *sim)
+{
+    for (size_t i = 0; i < sim->sub_count; i++) {
+        if (unsettled(sim, &sim->subs[i]))
+            return false;
+    }
+    return true;
+}
+
+void truth_final(struct sim *sim)
+{
+    for (size_t i = 0; i < sim->sub_count; i++) {
+        const char *why = unsettled(sim, &sim->subs[i]);
+        SIM_CHECK(sim, !why, "task %llu (request %zu, queue %s) %s",
+            (unsigned long long)sim->subs[i].id, i + 1, truth_queue(sim->subs[i].queue), why);
+    }
+}
