@@ -3,6 +3,7 @@
  * The supervisor's loop: one thread, one signalfd, the control pipe, and a pipe for each child
  * that says when it is ready.
  */
+#define _GNU_SOURCE
 #include "worker/supervise.h"
 
 #include <assert.h>
@@ -181,28 +182,30 @@ static void reap(struct guard *g)
 /* --------------------------------------------------------------------- replacement */
 
 /* The place's child retires; a new place takes its index over, and starts first. */
-static void replace_one(struct guard *g, struct place *old)
+static void replace_one(struct guard *g, unsigned old)
 {
-    struct place *fresh = guard_place(g);
+    struct place *fresh = guard_place(g); /* the places may move */
     if (!fresh) {
         log_error("cannot replace a worker process: out of memory");
         return;
     }
-    fresh->index = old->index;
+    fresh->index = g->places[old].index;
     place_start(g, fresh);
-    if (fresh->state != PLACE_RUNNING)
+    if (fresh->state != PLACE_RUNNING) {
+        fresh->state = PLACE_EMPTY;
         return;
+    }
     g->replacing = (unsigned)(fresh - g->places) + 1;
-    g->replaced = (unsigned)(old - g->places) + 1;
+    g->replaced = old + 1;
     g->replace_ms = mono_ms() + READY_WAIT_MS;
 }
 
 static void replace_next(struct guard *g)
 {
     while (!g->replacing && g->replace_count) {
-        struct place *p = &g->places[--g->replace_count];
+        const struct place *p = &g->places[--g->replace_count];
         if (p->state == PLACE_RUNNING && !p->retiring)
-            replace_one(g, p);
+            replace_one(g, g->replace_count);
     }
 }
 
@@ -334,9 +337,7 @@ static void wait_events(struct guard *g)
 {
     nfds_t count = 2;
     g->fds[0] = (struct pollfd){.fd = g->signals, .events = POLLIN};
-    g->fds[1] = (struct pollfd){.fd = g->told ? -1 : g->control, .events = POLLIN};
-    if (g->told && g->control >= 0) /* only its end matters now, which poll always reports */
-        g->fds[1] = (struct pollfd){.fd = g->control, .events = POLLIN};
+    g->fds[1] = (struct pollfd){.fd = g->control, .events = POLLIN};
     for (unsigned i = 0; i < g->count; i++)
         g->fds[count++] = (struct pollfd){.fd = g->places[i].ready_fd, .events = POLLIN};
     if (poll(g->fds, count, wait_ms(g)) <= 0)

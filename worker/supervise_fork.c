@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The supervisor as a child of a server, told where to join through a pipe. */
+#define _GNU_SOURCE
 #include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <pushrod/error.h>
@@ -38,7 +40,7 @@ int supervisor_join(struct supervisor *s, const char *join)
 {
     char line[SUPERVISE_JOIN + 1];
     int size = snprintf(line, sizeof line, "%s\n", join);
-    if (s->pid <= 0 || size < 2 || size >= SUPERVISE_JOIN)
+    if (s->pid <= 0 || size < 2 || size >= (int)SUPERVISE_JOIN)
         return -PUSHROD_E_INVALID;
     /* Smaller than PIPE_BUF and the first thing in the pipe: written whole or not at all. */
     return write(s->control, line, (size_t)size) == size ? 0 : -PUSHROD_E_SYSTEM;

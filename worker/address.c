@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/address.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <pushrod/error.h>
+#include "common/params.h"
+#include "proto/codec.h"
+#include "proto/frame.h"
+#include "proto/messages.h"
+
+#define CONNECT_WAIT_MS  250
+#define DIAGNOSE_WAIT_MS 500
+
+/* IPv4 first: a server listens there unless it was told otherwise. */
+static void list_add(struct address_list *list, const struct addrinfo *found, int family)
+{
+    for (; found && list->count < ADDRESS_MAX; found = found->ai_next) {
+        char *to = list->addresses[list->count];
+        if (found->ai_family == family && getnameinfo(found->ai_addr, found->ai_addrlen, to,
+                                              ADDRESS_TEXT, NULL, 0, NI_NUMERICHOST) == 0)
+            list->count++;
+    }
+}
+
+int address_resolve(struct address_list *list, const char *text)
+{
+    *list = (struct address_list){.port = JOIN_PORT};
+    if (!params_split_host(text, list->host, sizeof list->host, &list->port))
+        return -PUSHROD_E_BAD_OPTION;
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG};
+    struct addrinfo *found = NULL;
+    if (getaddrinfo(list->host, NULL, &hints, &found) != 0) {
+        hints.ai_flags = 0; /* a host with loopback only has nothing configured */
+        if (getaddrinfo(list->host, NULL, &hints, &found) != 0)
+            return -PUSHROD_E_UNREACHABLE;
+    }
+    list_add(list, found, AF_INET);
+    list_add(list, found, AF_INET6);
+    freeaddrinfo(found);
+    return list->count ? 0 : -PUSHROD_E_UNREACHABLE;
+}
+
+void address_endpoint(const char *address, uint64_t port, char out[ADDRESS_ENDPOINT])
+{
+    const char *format = strchr(address, ':') ? "tcp://[%s]:%u" : "tcp://%s:%u";
+    snprintf(out, ADDRESS_ENDPOINT, format, address, (unsigned)port);
+}
+
+static bool await(int fd, short events, int ms)
+{
+    struct pollfd p = {.fd = fd, .events = events};
+    int ready;
+    while ((ready = poll(&p, 1, ms)) < 0 && errno == EINTR)
+        ;
+    return ready > 0;
+}
+
+static bool connected(int fd, const struct addrinfo *to)
+{
+    if (connect(fd, to->ai_addr, to->ai_addrlen) == 0)
+        return true;
+    int error = errno;
+    socklen_t size = sizeof error;
+    return error == EINPROGRESS && await(fd, POLLOUT, CONNECT_WAIT_MS) &&
+           getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error == 0;
+}
+
+/* A connected, non-blocking descriptor, or -1. */
+static int dial(const char *address, uint16_t port)
+{
+    struct addrinfo hints = {
+        .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV};
+    struct addrinfo *to = NULL;
+    char service[8];
+    snprintf(service, sizeof service, "%u", port);
+    if (getaddrinfo(address, service, &hints, &to) != 0)
+        return -1;
+    int fd = socket(to->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd >= 0 && !connected(fd, to)) {
+        close(fd);
+        fd = -1;
+    }
+    freeaddrinfo(to);
+    return fd;
+}
+
+const char *address_reachable(const struct address_list *list, size_t first)
+{
+    for (size_t i = 0; i < list->count && list->count > 1; i++) {
+        const char *address = list->addresses[(first + i) % list->count];
+        int fd = dial(address, list->port);
+        if (fd < 0)
+            continue;
+        close(fd);
+        return address;
+    }
+    return list->addresses[first % list->count];
+}
+
+/* ----------------------------------------------------------------------- diagnosis */
+
+/* ERROR of the client protocol, after its 4-byte length: the text that it carries. */
+static bool client_error(struct slice bytes, char *text, size_t size)
+{
+    if (bytes.size <= FRAME_HEAD)
+        return false;
+    struct dec in = dec_of(slice_of(bytes.data + FRAME_HEAD, bytes.size - FRAME_HEAD));
+    struct msg_error m;
+    if (dec_message(&in) != MSG_ERROR || !msg_error_decode(&in, &m))
+        return false;
+    snprintf(text, size, "%.*s", (int)m.text.size, (const char *)m.text.data);
+    return true;
+}
+
+/* `bytes`: what the peer says to the first bytes of a ZMTP greeting. */
+static bool explain(struct slice bytes, char *text, size_t size)
+{
+    if (bytes.size == 0) {
+        snprintf(text, size, "something listens there, but it does not speak to workers");
+        return true;
+    }
+    if (bytes.data[0] == 0xff)
+        return false;
+    if (bytes.size >= 5 && memcmp(bytes.data, "HTTP/", 5) == 0)
+        snprintf(text, size, "that is an HTTP port; workers join on %u", JOIN_PORT);
+    else if (!client_error(bytes, text, size))
+        snprintf(text, size, "something else listens there; workers join on %u", JOIN_PORT);
+    return true;
+}
+
+bool address_diagnose(const char *address, uint16_t port, char *text, size_t size)
+{
+    static const uint8_t greeting[] = {0xff, 0, 0, 0, 0, 0, 0, 0, 1, 0x7f};
+    int fd = dial(address, port);
+    if (fd < 0)
+        return false;
+    uint8_t answer[512];
+    size_t have = 0;
+    bool sent = send(fd, greeting, sizeof greeting, MSG_NOSIGNAL) == (ssize_t)sizeof greeting;
+    if (sent && await(fd, POLLIN, DIAGNOSE_WAIT_MS)) {
+        ssize_t got = recv(fd, answer, sizeof answer, 0);
+        have = got > 0 ? (size_t)got : 0;
+    }
+    close(fd);
+    return explain(slice_of(answer, have), text, size);
+}

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/notes.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "worker/run.h"
+
+void notes_begin(struct notes *n, struct pushrod_task *task)
+{
+    n->task = task;
+    n->size = 0;
+    n->retry_ms = 0;
+    n->failed = false;
+}
+
+static void take_progress(struct notes *n, const char *rest)
+{
+    char *end;
+    uint64_t done = strtoull(rest, &end, 10);
+    uint64_t total = strtoull(end, &end, 10);
+    while (*end == ' ')
+        end++;
+    /* The wire carries integers below 2^63. */
+    if (done <= INT64_MAX && total <= INT64_MAX)
+        task_report(n->task, REPORT_PROGRESS, done, total, end, strlen(end));
+}
+
+static void take_retry(struct notes *n, const char *rest)
+{
+    double seconds = strtod(rest, NULL);
+    if (seconds > 0 && seconds < 1e9)
+        n->retry_ms = (uint64_t)(seconds * 1000) + (seconds * 1000 < 1);
+}
+
+static void take_fail(struct notes *n, const char *rest)
+{
+    n->failed = true;
+    snprintf(n->text, sizeof n->text, "%s", rest);
+}
+
+static void take_line(struct notes *n)
+{
+    static const struct {
+        const char *word;
+        void (*take)(struct notes *n, const char *rest);
+    } kinds[] = {{"progress ", take_progress}, {"retry-after ", take_retry}, {"fail ", take_fail}};
+    n->line[n->size] = '\0';
+    n->size = 0;
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        size_t length = strlen(kinds[i].word);
+        if (strncmp(n->line, kinds[i].word, length) == 0) {
+            kinds[i].take(n, n->line + length);
+            return;
+        }
+    }
+    if (n->line[0])
+        log_warning("task %llu: descriptor 3: not understood: %s",
+            (unsigned long long)pushrod_task_id(n->task), n->line);
+}
+
+void notes_take(struct notes *n, const char *data, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        if (data[i] == '\n')
+            take_line(n);
+        else if (n->size < sizeof n->line - 1)
+            n->line[n->size++] = data[i];
+    }
+}
+
+void notes_end(struct notes *n)
+{
+    if (n->size)
+        take_line(n);
+}

@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/name.h"
+#include "worker/run_impl.h"
+
+/* What a task that ended keeps of its buffers for the next one. */
+#define SPARE_BYTES 65536u
+
+const struct run_config *run_settings(const struct run *run)
+{
+    return &run->config;
+}
+
+int run_fd(const struct run *run)
+{
+    return run->fd;
+}
+
+void signal_fd(int fd)
+{
+    uint64_t one = 1;
+    ssize_t written = write(fd, &one, sizeof one);
+    (void)written; /* EAGAIN: it is signalled already */
+}
+
+/* --------------------------------------------------------------------- reports */
+
+/* Many threads push, one takes all: no report can be seen twice, so there is no ABA problem. Only
+ * the one that finds the stack empty wakes the owner. */
+static void report_push(struct run *run, struct report *report)
+{
+    struct report *top = atomic_load_explicit(&run->reports, memory_order_relaxed);
+    do {
+        report->next = top;
+    } while (!atomic_compare_exchange_weak_explicit(
+        &run->reports, &top, report, memory_order_release, memory_order_relaxed));
+    if (!top)
+        signal_fd(run->fd);
+}
+
+struct report *run_take(struct run *run)
+{
+    uint64_t count;
+    if (!atomic_load_explicit(&run->reports, memory_order_relaxed))
+        return NULL;
+    ssize_t got = read(run->fd, &count, sizeof count);
+    (void)got; /* EAGAIN: the write comes after the push, and wakes us once in vain */
+    struct report *newest = atomic_exchange_explicit(&run->reports, NULL, memory_order_acquire);
+    struct report *oldest = NULL;
+    while (newest) {
+        struct report *next = newest->next;
+        newest->next = oldest;
+        oldest = newest;
+        newest = next;
+    }
+    return oldest;
+}
+
+static void buf_recycle(struct buf *b)
+{
+    buf_clear(b);
+    if (b->capacity > SPARE_BYTES)
+        buf_free(b);
+}
+
+void run_release(struct run *run, struct report *report)
+{
+    struct pushrod_task *task = report->task;
+    if (!task) {
+        free(report);
+        return;
+    }
+    assert(task->attempt);
+    task->attempt = NULL;
+    buf_recycle(&task->result);
+    buf_recycle(&task->text);
+    buf_recycle(&task->scratch);
+    task->next = run->spare;
+    run->spare = task;
+}
+
+int task_report(struct pushrod_task *task, enum report_kind kind, uint64_t done, uint64_t total,
+    const void *data, size_t size)
+{
+    struct report *r = malloc(sizeof *r + size);
+    if (!r)
+        return -PUSHROD_E_NO_MEMORY;
+    *r = (struct report){
+        .kind = kind, .lease = task->attempt->lease, .done = done, .total = total, .size = size};
+    if (size)
+        memcpy(r->data, data, size);
+    report_push(task->run, r);
+    return 0;
+}
+
+void task_fail(
+    struct pushrod_task *task, enum pushrod_error code, bool permanent, const char *format, ...)
+{
+    char text[PUSHROD_MAX_ERROR_TEXT + 1];
+    va_list args;
+    va_start(args, format);
+    int size = vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    size_t kept = size < 0 ? 0 : (size_t)size;
+    buf_clear(&task->text);
+    buf_append(&task->text, text, kept < sizeof text ? kept : sizeof text - 1);
+    task->failed = true;
+    task->failure.code = code;
+    task->failure.permanent = permanent;
+}
+
+bool task_is_over(const struct pushrod_task *task, uint64_t now_ns)
+{
+    return atomic_load_explicit(&task->cancelled, memory_order_relaxed) ||
+           now_ns >= atomic_load_explicit(&task->deadline_ns, memory_order_relaxed);
+}
+
+/* ----------------------------------------------------------------- slot threads */
+
+static struct pushrod_task *queue_pop(struct run *run)
+{
+    pthread_mutex_lock(&run->lock);
+    while (!run->head && !atomic_load(&run->stopping)) {
+        run->sleepers++;
+        pthread_cond_wait(&run->more, &run->lock);
+        run->sleepers--;
+    }
+    struct pushrod_task *task = atomic_load(&run->stopping) ? NULL : run->head;
+    if (task) {
+        run->head = task->next;
+        if (!run->head)
+            run->tail = &run->head;
+        task->queued = false;
+    }
+    pthread_mutex_unlock(&run->lock);
+    return task;
+}
+
+static const struct handler *handler_of(const struct run *run, struct slice queue)
+{
+    const struct handler *best = NULL;
+    unsigned best_rank = 0;
+    for (size_t i = 0; i < run->config.handler_count; i++) {
+        const struct handler *h = &run->config.handlers[i];
+        struct slice pattern = slice_str(h->pattern);
+        if (!name_matches(pattern, queue))
+            continue;
+        if (!best || name_specificity(pattern) > best_rank) {
+            best = h;
+            best_rank = name_specificity(pattern);
+        }
+    }
+    return best;
+}
+
+/* A worker with one queue, or one after the other from the same: the last answer is the next. */
+static const struct handler *handler_find(
+    const struct run *run, struct slice queue, const struct handler *last)
+{
+    if (last && slice_equal(slice_str(last->pattern), queue))
+        return last;
+    return handler_of(run, queue);
+}
+
+static uint64_t deadline_of(const struct run *run, const struct pushrod_task *task)
+{
+    uint64_t ms = task->attempt->timeout_ms;
+    if (!ms && task->handler->ops->interruptible)
+        ms = run->config.timeout_ms;
+    if (!ms || ms > (UINT64_MAX - task->begin_ns) / NS_PER_MS)
+        return UINT64_MAX;
+    return task->begin_ns + ms * NS_PER_MS;
+}
+
+static void task_run(struct slot *slot, struct pushrod_task *task)
+{
+    atomic_store_explicit(&task->deadline_ns, deadline_of(slot->run, task), memory_order_relaxed);
+    atomic_store_explicit(&slot->task, task, memory_order_release);
+    if (atomic_load(&task->cancelled))
+        task_fail(task, PUSHROD_E_TASK_CANCELLED, true, "cancelled before it began");
+    else
+        task->handler->ops->run(slot, task);
+    atomic_store_explicit(&slot->task, NULL, memory_order_release);
+    task->run_ns = clock_now().mono_ns - task->begin_ns;
+}
+
+static void task_end(struct pushrod_task *task)
+{
+    struct report *r = &task->report;
+    if (!task->failed && task->result.failed)
+        task_fail(task, PUSHROD_E_NO_MEMORY, false, "no memory for the result");
+    r->kind = !task->failed                                    ? REPORT_DONE
+              : task->failure.code == PUSHROD_E_HANDLER_BROKEN ? REPORT_BROKEN
+                                                               : REPORT_FAILED;
+    task->failure.text = buf_slice(&task->text);
+    report_push(task->run, r);
+}
+
+static void slot_fini(struct slot *slot)
+{
+    const struct run_config *c = &slot->run->config;
+    for (size_t i = 0; i < c->handler_count; i++) {
+        if (slot->state[i])
+            c->handlers[i].ops->slot_close(slot->state[i]);
+    }
+}
+
+void *slot_main(void *arg)
+{
+    struct slot *slot = arg;
+    struct run *run = slot->run;
+    const struct handler *last = NULL;
+    struct pushrod_task *task;
+    while ((task = queue_pop(run))) {
+        task->begin_ns = clock_now().mono_ns;
+        task->handler = last = handler_find(run, task->attempt->queue, last);
+        if (last)
+            task_run(slot, task);
+        else
+            task_fail(task, PUSHROD_E_HANDLER_BROKEN, false, "no handler serves this queue");
+        task_end(task);
+    }
+    slot_fini(slot);
+    atomic_fetch_sub(&run->running, 1);
+    signal_fd(run->fd);
+    return NULL;
+}
+
+/* -------------------------------------------------------------------- the owner */
+
+static struct pushrod_task *task_take(struct run *run, const struct attempt *attempt)
+{
+    struct pushrod_task *task = run->spare;
+    assert(task); /* never more than slots + ahead are handed in */
+    run->spare = task->next;
+    task->next = NULL;
+    task->attempt = attempt;
+    task->handler = NULL;
+    task->failed = false;
+    task->failure = (struct attempt_failure){0};
+    task->queued = true;
+    task->report.lease = attempt->lease;
+    atomic_store_explicit(&task->cancelled, false, memory_order_relaxed);
+    atomic_store_explicit(&task->deadline_ns, UINT64_MAX, memory_order_relaxed);
+    return task;
+}
+
+void run_start(struct run *run, const struct attempt *const *attempts, size_t count)
+{
+    struct pushrod_task *head = NULL;
+    struct pushrod_task **tail = &head;
+    for (size_t i = 0; i < count; i++) {
+        *tail = task_take(run, attempts[i]);
+        tail = &(*tail)->next;
+    }
+    if (!head)
+        return;
+    pthread_mutex_lock(&run->lock);
+    *run->tail = head;
+    run->tail = tail;
+    unsigned wake = run->sleepers;
+    pthread_mutex_unlock(&run->lock);
+    for (size_t i = 0; i < count && i < wake; i++)
+        pthread_cond_signal(&run->more);
+}
+
+static struct pushrod_task *task_by_lease(const struct run *run, uint64_t lease)
+{
+    for (size_t i = 0; i < run->task_count; i++) {
+        struct pushrod_task *task = &run->tasks[i];
+        if (task->attempt && task->attempt->lease == lease)
+            return task;
+    }
+    return NULL;
+}
+
+bool run_revoke(struct run *run, uint64_t lease)
+{
+    struct pushrod_task *task = task_by_lease(run, lease);
+    if (!task)
+        return false;
+    pthread_mutex_lock(&run->lock);
+    bool queued = task->queued;
+    struct pushrod_task **link = &run->head;
+    while (queued && *link != task)
+        link = &(*link)->next;
+    if (queued) {
+        *link = task->next;
+        if (!task->next)
+            run->tail = link;
+        task->queued = false;
+    }
+    pthread_mutex_unlock(&run->lock);
+    if (queued)
+        run_release(run, &task->report);
+    return queued;
+}
+
+static void wake_slots(struct run *run)
+{
+    for (unsigned i = 0; i < run->config.slots; i++)
+        signal_fd(run->threads[i].slot.wake);
+}
+
+void run_cancel(struct run *run, uint64_t lease)
+{
+    struct pushrod_task *task = task_by_lease(run, lease);
+    if (!task)
+        return;
+    atomic_store(&task->cancelled, true);
+    /* Which slot has it, nobody needs to know: the others look, and go on. */
+    wake_slots(run);
+}
+
+void run_cancel_all(struct run *run)
+{
+    for (size_t i = 0; i < run->task_count; i++) {
+        if (run->tasks[i].attempt)
+            atomic_store(&run->tasks[i].cancelled, true);
+    }
+    wake_slots(run);
+}
+
+static uint64_t watched_deadline(const struct thread *t, struct pushrod_task **task)
+{
+    *task = atomic_load_explicit(&t->slot.task, memory_order_acquire);
+    if (!*task || (*task)->handler->ops->interruptible)
+        return UINT64_MAX;
+    return atomic_load_explicit(&(*task)->deadline_ns, memory_order_relaxed);
+}
+
+uint64_t run_overdue(struct run *run, uint64_t now_ns, uint64_t *run_ns)
+{
+    for (unsigned i = 0; i < run->config.slots; i++) {
+        struct pushrod_task *task;
+        uint64_t deadline = watched_deadline(&run->threads[i], &task);
+        uint64_t grace = run->config.grace_ms * NS_PER_MS;
+        if (deadline == UINT64_MAX || now_ns < deadline || now_ns - deadline < grace)
+            continue;
+        *run_ns = now_ns - task->begin_ns;
+        return task->attempt->lease;
+    }
+    return 0;
+}
+
+bool run_watched(const struct run *run)
+{
+    for (unsigned i = 0; i < run->config.slots; i++) {
+        struct pushrod_task *task;
+        if (watched_deadline(&run->threads[i], &task) != UINT64_MAX)
+            return true;
+    }
+    return false;
+}

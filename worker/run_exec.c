@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * exec: a command for each task. Payload on its standard input, result from its standard output.
+ *
+ * The thread of the slot waits in poll() for all of: room in the input, the three outputs, the
+ * end of the process, a cancellation, the deadline. No handler can make it wait for anything else.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "worker/environment.h"
+#include "worker/notes.h"
+#include "worker/run.h"
+#include "worker/said.h"
+#include "worker/spawn.h"
+
+#define NS_PER_MS UINT64_C(1000000)
+#define READ_SIZE 65536u
+/* What a pipe can hold, of a process that has ended; more comes from somebody else. */
+#define LAST_READS 32
+
+#define EXIT_GONE      65 /* EX_DATAERR: no attempt will help */
+#define EXIT_RETRY     75 /* EX_TEMPFAIL */
+#define EXIT_NOT_RUN   126
+#define EXIT_NOT_FOUND 127
+
+/* Why the process was told to end; EXEC_FREE: it was not. */
+enum exec_stop { EXEC_FREE, EXEC_CANCELLED, EXEC_LATE, EXEC_TOO_BIG };
+
+struct exec {
+    struct slot *slot;
+    struct pushrod_task *task;
+    struct child child;
+    size_t written; /* bytes of the payload */
+    struct said said;
+    struct notes notes;
+    enum exec_stop stop;
+    uint64_t kill_ns; /* after SIGTERM; UINT64_MAX: not told, or killed */
+};
+
+/* -------------------------------------------------------------------- the pipes */
+
+/* Writes what the pipe takes. A command need not read its input: then it is closed early. */
+static void feed(struct exec *e)
+{
+    struct slice payload = e->task->attempt->payload;
+    while (e->written < payload.size) {
+        ssize_t size = write(e->child.in, payload.data + e->written, payload.size - e->written);
+        if (size < 0 && errno == EINTR)
+            continue;
+        if (size < 0 && errno == EAGAIN)
+            return;
+        if (size < 0)
+            break;
+        e->written += (size_t)size;
+    }
+    child_close_in(&e->child);
+}
+
+static void stop_now(struct exec *e, enum exec_stop why)
+{
+    e->stop = why;
+    e->kill_ns = UINT64_MAX;
+    child_signal(&e->child, SIGKILL);
+}
+
+static void close_pipe(int *fd)
+{
+    close(*fd);
+    *fd = -1;
+}
+
+/* False: nothing more right now. At the end of the file the descriptor is closed. */
+static bool read_output(struct exec *e)
+{
+    struct buf *result = &e->task->result;
+    size_t limit = run_settings(e->slot->run)->max_result;
+    uint8_t *room = buf_reserve(result, READ_SIZE);
+    if (!room) {
+        stop_now(e, EXEC_TOO_BIG);
+        return false;
+    }
+    ssize_t size = read(e->child.out, room, READ_SIZE);
+    if (size < 0)
+        return errno == EINTR;
+    if (size == 0) {
+        close_pipe(&e->child.out);
+        return false;
+    }
+    result->size += (size_t)size;
+    if (limit && result->size > limit) {
+        stop_now(e, EXEC_TOO_BIG);
+        close_pipe(&e->child.out);
+        return false;
+    }
+    return true;
+}
+
+static bool read_error(struct exec *e)
+{
+    char bytes[4096];
+    ssize_t size = read(e->child.error, bytes, sizeof bytes);
+    if (size < 0)
+        return errno == EINTR;
+    if (size == 0)
+        close_pipe(&e->child.error);
+    else
+        said_take(&e->said, bytes, (size_t)size);
+    return size > 0;
+}
+
+static bool read_notes(struct exec *e)
+{
+    char bytes[4096];
+    ssize_t size = read(e->child.notes, bytes, sizeof bytes);
+    if (size < 0)
+        return errno == EINTR;
+    if (size == 0)
+        close_pipe(&e->child.notes);
+    else
+        notes_take(&e->notes, bytes, (size_t)size);
+    return size > 0;
+}
+
+/* What the process wrote before it ended is in the pipes. Others may hold them open, and write. */
+static void read_rest(struct exec *e)
+{
+    for (int i = 0; i < LAST_READS && e->child.out >= 0 && read_output(e); i++)
+        ;
+    for (int i = 0; i < LAST_READS && e->child.error >= 0 && read_error(e); i++)
+        ;
+    for (int i = 0; i < LAST_READS && e->child.notes >= 0 && read_notes(e); i++)
+        ;
+    notes_end(&e->notes);
+    said_end(&e->said);
+}
+
+/* -------------------------------------------------------------- ending it early */
+
+static void stop_politely(struct exec *e, enum exec_stop why, uint64_t now_ns)
+{
+    e->stop = why;
+    e->kill_ns = now_ns + run_settings(e->slot->run)->grace_ms * NS_PER_MS;
+    child_signal(&e->child, SIGTERM);
+}
+
+static void check_time(struct exec *e)
+{
+    uint64_t now_ns = clock_now().mono_ns;
+    if (e->stop == EXEC_FREE && atomic_load(&e->task->cancelled))
+        stop_politely(e, EXEC_CANCELLED, now_ns);
+    else if (e->stop == EXEC_FREE && now_ns >= atomic_load(&e->task->deadline_ns))
+        stop_politely(e, EXEC_LATE, now_ns);
+    if (now_ns >= e->kill_ns) {
+        child_signal(&e->child, SIGKILL);
+        e->kill_ns = UINT64_MAX;
+    }
+}
+
+/* Rounded up: to wake a millisecond late is better than to spin through the last one. */
+static int wait_ms(const struct exec *e)
+{
+    uint64_t until = e->kill_ns;
+    if (e->stop == EXEC_FREE)
+        until = atomic_load(&e->task->deadline_ns);
+    if (until == UINT64_MAX)
+        return -1;
+    uint64_t now_ns = clock_now().mono_ns;
+    uint64_t ms = now_ns >= until ? 0 : (until - now_ns) / NS_PER_MS + 1;
+    return ms > 3600000 ? 3600000 : (int)ms;
+}
+
+static void exec_loop(struct exec *e)
+{
+    for (;;) {
+        struct child *c = &e->child;
+        struct pollfd p[] = {{.fd = c->exit, .events = POLLIN}, {.fd = c->in, .events = POLLOUT},
+            {.fd = c->out, .events = POLLIN}, {.fd = c->error, .events = POLLIN},
+            {.fd = c->notes, .events = POLLIN}, {.fd = e->slot->wake, .events = POLLIN}};
+        if (poll(p, sizeof p / sizeof p[0], wait_ms(e)) < 0 && errno != EINTR)
+            stop_now(e, EXEC_CANCELLED);
+        if (p[0].revents)
+            return;
+        if (p[1].revents)
+            feed(e);
+        if (p[2].revents)
+            read_output(e);
+        if (p[3].revents)
+            read_error(e);
+        if (p[4].revents)
+            read_notes(e);
+        if (p[5].revents) {
+            uint64_t count;
+            ssize_t got = read(e->slot->wake, &count, sizeof count);
+            (void)got;
+        }
+        check_time(e);
+    }
+}
+
+/* ------------------------------------------------------------------ the outcome */
+
+/* What it said last, or else how it ended. */
+static void fail_with(struct exec *e, enum pushrod_error code, bool permanent, int status)
+{
+    char how[128];
+    child_describe(status, how, sizeof how);
+    struct slice tail = said_tail(&e->said);
+    if (tail.size)
+        task_fail(e->task, code, permanent, "%.*s", (int)tail.size, (const char *)tail.data);
+    else
+        task_fail(e->task, code, permanent, "the command %s", how);
+}
+
+static void judge_stop(struct exec *e)
+{
+    struct pushrod_task *task = e->task;
+    switch (e->stop) {
+    case EXEC_CANCELLED:
+        task_fail(task, PUSHROD_E_TASK_CANCELLED, true, "cancelled");
+        break;
+    case EXEC_LATE:
+        task_fail(task, PUSHROD_E_TASK_TIMEOUT, false,
+            "the attempt took longer than its timeout of %llu ms",
+            (unsigned long long)((atomic_load(&task->deadline_ns) - task->begin_ns) / NS_PER_MS));
+        break;
+    case EXEC_TOO_BIG:
+        task_fail(task, PUSHROD_E_RESULT_TOO_BIG, true,
+            "the result is larger than max-result (%zu bytes)",
+            run_settings(e->slot->run)->max_result);
+        break;
+    case EXEC_FREE:
+        assert(!"it was stopped");
+    }
+}
+
+static void judge_exit(struct exec *e, int status)
+{
+    struct pushrod_task *task = e->task;
+    int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    if (e->notes.failed) {
+        task_fail(task, PUSHROD_E_TASK_FAILED, true, "%s", e->notes.text);
+    } else if (code == EXIT_NOT_RUN || code == EXIT_NOT_FOUND) {
+        struct slice tail = said_tail(&e->said);
+        task_fail(task, PUSHROD_E_HANDLER_BROKEN, false, "`%s` exited with %d: %.*s",
+            task->handler->command, code, (int)tail.size, (const char *)tail.data);
+    } else if (code != 0) {
+        fail_with(e, PUSHROD_E_TASK_FAILED, code == EXIT_GONE, status);
+        task->failure.retry_ms = e->notes.retry_ms;
+    }
+}
+
+static int exec_spawn(struct exec *e)
+{
+    struct environment env;
+    if (!environment_make(&env, e->task->attempt))
+        return ENOMEM;
+    int error = child_spawn(&e->child, e->task->handler->command, env.variables);
+    environment_free(&env);
+    return error;
+}
+
+static void exec_run(struct slot *slot, struct pushrod_task *task)
+{
+    struct exec e = {.slot = slot, .task = task, .kill_ns = UINT64_MAX};
+    said_begin(&e.said, task->attempt->id);
+    notes_begin(&e.notes, task);
+    int error = exec_spawn(&e);
+    if (error) {
+        /* No process for now (memory, limits): another worker may have one. */
+        task_fail(
+            task, PUSHROD_E_TASK_FAILED, false, "cannot start a process: %s", strerror(error));
+        task->failure.retry_ms = 1000;
+        return;
+    }
+    feed(&e);
+    exec_loop(&e);
+    child_signal(&e.child, SIGKILL); /* what it left behind writes no more */
+    read_rest(&e);
+    int status = child_end(&e.child);
+    if (e.stop == EXEC_FREE)
+        judge_exit(&e, status);
+    else
+        judge_stop(&e);
+}
+
+const struct handler_ops handler_exec = {
+    .kind = "exec",
+    .run = exec_run,
+    .interruptible = true,
+};

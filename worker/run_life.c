@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "worker/run_impl.h"
+
+static bool tasks_new(struct run *run)
+{
+    run->task_count = (size_t)run->config.slots + run->config.ahead;
+    run->tasks = calloc(run->task_count, sizeof *run->tasks);
+    for (size_t i = 0; run->tasks && i < run->task_count; i++) {
+        struct pushrod_task *task = &run->tasks[i];
+        task->run = run;
+        task->report.task = task;
+        task->next = run->spare;
+        run->spare = task;
+    }
+    return run->tasks != NULL;
+}
+
+static bool slot_new(struct run *run, unsigned index)
+{
+    struct thread *t = &run->threads[index];
+    t->slot = (struct slot){.run = run, .index = index};
+    t->slot.state = calloc(run->config.handler_count + 1, sizeof *t->slot.state);
+    t->slot.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (!t->slot.state || t->slot.wake < 0)
+        return false;
+    atomic_fetch_add(&run->running, 1);
+    t->started = pthread_create(&t->thread, NULL, slot_main, &t->slot) == 0;
+    if (!t->started)
+        atomic_fetch_sub(&run->running, 1);
+    return t->started;
+}
+
+/* Signals are the business of the program's own threads; SIGPIPE of a handler that does not read
+ * comes back as EPIPE. */
+static bool slots_new(struct run *run)
+{
+    run->threads = calloc(run->config.slots, sizeof *run->threads);
+    if (!run->threads)
+        return false;
+    for (unsigned i = 0; i < run->config.slots; i++)
+        run->threads[i].slot.wake = -1;
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    bool ok = true;
+    for (unsigned i = 0; i < run->config.slots && ok; i++)
+        ok = slot_new(run, i);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return ok;
+}
+
+struct run *run_new(const struct run_config *config)
+{
+    assert(config->slots > 0);
+    struct run *run = calloc(1, sizeof *run);
+    if (!run)
+        return NULL;
+    run->config = *config;
+    run->config.grace_ms = config->grace_ms ? config->grace_ms : 2000;
+    run->tail = &run->head;
+    pthread_mutex_init(&run->lock, NULL);
+    pthread_cond_init(&run->more, NULL);
+    run->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (run->fd >= 0 && tasks_new(run) && slots_new(run))
+        return run;
+    run_free(run, UINT64_MAX / NS_PER_MS);
+    return NULL;
+}
+
+/* A thread that ends signals the descriptor. */
+static bool wait_threads(struct run *run, uint64_t wait_ms)
+{
+    uint64_t begin_ns = clock_now().mono_ns;
+    while (atomic_load(&run->running)) {
+        uint64_t spent_ms = (clock_now().mono_ns - begin_ns) / NS_PER_MS;
+        if (spent_ms >= wait_ms)
+            return false;
+        uint64_t left_ms = wait_ms - spent_ms;
+        struct pollfd p = {.fd = run->fd, .events = POLLIN};
+        poll(&p, 1, left_ms > 1000 ? 1000 : (int)left_ms);
+        uint64_t count;
+        ssize_t got = read(run->fd, &count, sizeof count);
+        (void)got;
+    }
+    return true;
+}
+
+static void tasks_free(struct run *run)
+{
+    for (struct report *r = run_take(run), *next; r; r = next) {
+        next = r->next;
+        if (!r->task)
+            free(r);
+    }
+    for (size_t i = 0; run->tasks && i < run->task_count; i++) {
+        buf_free(&run->tasks[i].result);
+        buf_free(&run->tasks[i].text);
+        buf_free(&run->tasks[i].scratch);
+    }
+    free(run->tasks);
+}
+
+static void slots_free(struct run *run)
+{
+    for (unsigned i = 0; run->threads && i < run->config.slots; i++) {
+        struct thread *t = &run->threads[i];
+        if (t->started)
+            pthread_join(t->thread, NULL);
+        if (t->slot.wake >= 0)
+            close(t->slot.wake);
+        free(t->slot.state);
+    }
+    free(run->threads);
+}
+
+static void run_stop(struct run *run)
+{
+    pthread_mutex_lock(&run->lock);
+    atomic_store(&run->stopping, true);
+    pthread_cond_broadcast(&run->more);
+    pthread_mutex_unlock(&run->lock);
+    if (run->threads)
+        run_cancel_all(run);
+}
+
+bool run_free(struct run *run, uint64_t wait_ms)
+{
+    if (!run)
+        return true;
+    run_stop(run);
+    if (!wait_threads(run, wait_ms))
+        return false;
+    slots_free(run);
+    tasks_free(run);
+    if (run->fd >= 0)
+        close(run->fd);
+    pthread_cond_destroy(&run->more);
+    pthread_mutex_destroy(&run->lock);
+    free(run);
+    return true;
+}

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/said.h"
+
+#include <string.h>
+
+#include "common/log.h"
+
+void said_begin(struct said *s, uint64_t id)
+{
+    s->id = id;
+    s->tail_size = s->line_size = 0;
+    s->lines = 0;
+}
+
+static void line_end(struct said *s)
+{
+    if (s->lines++ < SAID_LINES && s->id)
+        log_info("task %llu: %.*s", (unsigned long long)s->id, (int)s->line_size, s->line);
+    else if (s->lines <= SAID_LINES)
+        log_info("handler: %.*s", (int)s->line_size, s->line);
+    s->line_size = 0;
+}
+
+/* The second half of the buffer moves to the front when it is full: at least 4 KiB are there. */
+static void tail_take(struct said *s, const char *data, size_t size)
+{
+    size_t half = sizeof s->tail / 2;
+    if (size > half) {
+        data += size - half;
+        size = half;
+    }
+    if (s->tail_size + size > sizeof s->tail) {
+        size_t drop = s->tail_size - half;
+        memmove(s->tail, s->tail + drop, half);
+        s->tail_size = half;
+    }
+    memcpy(s->tail + s->tail_size, data, size);
+    s->tail_size += size;
+}
+
+void said_take(struct said *s, const void *data, size_t size)
+{
+    const char *text = data;
+    tail_take(s, text, size);
+    for (size_t i = 0; i < size; i++) {
+        if (text[i] != '\n' && s->line_size < sizeof s->line)
+            s->line[s->line_size++] = text[i];
+        if (text[i] == '\n' || s->line_size == sizeof s->line)
+            line_end(s);
+    }
+}
+
+void said_end(struct said *s)
+{
+    if (s->line_size)
+        line_end(s);
+    if (s->lines > SAID_LINES)
+        log_info("task %llu: %u more lines on its standard error", (unsigned long long)s->id,
+            s->lines - SAID_LINES);
+    s->lines = 0;
+}
+
+static bool is_space(char c)
+{
+    return c == ' ' || c == '\n' || c == '\r' || c == '\t';
+}
+
+struct slice said_tail(const struct said *s)
+{
+    size_t from = s->tail_size > PUSHROD_MAX_ERROR_TEXT ? s->tail_size - PUSHROD_MAX_ERROR_TEXT : 0;
+    size_t end = s->tail_size;
+    while (end > from && is_space(s->tail[end - 1]))
+        end--;
+    while (from < end && is_space(s->tail[from]))
+        from++;
+    return slice_of(s->tail + from, end - from);
+}

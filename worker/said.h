@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * said: what a command writes to its standard error: line by line to our log, with the task's id,
+ * and the last 4 KiB kept as the text of an error.
+ */
+#ifndef WORKER_SAID_H
+#define WORKER_SAID_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <pushrod/task.h>
+#include "common/slice.h"
+
+#define SAID_LINE  480u /* bytes; a longer line is logged in pieces */
+#define SAID_LINES 200u /* of one task; the rest is counted */
+
+struct said {
+    uint64_t id; /* of the task; 0: none right now */
+    char tail[2 * PUSHROD_MAX_ERROR_TEXT];
+    size_t tail_size;
+    char line[SAID_LINE];
+    size_t line_size;
+    unsigned lines;
+};
+
+void said_begin(struct said *s, uint64_t id);
+void said_take(struct said *s, const void *data, size_t size);
+/* Logs an unfinished line, and how many lines were left out. */
+void said_end(struct said *s);
+/* The last 4 KiB without white space around them; valid until the next said_take(). */
+struct slice said_tail(const struct said *s);
+
+#endif

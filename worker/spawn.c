@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include "worker/spawn.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { PIPES = 4 };
+
+static void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+/* ours[i] is our end, theirs[i] the one that becomes descriptor i of the child. */
+static bool make_pipe(int i, int *ours, int *theirs)
+{
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return false;
+    *ours = i == 0 ? ends[1] : ends[0];
+    *theirs = i == 0 ? ends[0] : ends[1];
+    /* dup2 of a descriptor onto itself would leave it to be closed at exec: keep clear of 0..3. */
+    if (*theirs < PIPES) {
+        int higher = fcntl(*theirs, F_DUPFD_CLOEXEC, PIPES);
+        close(*theirs);
+        *theirs = higher;
+    }
+    return *theirs >= 0 && fcntl(*ours, F_SETFL, O_NONBLOCK) == 0;
+}
+
+/* A group of its own, no signal blocked, ignored or caught. */
+static int attributes_init(posix_spawnattr_t *a)
+{
+    sigset_t none, all;
+    sigemptyset(&none);
+    sigfillset(&all);
+    int error = posix_spawnattr_init(a);
+    if (error)
+        return error;
+    posix_spawnattr_setpgroup(a, 0);
+    posix_spawnattr_setsigmask(a, &none);
+    posix_spawnattr_setsigdefault(a, &all);
+    posix_spawnattr_setflags(
+        a, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    return 0;
+}
+
+static int spawn_shell(
+    pid_t *pid, const int theirs[PIPES], const char *command, char *const *environment)
+{
+    posix_spawn_file_actions_t files;
+    posix_spawnattr_t attributes;
+    int error = posix_spawn_file_actions_init(&files);
+    if (error)
+        return error;
+    for (int i = 0; i < PIPES && !error; i++)
+        error = posix_spawn_file_actions_adddup2(&files, theirs[i], i);
+    if (!error)
+        error = posix_spawn_file_actions_addclosefrom_np(&files, PIPES);
+    if (!error)
+        error = attributes_init(&attributes);
+    if (!error) {
+        char *argv[] = {"sh", "-c", (char *)(uintptr_t)command, NULL};
+        error = posix_spawn(pid, "/bin/sh", &files, &attributes, argv, environment);
+        posix_spawnattr_destroy(&attributes);
+    }
+    posix_spawn_file_actions_destroy(&files);
+    return error;
+}
+
+static void close_all(struct child *c)
+{
+    close_fd(&c->exit);
+    close_fd(&c->in);
+    close_fd(&c->out);
+    close_fd(&c->error);
+    close_fd(&c->notes);
+}
+
+int child_spawn(struct child *c, const char *command, char *const *environment)
+{
+    *c = (struct child){.exit = -1, .in = -1, .out = -1, .error = -1, .notes = -1};
+    int *ours[PIPES] = {&c->in, &c->out, &c->error, &c->notes};
+    int theirs[PIPES] = {-1, -1, -1, -1};
+    int error = 0;
+    for (int i = 0; i < PIPES && !error; i++)
+        error = make_pipe(i, ours[i], &theirs[i]) ? 0 : errno;
+    if (!error)
+        error = spawn_shell(&c->pid, theirs, command, environment);
+    for (int i = 0; i < PIPES; i++)
+        close_fd(&theirs[i]);
+    if (!error) {
+        c->exit = (int)syscall(SYS_pidfd_open, c->pid, 0);
+        error = c->exit >= 0 ? 0 : errno;
+    }
+    if (error && c->pid > 0)
+        child_end(c);
+    else if (error)
+        close_all(c);
+    return error;
+}
+
+void child_close_in(struct child *c)
+{
+    close_fd(&c->in);
+}
+
+void child_signal(const struct child *c, int number)
+{
+    if (c->pid > 0)
+        kill(-c->pid, number);
+}
+
+bool child_ended(const struct child *c)
+{
+    struct pollfd p = {.fd = c->exit, .events = POLLIN};
+    return poll(&p, 1, 0) > 0;
+}
+
+/* The group is killed before its leader is reaped: until then nobody else can have its number. */
+int child_end(struct child *c)
+{
+    int status = 0;
+    child_signal(c, SIGKILL);
+    while (c->pid > 0 && waitpid(c->pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    close_all(c);
+    c->pid = 0;
+    return status;
+}
+
+void child_describe(int status, char *text, size_t size)
+{
+    if (WIFSIGNALED(status))
+        snprintf(text, size, "was killed by signal %d (%s)", WTERMSIG(status),
+            strsignal(WTERMSIG(status)));
+    else
+        snprintf(text, size, "exited with %d", WEXITSTATUS(status));
+}

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * spawn: a command with pipes to it, in a process group of its own.
+ *
+ * Knows processes; knows nothing of tasks. Its ends of the pipes do not block and are closed at
+ * exec; the child has 0, 1, 2, 3 and nothing else.
+ */
+#ifndef WORKER_SPAWN_H
+#define WORKER_SPAWN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct child {
+    pid_t pid; /* and process group; 0: none */
+    int exit;  /* pidfd: readable when it has ended */
+    int in;    /* its standard input; -1: closed; so the others */
+    int out;
+    int error;
+    int notes; /* its descriptor 3 */
+};
+
+/* Runs /bin/sh -c `command`. 0, or errno. */
+int child_spawn(struct child *c, const char *command, char *const *environment);
+
+void child_close_in(struct child *c);
+void child_signal(const struct child *c, int number); /* the whole group */
+bool child_ended(const struct child *c);              /* it is there to be reaped */
+
+/* Kills what is left of the group, reaps it, closes everything. Gives the wait status. */
+int child_end(struct child *c);
+
+/* "exited with 3", "was killed by signal 11 (Segmentation fault)" */
+void child_describe(int status, char *text, size_t size);
+
+#endif
