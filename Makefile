@@ -25,7 +25,7 @@ TEST_LIBS := -lcmocka -lmsgpackc
 COMMON  := err buf heap map body name clock log params params_value params_read params_print options
 PROTO   := codec messages frame
 CORE    :=
-STORE   :=
+STORE   := arena packed tree reply mem_item mem_write mem_read store_mem
 NET     := watch zap ports monitor socket peers lane join_parse join answer_parse answers plane
 SERVER  :=
 SESSION := session session_join session_task session_log
@@ -42,8 +42,9 @@ MAN     :=
 # tests/lib/X.c (linked to every test), tests/unit/test_X.c, tests/sim/X.c (one program), tests/store/test_X.c,
 # tests/fuzz/fuzz_X.c, tests/e2e/X (executable scripts)
 TESTLIB :=
-TESTS   := buf heap map name codec messages params log
+TESTS   := buf heap map name codec messages params log client
 SIM     :=
+STORE_LIB := store_fault
 STORE_TESTS :=
 FUZZ    := worker_plane client_plane config
 E2E     :=
@@ -125,7 +126,7 @@ $(BUILD)/man/%: docs/man/% $(programs)
 	sed -e '/^@OPTIONS@$$/{r $@.options' -e 'd}' -e 's/@VERSION@/$(VERSION)/' $< > $@
 
 # ---- tests ----
-testlib := $(TESTLIB:%=$(O)/tests/lib/%.o)
+testlib := $(TESTLIB:%=$(O)/tests/lib/%.o) $(STORE_LIB:%=$(O)/tests/store/%.o)
 $(BUILD)/tests/test_%: $(O)/tests/unit/test_%.o $(testlib) $(BUILD)/libpushrod.a
 	$(call link,$(TEST_LIBS))
 

@@ -78,10 +78,10 @@ struct kept {
 struct task_record {
     uint64_t id;
     void *arg;
-    struct pushrod_finish *slot; /* of wait(), while that waits for it */
-    struct kept *kept;           /* its finish, owned; NULL: it has not come */
+    struct kept *kept; /* its finish, owned; NULL: it has not come */
     uint32_t next_free;
     uint8_t follow;
+    bool waited; /* wait() wants it: not for the callback */
 };
 
 struct task_table {
@@ -207,7 +207,8 @@ void pending_free(struct pushrod_client *c);
 /* ---- lib_task.c ---- */
 struct task_record *task_find(struct pushrod_client *c, uint64_t id); /* NULL: not followed */
 struct task_record *task_follow(struct pushrod_client *c, uint64_t id, unsigned follow, void *arg);
-void task_forget(struct pushrod_client *c, struct task_record *record);
+/* free_kept: its kept finish goes too; else somebody else has it now. */
+void task_forget(struct pushrod_client *c, struct task_record *record, bool free_kept);
 int task_send_wait(struct pushrod_client *c, uint64_t id, unsigned follow);
 void task_finished(struct pushrod_client *c, const struct msg_finished *m);
 void task_unknown(struct pushrod_client *c, uint64_t id, int error); /* a WAIT was rejected */

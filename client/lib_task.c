@@ -67,13 +67,13 @@ struct task_record *task_follow(struct pushrod_client *c, uint64_t id, unsigned 
     return r;
 }
 
-void task_forget(struct pushrod_client *c, struct task_record *r)
+void task_forget(struct pushrod_client *c, struct task_record *r, bool free_kept)
 {
     struct task_table *t = &c->tasks;
-    if (r->kept)
-        kept_free(r->kept);
-    else
+    if (!r->kept)
         t->open--;
+    else if (free_kept)
+        kept_free(r->kept);
     idmap_remove(&t->places, r->id);
     r->id = 0;
     r->kept = NULL;
@@ -160,36 +160,25 @@ static void finish_keep(
     struct kept *k = kept_new(f);
     if (!k) {
         client_no_memory(c);
-        if (r->slot) {
-            *r->slot = (struct pushrod_finish){
-                .id = f->id, .error = PUSHROD_E_NO_MEMORY, .error_text = ""};
-            task_forget(c, r);
-        }
+        task_forget(c, r, true);
         return;
     }
-    if (!r->slot) {
-        r->kept = k;
-        c->tasks.open--;
-        return;
-    }
-    *r->slot = k->finish;
-    k->next = c->handed;
-    c->handed = k;
-    task_forget(c, r);
+    r->kept = k;
+    c->tasks.open--;
 }
 
-/* To wait(), if it waits; else to the callback; else kept until wait() asks. */
+/* Kept for wait(), if it waits or there is no callback; else to the callback. */
 static void finish_deliver(struct pushrod_client *c, const struct pushrod_finish *f)
 {
     struct task_record *r = task_find(c, f->id);
     if (!r || r->kept)
         return;
-    if (r->slot || !c->events.finish) {
+    if (r->waited || !c->events.finish) {
         finish_keep(c, r, f);
         return;
     }
     void *arg = r->arg;
-    task_forget(c, r);
+    task_forget(c, r, true);
     c->inside++;
     c->events.finish(c, f, arg);
     c->inside--;

@@ -20,54 +20,60 @@ int pushrod_client_follow(
     return task_send_wait(c, id, follow);
 }
 
-/* Takes the finish if it is here; else makes it come to *slot. */
-static int wait_begin(struct pushrod_client *c, uint64_t id, struct pushrod_finish *slot)
+/* From now on the finish is kept for us, whoever would get it otherwise. */
+static int wait_begin(struct pushrod_client *c, uint64_t id)
 {
-    *slot = (struct pushrod_finish){.id = id, .error_text = ""};
-    struct task_record *r = task_find(c, id);
-    if (!r) {
+    if (!task_find(c, id)) {
         int error = pushrod_client_follow(c, id, PUSHROD_FOLLOW_FINISH, NULL);
         if (error)
             return error;
-        r = task_find(c, id);
     }
-    if (!r->kept) {
-        r->slot = slot;
-        return 0;
-    }
-    *slot = r->kept->finish;
-    r->kept->next = c->handed;
-    c->handed = r->kept;
-    r->kept = NULL;
-    c->tasks.open++; /* task_forget() counts a record without a finish as open */
-    task_forget(c, r);
+    task_find(c, id)->waited = true;
     return 0;
 }
 
-static bool settled(const struct pushrod_finish *f)
+/* Waits for the finishes in order: the last to come decides, whichever it is. */
+static int wait_all(struct pushrod_client *c, const uint64_t *ids, size_t count, uint64_t until)
 {
-    return f->status != 0 || f->error != 0;
+    for (size_t i = 0; i < count;) {
+        const struct task_record *r = task_find(c, ids[i]);
+        if (!r)
+            return client_no_memory(c); /* it came and could not be kept */
+        if (r->kept) {
+            i++;
+            continue;
+        }
+        int error = client_turn(c, until);
+        if (error)
+            return error;
+        r = task_find(c, ids[i]);
+        if (r && !r->kept && client_now_ns() >= until)
+            return client_fail(c, PUSHROD_E_TIMED_OUT, "task %llu has not finished yet",
+                (unsigned long long)ids[i]);
+    }
+    return 0;
 }
 
-/* The slots belong to the caller: they are not written to any more. */
-static void wait_end(struct pushrod_client *c, const uint64_t *ids, size_t count)
+/* Tells what has come; an id may be named twice, so nothing is forgotten before all are told. */
+static void wait_end(
+    struct pushrod_client *c, const uint64_t *ids, size_t count, struct pushrod_finish *finishes)
 {
     for (size_t i = 0; i < count; i++) {
         struct task_record *r = task_find(c, ids[i]);
+        finishes[i] = (struct pushrod_finish){.id = ids[i], .error_text = ""};
+        if (r && r->kept)
+            finishes[i] = r->kept->finish;
         if (r)
-            r->slot = NULL;
+            r->waited = false;
     }
-}
-
-/* An id that is named twice has one record: its finish is copied to the other places. */
-static void copy_repeated(const uint64_t *ids, size_t count, struct pushrod_finish *finishes)
-{
     for (size_t i = 0; i < count; i++) {
-        if (settled(&finishes[i]))
+        struct task_record *r = task_find(c, ids[i]);
+        if (!r || !r->kept)
             continue;
-        for (size_t k = 0; k < count && !settled(&finishes[i]); k++)
-            if (ids[k] == ids[i] && settled(&finishes[k]))
-                finishes[i] = finishes[k];
+        struct kept *k = r->kept;
+        k->next = c->handed;
+        c->handed = k;
+        task_forget(c, r, false);
     }
 }
 
@@ -81,20 +87,10 @@ int pushrod_client_wait(struct pushrod_client *c, const uint64_t *ids, size_t co
     kept_free(c->handed);
     c->handed = NULL;
     for (size_t i = 0; i < count && !error; i++)
-        error = wait_begin(c, ids[i], &finishes[i]);
-    for (size_t first = 0; !error && first < count;) {
-        /* Slots fill in any order; what is before `first` is settled or waits behind a repeat. */
-        if (settled(&finishes[first]) || !task_find(c, ids[first])) {
-            first++;
-            continue;
-        }
-        error = client_turn(c, until);
-        if (!error && !settled(&finishes[first]) && client_now_ns() >= until)
-            error = client_fail(c, PUSHROD_E_TIMED_OUT, "the task did not finish in time");
-    }
-    wait_end(c, ids, count);
+        error = wait_begin(c, ids[i]);
     if (!error)
-        copy_repeated(ids, count, finishes);
+        error = wait_all(c, ids, count, until);
+    wait_end(c, ids, count, finishes);
     return error;
 }
 

@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fake_server: a server of the client protocol in a thread, for the tests of the client library.
+ *
+ * What it does with a task is said by the task's queue:
+ *   echo      accepted, finished at once, the payload is the result
+ *   fail      accepted, one failed attempt, then failed
+ *   cut       accepted; then the connection is closed, and a WAIT is answered with FINISHED, twice
+ *   hang-up   the connection is closed without an answer; a second SUBMIT is a DUPLICATE of task 77
+ *   full      rejected with QUEUE_FULL
+ *   never     accepted, never finished
+ */
+#ifndef TESTS_FAKE_SERVER_H
+#define TESTS_FAKE_SERVER_H
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <pushrod/task.h>
+#include "proto/codec.h"
+#include "proto/frame.h"
+#include "proto/messages.h"
+
+struct fake_server {
+    int listener;
+    int stop[2]; /* a pipe: closing it ends the thread */
+    pthread_t thread;
+    char address[32];
+    const char *greeting; /* bytes sent instead of the protocol; NULL: the protocol */
+    /* of the connection */
+    int fd;
+    struct buf in, out;
+    bool close;
+    /* counted over all connections; read by the test while the thread runs */
+    atomic_uint connections, submits, waits;
+    atomic_ullong received;
+    uint64_t next_id;
+    bool hung_up;
+};
+
+static void fake_ok(struct fake_server *s, uint64_t request)
+{
+    struct msg_ok m = {request, 1};
+    msg_ok_encode(&s->out, &m);
+}
+
+static void fake_finish(struct fake_server *s, uint64_t id, int status, struct slice result)
+{
+    struct msg_finished m = {.id = id,
+        .status = (uint64_t)status,
+        .code = status == PUSHROD_DONE ? 0 : PUSHROD_E_TASK_FAILED,
+        .attempts = 1,
+        .run_ns = 1000,
+        .result = result,
+        .text = slice_str(status == PUSHROD_DONE ? NULL : "it failed")};
+    msg_finished_encode(&s->out, &m);
+}
+
+static void fake_reject(struct fake_server *s, uint64_t request, int code, uint64_t id)
+{
+    struct msg_rejected m = {request, (uint64_t)code, slice_str("no"), id};
+    msg_rejected_encode(&s->out, &m);
+}
+
+static void fake_attempt(struct fake_server *s, uint64_t id)
+{
+    struct msg_attempt m = {
+        id, 1, PUSHROD_E_TASK_FAILED, slice_str("exit code 1"), slice_str("worker-1"), 250};
+    msg_attempt_encode(&s->out, &m);
+}
+
+static void fake_submit(struct fake_server *s, const struct msg_submit *m)
+{
+    atomic_fetch_add(&s->submits, 1);
+    if (slice_equal(m->queue, slice_str("full"))) {
+        fake_reject(s, m->request, PUSHROD_E_QUEUE_FULL, 0);
+        return;
+    }
+    if (slice_equal(m->queue, slice_str("hang-up"))) {
+        if (s->hung_up)
+            fake_reject(s, m->request, PUSHROD_E_DUPLICATE, 77);
+        s->close = !s->hung_up;
+        s->hung_up = true;
+        return;
+    }
+    struct msg_accepted accepted = {m->request, ++s->next_id};
+    msg_accepted_encode(&s->out, &accepted);
+    s->close |= slice_equal(m->queue, slice_str("cut"));
+    if (slice_equal(m->queue, slice_str("fail"))) {
+        if (m->follow == 2)
+            fake_attempt(s, s->next_id);
+        fake_finish(s, s->next_id, PUSHROD_FAILED, (struct slice){0});
+    } else if (m->follow && slice_equal(m->queue, slice_str("echo"))) {
+        fake_finish(s, s->next_id, PUSHROD_DONE, m->payload);
+    }
+}
+
+static void fake_wait(struct fake_server *s, const struct msg_wait *m)
+{
+    atomic_fetch_add(&s->waits, 1);
+    if (m->id > s->next_id && m->id != 77) {
+        fake_reject(s, m->request, PUSHROD_E_UNKNOWN_TASK, 0);
+        return;
+    }
+    fake_ok(s, m->request);
+    fake_finish(s, m->id, PUSHROD_DONE, slice_str("waited"));
+    fake_finish(s, m->id, PUSHROD_DONE, slice_str("waited again"));
+}
+
+static void fake_list(struct fake_server *s, const struct msg_list *m)
+{
+    struct msg_queue_row row = {.request = m->request,
+        .name = slice_str("echo"),
+        .durability = slice_str("memory"),
+        .ready = 3};
+    struct msg_end end = {m->request, 2};
+    msg_queue_row_encode(&s->out, &row);
+    row.name = slice_str("fail");
+    msg_queue_row_encode(&s->out, &row);
+    msg_end_encode(&s->out, &end);
+}
+
+static void fake_status(struct fake_server *s, const struct msg_status *m)
+{
+    struct buf history = BUF_EMPTY;
+    struct msg_death death = {
+        1, 1000, PUSHROD_E_TASK_CRASHED, slice_str("worker-1"), 11, 0, 2048, slice_str("killed")};
+    struct msg_task_row row = {.request = m->request,
+        .id = m->id,
+        .queue = slice_str("echo"),
+        .state = slice_str("failed"),
+        .priority = 4};
+    enc_array(&history, 2);
+    msg_death_encode(&history, &death);
+    msg_death_encode(&history, &death);
+    row.history = buf_slice(&history);
+    msg_task_row_encode(&s->out, &row);
+    buf_free(&history);
+}
+
+static void fake_greet(struct fake_server *s)
+{
+    struct msg_greeting m = {PROTOCOL_VERSION, slice_str("fake 1.0"), 1000, 1 << 20, 0};
+    msg_greeting_encode(&s->out, &m);
+}
+
+#define FAKE_CASE(NAME, name, call)                                                                \
+    case MSG_##NAME: {                                                                             \
+        struct msg_##name m;                                                                       \
+        assert(msg_##name##_decode(in, &m));                                                       \
+        call;                                                                                      \
+        break;                                                                                     \
+    }
+
+static void fake_message(struct fake_server *s, struct dec *in)
+{
+    unsigned number = dec_message(in);
+    switch (number) {
+        FAKE_CASE(HELLO, hello, fake_greet(s))
+        FAKE_CASE(SUBMIT, submit, fake_submit(s, &m))
+        FAKE_CASE(WAIT, wait, fake_wait(s, &m))
+        FAKE_CASE(LIST, list, fake_list(s, &m))
+        FAKE_CASE(STATUS, status, fake_status(s, &m))
+        FAKE_CASE(CANCEL, cancel, fake_ok(s, m.request))
+        FAKE_CASE(CONTROL, control, fake_ok(s, m.request))
+        FAKE_CASE(ECHO, echo, fake_ok(s, m.request))
+        FAKE_CASE(RECEIVED, received, atomic_store(&s->received, m.count))
+    default:
+        assert(number != 0);
+        dec_skip_message(in, number);
+    }
+}
+
+/* Every whole frame that was read is answered with one frame. */
+static void fake_frames(struct fake_server *s)
+{
+    size_t at = 0;
+    while (!s->close && s->in.size - at >= FRAME_HEAD) {
+        size_t size = frame_size(s->in.data + at);
+        if (s->in.size - at - FRAME_HEAD < size)
+            break;
+        struct dec in = dec_of(slice_of(s->in.data + at + FRAME_HEAD, size));
+        size_t begin = frame_begin(&s->out);
+        while (!s->close && dec_more(&in))
+            fake_message(s, &in);
+        if (s->out.size == begin + FRAME_HEAD)
+            s->out.size = begin;
+        else
+            frame_end(&s->out, begin);
+        at += FRAME_HEAD + size;
+    }
+    buf_consume(&s->in, at);
+}
+
+static bool fake_write(struct fake_server *s)
+{
+    for (size_t at = 0; at < s->out.size;) {
+        ssize_t n = send(s->fd, s->out.data + at, s->out.size - at, MSG_NOSIGNAL);
+        if (n <= 0)
+            return false;
+        at += (size_t)n;
+    }
+    buf_clear(&s->out);
+    return true;
+}
+
+/* False: the test is over. */
+static bool fake_readable(struct fake_server *s, int fd)
+{
+    struct pollfd fds[2] = {{.fd = fd, .events = POLLIN}, {.fd = s->stop[0], .events = POLLIN}};
+    while (poll(fds, 2, -1) < 0)
+        ;
+    return !fds[1].revents;
+}
+
+static void fake_connection(struct fake_server *s)
+{
+    buf_clear(&s->in);
+    buf_clear(&s->out);
+    s->close = false;
+    while (!s->close && fake_readable(s, s->fd)) {
+        uint8_t *room = buf_reserve(&s->in, 65536);
+        ssize_t n = recv(s->fd, room, 65536, 0);
+        if (n <= 0)
+            break;
+        s->in.size += (size_t)n;
+        if (s->greeting) {
+            buf_append(&s->out, s->greeting, strlen(s->greeting));
+            s->in.size = 0;
+        }
+        fake_frames(s);
+        if (!fake_write(s))
+            break;
+    }
+    /* Orderly, so that what was sent arrives before the end. */
+    shutdown(s->fd, SHUT_RDWR);
+    close(s->fd);
+}
+
+static void *fake_thread(void *arg)
+{
+    struct fake_server *s = arg;
+    while (fake_readable(s, s->listener)) {
+        s->fd = accept(s->listener, NULL, NULL);
+        if (s->fd < 0)
+            continue;
+        atomic_fetch_add(&s->connections, 1);
+        fake_connection(s);
+    }
+    return NULL;
+}
+
+static void fake_start(struct fake_server *s)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof at;
+    s->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(s->listener, (struct sockaddr *)&at, size), 0);
+    assert_int_equal(listen(s->listener, 16), 0);
+    assert_int_equal(getsockname(s->listener, (struct sockaddr *)&at, &size), 0);
+    assert_int_equal(pipe(s->stop), 0);
+    snprintf(s->address, sizeof s->address, "127.0.0.1:%u", ntohs(at.sin_port));
+    assert_int_equal(pthread_create(&s->thread, NULL, fake_thread, s), 0);
+}
+
+static void fake_stop(struct fake_server *s)
+{
+    close(s->stop[1]);
+    pthread_join(s->thread, NULL);
+    close(s->stop[0]);
+    close(s->listener);
+    buf_free(&s->in);
+    buf_free(&s->out);
+}
+
+#endif
