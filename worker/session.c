@@ -86,8 +86,8 @@ void session_free(struct session *s)
 {
     if (!s)
         return;
-    task_free_all(s);
-    log_free(&s->log);
+    item_free_all(s);
+    answer_log_free(&s->log);
     buf_free(&s->identity);
     buf_free(&s->join_bytes);
     buf_free(&s->welcome_bytes);
@@ -100,7 +100,7 @@ void session_begin(struct session *s, struct now now)
 {
     s->now = now;
     s->actions = (struct session_actions){0};
-    task_sweep(s);
+    item_sweep(s);
 }
 
 /* splitmix64: small, seeded, good enough for jitter and for nonces that only need to differ. */
@@ -166,7 +166,7 @@ void session_rejoin(struct session *s, const char *why)
     }
     if (why)
         session_say(s, "%s; joining again", why);
-    join_forget_session(s);
+    joining_forget_session(s);
     s->state = SESSION_IDLE;
     s->settled = false;
     s->actions.disconnect = true;
@@ -174,7 +174,7 @@ void session_rejoin(struct session *s, const char *why)
     s->deadline_ns = in_ms(s, backoff_ms(s));
 }
 
-void join_connecting(struct session *s)
+void joining_connecting(struct session *s)
 {
     if (s->state == SESSION_OVER)
         return;
@@ -204,10 +204,10 @@ void session_lane_hello(struct session *s, const struct msg_lane_hello *m)
     s->tries = 0;
     s->returned = 0;
     s->heard_ns = s->said_ns = s->progress_ns = s->now.mono_ns;
-    join_ready(s);
+    joining_ready(s);
     session_say(s, "joined as worker %llu", (unsigned long long)s->worker);
     if (s->draining)
-        task_return_unstarted(s);
+        item_return_unstarted(s);
 }
 
 void session_lane_down(struct session *s)
@@ -218,7 +218,7 @@ void session_lane_down(struct session *s)
 
 void session_answers_renewed(struct session *s)
 {
-    log_rewind(&s->log);
+    answer_log_rewind(&s->log);
 }
 
 void session_fenced(struct session *s, uint64_t code)
@@ -240,7 +240,7 @@ void session_ack(struct session *s, uint64_t sequence)
         return;
     s->heard_ns = s->now.mono_ns;
     s->settled = true;
-    if (log_ack(&s->log, sequence))
+    if (answer_log_ack(&s->log, sequence))
         s->progress_ns = s->now.mono_ns;
 }
 
@@ -268,19 +268,19 @@ static void judge_stall(struct session *s)
     }
     if (s->now.mono_ns - s->progress_ns < s->config.resend_ms * NS_PER_MS)
         return;
-    log_rewind(&s->log);
+    answer_log_rewind(&s->log);
     s->progress_ns = s->now.mono_ns;
 }
 
 static void beat(struct session *s)
 {
-    if (log_pending(&s->log) || s->now.mono_ns - s->said_ns < s->heartbeat_ms * NS_PER_MS)
+    if (answer_log_pending(&s->log) || s->now.mono_ns - s->said_ns < s->heartbeat_ms * NS_PER_MS)
         return;
     size_t running = s->handed_count < s->config.slots ? s->handed_count : s->config.slots;
     struct msg_heartbeat m = {.running = running};
-    size_t from = log_open(&s->log);
+    size_t from = answer_log_open(&s->log);
     msg_heartbeat_encode(&s->log.bytes, &m);
-    log_close(&s->log, from, MSG_HEARTBEAT, 0, 0);
+    answer_log_close(&s->log, from, MSG_HEARTBEAT, 0, 0);
 }
 
 /* ------------------------------------------------------------------------- leaving */
@@ -292,7 +292,7 @@ void session_drain(struct session *s, uint64_t limit_ms)
     s->draining = true;
     uint64_t limit = limit_ms && limit_ms < s->config.drain_ms ? limit_ms : s->config.drain_ms;
     s->drain_ns = in_ms(s, limit);
-    task_return_unstarted(s);
+    item_return_unstarted(s);
 }
 
 void session_quit(struct session *s)
@@ -304,9 +304,9 @@ void session_quit(struct session *s)
 static void say_bye(struct session *s)
 {
     struct msg_bye m = {.returned = s->returned};
-    size_t from = log_open(&s->log);
+    size_t from = answer_log_open(&s->log);
     msg_bye_encode(&s->log.bytes, &m);
-    log_close(&s->log, from, MSG_BYE, 0, 0);
+    answer_log_close(&s->log, from, MSG_BYE, 0, 0);
     s->leaving = true;
     s->deadline_ns = in_ms(s, BYE_WAIT_MS);
 }
@@ -314,8 +314,8 @@ static void say_bye(struct session *s)
 /* Heartbeats may be unacknowledged for ever; what matters is stored before we go. */
 static bool answers_stored(const struct session *s)
 {
-    for (size_t i = 0; log_at(&s->log, i); i++) {
-        if (log_at(&s->log, i)->lease)
+    for (size_t i = 0; answer_log_at(&s->log, i); i++) {
+        if (answer_log_at(&s->log, i)->lease)
             return false;
     }
     return true;
@@ -338,7 +338,7 @@ static void judge_drain(struct session *s)
             session_over(s, s->code);
     } else if (ready && session_active(s)) {
         say_bye(s);
-    } else if (late || s->quitting || (idle && log_bytes(&s->log) == 0)) {
+    } else if (late || s->quitting || (idle && answer_log_bytes(&s->log) == 0)) {
         if (!session_active(s))
             session_over(s, s->code);
     }
@@ -355,7 +355,7 @@ static void judge_state(struct session *s)
             break;
         s->state = SESSION_JOINING;
         s->deadline_ns = in_ms(s, WELCOME_WAIT_MS);
-        join_start(s);
+        joining_start(s);
         break;
     case SESSION_JOINING:
         if (late)
@@ -382,7 +382,7 @@ static void send_answers(struct session *s)
     uint64_t sequence = s->log.head_sequence + s->log.sent;
     struct msg_from from = {.worker = s->worker, .session = s->session, .sequence = sequence};
     msg_from_encode(f, &from);
-    if (!log_take(&s->log, f, &sequence))
+    if (!answer_log_take(&s->log, f, &sequence))
         return;
     s->actions.answers = buf_slice(f);
     s->said_ns = s->now.mono_ns;
@@ -395,13 +395,13 @@ static void earlier(uint64_t *wake, uint64_t at)
 
 static uint64_t active_wake_ns(const struct session *s)
 {
-    if (log_pending(&s->log))
+    if (answer_log_pending(&s->log))
         return s->now.mono_ns;
     uint64_t wake = s->said_ns + s->heartbeat_ms * NS_PER_MS;
     earlier(&wake, s->heard_ns + MISSED_PINGS * s->ping_ms * NS_PER_MS);
     if (s->log.sent > s->log.acked)
         earlier(&wake, s->progress_ns + s->config.resend_ms * NS_PER_MS);
-    earlier(&wake, task_wake_ns(s));
+    earlier(&wake, item_wake_ns(s));
     if (s->leaving)
         earlier(&wake, s->deadline_ns);
     return wake;
@@ -420,9 +420,9 @@ static uint64_t next_wake_ns(const struct session *s)
 static void act(struct session *s)
 {
     judge_state(s);
-    task_start_some(s);
+    item_start_some(s);
     if (session_active(s)) {
-        task_tell_started(s);
+        item_tell_started(s);
         judge_stall(s);
         beat(s);
     }

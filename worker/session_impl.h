@@ -59,26 +59,28 @@ struct answer_log {
     bool failed;     /* out of memory; sticky */
 };
 
-void log_free(struct answer_log *l);
-/* Appends bytes.data[from..size) as a record. `from`: what log_open() gave before encoding. */
-size_t log_open(struct answer_log *l);
-void log_close(struct answer_log *l, size_t from, uint16_t kind, uint64_t id, uint64_t lease);
+void answer_log_free(struct answer_log *l);
+/* Appends bytes.data[from..size) as a record. `from`: what answer_log_open() gave before encoding.
+ */
+size_t answer_log_open(struct answer_log *l);
+void answer_log_close(
+    struct answer_log *l, size_t from, uint16_t kind, uint64_t id, uint64_t lease);
 /* The last `messages` records form one group. */
-void log_group(struct answer_log *l, uint32_t messages);
+void answer_log_group(struct answer_log *l, uint32_t messages);
 /* All up to `sequence` are stored by the server. True if that is news. */
-bool log_ack(struct answer_log *l, uint64_t sequence);
-void log_rewind(struct answer_log *l); /* send again all that is not acknowledged */
+bool answer_log_ack(struct answer_log *l, uint64_t sequence);
+void answer_log_rewind(struct answer_log *l); /* send again all that is not acknowledged */
 /* Adds the next messages to a frame; false: none, nothing added. *sequence: of the first. */
-bool log_take(struct answer_log *l, struct buf *frame, uint64_t *sequence);
-bool log_pending(const struct answer_log *l); /* log_take() would give something */
-size_t log_bytes(const struct answer_log *l); /* kept */
+bool answer_log_take(struct answer_log *l, struct buf *frame, uint64_t *sequence);
+bool answer_log_pending(const struct answer_log *l); /* answer_log_take() would give something */
+size_t answer_log_bytes(const struct answer_log *l); /* kept */
 /* Drops the records that `keep` refuses; what is left begins a new session after `head`, encoded
  * with the kind `kind` if its data is not NULL. */
-typedef bool log_filter(const void *arg, const struct kept *record);
-void log_restart(
-    struct answer_log *l, log_filter *keep, const void *arg, uint16_t kind, struct slice head);
+typedef bool answer_log_filter(const void *arg, const struct kept *record);
+void answer_log_restart(struct answer_log *l, answer_log_filter *keep, const void *arg,
+    uint16_t kind, struct slice head);
 /* The records from the oldest; NULL at the end. */
-const struct kept *log_at(const struct answer_log *l, size_t i);
+const struct kept *answer_log_at(const struct answer_log *l, size_t i);
 
 /* -------------------------------------------------------------------- tasks */
 
@@ -162,20 +164,20 @@ bool session_active(const struct session *s);            /* answers can be sent 
 uint64_t session_random(struct session *s);
 
 /* session_join.c */
-void join_start(struct session *s);          /* the JOIN of a new try */
-void join_forget_session(struct session *s); /* drop answers that mean nothing to the next one */
-void join_ready(struct session *s);          /* number the kept answers, READY first */
-void join_connecting(struct session *s);     /* WELCOME was taken: the lane is next */
+void joining_start(struct session *s);          /* the JOIN of a new try */
+void joining_forget_session(struct session *s); /* drop answers that mean nothing to the next one */
+void joining_ready(struct session *s);          /* number the kept answers, READY first */
+void joining_connecting(struct session *s);     /* WELCOME was taken: the lane is next */
 
 /* session_task.c */
-void task_start_some(struct session *s);            /* hand over what there is room for */
-void task_tell_started(struct session *s);          /* STARTED for those that run for a while */
-uint64_t task_wake_ns(const struct session *s);     /* when task_tell_started() has something */
-void task_return_unstarted(struct session *s);      /* draining: all that has not begun */
-void task_drop(struct session *s, struct item *it); /* the server does not want it any more */
-void task_sweep(struct session *s);                 /* a new tick: nothing names what ended */
-void task_free_all(struct session *s);
-struct item *task_find(const struct session *s, uint64_t lease);
+void item_start_some(struct session *s);            /* hand over what there is room for */
+void item_tell_started(struct session *s);          /* STARTED for those that run for a while */
+uint64_t item_wake_ns(const struct session *s);     /* when item_tell_started() has something */
+void item_return_unstarted(struct session *s);      /* draining: all that has not begun */
+void item_drop(struct session *s, struct item *it); /* the server does not want it any more */
+void item_sweep(struct session *s);                 /* a new tick: nothing names what ended */
+void item_free_all(struct session *s);
+struct item *item_find(const struct session *s, uint64_t lease);
 void run_add(struct session *s, enum run_kind kind, const struct attempt *attempt);
 
 #endif

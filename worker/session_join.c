@@ -22,9 +22,9 @@ static bool outlives_session(const void *arg, const struct kept *record)
     return is_answer(record) || record->kind == MSG_PART || record->kind == MSG_DATA;
 }
 
-void join_forget_session(struct session *s)
+void joining_forget_session(struct session *s)
 {
-    log_restart(&s->log, outlives_session, NULL, 0, (struct slice){0});
+    answer_log_restart(&s->log, outlives_session, NULL, 0, (struct slice){0});
 }
 
 static bool keep_all(const void *arg, const struct kept *record)
@@ -34,13 +34,13 @@ static bool keep_all(const void *arg, const struct kept *record)
     return true;
 }
 
-void join_ready(struct session *s)
+void joining_ready(struct session *s)
 {
     struct buf bytes = BUF_EMPTY;
     struct msg_ready m = {.session = s->session};
     msg_ready_encode(&bytes, &m);
     s->log.failed |= bytes.failed;
-    log_restart(&s->log, keep_all, NULL, MSG_READY, buf_slice(&bytes));
+    answer_log_restart(&s->log, keep_all, NULL, MSG_READY, buf_slice(&bytes));
     buf_free(&bytes);
 }
 
@@ -54,8 +54,8 @@ static uint32_t held_count(const struct session *s)
         if (!container_of(node, struct item, node)->dropped)
             count++;
     }
-    for (size_t i = 0; log_at(&s->log, i); i++)
-        count += is_answer(log_at(&s->log, i));
+    for (size_t i = 0; answer_log_at(&s->log, i); i++)
+        count += is_answer(answer_log_at(&s->log, i));
     return (uint32_t)count;
 }
 
@@ -75,8 +75,8 @@ static void held_items(struct buf *out, const struct list *head, uint32_t slots)
 static void encode_held(struct session *s, struct buf *out)
 {
     enc_array(out, held_count(s));
-    for (size_t i = 0; log_at(&s->log, i); i++) {
-        const struct kept *record = log_at(&s->log, i);
+    for (size_t i = 0; answer_log_at(&s->log, i); i++) {
+        const struct kept *record = answer_log_at(&s->log, i);
         struct msg_held m = {
             .id = record->id, .lease = record->lease, .answered = true, .started = true};
         if (is_answer(record))
@@ -102,7 +102,7 @@ static void draw_nonce(struct session *s)
     }
 }
 
-void join_start(struct session *s)
+void joining_start(struct session *s)
 {
     struct buf *out = &s->join_bytes;
     buf_clear(out);
@@ -157,13 +157,13 @@ static void apply_verdicts(struct session *s, const struct idmap *unwanted)
 {
     if (unwanted->count == 0)
         return;
-    log_restart(&s->log, still_wanted, unwanted, 0, (struct slice){0});
+    answer_log_restart(&s->log, still_wanted, unwanted, 0, (struct slice){0});
     size_t place = 0;
     struct idmap_cell cell;
     while (idmap_next(unwanted, &place, &cell)) {
-        struct item *it = task_find(s, cell.key);
+        struct item *it = item_find(s, cell.key);
         if (it)
-            task_drop(s, it);
+            item_drop(s, it);
     }
 }
 
@@ -205,7 +205,7 @@ void session_welcome(struct session *s, const struct msg_welcome *m)
     if (read_verdicts(m->verdicts, &unwanted)) {
         apply_verdicts(s, &unwanted);
         copy_welcome(s, m);
-        join_connecting(s);
+        joining_connecting(s);
     } else {
         session_rejoin(s, "the server's WELCOME cannot be read");
     }

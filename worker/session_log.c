@@ -8,7 +8,7 @@
 
 #include "worker/session_impl.h"
 
-void log_free(struct answer_log *l)
+void answer_log_free(struct answer_log *l)
 {
     free(l->ring);
     buf_free(&l->bytes);
@@ -21,7 +21,7 @@ static struct kept *log_record(const struct answer_log *l, size_t i)
     return &l->ring[(l->first + i) & (l->capacity - 1)];
 }
 
-const struct kept *log_at(const struct answer_log *l, size_t i)
+const struct kept *answer_log_at(const struct answer_log *l, size_t i)
 {
     return i < l->count ? log_record(l, i) : NULL;
 }
@@ -43,12 +43,12 @@ static bool log_room(struct answer_log *l)
     return true;
 }
 
-size_t log_open(struct answer_log *l)
+size_t answer_log_open(struct answer_log *l)
 {
     return l->bytes.size;
 }
 
-void log_close(struct answer_log *l, size_t from, uint16_t kind, uint64_t id, uint64_t lease)
+void answer_log_close(struct answer_log *l, size_t from, uint16_t kind, uint64_t id, uint64_t lease)
 {
     if (l->bytes.failed || !log_room(l)) {
         l->failed = true;
@@ -64,7 +64,7 @@ void log_close(struct answer_log *l, size_t from, uint16_t kind, uint64_t id, ui
     };
 }
 
-void log_group(struct answer_log *l, uint32_t messages)
+void answer_log_group(struct answer_log *l, uint32_t messages)
 {
     if (l->failed)
         return;
@@ -110,7 +110,7 @@ static void log_forget(struct answer_log *l)
     log_compact(l);
 }
 
-bool log_ack(struct answer_log *l, uint64_t sequence)
+bool answer_log_ack(struct answer_log *l, uint64_t sequence)
 {
     uint64_t known = l->head_sequence + l->acked; /* the first that is not acknowledged */
     if (sequence < known || l->acked == l->count)
@@ -128,7 +128,7 @@ bool log_ack(struct answer_log *l, uint64_t sequence)
     return true;
 }
 
-void log_rewind(struct answer_log *l)
+void answer_log_rewind(struct answer_log *l)
 {
     l->sent = l->acked;
     l->sent_at = l->acked_at;
@@ -142,16 +142,16 @@ static bool log_open_window(const struct answer_log *l)
     return l->sent && log_record(l, l->sent - 1)->tail > 0;
 }
 
-bool log_pending(const struct answer_log *l)
+bool answer_log_pending(const struct answer_log *l)
 {
     return l->sent < l->count && log_open_window(l);
 }
 
-bool log_take(struct answer_log *l, struct buf *frame, uint64_t *sequence)
+bool answer_log_take(struct answer_log *l, struct buf *frame, uint64_t *sequence)
 {
     size_t begin = l->sent_at;
     *sequence = l->head_sequence + l->sent;
-    while (log_pending(l) && l->sent_at - begin < LOG_FRAME)
+    while (answer_log_pending(l) && l->sent_at - begin < LOG_FRAME)
         l->sent_at += log_record(l, l->sent++)->size;
     if (l->sent_at == begin)
         return false;
@@ -159,7 +159,7 @@ bool log_take(struct answer_log *l, struct buf *frame, uint64_t *sequence)
     return true;
 }
 
-size_t log_bytes(const struct answer_log *l)
+size_t answer_log_bytes(const struct answer_log *l)
 {
     return l->bytes.size - l->head_at;
 }
@@ -167,28 +167,28 @@ size_t log_bytes(const struct answer_log *l)
 /* A group stays or goes as a whole, because all its records have the same lease and the DONE. */
 static void log_copy(struct answer_log *to, const struct answer_log *from, size_t i, size_t at)
 {
-    const struct kept *record = log_at(from, i);
-    size_t open = log_open(to);
+    const struct kept *record = answer_log_at(from, i);
+    size_t open = answer_log_open(to);
     buf_append(&to->bytes, from->bytes.data + at, record->size);
-    log_close(to, open, record->kind, record->id, record->lease);
+    answer_log_close(to, open, record->kind, record->id, record->lease);
     if (!to->failed)
         log_record(to, to->count - 1)->tail = record->tail;
 }
 
-void log_restart(
-    struct answer_log *l, log_filter *keep, const void *arg, uint16_t kind, struct slice head)
+void answer_log_restart(struct answer_log *l, answer_log_filter *keep, const void *arg,
+    uint16_t kind, struct slice head)
 {
     struct answer_log fresh = {.head_sequence = 1, .failed = l->failed};
     if (head.data) {
         buf_append(&fresh.bytes, head.data, head.size);
-        log_close(&fresh, 0, kind, 0, 0);
+        answer_log_close(&fresh, 0, kind, 0, 0);
     }
     size_t at = l->head_at;
     for (size_t i = 0; i < l->count; i++) {
-        if (keep(arg, log_at(l, i)))
+        if (keep(arg, answer_log_at(l, i)))
             log_copy(&fresh, l, i, at);
-        at += log_at(l, i)->size;
+        at += answer_log_at(l, i)->size;
     }
-    log_free(l);
+    answer_log_free(l);
     *l = fresh;
 }

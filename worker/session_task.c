@@ -17,7 +17,7 @@
 /* A spare item keeps its memory up to this many bytes. */
 #define SPARE_BYTES 8192u
 
-struct item *task_find(const struct session *s, uint64_t lease)
+struct item *item_find(const struct session *s, uint64_t lease)
 {
     uint64_t value;
     return idmap_get(&s->items, lease, &value) ? (struct item *)(uintptr_t)value : NULL;
@@ -43,7 +43,7 @@ static void item_reset(struct item *it)
     *it = (struct item){.bytes = bytes};
 }
 
-void task_sweep(struct session *s)
+void item_sweep(struct session *s)
 {
     list_foreach(node, next, &s->gone)
     {
@@ -83,7 +83,7 @@ static void items_free(struct list *head)
     list_init(head);
 }
 
-void task_free_all(struct session *s)
+void item_free_all(struct session *s)
 {
     items_free(&s->waiting);
     items_free(&s->handed);
@@ -118,9 +118,9 @@ static void answer_returned(struct session *s, uint64_t id, uint64_t lease, uint
     if (!session_active(s))
         return;
     struct msg_returned m = {.id = id, .lease = lease, .code = code};
-    size_t from = log_open(&s->log);
+    size_t from = answer_log_open(&s->log);
     msg_returned_encode(&s->log.bytes, &m);
-    log_close(&s->log, from, MSG_RETURNED, id, lease);
+    answer_log_close(&s->log, from, MSG_RETURNED, id, lease);
     s->returned++;
 }
 
@@ -129,9 +129,9 @@ static void answer_started(struct session *s, struct item *it)
     if (!session_active(s))
         return;
     struct msg_started m = {.id = it->attempt.id, .lease = it->attempt.lease};
-    size_t from = log_open(&s->log);
+    size_t from = answer_log_open(&s->log);
     msg_started_encode(&s->log.bytes, &m);
-    log_close(&s->log, from, MSG_STARTED, m.id, m.lease);
+    answer_log_close(&s->log, from, MSG_STARTED, m.id, m.lease);
     it->told = true;
 }
 
@@ -149,9 +149,9 @@ static void answer_failed(
     };
     if (m.text.size > PUSHROD_MAX_ERROR_TEXT)
         m.text.size = PUSHROD_MAX_ERROR_TEXT;
-    size_t from = log_open(&s->log);
+    size_t from = answer_log_open(&s->log);
     msg_task_failed_encode(&s->log.bytes, &m);
-    log_close(&s->log, from, MSG_TASK_FAILED, m.id, m.lease);
+    answer_log_close(&s->log, from, MSG_TASK_FAILED, m.id, m.lease);
 }
 
 /* All but the last 64 KiB in PARTs; gives how many. */
@@ -161,9 +161,9 @@ static uint32_t answer_parts(struct session *s, const struct item *it, struct sl
     uint32_t parts = 0;
     while (result->size > LOG_PART) {
         m.data = slice_of(result->data, LOG_PART);
-        size_t from = log_open(&s->log);
+        size_t from = answer_log_open(&s->log);
         msg_part_encode(&s->log.bytes, &m);
-        log_close(&s->log, from, MSG_PART, m.id, m.lease);
+        answer_log_close(&s->log, from, MSG_PART, m.id, m.lease);
         *result = slice_of(result->data + LOG_PART, result->size - LOG_PART);
         parts++;
     }
@@ -176,11 +176,11 @@ static void answer_done(
     uint32_t parts = answer_parts(s, it, &result);
     struct msg_task_done m = {
         .id = it->attempt.id, .lease = it->attempt.lease, .run_ns = run_ns, .result = result};
-    size_t from = log_open(&s->log);
+    size_t from = answer_log_open(&s->log);
     msg_task_done_encode(&s->log.bytes, &m);
-    log_close(&s->log, from, MSG_TASK_DONE, m.id, m.lease);
+    answer_log_close(&s->log, from, MSG_TASK_DONE, m.id, m.lease);
     if (parts)
-        log_group(&s->log, parts + 1);
+        answer_log_group(&s->log, parts + 1);
 }
 
 /* ---------------------------------------------------------------- from the lane */
@@ -222,7 +222,7 @@ void session_task(struct session *s, const struct msg_task *m, struct body *body
         return;
     }
     /* A lease is handed over once; a second time could only be a mistake of the server's. */
-    if (m->lease == 0 || task_find(s, m->lease))
+    if (m->lease == 0 || item_find(s, m->lease))
         return;
     struct item *it = item_new(s);
     if (!it || !item_fill(it, m, body) || !idmap_put(&s->items, m->lease, (uintptr_t)it)) {
@@ -243,7 +243,7 @@ void session_cancel(struct session *s, const struct msg_cancel_task *m)
     if (!session_active(s))
         return;
     s->heard_ns = s->now.mono_ns;
-    struct item *it = task_find(s, m->lease);
+    struct item *it = item_find(s, m->lease);
     if (!it || it->cancelled)
         return;
     if (it->handed) {
@@ -283,7 +283,7 @@ void session_withdraw(struct session *s, const struct msg_withdraw *m)
     if (!session_active(s))
         return;
     s->heard_ns = s->now.mono_ns;
-    struct item *it = task_find(s, m->lease);
+    struct item *it = item_find(s, m->lease);
     if (!it || it->dropped)
         return;
     if (!it->handed) {
@@ -300,7 +300,7 @@ void session_withdraw(struct session *s, const struct msg_withdraw *m)
 
 void session_revoked(struct session *s, uint64_t lease, bool given_back)
 {
-    struct item *it = task_find(s, lease);
+    struct item *it = item_find(s, lease);
     if (!it || !it->revoking)
         return;
     it->revoking = false;
@@ -318,28 +318,28 @@ void session_revoked(struct session *s, uint64_t lease, bool given_back)
 void session_progress(
     struct session *s, uint64_t lease, uint64_t done, uint64_t total, struct slice text)
 {
-    struct item *it = task_find(s, lease);
+    struct item *it = item_find(s, lease);
     if (!it || it->dropped || !session_active(s))
         return;
     struct msg_progress m = {
         .id = it->attempt.id, .lease = lease, .done = done, .total = total, .text = text};
-    size_t from = log_open(&s->log);
+    size_t from = answer_log_open(&s->log);
     msg_progress_encode(&s->log.bytes, &m);
-    log_close(&s->log, from, MSG_PROGRESS, m.id, lease);
+    answer_log_close(&s->log, from, MSG_PROGRESS, m.id, lease);
 }
 
 void session_data(struct session *s, uint64_t lease, struct slice data)
 {
-    struct item *it = task_find(s, lease);
+    struct item *it = item_find(s, lease);
     if (!it || it->dropped)
         return;
     while (data.size) {
         size_t size = data.size < LOG_PART ? data.size : LOG_PART;
         struct msg_data m = {
             .id = it->attempt.id, .lease = lease, .data = slice_of(data.data, size)};
-        size_t from = log_open(&s->log);
+        size_t from = answer_log_open(&s->log);
         msg_data_encode(&s->log.bytes, &m);
-        log_close(&s->log, from, MSG_DATA, m.id, lease);
+        answer_log_close(&s->log, from, MSG_DATA, m.id, lease);
         data = slice_of(data.data + size, data.size - size);
     }
 }
@@ -356,7 +356,7 @@ static void too_big(struct session *s, const struct item *it, uint64_t run_ns, u
 
 void session_done(struct session *s, uint64_t lease, uint64_t run_ns, struct slice result)
 {
-    struct item *it = task_find(s, lease);
+    struct item *it = item_find(s, lease);
     if (!it)
         return;
     assert(it->handed);
@@ -371,7 +371,7 @@ void session_done(struct session *s, uint64_t lease, uint64_t run_ns, struct sli
 void session_failed(
     struct session *s, uint64_t lease, uint64_t run_ns, const struct attempt_failure *f)
 {
-    struct item *it = task_find(s, lease);
+    struct item *it = item_find(s, lease);
     if (!it)
         return;
     assert(it->handed);
@@ -384,7 +384,7 @@ void session_failed(
 void session_abandoned(
     struct session *s, uint64_t lease, uint64_t run_ns, const struct attempt_failure *f)
 {
-    struct item *it = task_find(s, lease);
+    struct item *it = item_find(s, lease);
     if (!it)
         return;
     session_failed(s, lease, run_ns, f);
@@ -420,7 +420,7 @@ static void return_waiting_of(struct session *s, size_t pattern)
 
 void session_broken(struct session *s, uint64_t lease, struct slice text)
 {
-    struct item *it = task_find(s, lease);
+    struct item *it = item_find(s, lease);
     if (!it)
         return;
     size_t pattern = pattern_of(s, it->attempt.queue);
@@ -451,10 +451,10 @@ static bool task_may_start(const struct session *s)
     return s->handed_count < (size_t)s->config.slots + s->config.ahead;
 }
 
-void task_start_some(struct session *s)
+void item_start_some(struct session *s)
 {
     /* What is kept for a server that does not acknowledge must not grow without end. */
-    if (log_bytes(&s->log) > s->config.keep_bytes)
+    if (answer_log_bytes(&s->log) > s->config.keep_bytes)
         return;
     while (s->waiting_count && task_may_start(s)) {
         struct item *it = container_of(s->waiting.next, struct item, node);
@@ -468,7 +468,7 @@ void task_start_some(struct session *s)
     }
 }
 
-void task_tell_started(struct session *s)
+void item_tell_started(struct session *s)
 {
     size_t place = 0;
     list_foreach(node, next, &s->handed)
@@ -483,7 +483,7 @@ void task_tell_started(struct session *s)
     }
 }
 
-uint64_t task_wake_ns(const struct session *s)
+uint64_t item_wake_ns(const struct session *s)
 {
     uint64_t wake = UINT64_MAX;
     size_t place = 0;
@@ -502,7 +502,7 @@ uint64_t task_wake_ns(const struct session *s)
     return wake;
 }
 
-void task_drop(struct session *s, struct item *it)
+void item_drop(struct session *s, struct item *it)
 {
     if (!it->handed) {
         item_end(s, it);
@@ -514,7 +514,7 @@ void task_drop(struct session *s, struct item *it)
     it->cancelled = true;
 }
 
-void task_return_unstarted(struct session *s)
+void item_return_unstarted(struct session *s)
 {
     list_foreach(node, next, &s->waiting)
     {
