@@ -1,0 +1,49 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""recorder.py RECORD: a --coproc handler that writes down what it runs.
+
+Each execution appends "S id attempt pid ns" when it begins and "E ..." when it ends, in one write
+each, so that the file is whole whoever is killed. The payload says what to do, words of
+    ms=N      take N milliseconds        fail      fail the attempt
+    crash     kill the worker process    size=N    give N bytes back
+The result is the payload, unless size is given.
+"""
+import json
+import os
+import select
+import signal
+import sys
+import time
+
+
+def note(record, letter, task, attempt):
+    os.write(record, b"%s %d %d %d %d\n" % (letter, task, attempt, os.getpid(), time.monotonic_ns()))
+
+
+def answer(out, kind, data):
+    out.write(json.dumps({"type": kind, "size": len(data)}).encode() + b"\n" + data)
+    out.flush()
+
+
+def main():
+    record = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    source, out = sys.stdin.buffer, sys.stdout.buffer
+    while line := source.readline():
+        head = json.loads(line)
+        task, attempt = int(head["id"]), int(head["attempt"])
+        payload = source.read(head["size"])
+        words = dict(w.partition("=")[::2] for w in payload.decode("ascii", "replace").split())
+        note(record, b"S", task, attempt)
+        if "crash" in words:
+            os.kill(os.getppid(), signal.SIGKILL)
+        if "ms" in words:
+            select.select([], [], [], int(words["ms"]) / 1000)
+        note(record, b"E", task, attempt)
+        if "fail" in words:
+            answer(out, "fail", b"as asked")
+        else:
+            answer(out, "done", b"x" * int(words["size"]) if "size" in words else payload)
+
+
+if __name__ == "__main__":
+    main()
