@@ -21,7 +21,8 @@ struct arena {
 };
 
 void *store_alloc(size_t size); /* zeroed; the caller frees it */
-void *store_grow(void *old, size_t *capacity, size_t item); /* doubles an array; at least 16 items */
+void *store_grow(
+    void *old, size_t *capacity, size_t item); /* doubles an array; at least 16 items */
 
 void *arena_alloc(struct arena *a, size_t size); /* aligned to 16, not zeroed */
 void *arena_copy(struct arena *a, const void *data, size_t size);

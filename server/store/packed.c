@@ -4,7 +4,8 @@
 #include <assert.h>
 #include <string.h>
 
-static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "records are packed as they lie in memory");
+static_assert(
+    __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "records are packed as they lie in memory");
 
 enum {
     FLAG_FOLLOWED = 1,
@@ -45,9 +46,10 @@ struct finish_head {
 static_assert(sizeof(struct finish_head) == 56, "no padding");
 
 /* The optional fields, in the order in which they lie. */
-#define RECORD_NUMBERS(N) N(due_ms) N(expires_ms) N(unique_ms) N(keep_ms) N(timeout_ms) N(backoff_ms)
-#define RECORD_SLICES(S)  S(payload) S(headers) S(tag) S(unique) S(target) S(history)
-#define FINISH_SLICES(S)  S(result) S(text) S(tag) S(history)
+#define RECORD_NUMBERS(N)                                                                          \
+    N(due_ms) N(expires_ms) N(unique_ms) N(keep_ms) N(timeout_ms) N(backoff_ms)
+#define RECORD_SLICES(S) S(payload) S(headers) S(tag) S(unique) S(target) S(history)
+#define FINISH_SLICES(S) S(result) S(text) S(tag) S(history)
 
 struct reader {
     const uint8_t *at;
@@ -143,9 +145,9 @@ void record_pack(uint8_t *to, const struct record *r, struct packed_state state)
 {
     struct slice payload = packed_payload(r);
     bool detached = !payload.data && payload.size;
-    int flags = (r->followed ? FLAG_FOLLOWED : 0) | (r->suspect ? FLAG_SUSPECT : 0)
-        | (r->windowed ? FLAG_WINDOWED : 0) | (state.expiry_told ? FLAG_EXPIRY_TOLD : 0)
-        | (detached ? FLAG_BODY : 0);
+    int flags = (r->followed ? FLAG_FOLLOWED : 0) | (r->suspect ? FLAG_SUSPECT : 0) |
+                (r->windowed ? FLAG_WINDOWED : 0) | (state.expiry_told ? FLAG_EXPIRY_TOLD : 0) |
+                (detached ? FLAG_BODY : 0);
     struct record_head head = {.id = r->id,
         .submitted_ms = r->submitted_ms,
         .attempts = r->attempts,
@@ -309,4 +311,15 @@ void record_reschedule(struct record *r, const struct record *change)
     r->windowed = change->windowed;
     if (change->history.data)
         r->history = change->history;
+}
+
+void record_revive(struct record *r)
+{
+    r->due_ms = 0;
+    r->expires_ms = 0;
+    r->unique_ms = 0;
+    r->attempts = 0;
+    r->deaths = 0;
+    r->suspect = false;
+    r->windowed = true;
 }

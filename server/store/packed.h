@@ -37,5 +37,19 @@ static inline bool record_detached(const struct record *r)
 
 /* What a RESCHEDULE changes, laid over the record that is there. */
 void record_reschedule(struct record *r, const struct record *change);
+/* What a REVIVE changes: as new, in a window, without the deadline that it missed. */
+void record_revive(struct record *r);
+
+static inline bool order_key_less(struct order_key a, struct order_key b)
+{
+    return a.rank < b.rank || (a.rank == b.rank && a.id < b.id);
+}
+
+/* Is the record's key at or before the edge? An edge with id 0 has never been anywhere. */
+static inline bool record_within(const struct record *r, struct order_key edge)
+{
+    struct order_key key = {(uint8_t)(9 - r->priority), r->id};
+    return edge.id && !order_key_less(edge, key);
+}
 
 #endif

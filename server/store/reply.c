@@ -18,7 +18,8 @@ void reply_free(struct reply *r)
     free(r);
 }
 
-struct store_event *reply_event(struct reply *r, enum store_op_kind kind, uint64_t token, uint64_t id)
+struct store_event *reply_event(
+    struct reply *r, enum store_op_kind kind, uint64_t token, uint64_t id)
 {
     if (r->count == r->capacity)
         r->events = store_grow(r->events, &r->capacity, sizeof(*r->events));
@@ -45,8 +46,7 @@ struct record *reply_record(
     return r;
 }
 
-struct finish *reply_finish(
-    struct reply *r, const uint8_t *packed, size_t size, struct body *body)
+struct finish *reply_finish(struct reply *r, const uint8_t *packed, size_t size, struct body *body)
 {
     struct finish *f = arena_alloc(&r->arena, sizeof(*f));
     bool whole = finish_unpack(arena_copy(&r->arena, packed, size), size, f);

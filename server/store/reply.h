@@ -30,7 +30,8 @@ struct reply_queue {
 struct reply *reply_new(void);
 void reply_free(struct reply *r);
 /* A new event of `op` in r: OUTCOME_STORED unless changed. Valid until the next reply_event(). */
-struct store_event *reply_event(struct reply *r, enum store_op_kind kind, uint64_t token, uint64_t id);
+struct store_event *reply_event(
+    struct reply *r, enum store_op_kind kind, uint64_t token, uint64_t id);
 
 /* A growing list of records, with a copy of their bytes in the reply's arena. */
 struct reply_records {
@@ -45,8 +46,7 @@ struct reply_records {
 /* `body` may be NULL; the list takes a reference of its own. */
 struct record *reply_record(
     struct reply_records *l, const uint8_t *packed, size_t size, struct body *body);
-struct finish *reply_finish(
-    struct reply *r, const uint8_t *packed, size_t size, struct body *body);
+struct finish *reply_finish(struct reply *r, const uint8_t *packed, size_t size, struct body *body);
 void reply_set_records(struct reply_records *l, struct store_event *event);
 void reply_records_free(struct reply_records *l); /* the list's own array only */
 

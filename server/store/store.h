@@ -16,7 +16,19 @@
  *   REFUSED  not done, rolled back, nothing changed (disk full, write error); `code` says why
  *   UNKNOWN  an fsync failed; the store is being opened again: ask with LOOKUP
  *   GONE     FINISH, RESCHEDULE or LOOKUP of an id that is not there (any more)
- *   HELD     APPEND whose unique key is taken; `id` is the holder
+ *   HELD     APPEND whose unique key is taken, or whose id is there already; `id` is the holder
+ *
+ * What the backends agree on, beyond what stands beside each operation:
+ *   - events of async operations and FORGET may overtake those that wait for a commit; within
+ *     each of the two they come in order. Go by the token.
+ *   - due_ms != 0 means delayed, until a DUE with until_ms >= due_ms or a RESCHEDULE.
+ *   - DUE counts every entry of the agenda against its limit, ends of unique windows included.
+ *     An expired record comes once, ready; the core finishes it (or lets it run on, if started).
+ *     What DUE and REVIVE give counts as windowed.
+ *   - a key with unique_ms holds until then, whether its task has ended or not. REVIVE takes the
+ *     key again (until the task ends) if it is free, and does without it otherwise.
+ *   - PURGE frees every unique key of the queue but those of the records that stay.
+ *   - an edge only moves outwards while the queue has records: it says what may be running.
  */
 #ifndef SERVER_STORE_STORE_H
 #define SERVER_STORE_STORE_H
@@ -37,28 +49,28 @@ enum durability { DURABILITY_SYNC = 0, DURABILITY_ASYNC = 1, DURABILITY_MEMORY =
 struct record {
     uint64_t id;
     struct slice queue;
-    struct slice payload;   /* or, if large, in body (then payload borrows from it) */
-    struct body *body;      /* NULL: payload is inline */
-    struct slice headers;   /* encoded msgpack map, or absent */
+    struct slice payload; /* or, if large, in body (then payload borrows from it) */
+    struct body *body;    /* NULL: payload is inline */
+    struct slice headers; /* encoded msgpack map, or absent */
     struct slice tag;
-    struct slice unique;    /* unique key, scoped to the queue; absent: none */
-    struct slice target;    /* worker name, or absent */
-    struct slice history;   /* encoded array of DEATH messages, or absent; newest last */
+    struct slice unique;  /* unique key, scoped to the queue; absent: none */
+    struct slice target;  /* worker name, or absent */
+    struct slice history; /* encoded array of DEATH messages, or absent; newest last */
     uint64_t submitted_ms;
-    uint64_t due_ms;        /* 0: ready; else not before */
-    uint64_t expires_ms;    /* 0: never; else not started by then, not at all */
-    uint64_t unique_ms;     /* 0: the key holds until the task ends; else until this moment */
-    uint64_t keep_ms;       /* duration for which the finish is to be kept; 0: only for who waits */
-    uint64_t timeout_ms;    /* duration of one attempt; 0: the worker's default */
-    uint64_t backoff_ms;    /* duration before the first retry */
-    uint32_t attempts;      /* hand-overs that count */
+    uint64_t due_ms;     /* 0: ready; else not before */
+    uint64_t expires_ms; /* 0: never; else not started by then, not at all */
+    uint64_t unique_ms;  /* 0: the key holds until the task ends; else until this moment */
+    uint64_t keep_ms;    /* duration for which the finish is to be kept; 0: only for who waits */
+    uint64_t timeout_ms; /* duration of one attempt; 0: the worker's default */
+    uint64_t backoff_ms; /* duration before the first retry */
+    uint32_t attempts;   /* hand-overs that count */
     uint32_t max_attempts;
-    uint16_t deaths;        /* workers that died while they ran it alone */
-    uint8_t priority;       /* 0 to 9, 9 first */
-    bool followed;          /* somebody waits: the finish is kept until acknowledged or 10 min */
-    bool suspect;           /* ran when a worker died: runs alone next time */
-    bool maybe_running;     /* events only: may have been handed out before the server restarted */
-    bool windowed;          /* APPEND, RESCHEDULE: it goes straight to the window (sets the bit) */
+    uint16_t deaths;    /* workers that died while they ran it alone */
+    uint8_t priority;   /* 0 to 9, 9 first */
+    bool followed;      /* somebody waits: the finish is kept until acknowledged or 10 min */
+    bool suspect;       /* ran when a worker died: runs alone next time */
+    bool maybe_running; /* events only: may have been handed out before the server restarted */
+    bool windowed;      /* APPEND, RESCHEDULE: it goes straight to the window (sets the bit) */
 };
 
 /* How a task ended, as it is kept. status: enum pushrod_status; code: enum pushrod_error. */
@@ -74,14 +86,15 @@ struct finish {
     struct body *body;
     struct slice text;
     struct slice tag;
-    bool dead;              /* status FAILED: keep record and history as a dead letter */
-    struct slice history;   /* for the dead letter */
+    bool dead;            /* status FAILED: keep record and history as a dead letter */
+    struct slice history; /* for the dead letter */
 };
 
 enum store_op_kind {
     STORE_APPEND,     /* record */
     STORE_FINISH,     /* finish; the record goes, or becomes a dead letter */
-    STORE_RESCHEDULE, /* record's id, due_ms (0: ready now), attempts, deaths, suspect, history, windowed */
+    STORE_RESCHEDULE, /* record's id, due_ms (0: ready now), attempts, deaths, suspect, history,
+                         windowed */
     STORE_FETCH,      /* queue, after (exclusive key), limit, limit_bytes: persists the new edge */
     STORE_DUE,        /* until_ms, limit: what is due or expired by then, moved to ready */
     STORE_LOOKUP,     /* id: a record, or a finish, or GONE */
@@ -113,12 +126,12 @@ struct store_op {
     uint64_t until_ms;           /* DUE */
     const uint64_t *keep;        /* PURGE: ids of leased tasks, sorted */
     size_t keep_count;
-    struct order_key after;      /* FETCH */
-    uint32_t limit;              /* FETCH, DUE, SCAN, IDS: how many at the most */
-    size_t limit_bytes;          /* FETCH: payload bytes, but one task at the least */
-    bool paused;                 /* QUEUE */
-    bool gone;                   /* WORKER: off the record */
-    enum durability durability;  /* QUEUE */
+    struct order_key after;     /* FETCH */
+    uint32_t limit;             /* FETCH, DUE, SCAN, IDS: how many at the most */
+    size_t limit_bytes;         /* FETCH: payload bytes, but one task at the least */
+    bool paused;                /* QUEUE */
+    bool gone;                  /* WORKER: off the record */
+    enum durability durability; /* QUEUE */
 };
 
 enum store_outcome { OUTCOME_STORED, OUTCOME_REFUSED, OUTCOME_UNKNOWN, OUTCOME_GONE, OUTCOME_HELD };
@@ -133,50 +146,52 @@ struct store_event {
     enum store_event_kind event;
     enum store_op_kind kind;
     enum store_outcome outcome;
-    uint32_t code;                /* enum pushrod_error, for REFUSED and DOWN */
+    uint32_t code; /* enum pushrod_error, for REFUSED and DOWN */
     uint64_t token;
-    uint64_t id;                  /* HELD: the holder; IDS: first of the block */
-    uint64_t count;               /* IDS: size of the block; PURGE: tasks removed */
-    const struct record *records; /* FETCH, DUE, SCAN, LOOKUP, REVIVE; a body is the receiver's to ref */
-    const struct finish *finishes;/* LOOKUP: of a finished task (record_count 0); SCAN: beside each record */
+    uint64_t id;    /* HELD: the holder; IDS: first of the block */
+    uint64_t count; /* IDS: size of the block; PURGE: tasks removed */
+    const struct record
+        *records; /* FETCH, DUE, SCAN, LOOKUP, REVIVE; a body is the receiver's to ref */
+    const struct finish
+        *finishes; /* LOOKUP: of a finished task (record_count 0); SCAN: beside each record */
     size_t record_count;
-    bool exhausted;               /* FETCH: nothing lies behind; DUE: nothing more is due */
-    uint64_t next_ms;             /* DUE: Unix time of the next entry of the agenda; 0: none */
-    const char *text;             /* REFUSED, DOWN: for people; NULL: none */
+    bool exhausted;   /* FETCH: nothing lies behind; DUE: nothing more is due */
+    uint64_t next_ms; /* DUE: Unix time of the next entry of the agenda; 0: none */
+    const char *text; /* REFUSED, DOWN: for people; NULL: none */
 };
 
 struct store_queue {
     struct slice name;
     enum durability durability;
     bool paused;
-    uint64_t ready;   /* records that are not delayed, what was in a window included */
+    uint64_t ready; /* records that are not delayed, what was in a window included */
     uint64_t delayed;
     uint64_t dead;
 };
 
 /* What open() found; valid until the first poll(). */
 struct store_opened {
-    uint64_t boot;                     /* 1 at the first opening, one more each time, persisted */
-    uint64_t first_id;                 /* a block of ids to start with */
+    uint64_t boot;     /* 1 at the first opening, one more each time, persisted */
+    uint64_t first_id; /* a block of ids to start with */
     uint64_t id_count;
     const struct store_queue *queues;
     size_t queue_count;
-    const uint8_t (*workers)[16];      /* instances on record: they may hold tasks */
+    const uint8_t (*workers)[16]; /* instances on record: they may hold tasks */
     size_t worker_count;
-    uint64_t next_due_ms;              /* of the agenda; 0: empty */
+    uint64_t next_due_ms; /* of the agenda; 0: empty */
 };
 
 struct store_capabilities {
-    bool bypass;   /* keeps nothing that the core does not: the core need not ask (volatile queues) */
-    bool ordered;  /* FETCH follows order_key */
-    bool exact;    /* counts are exact */
+    bool bypass; /* keeps nothing that the core does not: the core need not ask (volatile queues) */
+    bool ordered; /* FETCH follows order_key */
+    bool exact;   /* counts are exact */
 };
 
 struct store_config {
-    const char *path;    /* directory; NULL for backends without one */
-    uint64_t max_bytes;  /* of the disk, or of memory */
-    uint64_t now_ms;     /* Unix time at open */
-    uint32_t id_block;   /* ids to lease at a time; 0: 2^20 */
+    const char *path;   /* directory; NULL for backends without one */
+    uint64_t max_bytes; /* of the disk, or of memory */
+    uint64_t now_ms;    /* Unix time at open */
+    uint32_t id_block;  /* ids to lease at a time; 0: 2^20 */
 };
 
 struct store;
@@ -190,12 +205,14 @@ struct store_ops {
     /* Events that are there, at most `limit`; never blocks. Returns how many. */
     size_t (*poll)(struct store *, const struct store_event **events, size_t limit);
     int (*event_fd)(const struct store *); /* readable when poll() has something; -1: always poll */
-    uint64_t (*unsettled)(const struct store *); /* bytes of operations that wait for their commit */
+    uint64_t (*unsettled)(
+        const struct store *); /* bytes of operations that wait for their commit */
     /* Waits until everything that was submitted is settled, then closes and frees. */
     void (*close)(struct store *);
 };
 
-/* The backends. A store starts with `const struct store_ops *ops`, so that store_*() can find it. */
+/* The backends. A store starts with `const struct store_ops *ops`, so that store_*() can find it.
+ */
 extern const struct store_ops store_mem;  /* memory; the oracle of the tests */
 extern const struct store_ops store_lmdb; /* one directory, no server */
 

@@ -17,8 +17,8 @@ static bool less(uint64_t hi, uint64_t lo, const struct tree_node *n)
 }
 
 /* Everything below (hi, lo) goes to *small, the rest to *large. */
-static void split(
-    struct tree_node *n, uint64_t hi, uint64_t lo, struct tree_node **small, struct tree_node **large)
+static void split(struct tree_node *n, uint64_t hi, uint64_t lo, struct tree_node **small,
+    struct tree_node **large)
 {
     while (n) {
         if (less(hi, lo, n)) {

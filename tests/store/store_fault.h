@@ -36,7 +36,7 @@ extern const struct store_ops store_fault_ops; /* submit, poll, close; open is s
 
 void store_fault_plan(struct store *s, const struct fault_plan *plan); /* counts start anew */
 void store_fault_commit(struct store *s); /* everything submitted so far; events at the next poll */
-uint64_t store_fault_writes(const struct store *s); /* operations that could fail, so far */
+uint64_t store_fault_writes(const struct store *s);  /* operations that could fail, so far */
 uint64_t store_fault_pending(const struct store *s); /* operations that wait for their commit */
 
 /*
