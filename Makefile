@@ -41,8 +41,8 @@ MAN     :=
 
 # tests/lib/X.c (linked to every test), tests/unit/test_X.c, tests/sim/X.c (one program), tests/store/test_X.c,
 # tests/fuzz/fuzz_X.c, tests/e2e/X (executable scripts)
-TESTLIB :=
-TESTS   := buf heap map name codec messages params log client
+TESTLIB := plane_rig
+TESTS   := buf heap map name codec messages params log client plane
 SIM     :=
 STORE_LIB := store_fault
 STORE_TESTS :=

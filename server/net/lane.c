@@ -14,9 +14,9 @@
 #include "common/log.h"
 #include "server/net/plane_internal.h"
 
-#define LANE_GRACE_MS    5u  /* after the last answer of a lost worker */
-#define LANE_GRACE_MOST  20u /* ms, after the loss */
-#define LANE_FAREWELL_MS 100 /* for the words that end a session */
+#define LANE_GRACE_MS    5u   /* after the last answer of a lost worker */
+#define LANE_GRACE_MOST  20u  /* ms, after the loss */
+#define LANE_FAREWELL_MS 500u /* for the words that end a session to be read */
 #define SPEAKERS_RETIRED 1024u
 
 /* Payloads above this leave as a message of their own, uncopied. */
@@ -407,16 +407,61 @@ struct lane *lane_open(struct plane *plane, const struct join_action *action,
     return NULL;
 }
 
+/* ----------------------------------------------------------------------------- farewell */
+
+static void lane_gone(struct lane *lane)
+{
+    list_remove(&lane->dirty);
+    lane->plane->parting_count--;
+    lane_free(lane);
+}
+
+static void lane_parted(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    lane_gone(arg);
+}
+
+static bool lane_parting(void *arg, int events)
+{
+    if (!(events & ZMQ_POLLOUT))
+        lane_gone(arg);
+    return false;
+}
+
+/*
+ * The words that end a session are lost if the connection ends right behind them: a PULL that
+ * does not reconnect drops what it has not read. So the worker may close first, for a while.
+ */
+static bool lane_part(struct lane *lane)
+{
+    struct timeval tv;
+    struct plane *plane = lane->plane;
+    lane_flush(lane);
+    if (lane->state != LANE_UP || !event_initialized(lane->grace) ||
+        event_assign(lane->grace, plane->base, -1, 0, lane_parted, lane) != 0)
+        return false;
+    monitor_stop(&lane->monitor);
+    lane->watch.call = lane_parting;
+    evtimer_add(lane->grace, milliseconds(LANE_FAREWELL_MS, &tv));
+    list_push_back(&plane->parting, &lane->dirty);
+    plane->parting_count++;
+    return true;
+}
+
+void lane_part_now(struct plane *plane)
+{
+    lane_gone(container_of(list_first(&plane->parting), struct lane, dirty));
+}
+
 void lane_close(struct lane *lane)
 {
     struct plane *plane = lane->plane;
-    int linger = LANE_FAREWELL_MS;
-    if (lane->farewell && lane->state == LANE_UP) {
-        lane_flush(lane);
-        zmq_setsockopt(lane->socket, ZMQ_LINGER, &linger, sizeof linger);
-    }
     idmap_remove(&plane->lanes, lane->worker);
     plane->stats.lanes--;
     speaker_retire(plane, lane->speaker);
-    lane_free(lane);
+    lane->speaker = NULL;
+    if (!lane->farewell || !lane_part(lane))
+        lane_free(lane);
 }

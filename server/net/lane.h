@@ -49,7 +49,7 @@ struct lane {
     struct watch watch;
     struct monitor monitor;
     struct buf out;        /* records of this tick */
-    struct list dirty;     /* in the plane's list, or alone */
+    struct list dirty;     /* in the plane's list, or among those that part, or alone */
     struct event *grace;   /* LOST: until lane_down; NULL: reported, or not lost */
     uint64_t grace_end_ns; /* monotonic: no answer puts it off any longer */
     uint64_t heard;        /* frames of answers in this session */
@@ -58,7 +58,9 @@ struct lane {
 /* NULL: *why is a text, *code the error. `token` is what the worker has to know. */
 struct lane *lane_open(struct plane *plane, const struct join_action *action,
     char token[ZAP_TOKEN_SIZE], const char **why, int *code);
+/* It is gone for the plane; if it has last words, its socket stays until they were read. */
 void lane_close(struct lane *lane);
+void lane_part_now(struct plane *plane); /* the oldest of those; there is one */
 struct lane *lane_find(const struct plane *plane, uint64_t worker); /* NULL: none */
 
 void lane_put(struct lane *lane, const struct lane_action *action);

@@ -205,6 +205,7 @@ static void plane_init(struct plane *plane)
     (void)drawn;
     list_init(&plane->dirty);
     list_init(&plane->retired);
+    list_init(&plane->parting);
     plane->speakers.seed = seed;
     peers_init(&plane->peers, plane->config.max_lanes + JOIN_WAITING, seed);
 }
@@ -239,6 +240,8 @@ static void plane_close_lanes(struct plane *plane)
     struct idmap_cell cell;
     for (size_t place = 0; idmap_next(&plane->lanes, &place, &cell); place = 0)
         lane_close((struct lane *)(uintptr_t)cell.value);
+    while (plane->parting_count)
+        lane_part_now(plane);
     idmap_free(&plane->lanes);
 }
 
@@ -317,6 +320,9 @@ int plane_welcome(struct plane *plane, const struct join_action *action)
     if (plane->lanes.count >= plane->config.max_lanes)
         return plane_refused(plane, peer, PUSHROD_E_TOO_MANY,
             "the server has as many workers as it may: see its --max-workers", true);
+    if (plane->parting_count &&
+        plane->lanes.count + plane->parting_count >= plane->config.max_lanes)
+        lane_part_now(plane);
     struct lane *lane = lane_open(plane, action, token, &why, &code);
     if (!lane)
         return plane_refused(plane, peer, code, why, true);

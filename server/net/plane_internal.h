@@ -36,8 +36,10 @@ struct plane {
     struct gate answers; /* PULL */
     struct ports ports;
     struct peers peers;
-    struct idmap lanes;     /* worker -> struct lane * */
-    struct list dirty;      /* lanes with something to flush */
+    struct idmap lanes;  /* worker -> struct lane * */
+    struct list dirty;   /* lanes with something to flush */
+    struct list parting; /* closed lanes whose last words are on their way, oldest first */
+    size_t parting_count;
     struct strmap speakers; /* user -> struct speaker * */
     struct list retired;    /* speakers whose lane is closed, the oldest first */
     size_t retired_count;
