@@ -92,6 +92,8 @@ struct submit {
  * when accepted, or 0 if it was refused at once: an embedded server returns it before the commit.
  */
 void core_submit(struct core *, uint64_t conn, const struct submit *, size_t count, uint64_t *ids);
+/* enum pushrod_error: why core_submit() gave an id of 0 last. */
+int core_refusal(const struct core *);
 
 void core_wait(struct core *, uint64_t conn, uint64_t request, uint64_t id, enum follow);
 void core_received(struct core *, uint64_t conn, uint64_t count); /* FINISHED taken so far */
