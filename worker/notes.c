@@ -25,7 +25,7 @@ static void take_progress(struct notes *n, const char *rest)
         end++;
     /* The wire carries integers below 2^63. */
     if (done <= INT64_MAX && total <= INT64_MAX)
-        task_report(n->task, REPORT_PROGRESS, done, total, end, strlen(end));
+        attempt_report(n->task, REPORT_PROGRESS, done, total, end, strlen(end));
 }
 
 static void take_retry(struct notes *n, const char *rest)

@@ -22,7 +22,7 @@ int run_fd(const struct run *run)
     return run->fd;
 }
 
-void signal_fd(int fd)
+void run_signal(int fd)
 {
     uint64_t one = 1;
     ssize_t written = write(fd, &one, sizeof one);
@@ -41,7 +41,7 @@ static void report_push(struct run *run, struct report *report)
     } while (!atomic_compare_exchange_weak_explicit(
         &run->reports, &top, report, memory_order_release, memory_order_relaxed));
     if (!top)
-        signal_fd(run->fd);
+        run_signal(run->fd);
 }
 
 struct report *run_take(struct run *run)
@@ -85,7 +85,7 @@ void run_release(struct run *run, struct report *report)
     run->spare = task;
 }
 
-int task_report(struct pushrod_task *task, enum report_kind kind, uint64_t done, uint64_t total,
+int attempt_report(struct pushrod_task *task, enum report_kind kind, uint64_t done, uint64_t total,
     const void *data, size_t size)
 {
     struct report *r = malloc(sizeof *r + size);
@@ -99,7 +99,7 @@ int task_report(struct pushrod_task *task, enum report_kind kind, uint64_t done,
     return 0;
 }
 
-void task_fail(
+void attempt_fail(
     struct pushrod_task *task, enum pushrod_error code, bool permanent, const char *format, ...)
 {
     char text[PUSHROD_MAX_ERROR_TEXT + 1];
@@ -113,12 +113,6 @@ void task_fail(
     task->failed = true;
     task->failure.code = code;
     task->failure.permanent = permanent;
-}
-
-bool task_is_over(const struct pushrod_task *task, uint64_t now_ns)
-{
-    return atomic_load_explicit(&task->cancelled, memory_order_relaxed) ||
-           now_ns >= atomic_load_explicit(&task->deadline_ns, memory_order_relaxed);
 }
 
 /* ----------------------------------------------------------------- slot threads */
@@ -183,7 +177,7 @@ static void task_run(struct slot *slot, struct pushrod_task *task)
     atomic_store_explicit(&task->deadline_ns, deadline_of(slot->run, task), memory_order_relaxed);
     atomic_store_explicit(&slot->task, task, memory_order_release);
     if (atomic_load(&task->cancelled))
-        task_fail(task, PUSHROD_E_TASK_CANCELLED, true, "cancelled before it began");
+        attempt_fail(task, PUSHROD_E_TASK_CANCELLED, true, "cancelled before it began");
     else
         task->handler->ops->run(slot, task);
     atomic_store_explicit(&slot->task, NULL, memory_order_release);
@@ -194,7 +188,7 @@ static void task_end(struct pushrod_task *task)
 {
     struct report *r = &task->report;
     if (!task->failed && task->result.failed)
-        task_fail(task, PUSHROD_E_NO_MEMORY, false, "no memory for the result");
+        attempt_fail(task, PUSHROD_E_NO_MEMORY, false, "no memory for the result");
     r->kind = !task->failed                                    ? REPORT_DONE
               : task->failure.code == PUSHROD_E_HANDLER_BROKEN ? REPORT_BROKEN
                                                                : REPORT_FAILED;
@@ -211,7 +205,7 @@ static void slot_fini(struct slot *slot)
     }
 }
 
-void *slot_main(void *arg)
+void *run_slot_main(void *arg)
 {
     struct slot *slot = arg;
     struct run *run = slot->run;
@@ -223,12 +217,12 @@ void *slot_main(void *arg)
         if (last)
             task_run(slot, task);
         else
-            task_fail(task, PUSHROD_E_HANDLER_BROKEN, false, "no handler serves this queue");
+            attempt_fail(task, PUSHROD_E_HANDLER_BROKEN, false, "no handler serves this queue");
         task_end(task);
     }
     slot_fini(slot);
     atomic_fetch_sub(&run->running, 1);
-    signal_fd(run->fd);
+    run_signal(run->fd);
     return NULL;
 }
 
@@ -305,7 +299,7 @@ bool run_revoke(struct run *run, uint64_t lease)
 static void wake_slots(struct run *run)
 {
     for (unsigned i = 0; i < run->config.slots; i++)
-        signal_fd(run->threads[i].slot.wake);
+        run_signal(run->threads[i].slot.wake);
 }
 
 void run_cancel(struct run *run, uint64_t lease)

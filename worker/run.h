@@ -133,10 +133,9 @@ bool run_watched(const struct run *run);
 
 /* ---- for handlers, on the slot's thread ---- */
 const struct run_config *run_settings(const struct run *run);
-bool task_is_over(const struct pushrod_task *task, uint64_t now_ns); /* cancelled or late */
-void task_fail(struct pushrod_task *task, enum pushrod_error code, bool permanent,
+void attempt_fail(struct pushrod_task *task, enum pushrod_error code, bool permanent,
     const char *format, ...) __attribute__((format(printf, 4, 5)));
-int task_report(struct pushrod_task *task, enum report_kind kind, uint64_t done, uint64_t total,
+int attempt_report(struct pushrod_task *task, enum report_kind kind, uint64_t done, uint64_t total,
     const void *data, size_t size);
 
 #endif

@@ -216,9 +216,9 @@ static void fail_with(struct exec *e, enum pushrod_error code, bool permanent, i
     child_describe(status, how, sizeof how);
     struct slice tail = said_tail(&e->said);
     if (tail.size)
-        task_fail(e->task, code, permanent, "%.*s", (int)tail.size, (const char *)tail.data);
+        attempt_fail(e->task, code, permanent, "%.*s", (int)tail.size, (const char *)tail.data);
     else
-        task_fail(e->task, code, permanent, "the command %s", how);
+        attempt_fail(e->task, code, permanent, "the command %s", how);
 }
 
 static void judge_stop(struct exec *e)
@@ -226,15 +226,15 @@ static void judge_stop(struct exec *e)
     struct pushrod_task *task = e->task;
     switch (e->stop) {
     case EXEC_CANCELLED:
-        task_fail(task, PUSHROD_E_TASK_CANCELLED, true, "cancelled");
+        attempt_fail(task, PUSHROD_E_TASK_CANCELLED, true, "cancelled");
         break;
     case EXEC_LATE:
-        task_fail(task, PUSHROD_E_TASK_TIMEOUT, false,
+        attempt_fail(task, PUSHROD_E_TASK_TIMEOUT, false,
             "the attempt took longer than its timeout of %llu ms",
             (unsigned long long)((atomic_load(&task->deadline_ns) - task->begin_ns) / NS_PER_MS));
         break;
     case EXEC_TOO_BIG:
-        task_fail(task, PUSHROD_E_RESULT_TOO_BIG, true,
+        attempt_fail(task, PUSHROD_E_RESULT_TOO_BIG, true,
             "the result is larger than max-result (%zu bytes)",
             run_settings(e->slot->run)->max_result);
         break;
@@ -248,10 +248,10 @@ static void judge_exit(struct exec *e, int status)
     struct pushrod_task *task = e->task;
     int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
     if (e->notes.failed) {
-        task_fail(task, PUSHROD_E_TASK_FAILED, true, "%s", e->notes.text);
+        attempt_fail(task, PUSHROD_E_TASK_FAILED, true, "%s", e->notes.text);
     } else if (code == EXIT_NOT_RUN || code == EXIT_NOT_FOUND) {
         struct slice tail = said_tail(&e->said);
-        task_fail(task, PUSHROD_E_HANDLER_BROKEN, false, "`%s` exited with %d: %.*s",
+        attempt_fail(task, PUSHROD_E_HANDLER_BROKEN, false, "`%s` exited with %d: %.*s",
             task->handler->command, code, (int)tail.size, (const char *)tail.data);
     } else if (code != 0) {
         fail_with(e, PUSHROD_E_TASK_FAILED, code == EXIT_GONE, status);
@@ -277,7 +277,7 @@ static void exec_run(struct slot *slot, struct pushrod_task *task)
     int error = exec_spawn(&e);
     if (error) {
         /* No process for now (memory, limits): another worker may have one. */
-        task_fail(
+        attempt_fail(
             task, PUSHROD_E_TASK_FAILED, false, "cannot start a process: %s", strerror(error));
         task->failure.retry_ms = 1000;
         return;

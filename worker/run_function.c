@@ -17,11 +17,12 @@ static void function_run(struct slot *slot, struct pushrod_task *task)
     if (value == 0 && !task->failed)
         return;
     if (atomic_load(&task->cancelled))
-        task_fail(task, PUSHROD_E_TASK_CANCELLED, true, "cancelled");
+        attempt_fail(task, PUSHROD_E_TASK_CANCELLED, true, "cancelled");
     else if (clock_now().mono_ns >= atomic_load(&task->deadline_ns))
-        task_fail(task, PUSHROD_E_TASK_TIMEOUT, false, "the attempt took longer than its timeout");
+        attempt_fail(
+            task, PUSHROD_E_TASK_TIMEOUT, false, "the attempt took longer than its timeout");
     else if (!task->failed)
-        task_fail(task, PUSHROD_E_TASK_FAILED, false, "the handler returned %d", value);
+        attempt_fail(task, PUSHROD_E_TASK_FAILED, false, "the handler returned %d", value);
 }
 
 const struct handler_ops handler_function = {.kind = "function", .run = function_run};
@@ -101,7 +102,7 @@ int pushrod_task_result(struct pushrod_task *task, const void *data, size_t size
 {
     size_t limit = run_settings(task->run)->max_result;
     if (limit && size > limit) {
-        task_fail(task, PUSHROD_E_RESULT_TOO_BIG, true,
+        attempt_fail(task, PUSHROD_E_RESULT_TOO_BIG, true,
             "the result has %zu bytes, max-result is %zu", size, limit);
         return -PUSHROD_E_RESULT_TOO_BIG;
     }
@@ -112,24 +113,24 @@ int pushrod_task_result(struct pushrod_task *task, const void *data, size_t size
 
 int pushrod_task_emit(struct pushrod_task *task, const void *data, size_t size)
 {
-    return task_report(task, REPORT_DATA, 0, 0, data, size);
+    return attempt_report(task, REPORT_DATA, 0, 0, data, size);
 }
 
 int pushrod_task_progress(
     struct pushrod_task *task, uint64_t done, uint64_t total, const char *text)
 {
-    return task_report(task, REPORT_PROGRESS, done, total, text, text ? strlen(text) : 0);
+    return attempt_report(task, REPORT_PROGRESS, done, total, text, text ? strlen(text) : 0);
 }
 
 int pushrod_task_fail(struct pushrod_task *task, const char *text)
 {
-    task_fail(task, PUSHROD_E_TASK_FAILED, true, "%s", text ? text : "");
+    attempt_fail(task, PUSHROD_E_TASK_FAILED, true, "%s", text ? text : "");
     return -PUSHROD_E_TASK_FAILED;
 }
 
 int pushrod_task_retry_after(struct pushrod_task *task, uint64_t ms, const char *text)
 {
-    task_fail(task, PUSHROD_E_TASK_FAILED, false, "%s", text ? text : "");
+    attempt_fail(task, PUSHROD_E_TASK_FAILED, false, "%s", text ? text : "");
     task->failure.retry_ms = ms;
     return -PUSHROD_E_TASK_FAILED;
 }

@@ -40,7 +40,7 @@ struct run {
     size_t task_count;
 };
 
-void signal_fd(int fd);     /* adds one to an eventfd */
-void *slot_main(void *arg); /* of a struct slot */
+void run_signal(int fd);        /* adds one to an eventfd */
+void *run_slot_main(void *arg); /* of a struct slot */
 
 #endif

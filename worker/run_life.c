@@ -33,7 +33,7 @@ static bool slot_new(struct run *run, unsigned index)
     if (!t->slot.state || t->slot.wake < 0)
         return false;
     atomic_fetch_add(&run->running, 1);
-    t->started = pthread_create(&t->thread, NULL, slot_main, &t->slot) == 0;
+    t->started = pthread_create(&t->thread, NULL, run_slot_main, &t->slot) == 0;
     if (!t->started)
         atomic_fetch_sub(&run->running, 1);
     return t->started;

@@ -175,7 +175,7 @@ static void reap(struct guard *g)
         if (!orderly)
             tell_death(g, p, status, &use);
         place_died(g, p, status);
-        orphans_kill(g);
+        guard_orphans_kill(g);
     }
 }
 

@@ -102,7 +102,7 @@ static bool is_place(const struct guard *g, pid_t pid)
  * Children of ours that are in a process group of their own are commands of a worker that died:
  * we were made their parent. Everything else (places, obituaries) is in our group.
  */
-void orphans_kill(const struct guard *g)
+void guard_orphans_kill(const struct guard *g)
 {
     char path[64];
     snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());

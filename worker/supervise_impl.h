@@ -54,7 +54,7 @@ bool guard_init(struct guard *g, const struct supervise_config *config, int cont
 void guard_fini(struct guard *g);
 struct place *guard_place(struct guard *g); /* an empty one; NULL: no memory */
 /* Kills what a dead child left behind, with its process group. */
-void orphans_kill(const struct guard *g);
+void guard_orphans_kill(const struct guard *g);
 
 int supervise_loop(const struct supervise_config *config, int control);
 

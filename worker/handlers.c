@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The handlers of a worker: from options and from calls; and how many run at the same time. */
+#define _GNU_SOURCE
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/name.h"
+#include "worker/worker.h"
+
+static const struct handler *handler_with(const struct pushrod_worker *w, struct slice pattern)
+{
+    for (size_t i = 0; i < w->handler_count; i++) {
+        if (slice_equal(slice_str(w->handlers[i].pattern), pattern))
+            return &w->handlers[i];
+    }
+    return NULL;
+}
+
+int handlers_add(struct pushrod_worker *w, const struct handler_ops *ops, struct slice pattern,
+    const char *command, pushrod_handler function, void *arg)
+{
+    int size = (int)(pattern.size < 200 ? pattern.size : 200);
+    const char *text = (const char *)pattern.data;
+    if (!name_pattern_valid(pattern))
+        return worker_error(w, PUSHROD_E_BAD_QUEUE, "\"%.*s\" is no queue: %s", size, text,
+            pushrod_strerror(PUSHROD_E_BAD_QUEUE));
+    if (handler_with(w, pattern))
+        return worker_error(w, PUSHROD_E_DUPLICATE, "queue %.*s has two handlers: %s and %s", size,
+            text, handler_with(w, pattern)->ops->kind, ops->kind);
+    struct handler *all = realloc(w->handlers, (w->handler_count + 1) * sizeof *all);
+    if (!all)
+        return worker_error(w, PUSHROD_E_NO_MEMORY, "out of memory");
+    w->handlers = all;
+    struct handler *h = &all[w->handler_count];
+    *h = (struct handler){.ops = ops, .function = function, .arg = arg};
+    h->pattern = strndup(text, pattern.size);
+    h->command = command ? strdup(command) : NULL;
+    w->handler_count++; /* what there is of it is freed with the others */
+    if (!h->pattern || (command && !h->command))
+        return worker_error(w, PUSHROD_E_NO_MEMORY, "out of memory");
+    return 0;
+}
+
+/* QUEUE=COMMAND of --exec or --coproc. */
+static int add_command(struct pushrod_worker *w, const struct handler_ops *ops, const char *value)
+{
+    const char *equals = strchr(value, '=');
+    if (!equals || !equals[1])
+        return worker_error(w, PUSHROD_E_BAD_OPTION,
+            "--%s \"%s\": QUEUE=COMMAND is expected, like digest='sha256sum'", ops->kind, value);
+    return handlers_add(w, ops, slice_of(value, (size_t)(equals - value)), equals + 1, NULL, NULL);
+}
+
+static int add_all(struct pushrod_worker *w, const struct handler_ops *ops)
+{
+    size_t count;
+    const char *const *values = params_list(w->params, ops->kind, &count);
+    for (size_t i = 0; i < count; i++) {
+        int error = add_command(w, ops, values[i]);
+        if (error)
+            return error;
+    }
+    return 0;
+}
+
+int handlers_from_options(struct pushrod_worker *w)
+{
+    int error = add_all(w, &handler_exec);
+    return error ? error : add_all(w, &handler_coproc);
+}
+
+void handlers_free(struct pushrod_worker *w)
+{
+    for (size_t i = 0; i < w->handler_count; i++) {
+        free(w->handlers[i].pattern);
+        free(w->handlers[i].command);
+    }
+    free(w->handlers);
+    w->handlers = NULL;
+    w->handler_count = 0;
+}
+
+/* --------------------------------------------------------------------------- slots */
+
+/* "200000 100000" or "max 100000": CPU time and the period that it is for. 0: no bound. */
+static unsigned cgroup_cpus(const char *path)
+{
+    char quota[32];
+    unsigned long long period;
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return 0;
+    int fields = fscanf(file, "%31s %llu", quota, &period);
+    fclose(file);
+    unsigned long long time = fields == 2 ? strtoull(quota, NULL, 10) : 0;
+    if (!time || !period)
+        return 0;
+    return (unsigned)((time + period - 1) / period);
+}
+
+/* The limit of our own cgroup (v2): its path is the line "0::/...". */
+static unsigned own_cgroup_cpus(void)
+{
+    char line[512];
+    char path[640];
+    unsigned cpus = 0;
+    FILE *file = fopen("/proc/self/cgroup", "re");
+    while (file && fgets(line, sizeof line, file)) {
+        line[strcspn(line, "\n")] = '\0';
+        if (strncmp(line, "0::", 3) != 0)
+            continue;
+        snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", line + 3);
+        cpus = cgroup_cpus(path);
+    }
+    if (file)
+        fclose(file);
+    return cpus ? cpus : cgroup_cpus("/sys/fs/cgroup/cpu.max"); /* a container sees its own as / */
+}
+
+unsigned cpus_usable(void)
+{
+    cpu_set_t set;
+    unsigned cpus = 1;
+    if (sched_getaffinity(0, sizeof set, &set) == 0)
+        cpus = (unsigned)CPU_COUNT(&set);
+    unsigned limit = own_cgroup_cpus();
+    if (limit && limit < cpus)
+        cpus = limit;
+    return cpus ? cpus : 1;
+}
+
+/* As asked for, else the CPUs shared among the processes. */
+unsigned worker_slots(const struct pushrod_worker *w, unsigned processes)
+{
+    unsigned slots = (unsigned)params_number(w->params, "slots");
+    if (w->serial)
+        return 1;
+    if (slots)
+        return slots;
+    slots = cpus_usable() / (processes ? processes : 1);
+    return slots ? slots : 1;
+}

@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * coproc: one process for each slot that stays, and gets one task after the other (talk.h).
+ *
+ * Whatever goes wrong with it (it dies, hangs, is cancelled, talks nonsense) ends the attempt with
+ * a text that says so, and the process; the next task gets a new one.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "worker/environment.h"
+#include "worker/run.h"
+#include "worker/said.h"
+#include "worker/spawn.h"
+#include "worker/talk.h"
+
+#define NS_PER_MS UINT64_C(1000000)
+#define READ_SIZE 65536u
+
+/* One process; the state of a slot and a handler. */
+struct coproc {
+    struct child child; /* pid 0: none right now */
+    struct buf in;      /* to be written */
+    size_t written;
+    struct buf out; /* read, not yet understood */
+    struct said said;
+};
+
+/* How the attempt stands. */
+enum turn {
+    TURN_OPEN, /* no answer yet */
+    TURN_ANSWERED,
+    TURN_CLOSED, /* the process is gone, or has closed its output */
+    TURN_GARBAGE,
+    TURN_TOO_BIG,
+    TURN_CANCELLED,
+    TURN_LATE
+};
+
+struct attempt_run {
+    struct slot *slot;
+    struct pushrod_task *task;
+    struct coproc *p;
+    enum turn turn;
+    uint64_t kill_ns; /* SIGTERM was sent: SIGKILL then; UINT64_MAX: was not */
+};
+
+static int coproc_end(struct coproc *p)
+{
+    int status = p->child.pid ? child_end(&p->child) : 0;
+    said_end(&p->said);
+    buf_clear(&p->out);
+    return status;
+}
+
+static void coproc_close(void *state)
+{
+    struct coproc *p = state;
+    coproc_end(p);
+    buf_free(&p->in);
+    buf_free(&p->out);
+    free(p);
+}
+
+/* A process that died, or said something unasked, between two tasks is replaced without a word. */
+static int coproc_ready(struct coproc *p, const char *command)
+{
+    if (p->child.pid && (child_ended(&p->child) || p->out.size))
+        coproc_end(p);
+    if (p->child.pid)
+        return 0;
+    struct environment env;
+    if (!environment_make(&env, NULL))
+        return ENOMEM;
+    int error = child_spawn(&p->child, command, env.variables);
+    environment_free(&env);
+    if (!error) {
+        close(p->child.notes); /* it talks through its output */
+        p->child.notes = -1;
+    }
+    return error;
+}
+
+/* --------------------------------------------------------------------- answers */
+
+/* Bytes behind the line that we are willing to hold. */
+static bool too_big(const struct attempt_run *r, const struct talk_message *m)
+{
+    size_t limit = run_settings(r->slot->run)->max_result;
+    return m->size > (limit ? limit : PUSHROD_MAX_PAYLOAD);
+}
+
+static void take_answer(struct attempt_run *r, const struct talk_message *m, const uint8_t *bytes)
+{
+    struct pushrod_task *task = r->task;
+    int size = (int)(m->size < PUSHROD_MAX_ERROR_TEXT ? m->size : PUSHROD_MAX_ERROR_TEXT);
+    switch (m->type) {
+    case TALK_PROGRESS:
+        attempt_report(task, REPORT_PROGRESS, m->done, m->total, m->text, strlen(m->text));
+        return;
+    case TALK_DATA:
+        attempt_report(task, REPORT_DATA, 0, 0, bytes, m->size);
+        return;
+    case TALK_DONE:
+        buf_append(&task->result, bytes, m->size);
+        break;
+    case TALK_FAIL:
+        attempt_fail(task, PUSHROD_E_TASK_FAILED, true, "%.*s", size, (const char *)bytes);
+        break;
+    case TALK_RETRY:
+        attempt_fail(task, PUSHROD_E_TASK_FAILED, false, "%.*s", size, (const char *)bytes);
+        task->failure.retry_ms = m->after_ms;
+        break;
+    }
+    r->turn = TURN_ANSWERED;
+}
+
+/* All messages that are there whole. What comes after the answer is nobody's: see coproc_ready().
+ */
+static void take_output(struct attempt_run *r)
+{
+    struct buf *out = &r->p->out;
+    size_t at = 0;
+    while (r->turn == TURN_OPEN) {
+        struct talk_message m;
+        int known = talk_parse(slice_of(out->data + at, out->size - at), &m);
+        if (known < 0)
+            r->turn = TURN_GARBAGE;
+        else if (known > 0 && too_big(r, &m))
+            r->turn = TURN_TOO_BIG;
+        if (known <= 0 || r->turn != TURN_OPEN || out->size - at - m.head < m.size)
+            break;
+        take_answer(r, &m, out->data + at + m.head);
+        at += m.head + m.size;
+    }
+    buf_consume(out, at);
+}
+
+/* ------------------------------------------------------------------- the pipes */
+
+static void feed(struct coproc *p)
+{
+    while (p->written < p->in.size) {
+        ssize_t size = write(p->child.in, p->in.data + p->written, p->in.size - p->written);
+        if (size < 0 && errno == EINTR)
+            continue;
+        if (size < 0 && errno == EAGAIN)
+            return;
+        if (size < 0) /* it reads no more; whether it answers is seen at its output */
+            p->written = p->in.size;
+        else
+            p->written += (size_t)size;
+    }
+}
+
+static void read_output(struct attempt_run *r)
+{
+    struct coproc *p = r->p;
+    uint8_t *room = buf_reserve(&p->out, READ_SIZE);
+    ssize_t size = room ? read(p->child.out, room, READ_SIZE) : 0;
+    if (size < 0)
+        return;
+    if (size == 0) {
+        r->turn = r->turn == TURN_OPEN ? TURN_CLOSED : r->turn;
+        return;
+    }
+    p->out.size += (size_t)size;
+    take_output(r);
+}
+
+static void read_error(struct coproc *p)
+{
+    char bytes[4096];
+    ssize_t size = read(p->child.error, bytes, sizeof bytes);
+    if (size > 0) {
+        said_take(&p->said, bytes, (size_t)size);
+    } else if (size == 0) {
+        close(p->child.error);
+        p->child.error = -1;
+    }
+}
+
+static void check_time(struct attempt_run *r)
+{
+    uint64_t now_ns = clock_now().mono_ns;
+    bool cancelled = atomic_load(&r->task->cancelled);
+    if (r->kill_ns != UINT64_MAX) {
+        if (now_ns >= r->kill_ns)
+            r->turn = cancelled ? TURN_CANCELLED : TURN_LATE; /* child_end() kills it */
+    } else if (cancelled || now_ns >= atomic_load(&r->task->deadline_ns)) {
+        r->kill_ns = now_ns + run_settings(r->slot->run)->grace_ms * NS_PER_MS;
+        child_signal(&r->p->child, SIGTERM);
+    }
+}
+
+static int wait_ms(const struct attempt_run *r)
+{
+    uint64_t until = r->kill_ns;
+    if (until == UINT64_MAX)
+        until = atomic_load(&r->task->deadline_ns);
+    if (until == UINT64_MAX)
+        return -1;
+    uint64_t now_ns = clock_now().mono_ns;
+    uint64_t ms = now_ns >= until ? 0 : (until - now_ns) / NS_PER_MS + 1;
+    return ms > 3600000 ? 3600000 : (int)ms;
+}
+
+static void turn_step(struct attempt_run *r)
+{
+    struct coproc *p = r->p;
+    bool more = p->written < p->in.size;
+    struct pollfd f[] = {{.fd = p->child.exit, .events = POLLIN},
+        {.fd = more ? p->child.in : -1, .events = POLLOUT}, {.fd = p->child.out, .events = POLLIN},
+        {.fd = p->child.error, .events = POLLIN}, {.fd = r->slot->wake, .events = POLLIN}};
+    if (poll(f, sizeof f / sizeof f[0], wait_ms(r)) < 0)
+        return;
+    if (f[1].revents)
+        feed(p);
+    if (f[3].revents)
+        read_error(p);
+    if (f[2].revents)
+        read_output(r);
+    else if (f[0].revents) /* gone, and all that it said is read */
+        r->turn = TURN_CLOSED;
+    if (f[4].revents) {
+        uint64_t count;
+        ssize_t got = read(r->slot->wake, &count, sizeof count);
+        (void)got;
+    }
+    if (r->turn == TURN_OPEN)
+        check_time(r);
+}
+
+/* Until there is an answer and the process has taken its whole input, or it is over. */
+static void turn_loop(struct attempt_run *r)
+{
+    do {
+        turn_step(r);
+    } while (r->turn == TURN_OPEN || (r->turn == TURN_ANSWERED && r->p->written < r->p->in.size &&
+                                         r->kill_ns == UINT64_MAX));
+}
+
+/* ----------------------------------------------------------------- the outcome */
+
+static void fail_closed(struct attempt_run *r, int status, struct slice tail)
+{
+    char how[128];
+    child_describe(status, how, sizeof how);
+    int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    enum pushrod_error error = PUSHROD_E_TASK_CRASHED;
+    if (code == 126 || code == 127)
+        error = PUSHROD_E_HANDLER_BROKEN;
+    attempt_fail(r->task, error, false, "`%s` %s without an answer%s%.*s",
+        r->task->handler->command, how, tail.size ? ": " : "", (int)tail.size,
+        (const char *)tail.data);
+}
+
+static void fail_garbage(struct attempt_run *r)
+{
+    const struct buf *out = &r->p->out;
+    int size = (int)(out->size < 80 ? out->size : 80);
+    char text[81];
+    snprintf(text, sizeof text, "%.*s", size, out->size ? (const char *)out->data : "");
+    text[strcspn(text, "\n")] = '\0';
+    attempt_fail(r->task, PUSHROD_E_TASK_CRASHED, false,
+        "`%s` answered with something that is not the protocol: %s", r->task->handler->command,
+        text);
+}
+
+/* The process is replaced in each of these cases. */
+static void judge(struct attempt_run *r)
+{
+    struct pushrod_task *task = r->task;
+    if (r->kill_ns != UINT64_MAX) /* it was told to end: whatever else it did then */
+        r->turn = atomic_load(&task->cancelled) ? TURN_CANCELLED : TURN_LATE;
+    if (r->turn == TURN_GARBAGE)
+        fail_garbage(r);
+    struct slice tail = said_tail(&r->p->said);
+    int status = coproc_end(r->p);
+    if (r->turn == TURN_CLOSED)
+        fail_closed(r, status, tail);
+    else if (r->turn == TURN_TOO_BIG)
+        attempt_fail(task, PUSHROD_E_RESULT_TOO_BIG, true,
+            "the result is larger than max-result (%zu bytes)",
+            run_settings(r->slot->run)->max_result);
+    else if (r->turn == TURN_CANCELLED)
+        attempt_fail(task, PUSHROD_E_TASK_CANCELLED, true, "cancelled");
+    else if (r->turn == TURN_LATE)
+        attempt_fail(task, PUSHROD_E_TASK_TIMEOUT, false,
+            "the attempt took longer than its timeout of %llu ms",
+            (unsigned long long)((atomic_load(&task->deadline_ns) - task->begin_ns) / NS_PER_MS));
+}
+
+static struct coproc *coproc_of(struct slot *slot, const struct handler *handler)
+{
+    void **state = &slot->state[handler - run_settings(slot->run)->handlers];
+    if (!*state) {
+        struct coproc *p = calloc(1, sizeof *p);
+        if (p)
+            p->child = (struct child){.exit = -1, .in = -1, .out = -1, .error = -1, .notes = -1};
+        *state = p;
+    }
+    return *state;
+}
+
+static void coproc_run(struct slot *slot, struct pushrod_task *task)
+{
+    struct coproc *p = coproc_of(slot, task->handler);
+    int error = p ? coproc_ready(p, task->handler->command) : ENOMEM;
+    if (error) {
+        attempt_fail(
+            task, PUSHROD_E_TASK_FAILED, false, "cannot start a process: %s", strerror(error));
+        task->failure.retry_ms = 1000;
+        return;
+    }
+    buf_clear(&p->in);
+    p->written = 0;
+    if (!talk_request(&p->in, task->attempt)) {
+        attempt_fail(task, PUSHROD_E_NO_MEMORY, false, "no memory for the request");
+        return;
+    }
+    said_begin(&p->said, task->attempt->id);
+    struct attempt_run r = {.slot = slot, .task = task, .p = p, .kill_ns = UINT64_MAX};
+    feed(p);
+    turn_loop(&r);
+    if (r.turn != TURN_ANSWERED || r.kill_ns != UINT64_MAX)
+        judge(&r);
+    said_end(&p->said);
+}
+
+const struct handler_ops handler_coproc = {
+    .kind = "coproc",
+    .run = coproc_run,
+    .slot_close = coproc_close,
+    .interruptible = true,
+};
