@@ -226,22 +226,45 @@ static void input_offer(struct conn *c, const uint8_t *data, size_t size)
         conn_kill(c, PUSHROD_E_NO_MEMORY);
 }
 
+/* `size` bytes went to where the protocol wanted them. */
+static void fill_advance(struct conn *c, size_t size)
+{
+    assert(size <= c->fill_left);
+    c->fill_to += size;
+    c->fill_left -= size;
+    if (c->fill_left > 0)
+        return;
+    c->fill_to = NULL;
+    c->ops->filled(c);
+}
+
+/* What was read beyond the fill; the protocol may want more of it at a place of its own. */
+static void fill_spill(struct conn *c, const uint8_t *data, size_t size)
+{
+    while (size > 0 && c->state == CONN_OPEN) {
+        if (!c->fill_to) {
+            input_offer(c, data, size);
+            return;
+        }
+        size_t part = size < c->fill_left ? size : c->fill_left;
+        memcpy(c->fill_to, data, part);
+        fill_advance(c, part);
+        data += part;
+        size -= part;
+    }
+}
+
 /* One read into where the protocol wants it, with what comes after it into the shared buffer. */
 static ssize_t read_filling(struct conn *c)
 {
     struct iovec parts[2] = {{c->fill_to, c->fill_left}, {c->set->input, CONN_READ}};
+    size_t wanted = c->fill_left;
     ssize_t got = readv(c->fd, parts, 2);
     if (got <= 0)
         return got;
-    size_t filled = (size_t)got < c->fill_left ? (size_t)got : c->fill_left;
-    c->fill_to += filled;
-    c->fill_left -= filled;
-    if (c->fill_left > 0)
-        return got;
-    c->fill_to = NULL;
-    c->ops->filled(c);
-    if (c->state == CONN_OPEN && (size_t)got > filled)
-        input_offer(c, c->set->input, (size_t)got - filled);
+    size_t filled = (size_t)got < wanted ? (size_t)got : wanted;
+    fill_advance(c, filled);
+    fill_spill(c, c->set->input, (size_t)got - filled);
     return got;
 }
 

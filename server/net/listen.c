@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* listen: addresses, listening sockets and accepting, for conn. */
+#define _GNU_SOURCE /* accept4(), asprintf() */
 #include "server/net/conn.h"
 
 #include <arpa/inet.h>

@@ -326,6 +326,11 @@ void loop_hook(struct loop *loop, const struct loop_hooks *hooks, void *arg)
     loop->arg = arg;
 }
 
+struct now loop_clock(void)
+{
+    return clock_now();
+}
+
 struct event_base *loop_base(struct loop *loop)
 {
     return loop->base;

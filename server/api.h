@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * api: the inside of the server library, shared by server/api_X.c and server/main.c.
+ *
+ * Knows every room of the server and puts them together; holds what belongs to the embedding
+ * program: its events, listeners, callbacks, timers and local processes.
+ *
+ * How callbacks are called: never while the core's actions are being carried out. What they are
+ * told is kept (struct told, struct close_note, ...) and told at the start of the next round, within
+ * its tick; so a callback may submit, send and cancel as it likes.
+ */
+#ifndef SERVER_API_H
+#define SERVER_API_H
+
+#include <pthread.h>
+#include <pushrod/server.h>
+#include <stdatomic.h>
+#include "common/buf.h"
+#include "common/list.h"
+#include "common/map.h"
+#include "common/params.h"
+#include "server/net/conn.h"
+#include "server/net/host.h"
+#include "server/net/http.h"
+#include "server/net/loop.h"
+#include "server/net/native.h"
+#include "worker/supervise.h"
+
+#define SERVER_PORTS 16u /* addresses of one kind whose port can be asked for */
+
+/* One pushrod_server_listen(). */
+struct api_listener {
+    struct pushrod_server *server;
+    char *address;
+    struct pushrod_framing framing;
+    char eof[9];
+    size_t eof_size;
+    unsigned number;
+    int port;
+};
+
+/* One on_task(). */
+struct api_handler {
+    char *queue;
+    int (*handler)(struct pushrod_task *task, void *arg);
+    void *arg;
+};
+
+/* Who wants the finish of a task; found by its place, which is the core's `request`. */
+struct call {
+    pushrod_finish_fn *fn; /* NULL: the finish event */
+    void *arg;
+    uint32_t generation; /* of the place; an answer with another one is late */
+    uint32_t next_free;  /* place + 1 while it is free; 0: the last one */
+    uint64_t id;
+};
+
+/* A finish that is to be told in the next round. */
+struct told {
+    uint64_t request; /* 0: to the finish event */
+    struct pushrod_finish finish;
+    struct body *result;
+    size_t text; /* offsets in `told_bytes`; SIZE_MAX: none */
+    size_t tag;
+};
+
+struct pushrod_server {
+    struct params *params;
+    void *data;
+    char error[600];
+    struct pushrod_server_events events;
+    void *events_arg;
+    bool program;       /* it is pushrod-server: native clients and HTTP by default */
+    bool catch_signals;
+
+    struct api_listener **listeners;
+    size_t listener_count;
+    struct api_handler *handlers;
+    size_t handler_count;
+
+    /* from start() on */
+    struct loop *loop;
+    struct conns *conns;
+    struct host *host;
+    struct native *native;
+    struct http *http;
+    struct supervisor supervisor;
+    bool supervised;
+    char *token; /* the one that native borrows */
+    int native_ports[SERVER_PORTS];
+    int http_ports[SERVER_PORTS];
+    unsigned native_count, http_count;
+    pthread_t thread;   /* that of the loop */
+    uint64_t started_ns;
+    enum { API_NEW, API_RUNNING, API_DRAINING, API_FLUSHING, API_OVER } state;
+    atomic_uint stops;  /* how often stop() was called */
+    unsigned stops_seen;
+    bool drained;       /* the core says that nothing runs any more */
+    struct loop_timer drain_timer;
+    struct event *signals[5];
+
+    /* callbacks */
+    struct call *calls;
+    uint32_t call_count;
+    uint32_t call_free; /* place + 1; 0: none */
+    struct buf told;    /* struct told */
+    struct buf told_bytes;
+    uint64_t told_total; /* finishes taken, for core_received() */
+    struct deferral tell;
+    struct buf closes;  /* struct close_note */
+    struct deferral close_tell;
+    uint64_t closing;   /* the connection whose close event is being told; 0: none */
+    void *closing_data;
+    struct buf notes;   /* struct worker_event */
+    struct deferral note_tell;
+    struct deferral start_tell;
+    struct list timers;
+    uint64_t timer_ids;
+    struct list groups; /* those that are waited for */
+    pthread_mutex_t lock;     /* guards `waits` */
+    struct list waits;  /* other threads in taskwait(); see api_wait.c */
+
+    /* for pushrod-server */
+    void (*reload)(struct pushrod_server *server);
+};
+
+/* Sets the error text; returns -code. */
+int api_fail(struct pushrod_server *s, int code, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* ---- api_config.c: from params to what the rooms want ---- */
+struct host_settings {
+    struct host_config host;
+    struct conns_config conns;
+    struct queue_setting *queues;
+};
+/* 0, or an error with its text. The settings borrow from params; free with settings_free(). */
+int settings_read(struct pushrod_server *s, struct host_settings *out);
+void settings_free(struct host_settings *settings);
+bool settings_local_ports(const struct pushrod_server *s); /* any free ports for workers */
+
+/* ---- api_local.c: local workers ---- */
+int local_fork(struct pushrod_server *s); /* before any thread or socket; 0 if there are none */
+int local_join(struct pushrod_server *s); /* the join port is bound */
+void local_stop(struct pushrod_server *s);
+bool local_ended(struct pushrod_server *s);
+void local_wait(struct pushrod_server *s);
+/* In a child of the supervisor; its exit code. */
+int local_run(void *arg, const struct supervise_child *child);
+bool local_wanted(const struct pushrod_server *s);
+
+/* ---- api_task.c ---- */
+void task_init(struct pushrod_server *s);
+void task_free(struct pushrod_server *s);
+void task_self(struct pushrod_server *s, const struct conn_action *action);
+void task_orphan(struct pushrod_server *s, const struct task *task);
+/* The same as pushrod_server_task() with the job's fields; the slot's fn gets `arg`. */
+int64_t task_submit(struct pushrod_server *s, const struct pushrod_job *job,
+    pushrod_finish_fn *fn, void *arg);
+/* A copy in one allocation; NULL: no memory. */
+struct pushrod_finish *finish_copy(const struct pushrod_finish *finish);
+
+/* ---- api_options.c: struct pushrod_options as the core wants it ---- */
+/* 0 or a negative error with the text set; headers are encoded into `headers`. */
+int options_convert(struct pushrod_server *s, const struct pushrod_options *from,
+    struct msg_options *to, struct buf *headers);
+
+/* ---- api_conn.c ---- */
+extern const struct conn_ops api_conn_ops;
+void conn_init(struct pushrod_server *s);
+void conn_free_notes(struct pushrod_server *s);
+
+/* ---- api_group.c, api_timer.c, api_stats.c, api_event.c ---- */
+void groups_free(struct pushrod_server *s);
+void waits_abort(struct pushrod_server *s); /* the server ends: nobody waits any more */
+void timers_init(struct pushrod_server *s);
+void timers_free(struct pushrod_server *s);
+void stats_metrics(void *arg, struct buf *out);
+void events_init(struct pushrod_server *s);
+void events_free(struct pushrod_server *s);
+void events_notice(struct pushrod_server *s, const struct notice *notice);
+
+#endif

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* api_stats: every counter and gauge, for programs and as the page /metrics. */
+#include <inttypes.h>
+#include "server/api.h"
+
+typedef void stat_fn(
+    const char *name, const char *kind, const char *text, uint64_t value, void *arg);
+
+#define TELL(name, kind, text) fn(#name, #kind, text, stats->name, arg);
+
+static void stats_each(struct pushrod_server *s, stat_fn *fn, void *arg)
+{
+    {
+        const struct core_stats *stats = core_stats(host_look(s->host));
+        CORE_STATS(TELL)
+    }
+    {
+        const struct plane_stats *stats = plane_stats(host_plane(s->host));
+        PLANE_STATS(TELL)
+    }
+    {
+        const struct conn_stats *stats = conns_stats(s->conns);
+        CONN_STATS(TELL)
+    }
+    fn("store_unsettled_bytes", "gauge", "bytes that the store has not settled yet",
+        host_unsettled(s->host), arg);
+    fn("store_up", "gauge", "1: the store can write", !host_store_down(s->host), arg);
+    fn("late_ticks", "counter", "pauses of the server's own that were longer than a heartbeat",
+        host_late_ticks(s->host), arg);
+    fn("uptime_ms", "gauge", "since the server started",
+        (loop_clock().mono_ns - s->started_ns) / 1000000u, arg);
+}
+
+struct stats_to {
+    void (*fn)(const char *name, uint64_t value, void *arg);
+    void *arg;
+};
+
+static void stats_one(
+    const char *name, const char *kind, const char *text, uint64_t value, void *arg)
+{
+    const struct stats_to *to = arg;
+    (void)kind, (void)text;
+    to->fn(name, value, to->arg);
+}
+
+void pushrod_server_stats(struct pushrod_server *s,
+    void (*fn)(const char *name, uint64_t value, void *arg), void *arg)
+{
+    struct stats_to to = {fn, arg};
+    if (s->host)
+        stats_each(s, stats_one, &to);
+}
+
+static void metric_one(
+    const char *name, const char *kind, const char *text, uint64_t value, void *arg)
+{
+    /* Prometheus wants counters to end in _total. */
+    const char *suffix = kind[0] == 'c' ? "_total" : "";
+    buf_printf(arg, "# HELP pushrod_%s%s %s\n# TYPE pushrod_%s%s %s\npushrod_%s%s %" PRIu64 "\n",
+        name, suffix, text, name, suffix, kind, name, suffix, value);
+}
+
+void stats_metrics(void *arg, struct buf *out)
+{
+    stats_each(arg, metric_one, out);
+}

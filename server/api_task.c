@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* api_task: tasks of the embedding program, and the calls that their finishes lead to. */
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/name.h"
+#include "server/api.h"
+
+#define NOTHING SIZE_MAX /* an offset: there is no such text */
+
+/* ------------------------------------------------------------------------- who is called */
+
+/*
+ * `request` is generation << 32 | place + 1: a place is found without a search, and an answer that
+ * comes after it was given to another is known.
+ */
+static uint64_t call_request(const struct pushrod_server *s, uint32_t place)
+{
+    return (uint64_t)(s->calls[place].generation & 0x7fffffffu) << 32 | (place + 1);
+}
+
+static bool calls_grow(struct pushrod_server *s)
+{
+    uint32_t count = s->call_count ? s->call_count * 2 : 256;
+    struct call *calls = count > s->call_count ? realloc(s->calls, count * sizeof *calls) : NULL;
+    if (!calls)
+        return false;
+    s->calls = calls;
+    for (uint32_t i = count; i-- > s->call_count;) {
+        calls[i] = (struct call){.next_free = s->call_free};
+        s->call_free = i + 1;
+    }
+    s->call_count = count;
+    return true;
+}
+
+/* The place of a new call; false: no memory. */
+static bool call_take(
+    struct pushrod_server *s, pushrod_finish_fn *fn, void *arg, uint32_t *place)
+{
+    if (s->call_free == 0 && !calls_grow(s))
+        return false;
+    *place = s->call_free - 1;
+    struct call *call = &s->calls[*place];
+    s->call_free = call->next_free;
+    call->fn = fn;
+    call->arg = arg;
+    call->id = 0;
+    return true;
+}
+
+static void call_give(struct pushrod_server *s, uint32_t place)
+{
+    struct call *call = &s->calls[place];
+    call->generation++;
+    call->next_free = s->call_free;
+    s->call_free = place + 1;
+}
+
+/* NULL: nobody waits for it any more. */
+static struct call *call_find(struct pushrod_server *s, uint64_t request)
+{
+    uint32_t place = (uint32_t)request - 1;
+    if ((uint32_t)request == 0 || place >= s->call_count || call_request(s, place) != request)
+        return NULL;
+    return &s->calls[place];
+}
+
+/* -------------------------------------------------------------------------------- submitting */
+
+/* What can be refused without the core, and is said in words. */
+static int job_check(struct pushrod_server *s, const struct pushrod_job *job)
+{
+    if (s->state == API_NEW || s->state >= API_FLUSHING)
+        return api_fail(s, PUSHROD_E_WRONG_STATE, "the server does not run");
+    if (!job->queue || !name_valid(slice_str(job->queue)))
+        return api_fail(s, PUSHROD_E_BAD_QUEUE, "%s", pushrod_strerror(PUSHROD_E_BAD_QUEUE));
+    size_t limit = (size_t)params_number(s->params, "max-payload");
+    if (job->size > limit)
+        return api_fail(s, PUSHROD_E_TOO_BIG,
+            "the payload has %zu bytes, %zu are allowed (max-payload)", job->size, limit);
+    return 0;
+}
+
+/* Payloads above the inline limit need a body; the core takes a reference of its own. */
+static int submit_one(struct pushrod_server *s, struct submit *submit, uint64_t *id)
+{
+    if (submit->payload.size > TASK_INLINE_PAYLOAD) {
+        submit->body = body_copy(submit->payload.data, submit->payload.size);
+        if (!submit->body)
+            return api_fail(s, PUSHROD_E_NO_MEMORY, "out of memory");
+        submit->payload = body_slice(submit->body);
+    }
+    struct core *core = host_core(s->host);
+    core_submit(core, CONN_SELF, submit, 1, id);
+    body_unref(submit->body);
+    if (*id)
+        return 0;
+    int code = core_refusal(core);
+    return api_fail(s, code, "the task was refused: %s", pushrod_strerror(code));
+}
+
+int64_t task_submit(struct pushrod_server *s, const struct pushrod_job *job, pushrod_finish_fn *fn,
+    void *arg)
+{
+    struct msg_options options;
+    struct buf headers = BUF_EMPTY;
+    struct submit submit = {
+        .queue = slice_str(job->queue),
+        .payload = slice_of(job->data ? job->data : "", job->size),
+    };
+    uint32_t place = 0;
+    uint64_t id = 0;
+    int error = job_check(s, job);
+    if (error == 0 && job->options)
+        error = options_convert(s, job->options, &options, &headers);
+    bool called = fn || s->events.finish;
+    if (error == 0 && called && !call_take(s, fn, arg, &place))
+        error = api_fail(s, PUSHROD_E_NO_MEMORY, "out of memory");
+    if (error) {
+        buf_free(&headers);
+        return error;
+    }
+    submit.options = job->options ? &options : NULL;
+    submit.request = called ? call_request(s, place) : 0;
+    submit.follow = called ? FOLLOW_FINISH : FOLLOW_NONE;
+    error = submit_one(s, &submit, &id);
+    buf_free(&headers);
+    if (called && error)
+        call_give(s, place);
+    else if (called)
+        s->calls[place].id = id;
+    return error ? error : (int64_t)id;
+}
+
+int64_t pushrod_server_task(struct pushrod_server *s, const char *queue, const void *data,
+    size_t size, const struct pushrod_options *options, pushrod_finish_fn *on_finish, void *arg)
+{
+    struct pushrod_job job = {queue, data, size, options};
+    return task_submit(s, &job, on_finish, arg);
+}
+
+int pushrod_server_cancel(struct pushrod_server *s, uint64_t id)
+{
+    if (id == 0 || id > INT64_MAX)
+        return api_fail(s, PUSHROD_E_INVALID, "there is no task 0, nor one above 2^63");
+    if (s->state == API_NEW || s->state >= API_FLUSHING)
+        return api_fail(s, PUSHROD_E_WRONG_STATE, "the server does not run");
+    core_cancel(host_core(s->host), CONN_SELF, 0, id);
+    return 0;
+}
+
+/* ---------------------------------------------------------------------------------- telling */
+
+static size_t bytes_keep(struct pushrod_server *s, const void *data, size_t size)
+{
+    size_t at = s->told_bytes.size;
+    if (!data)
+        return NOTHING;
+    buf_append(&s->told_bytes, data, size);
+    buf_append(&s->told_bytes, "", 1);
+    return s->told_bytes.failed ? NOTHING : at;
+}
+
+static void told_add(struct pushrod_server *s, const struct told *told)
+{
+    buf_append(&s->told, told, sizeof *told);
+    if (s->told.failed) {
+        body_unref(told->result);
+        return;
+    }
+    loop_defer(s->loop, &s->tell);
+}
+
+static void told_task(struct pushrod_server *s, uint64_t request, const struct task *t)
+{
+    struct slice tag = task_tag(t);
+    told_add(s,
+        &(struct told){
+            .request = request,
+            .finish = {
+                .id = t->record.id,
+                .status = (enum pushrod_status)t->status,
+                .error = t->code,
+                .attempts = t->hand_overs,
+                .run_ns = t->run_ns,
+                .tag_size = tag.size,
+            },
+            .result = body_ref(t->result),
+            .text = bytes_keep(s, t->text, t->text ? strlen(t->text) : 0),
+            .tag = bytes_keep(s, tag.data, tag.size),
+        });
+}
+
+/* The store failed after task() had returned the id. What task() itself refused has no call. */
+static void told_refused(struct pushrod_server *s, const struct conn_action *a)
+{
+    struct call *call = call_find(s, a->request);
+    if (!call)
+        return;
+    const char *text = a->text ? a->text : pushrod_strerror((int)a->code);
+    told_add(s,
+        &(struct told){
+            .request = a->request,
+            .finish = {.id = call->id, .status = PUSHROD_REFUSED, .error = (int)a->code},
+            .text = bytes_keep(s, text, strlen(text)),
+            .tag = NOTHING,
+        });
+}
+
+void task_self(struct pushrod_server *s, const struct conn_action *a)
+{
+    if (a->kind == MSG_FINISHED) {
+        s->told_total++;
+        told_task(s, a->request, a->task);
+    } else if (a->kind == MSG_REJECTED) {
+        told_refused(s, a);
+    }
+}
+
+void task_orphan(struct pushrod_server *s, const struct task *task)
+{
+    if (s->events.finish)
+        told_task(s, 0, task);
+}
+
+static void told_call(struct pushrod_server *s, struct told *t)
+{
+    struct pushrod_finish *f = &t->finish;
+    const char *bytes = (const char *)s->told_bytes.data;
+    struct slice result = body_slice(t->result);
+    f->result = result.data;
+    f->result_size = result.size;
+    f->error_text = t->text == NOTHING ? "" : bytes + t->text;
+    f->tag = t->tag == NOTHING ? NULL : bytes + t->tag;
+    struct call *call = t->request ? call_find(s, t->request) : NULL;
+    pushrod_finish_fn *fn = call ? call->fn : NULL;
+    void *arg = call ? call->arg : NULL;
+    /* Before the callback, which may submit, and move the array. */
+    if (call)
+        call_give(s, (uint32_t)t->request - 1);
+    if (fn)
+        fn(s, f, arg);
+    else if (s->events.finish)
+        s->events.finish(s, f, s->events_arg);
+    body_unref(t->result);
+}
+
+/* The arrays do not grow meanwhile: the core speaks only at the end of a tick. */
+static void told_tell(void *arg)
+{
+    struct pushrod_server *s = arg;
+    struct told *told = (struct told *)(void *)s->told.data;
+    size_t count = s->told.size / sizeof *told;
+    for (size_t i = 0; i < count; i++)
+        told_call(s, &told[i]);
+    buf_clear(&s->told);
+    buf_clear(&s->told_bytes);
+    core_received(host_core(s->host), CONN_SELF, s->told_total);
+}
+
+void task_init(struct pushrod_server *s)
+{
+    deferral_init(&s->tell, told_tell, s);
+}
+
+void task_free(struct pushrod_server *s)
+{
+    struct told *told = (struct told *)(void *)s->told.data;
+    for (size_t i = 0; i < s->told.size / sizeof *told; i++)
+        body_unref(told[i].result);
+    buf_free(&s->told);
+    buf_free(&s->told_bytes);
+    free(s->calls);
+    s->calls = NULL;
+}
+
+/* --------------------------------------------------------------------------- owned finishes */
+
+/* One allocation: the struct, then the error text, the result and the tag. */
+struct pushrod_finish *finish_copy(const struct pushrod_finish *from)
+{
+    size_t text = strlen(from->error_text) + 1;
+    struct pushrod_finish *f = malloc(sizeof *f + text + from->result_size + from->tag_size);
+    if (!f)
+        return NULL;
+    *f = *from;
+    char *at = memcpy((char *)(f + 1), from->error_text, text);
+    f->error_text = at;
+    if (from->result)
+        f->result = memcpy(at + text, from->result, from->result_size);
+    if (from->tag)
+        f->tag = memcpy(at + text + from->result_size, from->tag, from->tag_size);
+    return f;
+}
+
+void pushrod_server_finish_free(struct pushrod_finish *finish)
+{
+    free(finish);
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* api_timer: timers of the embedding program. */
+#include <stdlib.h>
+#include "server/api.h"
+
+struct api_timer {
+    struct list node;
+    struct pushrod_server *server;
+    uint64_t id;
+    uint64_t repeat_ns; /* 0: once */
+    void (*fn)(struct pushrod_server *server, void *arg);
+    void *arg;
+    struct loop_timer timer;
+    bool firing;  /* in its own callback: freed after it */
+    bool cleared;
+};
+
+static void timer_free(struct api_timer *t)
+{
+    loop_timer_clear(t->server->loop, &t->timer);
+    list_remove(&t->node);
+    free(t);
+}
+
+/* A callback that was late is not called twice in a row for it. */
+static void timer_fired(void *arg)
+{
+    struct api_timer *t = arg;
+    struct pushrod_server *s = t->server;
+    t->firing = true;
+    t->fn(s, t->arg);
+    t->firing = false;
+    uint64_t next = loop_enter(s->loop).mono_ns + t->repeat_ns;
+    if (t->cleared || !t->repeat_ns || !loop_timer_set(s->loop, &t->timer, next))
+        timer_free(t);
+}
+
+int64_t pushrod_server_timer(struct pushrod_server *s, uint64_t delay_ms, uint64_t repeat_ms,
+    void (*fn)(struct pushrod_server *server, void *arg), void *arg)
+{
+    if (s->state == API_NEW || s->state >= API_FLUSHING)
+        return api_fail(s, PUSHROD_E_WRONG_STATE, "the server does not run");
+    struct api_timer *t = calloc(1, sizeof *t);
+    if (!t)
+        return api_fail(s, PUSHROD_E_NO_MEMORY, "out of memory");
+    t->server = s;
+    t->id = ++s->timer_ids;
+    t->repeat_ns = repeat_ms * 1000000u;
+    t->fn = fn;
+    t->arg = arg;
+    t->timer.fn = timer_fired;
+    t->timer.arg = t;
+    list_init(&t->node);
+    uint64_t at = loop_enter(s->loop).mono_ns + delay_ms * 1000000u;
+    if (!loop_timer_set(s->loop, &t->timer, at)) {
+        free(t);
+        return api_fail(s, PUSHROD_E_NO_MEMORY, "out of memory");
+    }
+    list_push_back(&s->timers, &t->node);
+    return (int64_t)t->id;
+}
+
+int pushrod_server_timer_clear(struct pushrod_server *s, int64_t timer)
+{
+    list_foreach (node, next, &s->timers) {
+        struct api_timer *t = container_of(node, struct api_timer, node);
+        if (t->id != (uint64_t)timer || t->cleared)
+            continue;
+        t->cleared = true;
+        if (!t->firing)
+            timer_free(t);
+        return 0;
+    }
+    return api_fail(s, PUSHROD_E_INVALID, "there is no such timer");
+}
+
+void timers_init(struct pushrod_server *s)
+{
+    list_init(&s->timers);
+}
+
+void timers_free(struct pushrod_server *s)
+{
+    list_foreach (node, next, &s->timers)
+        timer_free(container_of(node, struct api_timer, node));
+}

@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "server/net/host.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <event2/event.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include "common/buf.h"
+
+#define STORE_POLL 4096 /* events of the store in one tick, at the most */
+
+struct host {
+    struct loop *loop;
+    struct core *core;
+    struct plane *plane;
+    const struct store_ops *ops;
+    struct store *store;
+    struct event *store_event;  /* NULL: the store has no descriptor and is polled */
+    struct deferral store_poll;
+    struct deferral failures;
+    struct buf failed;          /* uint64_t: workers whose lane could not be bound */
+    struct loop_timer wake;     /* when the core wants to be called next */
+    const struct host_events *events;
+    void *arg;
+    struct now now;
+    uint64_t heartbeat_ns;
+    uint64_t late_ticks;
+    bool store_down;
+};
+
+/* ------------------------------------------------------------------------------- the store */
+
+static void stored_look(struct host *h, const struct store_event *events, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (events[i].event != EVENT_OP)
+            h->store_down = events[i].event == EVENT_STORE_DOWN;
+}
+
+/* Reads what the store has done; if more is there than a tick should take, comes again. */
+static void store_ready(struct host *h)
+{
+    loop_enter(h->loop);
+    const struct store_event *events;
+    size_t count = h->ops->poll(h->store, &events, STORE_POLL);
+    if (count == 0)
+        return;
+    stored_look(h, events, count);
+    core_stored(h->core, events, count);
+    if (count == STORE_POLL)
+        loop_defer(h->loop, &h->store_poll);
+}
+
+static void store_readable(int fd, short what, void *arg)
+{
+    (void)fd, (void)what;
+    store_ready(arg);
+}
+
+static void store_polled(void *arg)
+{
+    store_ready(arg);
+}
+
+static void store_submit(struct host *h, const struct actions *a)
+{
+    if (a->store_count == 0)
+        return;
+    h->ops->submit(h->store, a->store, a->store_count, h->now.wall_ms);
+    /* Without a descriptor its events are there at once: in the next round. */
+    if (!h->store_event)
+        loop_defer(h->loop, &h->store_poll);
+}
+
+/* ---------------------------------------------------------------------------- worker plane */
+
+static void on_join(void *arg, const struct join *join)
+{
+    struct host *h = arg;
+    loop_enter(h->loop);
+    core_join(h->core, join);
+}
+
+static void on_obituary(void *arg, const struct msg_obituary *obituary)
+{
+    struct host *h = arg;
+    loop_enter(h->loop);
+    core_obituary(h->core, obituary);
+}
+
+static void on_answers(
+    void *arg, uint64_t worker, uint64_t session, const struct answer *answers, size_t count)
+{
+    struct host *h = arg;
+    loop_enter(h->loop);
+    core_answers(h->core, worker, session, answers, count);
+}
+
+static void on_lane_down(void *arg, uint64_t worker, int code)
+{
+    struct host *h = arg;
+    loop_enter(h->loop);
+    core_worker_lost(h->core, worker, code);
+}
+
+static const struct plane_events plane_events = {
+    .join = on_join,
+    .obituary = on_obituary,
+    .answers = on_answers,
+    .lane_down = on_lane_down,
+};
+
+/* WELCOMEs whose lane could not be bound are events of the next tick. */
+static void lane_failures_tell(void *arg)
+{
+    struct host *h = arg;
+    const uint64_t *workers = (const uint64_t *)(const void *)h->failed.data;
+    for (size_t i = 0; i < h->failed.size / sizeof *workers; i++)
+        core_lane_failed(h->core, workers[i]);
+    buf_clear(&h->failed);
+}
+
+static void join_welcome(struct host *h, const struct join_action *action)
+{
+    if (plane_welcome(h->plane, action) == 0)
+        return;
+    /* Without memory for it the core waits for READY in vain, which comes to the same. */
+    buf_append(&h->failed, &action->worker, sizeof action->worker);
+    loop_defer(h->loop, &h->failures);
+}
+
+static void dispatch_joins(struct host *h, const struct actions *a)
+{
+    for (size_t i = 0; i < a->join_count; i++) {
+        const struct join_action *action = &a->join[i];
+        if (action->kind == JOIN_WELCOME)
+            join_welcome(h, action);
+        else if (action->kind == JOIN_REFUSE)
+            plane_refuse(h->plane, action);
+    }
+}
+
+/* After the lanes' last messages, so that FENCED and the last ACK still leave. */
+static void dispatch_closes(struct host *h, const struct actions *a)
+{
+    for (size_t i = 0; i < a->join_count; i++)
+        if (a->join[i].kind == JOIN_CLOSE)
+            plane_close(h->plane, &a->join[i]);
+}
+
+static void dispatch_lanes(struct host *h, const struct actions *a)
+{
+    for (size_t i = 0; i < a->lane_count; i++)
+        plane_put(h->plane, &a->lane[i]);
+    if (a->lane_count)
+        plane_flush(h->plane);
+}
+
+/* ---------------------------------------------------------------------------- connections */
+
+static void dispatch_conns(struct host *h, const struct actions *a)
+{
+    size_t i = 0;
+    while (i < a->conn_count) {
+        if (a->conn[i].conn == CONN_SELF) {
+            h->events->self(h->arg, &a->conn[i++]);
+            continue;
+        }
+        size_t first = i;
+        while (i < a->conn_count && a->conn[i].conn == a->conn[first].conn)
+            i++;
+        h->events->clients(h->arg, a->conn + first, i - first);
+    }
+}
+
+/* -------------------------------------------------------------------------------- the tick */
+
+/* Read what came while this process did not run, before the core judges deadlines. */
+static void tick_begin(void *arg, struct now now)
+{
+    struct host *h = arg;
+    bool late = heap_holds(&h->wake.node) && now.mono_ns > h->wake.node.key
+        && now.mono_ns - h->wake.node.key > h->heartbeat_ns;
+    h->now = now;
+    core_begin(h->core, now);
+    if (!late)
+        return;
+    h->late_ticks++;
+    plane_drain_input(h->plane);
+}
+
+static void tick_wake(struct host *h, uint64_t wake_ns)
+{
+    if (wake_ns == UINT64_MAX)
+        loop_timer_clear(h->loop, &h->wake);
+    else if (!heap_holds(&h->wake.node) || h->wake.node.key != wake_ns)
+        loop_timer_set(h->loop, &h->wake, wake_ns);
+}
+
+static void tick_end(void *arg)
+{
+    struct host *h = arg;
+    const struct actions *a = core_end(h->core);
+    store_submit(h, a);
+    dispatch_joins(h, a);
+    dispatch_lanes(h, a);
+    dispatch_closes(h, a);
+    for (size_t i = 0; i < a->notice_count; i++)
+        h->events->notice(h->arg, &a->notices[i]);
+    dispatch_conns(h, a);
+    h->events->pause(h->arg, a->pause_clients);
+    tick_wake(h, a->wake_ns);
+    h->events->flush(h->arg);
+}
+
+static const struct loop_hooks tick_hooks = {tick_begin, tick_end};
+
+static void woken(void *arg)
+{
+    (void)arg; /* the tick that the timer began is all that the core wants */
+}
+
+/* -------------------------------------------------------------------------------- lifetime */
+
+static bool host_open_store(struct host *h, const struct host_config *config,
+    struct store_opened *opened, char **error)
+{
+    struct store_config store = config->store_config;
+    store.now_ms = loop_clock().wall_ms;
+    h->ops = config->store;
+    h->store = h->ops->open(&store, opened, error);
+    if (!h->store)
+        return false;
+    int fd = h->ops->event_fd(h->store);
+    if (fd < 0)
+        return true;
+    h->store_event
+        = event_new(loop_base(h->loop), fd, EV_READ | EV_PERSIST, store_readable, h);
+    return h->store_event && event_add(h->store_event, NULL) == 0;
+}
+
+static bool host_open(struct host *h, const struct host_config *config, char **error)
+{
+    struct store_opened opened = {0};
+    if (!host_open_store(h, config, &opened, error))
+        return false;
+    struct core_config core = config->core;
+    core.store = h->ops->capabilities(h->store);
+    if (getrandom(&core.seed, sizeof core.seed, 0) != (ssize_t)sizeof core.seed)
+        core.seed = h->now.mono_ns;
+    h->core = core_new(&core, config->queues, config->queue_count, &opened);
+    if (!h->core)
+        return false;
+    h->heartbeat_ns = (core.heartbeat_ms ? core.heartbeat_ms : 1000) * 1000000u;
+    h->plane = plane_new(loop_base(h->loop), &config->plane, &plane_events, h, error);
+    return h->plane != NULL;
+}
+
+struct host *host_new(struct loop *loop, const struct host_config *config,
+    const struct host_events *events, void *arg, char **error)
+{
+    *error = NULL;
+    struct host *h = calloc(1, sizeof *h);
+    if (!h)
+        return NULL;
+    h->loop = loop;
+    h->events = events;
+    h->arg = arg;
+    h->now = loop_clock();
+    h->wake.fn = woken;
+    deferral_init(&h->store_poll, store_polled, h);
+    deferral_init(&h->failures, lane_failures_tell, h);
+    if (!host_open(h, config, error)) {
+        host_free(h);
+        if (!*error)
+            *error = strdup("out of memory or descriptors");
+        return NULL;
+    }
+    loop_hook(loop, &tick_hooks, h);
+    /* The first tick: the core asks for what a restart left, and says when to wake it. */
+    loop_enter(loop);
+    return h;
+}
+
+void host_free(struct host *h)
+{
+    if (!h)
+        return;
+    loop_hook(h->loop, NULL, NULL);
+    loop_timer_clear(h->loop, &h->wake);
+    loop_undefer(&h->store_poll);
+    loop_undefer(&h->failures);
+    buf_free(&h->failed);
+    if (h->plane)
+        plane_free(h->plane);
+    if (h->store_event)
+        event_free(h->store_event);
+    if (h->store)
+        h->ops->close(h->store);
+    if (h->core)
+        core_free(h->core);
+    free(h);
+}
+
+struct core *host_core(struct host *h)
+{
+    loop_enter(h->loop);
+    return h->core;
+}
+
+const struct core *host_look(const struct host *h)
+{
+    return h->core;
+}
+
+const struct plane *host_plane(const struct host *h)
+{
+    return h->plane;
+}
+
+uint64_t host_unsettled(const struct host *h)
+{
+    return h->ops->unsettled(h->store);
+}
+
+bool host_store_down(const struct host *h)
+{
+    return h->store_down;
+}
+
+uint64_t host_late_ticks(const struct host *h)
+{
+    return h->late_ticks;
+}

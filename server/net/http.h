@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * http: /metrics, /healthz and /readyz, on libevent's evhttp.
+ *
+ * Knows HTTP; what the pages say is asked from whoever made it. The loop's thread.
+ */
+#ifndef SERVER_NET_HTTP_H
+#define SERVER_NET_HTTP_H
+
+#include <stdbool.h>
+#include "common/buf.h"
+#include "server/net/loop.h"
+
+struct http;
+
+struct http_pages {
+    void (*metrics)(void *arg, struct buf *out); /* the text format of Prometheus */
+    bool (*ready)(void *arg, struct buf *out);   /* may work be sent here? `out`: why not */
+};
+
+struct http *http_new(struct loop *loop, const struct http_pages *pages, void *arg);
+void http_free(struct http *http);
+/* Returns the port, or a negative enum pushrod_error with a text that the caller frees. */
+int http_listen(struct http *http, const char *address, char **error);
+
+#endif
