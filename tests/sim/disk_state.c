@@ -432,7 +432,7 @@ static void apply_plain(struct disk_state *s, const struct disk_op *op, struct d
         apply_worker(s, op);
         break;
     default:
-        assert(!"a kind of operation that this disk does not know");
+        abort(); /* a kind of operation that this disk does not know */
     }
     if (!there)
         event->outcome = OUTCOME_GONE;

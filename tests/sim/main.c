@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The simulation: SEEDS=n runs seeds FIRST (1) to FIRST+n-1; SEED=n replays one with its trace.
+ * WITHOUT="fault ..." (or all) switches faults off.
  */
 #include "tests/sim/sim.h"
 

@@ -2,6 +2,8 @@
 #include "tests/sim/sim.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 /* Swarm: most runs switch most things off, so that the rest meets each other more often. */
 static void draw_faults(struct sim *sim)
@@ -52,6 +54,30 @@ static bool may_repeat(const struct plan *p)
            p->join_repeated || p->poison || p->hangs || p->timeout || p->drain || p->replay;
 }
 
+static bool is_listed(const char *list, const char *name)
+{
+    size_t size = strlen(name);
+    for (const char *at = list; (at = strstr(at, name)); at++) {
+        if ((at == list || at[-1] == ' ') && (at[size] == ' ' || at[size] == '\0'))
+            return true;
+    }
+    return strcmp(list, "all") == 0;
+}
+
+/* WITHOUT="death purge ...": switched off, to find out what a failure depends on. */
+static void switch_off(struct plan *p)
+{
+    const char *without = getenv("WITHOUT");
+    if (!without)
+        return;
+#define X(name)                                                                                    \
+    if (is_listed(without, #name))                                                                 \
+        p->name = 0;
+    SIM_FAULTS(X)
+    SIM_CHANCES(X)
+#undef X
+}
+
 void plan_draw(struct sim *sim)
 {
     struct plan *p = &sim->plan;
@@ -65,6 +91,7 @@ void plan_draw(struct sim *sim)
         p->priority = sim_chance(sim, 50) ? 50 : 0;
         p->big = sim_chance(sim, 20) ? 3 : 0;
     }
+    switch_off(p);
     p->strict = !may_repeat(p);
 }
 

@@ -271,10 +271,22 @@ static void lane_remove(struct lane *lane, uint64_t id, uint64_t lease)
     }
 }
 
+/* It has begun with it, so its bytes are no longer on the lane. */
+static void lane_begun(struct lane *lane, const struct answer *a)
+{
+    for (size_t i = 0; i < lane->task_count; i++) {
+        if (lane->tasks[i].id == a->id && lane->tasks[i].lease == a->lease)
+            lane->tasks[i].bytes = 0;
+    }
+}
+
 static void lane_note(struct lane *lane, const struct answer *a)
 {
     if (a->kind == MSG_READY)
         lane->ready = true;
+    if (a->kind == MSG_STARTED || a->kind == MSG_PROGRESS || a->kind == MSG_DATA ||
+        a->kind == MSG_PART)
+        lane_begun(lane, a);
     if (a->kind != MSG_TASK_DONE && a->kind != MSG_TASK_FAILED && a->kind != MSG_RETURNED)
         return;
     lane_remove(lane, a->id, a->lease);
