@@ -5,6 +5,7 @@
  */
 #include <dlfcn.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -118,5 +119,5 @@ int plugins_probe(struct pushrod_worker *w, bool *serial)
     if (size != (ssize_t)sizeof a)
         return worker_error(w, PUSHROD_E_BAD_OPTION, "a plug-in ended the process that loaded it");
     *serial = a.serial;
-    return a.error ? worker_error(w, -a.error, "%s", a.text) : 0;
+    return a.error ? worker_error(w, abs(a.error), "%s", a.text) : 0;
 }

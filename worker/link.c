@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The loop: wait, read all there is, let the session decide, do what it says.
+ *
+ * A worker that was stopped for a while (SIGSTOP, a laptop's lid) reads what came meanwhile before
+ * the session judges any silence.
+ */
+#include "worker/link.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "worker/link_impl.h"
+
+/* How often a deadline that a function must keep itself is looked at. */
+#define WATCH_MS 100u
+/* How often the memory is. */
+#define MEMORY_MS 1000u
+/* After a handler that hangs was given up, the others have this long. */
+#define STUCK_DRAIN_MS 5000u
+/* At the end, handlers that were cancelled have this long to return. */
+#define END_WAIT_MS 2500u
+
+/* --------------------------------------------------------------------- judgements */
+
+static void check_stops(struct link *l)
+{
+    unsigned stops = atomic_load(l->config->stops);
+    if (stops == l->stops)
+        return;
+    uint64_t count;
+    ssize_t got = read(l->config->stop_fd, &count, sizeof count);
+    (void)got;
+    l->stops = stops;
+    log_info(stops > 1 ? "leaving now" : "draining");
+    if (stops > 1)
+        session_quit(l->session);
+    else
+        session_drain(l->session, 0);
+}
+
+/* Its process cannot go on: the thread, and what it holds, can only be got rid of with it. */
+static void check_overdue(struct link *l)
+{
+    uint64_t run_ns = 0;
+    uint64_t lease = l->stuck ? 0 : run_overdue(l->run, l->now.mono_ns, &run_ns);
+    if (!lease)
+        return;
+    struct attempt_failure f = {
+        .code = PUSHROD_E_TASK_TIMEOUT,
+        .text = slice_str("the handler went on after its timeout; its process is replaced"),
+    };
+    log_error("a handler went on after its timeout: the process is replaced");
+    session_abandoned(l->session, lease, run_ns, &f);
+    session_drain(l->session, STUCK_DRAIN_MS);
+    l->stuck = l->recycle = true;
+}
+
+static size_t resident_bytes(void)
+{
+    unsigned long size, resident = 0;
+    FILE *file = fopen("/proc/self/statm", "re");
+    if (!file)
+        return 0;
+    int fields = fscanf(file, "%lu %lu", &size, &resident);
+    fclose(file);
+    return fields == 2 ? resident * (size_t)sysconf(_SC_PAGESIZE) : 0;
+}
+
+static void check_memory(struct link *l)
+{
+    if (!l->config->max_memory || l->recycle || l->now.mono_ns < l->memory_ns)
+        return;
+    l->memory_ns = l->now.mono_ns + MEMORY_MS * NS_PER_MS;
+    size_t bytes = resident_bytes();
+    if (bytes <= l->config->max_memory)
+        return;
+    log_info("%zu bytes of memory in use, max-memory is %zu: the process is replaced", bytes,
+        l->config->max_memory);
+    session_drain(l->session, 0);
+    l->recycle = true;
+}
+
+/* ---------------------------------------------------------------------------- waiting */
+
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static long wait_ms(const struct link *l, uint64_t wake_ns)
+{
+    uint64_t now_ns = clock_now().mono_ns;
+    if (l->revoked_count)
+        return 0;
+    if (run_watched(l->run))
+        wake_ns = earlier(wake_ns, now_ns + WATCH_MS * NS_PER_MS);
+    if (l->config->max_memory && !l->recycle)
+        wake_ns = earlier(wake_ns, l->memory_ns);
+    if (wake_ns == UINT64_MAX)
+        return -1;
+    return now_ns >= wake_ns ? 0 : (long)((wake_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS);
+}
+
+static void add(zmq_pollitem_t *items, int *count, void *socket, int fd)
+{
+    if (socket || fd >= 0)
+        items[(*count)++] = (zmq_pollitem_t){.socket = socket, .fd = fd, .events = ZMQ_POLLIN};
+}
+
+static void wait_events(struct link *l, uint64_t wake_ns)
+{
+    zmq_pollitem_t items[6];
+    int count = 0;
+    add(items, &count, NULL, run_fd(l->run));
+    add(items, &count, NULL, l->config->stop_fd);
+    add(items, &count, l->lane, -1);
+    add(items, &count, l->join, -1);
+    add(items, &count, l->lane_monitor, -1);
+    add(items, &count, l->answers_monitor, -1);
+    zmq_poll(items, count, wait_ms(l, wake_ns));
+}
+
+/* ------------------------------------------------------------------------------ life */
+
+static bool link_step(struct link *l, uint64_t *wake_ns)
+{
+    wait_events(l, *wake_ns);
+    l->now = clock_now();
+    session_begin(l->session, l->now);
+    link_read(l);
+    link_take_reports(l);
+    check_stops(l);
+    check_overdue(l);
+    check_memory(l);
+    const struct session_actions *a = session_end(l->session);
+    link_act(l, a);
+    if (a->state == SESSION_JOINING || a->state == SESSION_IDLE)
+        link_complain(l);
+    *wake_ns = a->wake_ns;
+    if (a->state != SESSION_OVER)
+        return l->end->code == 0;
+    l->end->code = a->code;
+    l->recycle |= a->recycle;
+    return false;
+}
+
+static bool link_init(struct link *l, const struct link_config *config, struct link_end *end)
+{
+    *l = (struct link){.config = config, .end = end};
+    l->now = clock_now();
+    l->contact_ns = l->now.mono_ns;
+    l->session = session_new(&config->session);
+    l->run = l->session ? run_new(&config->run) : NULL;
+    return l->run && link_open(l);
+}
+
+/* The runner first: until its threads have ended, they may use what the session holds. */
+static void link_fini(struct link *l)
+{
+    link_close(l);
+    l->stuck = !run_free(l->run, l->stuck ? 0 : END_WAIT_MS);
+    if (!l->stuck)
+        session_free(l->session);
+    free(l->starts);
+    free(l->revoked);
+}
+
+void link_run(const struct link_config *config, struct link_end *end)
+{
+    struct link l;
+    *end = (struct link_end){0};
+    if (link_init(&l, config, end)) {
+        uint64_t wake_ns = 0;
+        while (link_step(&l, &wake_ns))
+            ;
+    } else {
+        end->code = PUSHROD_E_SYSTEM;
+        snprintf(end->text, sizeof end->text, "cannot start: %s", strerror(errno));
+    }
+    link_fini(&l);
+    end->recycle = l.recycle;
+    end->stuck = l.stuck;
+    if (end->code && !end->text[0])
+        snprintf(end->text, sizeof end->text, "%s", pushrod_strerror(end->code));
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * link: the sockets of a worker process, and the loop that turns what comes in into events for the
+ * session, and its actions into messages and runs.
+ *
+ * The only place in a worker that knows ZeroMQ (but for obituary.c) and reads the clock. One
+ * thread, that of the caller; no handler can block it.
+ */
+#ifndef WORKER_LINK_H
+#define WORKER_LINK_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "worker/run.h"
+#include "worker/session.h"
+
+struct link_config {
+    const char *join;              /* host[:port] */
+    struct session_config session; /* borrowed until link_run() returns */
+    struct run_config run;         /* likewise */
+    unsigned io_threads;
+    size_t max_memory;        /* bytes resident; above: drain and be replaced; 0: no bound */
+    int stop_fd;              /* eventfd, readable when *stops changed */
+    const atomic_uint *stops; /* 1: drain; more: leave now */
+    int ready_fd;             /* gets one byte when tasks may come; -1: none */
+};
+
+struct link_end {
+    int code;       /* enum pushrod_error; 0: drained */
+    bool recycle;   /* because of max_tasks, max_memory, or a handler that hangs */
+    bool stuck;     /* a handler did not return; its memory was not freed */
+    char text[600]; /* of the error */
+};
+
+/* Runs a worker to its end. */
+void link_run(const struct link_config *config, struct link_end *end);
+
+#endif

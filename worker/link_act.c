@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the runner reports, and what the session wants done. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#include "common/log.h"
+#include "worker/link_impl.h"
+
+/* ----------------------------------------------------------------------- reports */
+
+static void take_report(struct link *l, const struct report *r)
+{
+    struct session *s = l->session;
+    const struct pushrod_task *task = r->task;
+    switch (r->kind) {
+    case REPORT_DONE:
+        session_done(s, r->lease, task->run_ns, buf_slice(&task->result));
+        break;
+    case REPORT_FAILED:
+        session_failed(s, r->lease, task->run_ns, &task->failure);
+        break;
+    case REPORT_BROKEN:
+        log_error("%.*s", (int)task->failure.text.size, (const char *)task->failure.text.data);
+        session_broken(s, r->lease, task->failure.text);
+        break;
+    case REPORT_PROGRESS: {
+        struct slice text = r->size ? slice_of(r->data, r->size) : (struct slice){0};
+        session_progress(s, r->lease, r->done, r->total, text);
+        break;
+    }
+    case REPORT_DATA:
+        session_data(s, r->lease, slice_of(r->data, r->size));
+        break;
+    }
+}
+
+void link_take_reports(struct link *l)
+{
+    for (size_t i = 0; i < l->revoked_count; i++)
+        session_revoked(l->session, l->revoked[i].lease, l->revoked[i].given_back);
+    l->revoked_count = 0;
+    for (struct report *r = run_take(l->run), *next; r; r = next) {
+        next = r->next;
+        take_report(l, r);
+        run_release(l->run, r);
+    }
+}
+
+/* -------------------------------------------------------------------------- runs */
+
+static bool reserve(void **array, size_t *capacity, size_t count, size_t size)
+{
+    if (count <= *capacity)
+        return true;
+    void *fresh = realloc(*array, count * size);
+    if (!fresh)
+        return false;
+    *array = fresh;
+    *capacity = count;
+    return true;
+}
+
+static void out_of_memory(struct link *l)
+{
+    log_error("out of memory");
+    l->end->code = PUSHROD_E_NO_MEMORY;
+}
+
+/* The runner is asked now; the session hears of it in the next tick, which comes at once. */
+static void revoke(struct link *l, uint64_t lease)
+{
+    bool given_back = run_revoke(l->run, lease);
+    if (!reserve(
+            (void **)&l->revoked, &l->revoked_capacity, l->revoked_count + 1, sizeof *l->revoked)) {
+        out_of_memory(l);
+        return;
+    }
+    l->revoked[l->revoked_count++] = (struct revoked){lease, given_back};
+}
+
+static void act_runs(struct link *l, const struct session_actions *a)
+{
+    size_t starts = 0;
+    if (!reserve((void **)&l->starts, &l->start_capacity, a->run_count, sizeof *l->starts)) {
+        out_of_memory(l);
+        return;
+    }
+    for (size_t i = 0; i < a->run_count; i++) {
+        const struct run_action *r = &a->run[i];
+        if (r->kind == RUN_START)
+            l->starts[starts++] = r->attempt;
+        else if (r->kind == RUN_CANCEL)
+            run_cancel(l->run, r->attempt->lease);
+        else
+            revoke(l, r->attempt->lease);
+    }
+    run_start(l->run, l->starts, starts);
+}
+
+/* ----------------------------------------------------------------------- messages */
+
+static void act_join(struct link *l, const struct msg_join *join)
+{
+    int error = link_dial_join(l);
+    if (error == -PUSHROD_E_BAD_OPTION) {
+        l->end->code = PUSHROD_E_BAD_OPTION;
+        snprintf(l->end->text, sizeof l->end->text, "join: \"%s\": host[:port] is expected",
+            l->config->join);
+    }
+    if (error)
+        return; /* the session tries again */
+    struct buf frame = BUF_EMPTY;
+    msg_join_encode(&frame, join);
+    if (!frame.failed)
+        zmq_send(l->join, frame.data, frame.size, ZMQ_DONTWAIT);
+    buf_free(&frame);
+}
+
+/* It never blocks: there is no high-water mark, and what is lost is sent again. */
+static void act_answers(struct link *l, struct slice frame)
+{
+    if (l->answers && frame.size)
+        zmq_send(l->answers, frame.data, frame.size, ZMQ_DONTWAIT);
+}
+
+static void tell_ready(struct link *l)
+{
+    if (l->told_ready || l->config->ready_fd < 0)
+        return;
+    ssize_t written = write(l->config->ready_fd, "", 1);
+    (void)written; /* a supervisor that is gone takes us with it */
+    l->told_ready = true;
+}
+
+void link_act(struct link *l, const struct session_actions *a)
+{
+    if (a->text)
+        log_info("%s", a->text);
+    if (a->disconnect)
+        link_disconnect(l);
+    else
+        act_answers(l, a->answers);
+    if (a->connect && link_connect(l, a->connect) != 0)
+        link_disconnect(l);
+    if (a->join)
+        act_join(l, a->join);
+    if (a->settled) {
+        tell_ready(l);
+        link_close_join(l);
+    }
+    act_runs(l, a);
+}

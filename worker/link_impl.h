@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * link_impl: what the files of the link share. Private to worker/link*.c.
+ *
+ *   link.c         the loop
+ *   link_act.c     the session's actions, the runner's reports
+ *   link_net.c     sockets and monitors
+ *   link_read.c    frames that come in
+ */
+#ifndef WORKER_LINK_IMPL_H
+#define WORKER_LINK_IMPL_H
+
+#include "worker/address.h"
+#include "worker/link.h"
+
+#define NS_PER_MS UINT64_C(1000000)
+
+struct revoked {
+    uint64_t lease;
+    bool given_back;
+};
+
+struct link {
+    const struct link_config *config;
+    struct session *session;
+    struct run *run;
+    struct link_end *end;
+    void *context;
+    void *join;            /* DEALER; NULL: closed; so the others */
+    void *lane;            /* PULL */
+    void *lane_monitor;    /* PAIR */
+    void *answers;         /* PUSH */
+    void *answers_monitor; /* PAIR */
+    struct now now;
+    unsigned stops; /* that were acted on */
+
+    /* where the server is */
+    char address[ADDRESS_TEXT]; /* reached, numeric; "" at first */
+    uint16_t port;
+    uint64_t lane_port;
+    size_t tries;         /* rotates through the addresses of a name */
+    uint64_t contact_ns;  /* last sign of it */
+    uint64_t complain_ns; /* when to say again that it cannot be reached */
+    uint64_t complain_pause_ms;
+    unsigned greetings; /* handshakes of the answers connection */
+    bool lane_up;       /* its handshake succeeded */
+    bool told_ready;
+
+    /* batches of one tick; memory is kept */
+    const struct attempt **starts;
+    size_t start_capacity;
+    struct revoked *revoked; /* for the next tick */
+    size_t revoked_count;
+    size_t revoked_capacity;
+
+    uint64_t memory_ns; /* when to look at the memory again */
+    bool recycle;       /* draining because of memory or a handler that hangs */
+    bool stuck;
+};
+
+/* link_net.c */
+bool link_open(struct link *l);
+void link_close(struct link *l);
+int link_dial_join(struct link *l); /* a fresh DEALER; 0, or a negative error */
+int link_connect(struct link *l, const struct msg_welcome *m);
+void link_disconnect(struct link *l);
+void link_close_join(struct link *l);
+/* The next event of a monitor; 0: none. */
+uint16_t link_next_event(void *monitor);
+void link_complain(struct link *l); /* when there was no contact for a while */
+
+/* link_read.c */
+void link_read(struct link *l); /* everything that is there */
+
+/* link_act.c */
+void link_take_reports(struct link *l);
+void link_act(struct link *l, const struct session_actions *a);
+
+#endif

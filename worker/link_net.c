@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Sockets. What libzmq needs to be told, and why:
+ * - RCVHWM 0 on the lane: a PULL at its high-water mark stops reading; the server's credit bounds
+ * it.
+ * - RECONNECT_IVL -1 on the lane: a lane that went down stays down; the port may be another's next.
+ * - No ZMTP heartbeats: ours replace them.
+ * - Monitors are raw PAIRs that we drain each tick, stopped before they are closed.
+ */
+#include <stdio.h>
+#include <string.h>
+#include <zmq.h>
+
+#include "common/log.h"
+#include "worker/link_impl.h"
+
+#define COMPLAIN_AFTER_MS 1000u
+#define COMPLAIN_CAP_MS   60000u
+
+bool link_open(struct link *l)
+{
+    l->context = zmq_ctx_new();
+    if (!l->context)
+        return false;
+    zmq_ctx_set(
+        l->context, ZMQ_IO_THREADS, (int)(l->config->io_threads ? l->config->io_threads : 1));
+    return true;
+}
+
+static void set_int(void *socket, int option, int value)
+{
+    zmq_setsockopt(socket, option, &value, sizeof value);
+}
+
+static void *socket_new(struct link *l, int type)
+{
+    void *socket = zmq_socket(l->context, type);
+    if (!socket)
+        return NULL;
+    set_int(socket, ZMQ_LINGER, 0);
+    set_int(socket, ZMQ_SNDHWM, 0);
+    set_int(socket, ZMQ_RCVHWM, 0);
+    set_int(socket, ZMQ_IPV6, 1);
+    return socket;
+}
+
+static void socket_close(void **socket, void **monitor)
+{
+    if (*socket && monitor && *monitor)
+        zmq_socket_monitor(*socket, NULL, 0);
+    if (monitor && *monitor)
+        zmq_close(*monitor);
+    if (*socket)
+        zmq_close(*socket);
+    *socket = NULL;
+    if (monitor)
+        *monitor = NULL;
+}
+
+void link_close_join(struct link *l)
+{
+    socket_close(&l->join, NULL);
+}
+
+void link_disconnect(struct link *l)
+{
+    socket_close(&l->lane, &l->lane_monitor);
+    socket_close(&l->answers, &l->answers_monitor);
+}
+
+void link_close(struct link *l)
+{
+    link_disconnect(l);
+    link_close_join(l);
+    if (l->context)
+        zmq_ctx_term(l->context);
+}
+
+static void *monitor_new(struct link *l, void *socket, const char *endpoint, int events)
+{
+    if (zmq_socket_monitor(socket, endpoint, events) != 0)
+        return NULL;
+    void *pair = zmq_socket(l->context, ZMQ_PAIR);
+    if (pair && zmq_connect(pair, endpoint) != 0)
+        socket_close(&pair, NULL);
+    return pair;
+}
+
+/* A monitor's message: 2 bytes event, 4 bytes value; then a part with the endpoint. */
+uint16_t link_next_event(void *monitor)
+{
+    uint8_t head[6];
+    uint16_t event = 0;
+    if (!monitor || zmq_recv(monitor, head, sizeof head, ZMQ_DONTWAIT) != (int)sizeof head)
+        return 0;
+    memcpy(&event, head, sizeof event);
+    char endpoint[256];
+    zmq_recv(monitor, endpoint, sizeof endpoint, ZMQ_DONTWAIT);
+    return event;
+}
+
+/* -------------------------------------------------------------------------- join */
+
+/* The name is resolved for each try: the server may have moved. What is reached is pinned. */
+static int find_server(struct link *l)
+{
+    struct address_list list;
+    int error = address_resolve(&list, l->config->join);
+    if (error)
+        return error;
+    snprintf(l->address, sizeof l->address, "%s", address_reachable(&list, l->tries++));
+    l->port = list.port;
+    return 0;
+}
+
+int link_dial_join(struct link *l)
+{
+    char endpoint[ADDRESS_ENDPOINT];
+    link_close_join(l);
+    int error = find_server(l);
+    if (error)
+        return error;
+    address_endpoint(l->address, l->port, endpoint);
+    l->join = socket_new(l, ZMQ_DEALER);
+    if (!l->join)
+        return -PUSHROD_E_SYSTEM;
+    set_int(l->join, ZMQ_RECONNECT_IVL, 50);
+    return zmq_connect(l->join, endpoint) == 0 ? 0 : -PUSHROD_E_SYSTEM;
+}
+
+/* Once a second at first, then ever more seldom; with what stands there instead, if it can be told.
+ */
+void link_complain(struct link *l)
+{
+    uint64_t now_ns = l->now.mono_ns;
+    if (now_ns - l->contact_ns < COMPLAIN_AFTER_MS * NS_PER_MS || now_ns < l->complain_ns)
+        return;
+    char why[300] = "is it running?";
+    if (l->address[0])
+        address_diagnose(l->address, l->port, why, sizeof why);
+    log_warning("cannot reach server %s: %s retrying", l->config->join, why);
+    l->complain_pause_ms = l->complain_pause_ms ? l->complain_pause_ms * 2 : 5000;
+    if (l->complain_pause_ms > COMPLAIN_CAP_MS)
+        l->complain_pause_ms = COMPLAIN_CAP_MS;
+    l->complain_ns = now_ns + l->complain_pause_ms * NS_PER_MS;
+}
+
+/* --------------------------------------------------------------- lane and answers */
+
+static void set_text(void *socket, int option, struct slice text)
+{
+    if (text.data)
+        zmq_setsockopt(socket, option, text.data, text.size);
+}
+
+static bool dial(void *socket, const struct msg_welcome *m, const char *host, uint64_t port)
+{
+    char endpoint[ADDRESS_ENDPOINT + 256];
+    const char *format = strchr(host, ':') ? "tcp://[%s]:%llu" : "tcp://%s:%llu";
+    set_text(socket, ZMQ_PLAIN_USERNAME, m->user);
+    set_text(socket, ZMQ_PLAIN_PASSWORD, m->token);
+    snprintf(endpoint, sizeof endpoint, format, host, (unsigned long long)port);
+    return zmq_connect(socket, endpoint) == 0;
+}
+
+static bool connect_lane(struct link *l, const struct msg_welcome *m, const char *host)
+{
+    l->lane = socket_new(l, ZMQ_PULL);
+    if (!l->lane)
+        return false;
+    set_int(l->lane, ZMQ_RECONNECT_IVL, -1);
+    l->lane_monitor = monitor_new(l, l->lane, "inproc://lane",
+        ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_CLOSED |
+            ZMQ_EVENT_HANDSHAKE_FAILED_AUTH);
+    return l->lane_monitor && dial(l->lane, m, host, m->lane_port);
+}
+
+static bool connect_answers(struct link *l, const struct msg_welcome *m, const char *host)
+{
+    l->answers = socket_new(l, ZMQ_PUSH);
+    if (!l->answers)
+        return false;
+    set_int(l->answers, ZMQ_RECONNECT_IVL, 20);
+    l->answers_monitor =
+        monitor_new(l, l->answers, "inproc://answers", ZMQ_EVENT_HANDSHAKE_SUCCEEDED);
+    return l->answers_monitor && dial(l->answers, m, host, m->answers_port);
+}
+
+int link_connect(struct link *l, const struct msg_welcome *m)
+{
+    char host[256];
+    if (m->host.data && m->host.size)
+        snprintf(host, sizeof host, "%.*s", (int)m->host.size, (const char *)m->host.data);
+    else
+        snprintf(host, sizeof host, "%s", l->address);
+    l->lane_port = m->lane_port;
+    l->lane_up = false;
+    l->greetings = 0;
+    if (connect_lane(l, m, host) && connect_answers(l, m, host))
+        return 0;
+    log_error("cannot connect to %s: %s", host, zmq_strerror(zmq_errno()));
+    return -PUSHROD_E_SYSTEM;
+}

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Frames from the server: decoded, and handed to the session one message after the other. */
+#include <stdio.h>
+#include <string.h>
+#include <zmq.h>
+
+#include "common/log.h"
+#include "proto/codec.h"
+#include "worker/link_impl.h"
+
+/* Messages of one tick, so that answers leave in between. */
+#define READ_BUDGET 256
+
+static void complain(const char *what, const struct dec *in)
+{
+    static struct log_limit limit;
+    unsigned left_out;
+    if (log_allowed(&limit, &left_out))
+        log_warning("a message from the server (%s) cannot be read: %s", what, in->error);
+}
+
+/* -------------------------------------------------------------------------- join */
+
+static void take_join_frame(struct link *l, struct slice frame)
+{
+    struct dec in = dec_of(frame);
+    struct msg_welcome welcome;
+    struct msg_refused refused;
+    switch (dec_message(&in)) {
+    case MSG_WELCOME:
+        if (msg_welcome_decode(&in, &welcome))
+            session_welcome(l->session, &welcome);
+        break;
+    case MSG_REFUSED:
+        if (msg_refused_decode(&in, &refused)) {
+            snprintf(l->end->text, sizeof l->end->text, "%.*s", (int)refused.text.size,
+                (const char *)refused.text.data);
+            session_refused(l->session, &refused);
+        }
+        break;
+    default:
+        dec_fail(&in, "neither WELCOME nor REFUSED");
+        break;
+    }
+    if (dec_failed(&in))
+        complain("join", &in);
+    l->contact_ns = l->now.mono_ns;
+    l->complain_pause_ms = 0;
+}
+
+static void read_join(struct link *l)
+{
+    zmq_msg_t m;
+    zmq_msg_init(&m);
+    while (l->join && zmq_msg_recv(&m, l->join, ZMQ_DONTWAIT) >= 0)
+        take_join_frame(l, slice_of(zmq_msg_data(&m), zmq_msg_size(&m)));
+    zmq_msg_close(&m);
+}
+
+/* -------------------------------------------------------------------------- lane */
+
+/* A payload that is a part of its own; the task was the last message of the part before it. */
+static struct body *read_body(struct link *l)
+{
+    int more = 0;
+    size_t size = sizeof more;
+    zmq_getsockopt(l->lane, ZMQ_RCVMORE, &more, &size);
+    if (!more)
+        return NULL;
+    zmq_msg_t m;
+    zmq_msg_init(&m);
+    struct body *body = NULL;
+    if (zmq_msg_recv(&m, l->lane, ZMQ_DONTWAIT) >= 0)
+        body = body_copy(zmq_msg_data(&m), zmq_msg_size(&m));
+    zmq_msg_close(&m);
+    return body;
+}
+
+static bool take_task(struct link *l, struct dec *in)
+{
+    struct msg_task m;
+    if (!msg_task_decode(in, &m))
+        return false;
+    if (m.payload.data) {
+        session_task(l->session, &m, NULL);
+        return true;
+    }
+    struct body *body = read_body(l);
+    if (!body) {
+        dec_fail(in, "a payload is missing");
+        return false;
+    }
+    session_task(l->session, &m, body);
+    body_unref(body);
+    return true;
+}
+
+#define TAKE(name, call)                                                                           \
+    {                                                                                              \
+        struct msg_##name m;                                                                       \
+        if (!msg_##name##_decode(in, &m))                                                          \
+            return false;                                                                          \
+        call;                                                                                      \
+        return true;                                                                               \
+    }
+
+static bool take_lane_message(struct link *l, unsigned number, struct dec *in)
+{
+    struct session *s = l->session;
+    switch (number) {
+    case MSG_TASK:
+        return take_task(l, in);
+    case MSG_ACK:
+        TAKE(ack, session_ack(s, m.sequence));
+    case MSG_PING:
+        TAKE(ping, session_ping(s, m.sequence));
+    case MSG_LANE_HELLO:
+        TAKE(lane_hello, session_lane_hello(s, &m));
+    case MSG_CANCEL_TASK:
+        TAKE(cancel_task, session_cancel(s, &m));
+    case MSG_WITHDRAW:
+        TAKE(withdraw, session_withdraw(s, &m));
+    case MSG_DRAIN:
+        TAKE(drain, session_drain(s, m.limit_ms));
+    case MSG_FENCED:
+        TAKE(fenced, session_fenced(s, m.code));
+    default:
+        dec_fail(in, "not a message of the lane");
+        return false;
+    }
+}
+
+static void take_lane_frame(struct link *l, struct slice frame)
+{
+    struct dec in = dec_of(frame);
+    while (dec_more(&in) && take_lane_message(l, dec_message(&in), &in))
+        ;
+    if (dec_failed(&in))
+        complain("lane", &in);
+}
+
+/* Parts that nobody asked for: the rest of a message whose first part could not be read. */
+static void skip_parts(struct link *l)
+{
+    int more = 1;
+    size_t size = sizeof more;
+    while (zmq_getsockopt(l->lane, ZMQ_RCVMORE, &more, &size) == 0 && more) {
+        char nothing[1];
+        if (zmq_recv(l->lane, nothing, sizeof nothing, ZMQ_DONTWAIT) < 0)
+            return;
+    }
+}
+
+static void read_lane(struct link *l)
+{
+    zmq_msg_t m;
+    zmq_msg_init(&m);
+    for (int i = 0; i < READ_BUDGET && l->lane; i++) {
+        if (zmq_msg_recv(&m, l->lane, ZMQ_DONTWAIT) < 0)
+            break;
+        take_lane_frame(l, slice_of(zmq_msg_data(&m), zmq_msg_size(&m)));
+        skip_parts(l);
+        l->contact_ns = l->now.mono_ns;
+    }
+    zmq_msg_close(&m);
+}
+
+/* ---------------------------------------------------------------------- monitors */
+
+/* After the lane was read: what the server said last counts, before its end does. */
+static void read_monitors(struct link *l)
+{
+    uint16_t event;
+    bool down = false;
+    while ((event = link_next_event(l->lane_monitor))) {
+        if (event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED)
+            l->lane_up = true;
+        else
+            down = true;
+    }
+    if (down && !l->lane_up)
+        log_warning("cannot reach lane port %llu of %s: the server opens a port for each worker",
+            (unsigned long long)l->lane_port, l->address);
+    if (down)
+        session_lane_down(l->session);
+    while ((event = link_next_event(l->answers_monitor))) {
+        if (l->greetings++)
+            session_answers_renewed(l->session);
+    }
+}
+
+void link_read(struct link *l)
+{
+    read_join(l);
+    read_lane(l);
+    read_monitors(l);
+}
