@@ -42,7 +42,7 @@ MAN     :=
 # tests/lib/X.c (linked to every test), tests/unit/test_X.c, tests/sim/X.c (one program), tests/store/test_X.c,
 # tests/fuzz/fuzz_X.c, tests/e2e/X (executable scripts)
 TESTLIB := plane_rig
-TESTS   := buf heap map name codec messages params log client plane
+TESTS   := buf heap map name codec messages params log client plane zmq_facts plane_join
 SIM     :=
 STORE_LIB := store_fault
 STORE_TESTS :=

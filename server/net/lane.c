@@ -335,7 +335,7 @@ static bool lane_start(struct lane *lane, char token[ZAP_TOKEN_SIZE])
         /* A worker has nothing to say here; what it says anyway costs next to nothing. */
         .receive_mark = 1,
         .max_message = 1024,
-        .backlog = 8,
+        .backlog = 128,
     };
     lane->grace = evtimer_new(plane->base, lane_grace_over, lane);
     lane->socket = socket_make(plane->context, ZMQ_PUSH, &options);

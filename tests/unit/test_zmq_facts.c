@@ -1,0 +1,660 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Each of DESIGN's facts about libzmq that the lanes are built on: a test that fails if the plane
+ * forgets it.
+ */
+#include "tests/unit/unit.h"
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+#include <event2/listener.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#include "server/net/lane.h"
+#include "server/net/plane_internal.h"
+#include "tests/lib/plane_rig.h"
+
+#define FIRST_PORT 23901 /* of the ranges in this file */
+
+static struct rig rig;
+static struct fake fake;
+
+static void begin(void (*change)(struct plane_config *))
+{
+    rig_start(&rig, change);
+    fake_start(&fake, &rig);
+}
+
+static void end(void)
+{
+    fake_stop(&fake);
+    rig_stop(&rig);
+}
+
+/* Joins and is welcomed; connects to nothing yet. */
+static void welcome(struct fake *who, uint64_t worker, uint64_t session)
+{
+    size_t joins = rig.joins;
+    fake_join(who);
+    RIG_UNTIL(&rig, rig.joins > joins);
+    assert_int_equal(rig_welcome(&rig, worker, session), 0);
+    RIG_UNTIL(&rig, fake_is_welcome(who));
+}
+
+static int tcp_connect(uint64_t port)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
+    return fd;
+}
+
+static int tcp_listen(uint16_t port)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(port)};
+    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int fd = socket(AF_INET, SOCK_STREAM, 0), on = 1;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof at), 0);
+    assert_int_equal(listen(fd, 1), 0);
+    return fd;
+}
+
+static void scan(uint64_t port, unsigned times)
+{
+    for (unsigned i = 0; i < times; i++) {
+        close(tcp_connect(port));
+        rig_turn(&rig);
+    }
+}
+
+static uint64_t strangers(void)
+{
+    return plane_stats(rig.plane)->strangers;
+}
+
+/* The lane still works: what is put arrives. */
+static void expect_lane_works(struct fake *who, uint64_t worker, uint64_t sequence)
+{
+    rig_ack(&rig, worker, sequence);
+    plane_flush(rig.plane);
+    RIG_UNTIL(&rig, (fake_read_lane(who), who->last_ack == sequence));
+    assert_int_equal(rig.lost, 0);
+}
+
+/* ------------------------------------------------------------------------------ strangers */
+
+/* A bare connect causes ACCEPTED and DISCONNECTED; only the admitted peer's end counts. */
+static void port_scan_before_and_after_admission(void **state)
+{
+    (void)state;
+    begin(NULL);
+    welcome(&fake, 7, 70);
+    scan(fake.welcome.lane_port, 50);
+    RIG_UNTIL(&rig, strangers() >= 50);
+    fake_connect_lane(&fake);
+    RIG_UNTIL(&rig, fake_has_hello(&fake));
+    scan(fake.welcome.lane_port, 50);
+    RIG_UNTIL(&rig, strangers() >= 100);
+    expect_lane_works(&fake, 7, 5);
+    end();
+}
+
+/* An unread monitor stalls the I/O thread after some 670 connects, and with it everybody. */
+static void many_scans_stall_nobody(void **state)
+{
+    (void)state;
+    begin(NULL);
+    fake_up(&fake, 7, 70);
+    scan(fake.welcome.lane_port, 1500);
+    scan(plane_join_port(rig.plane), 750);
+    scan(plane_answers_port(rig.plane), 750);
+    RIG_UNTIL(&rig, strangers() >= 3000);
+    expect_lane_works(&fake, 7, 6);
+    fake_done(&fake, 1, 3, (struct slice){0});
+    RIG_UNTIL(&rig, rig.answers == 3);
+    end();
+}
+
+static void say(uint64_t port, const char *text, size_t size)
+{
+    char answer[256];
+    int fd = tcp_connect(port);
+    assert_int_equal(send(fd, text, size, MSG_NOSIGNAL), size);
+    struct timeval tv = {.tv_usec = 1000};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
+    /* ZeroMQ says its greeting, and ends the connection. */
+    RIG_UNTIL(&rig, recv(fd, answer, sizeof answer, 0) <= 0 && errno != EAGAIN);
+    close(fd);
+}
+
+static void other_protocols_are_dropped(void **state)
+{
+    static const char http[] =
+        "GET /metrics HTTP/1.1\r\nHost: localhost:5571\r\nAccept: */*\r\n\r\n"
+        "GET /metrics HTTP/1.1\r\nHost: localhost:5571\r\nAccept: */*\r\n\r\n";
+    static const char client[] = "\0\0\0\6\x94\x28\1\xc0\xc0";
+    (void)state;
+    begin(NULL);
+    fake_up(&fake, 7, 70);
+    uint16_t ports[] = {plane_join_port(rig.plane), plane_answers_port(rig.plane),
+        (uint16_t)fake.welcome.lane_port};
+    for (unsigned i = 0; i < 3; i++) {
+        say(ports[i], http, sizeof http - 1);
+        say(ports[i], client, sizeof client - 1);
+    }
+    expect_lane_works(&fake, 7, 7);
+    assert_int_equal(plane_stats(rig.plane)->garbage, 0);
+    assert_int_equal(rig.joins, 1);
+    end();
+}
+
+/* ------------------------------------------------------------------------------- admission */
+
+/* The first peer with the right secret is admitted, and nobody after it, not even when it left. */
+static void lane_admits_once(void **state)
+{
+    struct fake thief;
+    (void)state;
+    begin(NULL);
+    fake_up(&fake, 7, 70);
+    fake_start(&thief, &rig);
+    thief.lane = fake_plain(thief.context, ZMQ_PULL, fake.user, fake.token);
+    fake_connect(thief.lane, fake.welcome.lane_port);
+    RIG_UNTIL(&rig, strangers() >= 1);
+    for (uint64_t i = 1; i <= 100; i++)
+        expect_lane_works(&fake, 7, i);
+    zmq_close(fake.lane);
+    fake.lane = NULL;
+    RIG_UNTIL(&rig, rig.lost);
+    uint64_t before = strangers();
+    fake_connect_lane(&fake);
+    RIG_UNTIL(&rig, strangers() > before);
+    fake_read_lane(&thief);
+    fake.frames = 0;
+    fake_read_lane(&fake);
+    assert_int_equal(thief.frames + fake.frames, 0);
+    fake_stop(&thief);
+    end();
+}
+
+static void wrong_secrets_are_rejected(void **state)
+{
+    static const char *const tokens[] = {"", "wrong", NULL};
+    (void)state;
+    begin(NULL);
+    welcome(&fake, 7, 70);
+    for (unsigned i = 0; i < 3; i++) {
+        uint64_t before = strangers();
+        void *lane = tokens[i] ? fake_plain(fake.context, ZMQ_PULL, fake.user, tokens[i])
+                               : zmq_socket(fake.context, ZMQ_PULL);
+        void *answers = fake_plain(fake.context, ZMQ_PUSH, fake.user, "no");
+        fake_connect(lane, fake.welcome.lane_port);
+        fake_connect(answers, fake.welcome.answers_port);
+        RIG_UNTIL(&rig, strangers() >= before + 2);
+        zmq_close(lane);
+        zmq_close(answers);
+    }
+    fake_connect_lane(&fake);
+    RIG_UNTIL(&rig, fake_has_hello(&fake));
+    end();
+}
+
+/* A token opens its own lane, and none beside it. */
+static void token_of_another_worker(void **state)
+{
+    struct fake other;
+    (void)state;
+    begin(NULL);
+    fake_up(&fake, 7, 70);
+    fake_start(&other, &rig);
+    welcome(&other, 8, 80);
+    void *lane = fake_plain(fake.context, ZMQ_PULL, fake.user, fake.token);
+    fake_connect(lane, other.welcome.lane_port);
+    RIG_UNTIL(&rig, strangers() >= 1);
+    fake_connect_lane(&other);
+    RIG_UNTIL(&rig, fake_has_hello(&other));
+    zmq_close(lane);
+    fake_stop(&other);
+    end();
+}
+
+static void one_lane_port(struct plane_config *config)
+{
+    config->lane_port_first = config->lane_port_last = FIRST_PORT;
+}
+
+/* A worker that reconnects must not get the tasks of the next lane on the same port. */
+static void reconnecting_peer_stays_outside(void **state)
+{
+    struct fake next;
+    int soon = 1;
+    (void)state;
+    begin(one_lane_port);
+    welcome(&fake, 7, 70);
+    fake.lane = fake_plain(fake.context, ZMQ_PULL, fake.user, fake.token);
+    zmq_setsockopt(fake.lane, ZMQ_RECONNECT_IVL, &soon, sizeof soon);
+    fake_connect(fake.lane, fake.welcome.lane_port);
+    RIG_UNTIL(&rig, fake_has_hello(&fake));
+    rig_close(&rig, 7, 0);
+    fake_start(&next, &rig);
+    fake_join(&next);
+    size_t joins = rig.joins;
+    RIG_UNTIL(&rig, rig.joins > joins);
+    /* The only port is in quarantine: try again later. */
+    assert_int_equal(rig_welcome(&rig, 8, 80), -PUSHROD_E_TOO_MANY);
+    RIG_UNTIL(&rig, fake_is_refused(&next));
+    assert_int_equal(next.code, PUSHROD_E_TOO_MANY);
+    assert_true(next.retry);
+    for (int bound = -1; bound != 0;) {
+        fake_again(&next);
+        joins = rig.joins;
+        fake_join(&next);
+        RIG_UNTIL(&rig, rig.joins > joins);
+        bound = rig_welcome(&rig, 8, 80);
+    }
+    RIG_UNTIL(&rig, fake_is_welcome(&next) && next.welcomed);
+    assert_int_equal(next.welcome.lane_port, FIRST_PORT);
+    RIG_UNTIL(&rig, strangers() >= 1); /* the old one knocked */
+    fake_connect_lane(&next);
+    RIG_UNTIL(&rig, fake_has_hello(&next));
+    fake.frames = 0;
+    for (uint64_t i = 1; i <= 20; i++)
+        expect_lane_works(&next, 8, i);
+    fake_read_lane(&fake);
+    assert_int_equal(fake.frames, 0);
+    fake_stop(&next);
+    end();
+}
+
+/* Reading ZMQ_EVENTS before the first send, or the HELLO of some lanes never leaves. */
+static void first_message_after_each_handshake(void **state)
+{
+    (void)state;
+    begin(NULL);
+    for (uint64_t i = 1; i <= 200; i++) {
+        struct fake one;
+        fake_start(&one, &rig);
+        fake_up(&one, i, i + 1000);
+        expect_lane_works(&one, i, i);
+        rig_close(&rig, i, 0);
+        fake_stop(&one);
+    }
+    end();
+}
+
+/* ----------------------------------------------------------------------------------- ports */
+
+static void two_lane_ports(struct plane_config *config)
+{
+    config->lane_port_first = FIRST_PORT;
+    config->lane_port_last = FIRST_PORT + 1;
+}
+
+static void taken_lane_port_is_left_out(void **state)
+{
+    (void)state;
+    int taken = tcp_listen(FIRST_PORT);
+    begin(two_lane_ports);
+    welcome(&fake, 7, 70);
+    assert_int_equal(fake.welcome.lane_port, FIRST_PORT + 1);
+    fake_connect_lane(&fake);
+    RIG_UNTIL(&rig, fake_has_hello(&fake));
+    struct fake second;
+    fake_start(&second, &rig);
+    fake_join(&second);
+    RIG_UNTIL(&rig, rig.joins == 2);
+    assert_int_equal(rig_welcome(&rig, 8, 80), -PUSHROD_E_TOO_MANY);
+    RIG_UNTIL(&rig, fake_is_refused(&second));
+    assert_true(second.retry);
+    assert_non_null(strstr(second.text, "lane port"));
+    close(taken);
+    fake_stop(&second);
+    end();
+}
+
+static void three_lane_ports(struct plane_config *config)
+{
+    config->lane_port_first = FIRST_PORT;
+    config->lane_port_last = FIRST_PORT + 2;
+}
+
+/* A bind after a close is tried on other ports first, and the freed one works again later. */
+static void freed_ports_are_used_again(void **state)
+{
+    uint64_t last = 0;
+    (void)state;
+    begin(three_lane_ports);
+    for (uint64_t i = 1; i <= 12;) {
+        size_t joins = rig.joins;
+        fake_again(&fake);
+        fake_join(&fake);
+        RIG_UNTIL(&rig, rig.joins > joins);
+        if (rig_welcome(&rig, i, i) != 0)
+            continue;
+        RIG_UNTIL(&rig, fake_is_welcome(&fake));
+        assert_int_not_equal(fake.welcome.lane_port, last);
+        last = fake.welcome.lane_port;
+        fake_connect_lane(&fake);
+        RIG_UNTIL(&rig, fake_has_hello(&fake));
+        rig_close(&rig, i++, 0);
+        zmq_close(fake.lane);
+        fake.lane = NULL;
+    }
+    end();
+}
+
+static struct plane *refused_plane(const struct plane_config *config, char **error)
+{
+    static const struct plane_events events;
+    struct event_base *base = event_base_new();
+    struct plane *plane = plane_new(base, config, &events, NULL, error);
+    event_base_free(base);
+    return plane;
+}
+
+static void taken_join_port_is_named(void **state)
+{
+    struct plane_config config = {.listen = "127.0.0.1", .max_lanes = 4};
+    char *error;
+    (void)state;
+    int taken = tcp_listen(FIRST_PORT + 50);
+    config.join_port = FIRST_PORT + 50;
+    assert_null(refused_plane(&config, &error));
+    assert_non_null(strstr(error, "port 23951 is taken"));
+    assert_non_null(strstr(error, "--join-port"));
+    free(error);
+    config.join_port = 0;
+    config.answers_port = FIRST_PORT + 50;
+    assert_null(refused_plane(&config, &error));
+    assert_non_null(strstr(error, "--answers-port"));
+    free(error);
+    config.answers_port = 0;
+    config.listen = "192.0.2.1";
+    assert_null(refused_plane(&config, &error));
+    assert_non_null(strstr(error, "'192.0.2.1' is no address of this machine"));
+    free(error);
+    config.listen = "127.0.0.1";
+    config.lane_port_first = 5;
+    config.lane_port_last = 4;
+    assert_null(refused_plane(&config, &error));
+    assert_non_null(strstr(error, "--lane-ports"));
+    free(error);
+    close(taken);
+}
+
+/* ----------------------------------------------------------------------------- descriptors */
+
+/* At the limit libzmq aborts; so it is checked before. In a child: a hard limit stays lowered. */
+static void descriptor_limit_too_low(void **state)
+{
+    (void)state;
+    pid_t child = fork();
+    if (child == 0) {
+        struct plane_config config = {.listen = "127.0.0.1", .max_lanes = 100};
+        struct rlimit limit = {200, 563};
+        char *error = NULL;
+        setrlimit(RLIMIT_NOFILE, &limit);
+        bool low =
+            !refused_plane(&config, &error) && strstr(error, "100 workers need 564 open files");
+        bool says = low && strstr(error, "lower --max-workers to 99");
+        free(error);
+        _exit(low && says ? 0 : 1);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+}
+
+static size_t open_descriptors(void)
+{
+    size_t count = 0;
+    DIR *dir = opendir("/proc/self/fd");
+    while (readdir(dir))
+        count++;
+    closedir(dir);
+    return count;
+}
+
+/* What the limit is computed from: five for each lane, and all come back. */
+static void lanes_cost_five_descriptors(void **state)
+{
+    struct fake fakes[20];
+    (void)state;
+    begin(NULL);
+    fake_up(&fake, 100, 100);
+    fake_done(&fake, 1, 1, (struct slice){0});
+    RIG_UNTIL(&rig, rig.answers == 1);
+    size_t before = open_descriptors();
+    for (unsigned i = 0; i < 20; i++) {
+        fake_start(&fakes[i], &rig);
+        welcome(&fakes[i], i + 1, i + 1);
+        fake_connect_lane(&fakes[i]);
+        RIG_UNTIL(&rig, fake_has_hello(&fakes[i]));
+    }
+    size_t with = open_descriptors();
+    for (unsigned i = 0; i < 20; i++)
+        fake_stop(&fakes[i]);
+    size_t after = open_descriptors();
+    /* Those that the workers closed, and one each that the server closed with them. */
+    assert_true(with - after >= 20);
+    assert_true(after - before <= 20 * 5);
+    for (unsigned i = 0; i < 20; i++)
+        rig_close(&rig, i + 1, 0);
+    RIG_UNTIL(&rig, open_descriptors() <= before);
+    end();
+}
+
+static int option(void *socket, int name)
+{
+    int value = -2;
+    size_t size = sizeof value;
+    assert_int_equal(zmq_getsockopt(socket, name, &value, &size), 0);
+    return value;
+}
+
+/* RCVHWM 0 on the PULL and ZMTP heartbeats off: together they cut healthy connections. */
+static void options_that_must_stay(void **state)
+{
+    (void)state;
+    begin(NULL);
+    fake_up(&fake, 7, 70);
+    struct lane *lane = lane_find(rig.plane, 7);
+    assert_int_equal(option(rig.plane->answers.socket, ZMQ_RCVHWM), 0);
+    assert_int_equal(option(rig.plane->answers.socket, ZMQ_HEARTBEAT_IVL), 0);
+    assert_int_equal(option(rig.plane->join.socket, ZMQ_HEARTBEAT_IVL), 0);
+    assert_int_equal(option(lane->socket, ZMQ_HEARTBEAT_IVL), 0);
+    assert_int_equal(option(lane->socket, ZMQ_SNDHWM), 0);
+    assert_int_equal(option(lane->socket, ZMQ_LINGER), 0);
+    assert_true(zmq_ctx_get(rig.plane->context, ZMQ_MAX_SOCKETS) >= 3 * 32 + 50);
+    end();
+}
+
+static void too_many_lanes(struct plane_config *config)
+{
+    config->max_lanes = 2;
+}
+
+static void lanes_are_bounded(void **state)
+{
+    struct fake others[2];
+    (void)state;
+    begin(too_many_lanes);
+    welcome(&fake, 1, 1);
+    fake_start(&others[0], &rig);
+    welcome(&others[0], 2, 2);
+    fake_start(&others[1], &rig);
+    fake_join(&others[1]);
+    RIG_UNTIL(&rig, rig.joins == 3);
+    assert_int_equal(rig_welcome(&rig, 3, 3), -PUSHROD_E_TOO_MANY);
+    RIG_UNTIL(&rig, fake_is_refused(&others[1]));
+    assert_non_null(strstr(others[1].text, "--max-workers"));
+    fake_stop(&others[0]);
+    fake_stop(&others[1]);
+    end();
+}
+
+/* ---------------------------------------------------------------------------- what is lost */
+
+/* Half of the answers of a killed worker arrive after its DISCONNECTED. */
+static void answers_of_a_lost_worker_are_read_first(void **state)
+{
+    static uint8_t result[10000];
+    (void)state;
+    begin(NULL);
+    fake_up(&fake, 7, 70);
+    for (unsigned i = 0; i < 1000; i++)
+        fake_done(&fake, i + 1, 1, slice_of(result, sizeof result));
+    zmq_close(fake.lane);
+    fake.lane = NULL;
+    RIG_UNTIL(&rig, rig.lost);
+    assert_true(rig.answers_at_loss > 0);
+    RIG_UNTIL(&rig, rig.answers == 1000);
+    assert_int_equal(rig.lost, 1);
+    end();
+}
+
+/* A forwarder between the worker and the answers port, which can be cut. */
+struct cutter {
+    struct evconnlistener *listener;
+    struct bufferevent *sides[2];
+    uint16_t port;
+    uint16_t to;
+    unsigned cuts;
+};
+
+static void cutter_cut(struct cutter *cutter)
+{
+    for (int i = 0; i < 2; i++) {
+        if (cutter->sides[i])
+            bufferevent_free(cutter->sides[i]);
+        cutter->sides[i] = NULL;
+    }
+    cutter->cuts++;
+}
+
+static void on_bytes(struct bufferevent *side, void *arg)
+{
+    struct cutter *cutter = arg;
+    bufferevent_write_buffer(cutter->sides[side == cutter->sides[0]], bufferevent_get_input(side));
+}
+
+static void on_side_event(struct bufferevent *side, short what, void *arg)
+{
+    (void)side;
+    if (what & (BEV_EVENT_EOF | BEV_EVENT_ERROR))
+        cutter_cut(arg);
+}
+
+static void on_accept(
+    struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *from, int size, void *arg)
+{
+    struct cutter *cutter = arg;
+    (void)from;
+    (void)size;
+    struct event_base *base = evconnlistener_get_base(listener);
+    if (cutter->sides[0])
+        cutter_cut(cutter);
+    evutil_make_socket_nonblocking(fd);
+    int out = tcp_connect(cutter->to);
+    evutil_make_socket_nonblocking(out);
+    int fds[2] = {fd, out};
+    for (int i = 0; i < 2; i++) {
+        cutter->sides[i] = bufferevent_socket_new(base, fds[i], BEV_OPT_CLOSE_ON_FREE);
+        bufferevent_setcb(cutter->sides[i], on_bytes, NULL, on_side_event, cutter);
+    }
+    for (int i = 0; i < 2; i++)
+        bufferevent_enable(cutter->sides[i], EV_READ | EV_WRITE);
+}
+
+static void cutter_start(struct cutter *cutter, uint16_t to)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET};
+    socklen_t size = sizeof at;
+    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    *cutter = (struct cutter){.to = to};
+    cutter->listener = evconnlistener_new_bind(rig.base, on_accept, cutter,
+        LEV_OPT_CLOSE_ON_FREE | LEV_OPT_REUSEABLE, -1, (struct sockaddr *)&at, sizeof at);
+    assert_non_null(cutter->listener);
+    getsockname(evconnlistener_get_fd(cutter->listener), (struct sockaddr *)&at, &size);
+    cutter->port = ntohs(at.sin_port);
+}
+
+#define CUT_TOTAL 200000u
+#define CUT_FRAME 100u
+
+/* The worker's rule: send on while acknowledgements come, else all of it again. */
+static void resend_until_taken(struct cutter *cutter)
+{
+    uint64_t sent = 0, taken = 0, stalled_ns = rig_now();
+    while (rig.answers < CUT_TOTAL) {
+        if (sent < CUT_TOTAL && sent - rig.answers < 20000) {
+            fake_done(&fake, sent + 1, CUT_FRAME, slice_str("0123456789"));
+            sent += CUT_FRAME;
+        }
+        rig_turn(&rig);
+        if (rig.answers != taken)
+            stalled_ns = rig_now();
+        taken = rig.answers;
+        if (cutter->cuts < 3 && rig.answers > (cutter->cuts + 1) * 50000)
+            cutter_cut(cutter);
+        if (rig_now() - stalled_ns > 100000000) {
+            sent = rig.answers - rig.answers % CUT_FRAME;
+            stalled_ns = rig_now();
+        }
+    }
+}
+
+/* Cutting the answers connection loses messages with both ends alive; sequence numbers heal it. */
+static void cut_answers_connection(void **state)
+{
+    struct cutter cutter;
+    (void)state;
+    begin(NULL);
+    welcome(&fake, 7, 70);
+    cutter_start(&cutter, plane_answers_port(rig.plane));
+    fake_connect_lane(&fake);
+    fake_connect_answers(&fake, cutter.port);
+    RIG_UNTIL(&rig, fake_has_hello(&fake));
+    resend_until_taken(&cutter);
+    assert_int_equal(rig.answers, CUT_TOTAL);
+    assert_false(rig.out_of_order);
+    assert_int_equal(rig.lost, 0);
+    assert_true(cutter.cuts >= 3);
+    cutter_cut(&cutter);
+    evconnlistener_free(cutter.listener);
+    end();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(descriptor_limit_too_low),
+        cmocka_unit_test(port_scan_before_and_after_admission),
+        cmocka_unit_test(many_scans_stall_nobody),
+        cmocka_unit_test(other_protocols_are_dropped),
+        cmocka_unit_test(lane_admits_once),
+        cmocka_unit_test(wrong_secrets_are_rejected),
+        cmocka_unit_test(token_of_another_worker),
+        cmocka_unit_test(reconnecting_peer_stays_outside),
+        cmocka_unit_test(first_message_after_each_handshake),
+        cmocka_unit_test(taken_lane_port_is_left_out),
+        cmocka_unit_test(freed_ports_are_used_again),
+        cmocka_unit_test(taken_join_port_is_named),
+        cmocka_unit_test(lanes_cost_five_descriptors),
+        cmocka_unit_test(options_that_must_stay),
+        cmocka_unit_test(lanes_are_bounded),
+        cmocka_unit_test(answers_of_a_lost_worker_are_read_first),
+        cmocka_unit_test(cut_answers_connection),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
