@@ -29,7 +29,8 @@ STORE   := arena packed tree reply mem_item mem_write mem_read store_mem
 NET     := watch zap ports monitor socket peers lane join_parse join answer_parse answers plane
 SERVER  :=
 SESSION := session session_join session_task session_log
-WORKER  :=
+WORKER  := address api environment handlers link link_act link_net link_read notes obituary plugin run run_coproc run_exec \
+	run_function run_life said spawn supervise supervise_fork supervise_guard talk
 CLIENT  := lib lib_connect lib_stream lib_receive lib_pending lib_task lib_submit lib_wait lib_request lib_row
 # The programs: server/main.c, worker/main.c, and the files of the command in client/.
 COMMAND :=
@@ -46,7 +47,7 @@ TESTS   := buf heap map name codec messages params log client plane zmq_facts pl
 SIM     :=
 STORE_LIB := store_fault
 STORE_TESTS :=
-FUZZ    := worker_plane client_plane config
+FUZZ    := worker_plane client_plane config plane
 E2E     :=
 
 # ---- from here on nothing changes when a file is added ----

@@ -70,7 +70,7 @@ static void out_of_memory(struct link *l)
 }
 
 /* The runner is asked now; the session hears of it in the next tick, which comes at once. */
-static void revoke(struct link *l, uint64_t lease)
+static void ask_back(struct link *l, uint64_t lease)
 {
     bool given_back = run_revoke(l->run, lease);
     if (!reserve(
@@ -95,7 +95,7 @@ static void act_runs(struct link *l, const struct session_actions *a)
         else if (r->kind == RUN_CANCEL)
             run_cancel(l->run, r->attempt->lease);
         else
-            revoke(l, r->attempt->lease);
+            ask_back(l, r->attempt->lease);
     }
     run_start(l->run, l->starts, starts);
 }

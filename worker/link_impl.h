@@ -42,6 +42,7 @@ struct link {
     uint64_t contact_ns;  /* last sign of it */
     uint64_t complain_ns; /* when to say again that it cannot be reached */
     uint64_t complain_pause_ms;
+    unsigned monitors;  /* made so far */
     unsigned greetings; /* handshakes of the answers connection */
     bool lane_up;       /* its handshake succeeded */
     bool told_ready;

@@ -76,8 +76,11 @@ void link_close(struct link *l)
         zmq_ctx_term(l->context);
 }
 
-static void *monitor_new(struct link *l, void *socket, const char *endpoint, int events)
+/* A name of its own each time: libzmq frees the last one only when its reaper gets to it. */
+static void *monitor_new(struct link *l, void *socket, int events)
 {
+    char endpoint[64];
+    snprintf(endpoint, sizeof endpoint, "inproc://monitor-%u", l->monitors++);
     if (zmq_socket_monitor(socket, endpoint, events) != 0)
         return NULL;
     void *pair = zmq_socket(l->context, ZMQ_PAIR);
@@ -169,7 +172,7 @@ static bool connect_lane(struct link *l, const struct msg_welcome *m, const char
     if (!l->lane)
         return false;
     set_int(l->lane, ZMQ_RECONNECT_IVL, -1);
-    l->lane_monitor = monitor_new(l, l->lane, "inproc://lane",
+    l->lane_monitor = monitor_new(l, l->lane,
         ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_CLOSED |
             ZMQ_EVENT_HANDSHAKE_FAILED_AUTH);
     return l->lane_monitor && dial(l->lane, m, host, m->lane_port);
@@ -181,8 +184,7 @@ static bool connect_answers(struct link *l, const struct msg_welcome *m, const c
     if (!l->answers)
         return false;
     set_int(l->answers, ZMQ_RECONNECT_IVL, 20);
-    l->answers_monitor =
-        monitor_new(l, l->answers, "inproc://answers", ZMQ_EVENT_HANDSHAKE_SUCCEEDED);
+    l->answers_monitor = monitor_new(l, l->answers, ZMQ_EVENT_HANDSHAKE_SUCCEEDED);
     return l->answers_monitor && dial(l->answers, m, host, m->answers_port);
 }
 

@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The worker library's face: include/pushrod/worker.h, and worker/worker.h for our own programs. */
+#define _GNU_SOURCE
+#include <assert.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "common/name.h"
+#include "common/options.h"
+#include "worker/link.h"
+#include "worker/worker.h"
+
+/* Attempts that the runner gets beyond its slots, so that a batch of short ones costs no round
+ * trip between two threads for each. What has not begun can be taken back. */
+#define RUN_AHEAD 1024u
+
+struct pushrod_worker *pushrod_worker_new(void)
+{
+    struct pushrod_worker *w = calloc(1, sizeof *w);
+    if (!w)
+        return NULL;
+    w->params = params_new(option_rows, option_count, SCOPE_WORKER);
+    w->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (w->params && w->stop_fd >= 0)
+        return w;
+    pushrod_worker_free(w);
+    return NULL;
+}
+
+void pushrod_worker_free(struct pushrod_worker *w)
+{
+    if (!w || w->stuck)
+        return; /* a handler may still use it */
+    plugins_close(w);
+    handlers_free(w);
+    params_free(w->params);
+    if (w->stop_fd >= 0)
+        close(w->stop_fd);
+    free(w);
+}
+
+int worker_error(struct pushrod_worker *w, int code, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vsnprintf(w->error, sizeof w->error, format, args);
+    va_end(args);
+    return -code;
+}
+
+const char *pushrod_worker_error(const struct pushrod_worker *w)
+{
+    return w->error;
+}
+
+int pushrod_worker_set(struct pushrod_worker *w, const char *name, const char *value)
+{
+    int error = params_set(w->params, name, value);
+    return error ? worker_error(w, -error, "%s", params_error(w->params)) : 0;
+}
+
+int pushrod_worker_handle(
+    struct pushrod_worker *w, const char *queue, pushrod_handler handler, void *arg)
+{
+    assert(handler);
+    return handlers_add(w, &handler_function, slice_str(queue), NULL, handler, arg);
+}
+
+void pushrod_worker_catch_signals(struct pushrod_worker *w, bool yes)
+{
+    w->catch_signals = yes;
+}
+
+void pushrod_worker_stop(struct pushrod_worker *w)
+{
+    int saved = errno;
+    uint64_t one = 1;
+    atomic_fetch_add(&w->stops, 1);
+    ssize_t written = write(w->stop_fd, &one, sizeof one);
+    (void)written;
+    errno = saved;
+}
+
+int worker_check(struct pushrod_worker *w)
+{
+    int error = handlers_from_options(w);
+    size_t plugins;
+    params_list(w->params, "plugin", &plugins);
+    if (!error && w->handler_count == 0 && plugins == 0)
+        error = worker_error(w, PUSHROD_E_BAD_OPTION,
+            "nothing to run: give at least one of --exec QUEUE=COMMAND, --coproc QUEUE=COMMAND, "
+            "--plugin FILE");
+    handlers_free(w);
+    return error;
+}
+
+/* ------------------------------------------------------------------------- settings */
+
+static int load_plugins(struct pushrod_worker *w)
+{
+    size_t count;
+    const char *const *paths = params_list(w->params, "plugin", &count);
+    int error = 0;
+    for (size_t i = 0; i < count && !error; i++)
+        error = plugin_load(w, paths[i]);
+    return error;
+}
+
+static int load_handlers(struct pushrod_worker *w)
+{
+    int error = handlers_from_options(w);
+    if (!error)
+        error = load_plugins(w);
+    if (!error && w->handler_count == 0)
+        error = worker_error(w, PUSHROD_E_BAD_OPTION, "there is no handler for any queue");
+    return error;
+}
+
+/* HOST-PID if it has none; one of several processes adds its number. */
+static void make_name(const struct pushrod_worker *w, const char *host, char *name, size_t size)
+{
+    const char *given = params_text(w->params, "name");
+    if (!given[0])
+        snprintf(name, size, "%s-%d", host, (int)getpid());
+    else if (w->named && w->child.processes > 1)
+        snprintf(name, size, "%s-%u", given, w->child.index + 1);
+    else
+        snprintf(name, size, "%s", given);
+}
+
+/* What a session needs to be told, and where its strings are. */
+struct settings {
+    struct link_config link;
+    struct slice *patterns;
+    char host[256];
+    char name[384];
+};
+
+static int make_session(struct pushrod_worker *w, struct settings *s)
+{
+    struct session_config *c = &s->link.session;
+    if (gethostname(s->host, sizeof s->host - 1) != 0)
+        snprintf(s->host, sizeof s->host, "unknown");
+    make_name(w, s->host, s->name, sizeof s->name);
+    s->patterns = calloc(w->handler_count, sizeof *s->patterns);
+    if (!s->patterns)
+        return worker_error(w, PUSHROD_E_NO_MEMORY, "out of memory");
+    for (size_t i = 0; i < w->handler_count; i++)
+        s->patterns[i] = slice_str(w->handlers[i].pattern);
+    c->name = slice_str(s->name);
+    c->host = slice_str(s->host);
+    c->pid = (uint64_t)getpid();
+    c->slots = worker_slots(w, w->named ? w->child.processes : 1);
+    c->ahead = RUN_AHEAD;
+    c->max_prefetch = (uint32_t)params_number(w->params, "max-prefetch");
+    c->queues = s->patterns;
+    c->queue_count = w->handler_count;
+    c->drain_ms = params_number(w->params, "drain-timeout");
+    c->max_tasks = params_number(w->params, "recycle-tasks");
+    bool drawn = getrandom(&c->seed, sizeof c->seed, 0) == (ssize_t)sizeof c->seed;
+    if (w->named)
+        memcpy(c->instance, w->child.instance, sizeof c->instance);
+    else
+        drawn &= getrandom(c->instance, sizeof c->instance, 0) == (ssize_t)sizeof c->instance;
+    return drawn ? 0 : worker_error(w, PUSHROD_E_SYSTEM, "no random bytes: %s", strerror(errno));
+}
+
+static int make_settings(struct pushrod_worker *w, struct settings *s)
+{
+    *s = (struct settings){0};
+    int error = make_session(w, s);
+    s->link.join = w->named ? w->child.join : params_text(w->params, "join");
+    s->link.io_threads = (unsigned)params_number(w->params, "io-threads");
+    s->link.max_memory = params_number(w->params, "max-memory");
+    s->link.stop_fd = w->stop_fd;
+    s->link.stops = &w->stops;
+    s->link.ready_fd = w->named ? w->child.ready_fd : -1;
+    s->link.run = (struct run_config){
+        .slots = s->link.session.slots,
+        .ahead = RUN_AHEAD,
+        .handlers = w->handlers,
+        .handler_count = w->handler_count,
+        .timeout_ms = params_number(w->params, "timeout"),
+        .max_result = params_number(w->params, "max-result"),
+    };
+    return error;
+}
+
+/* -------------------------------------------------------------------------- signals */
+
+/* The one worker of this process that catches signals; a handler has no other way to find it. */
+static _Atomic(struct pushrod_worker *) caught;
+
+static void on_signal(int number)
+{
+    (void)number;
+    struct pushrod_worker *w = atomic_load(&caught);
+    if (w)
+        pushrod_worker_stop(w);
+}
+
+static const int signals[] = {SIGTERM, SIGINT};
+#define SIGNALS (sizeof signals / sizeof signals[0])
+
+/* A signal that is ignored stays ignored: SIGINT under a supervisor, or nohup. */
+static void signals_catch(struct pushrod_worker *w, struct sigaction old[SIGNALS])
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    if (!w->catch_signals)
+        return;
+    atomic_store(&caught, w);
+    for (size_t i = 0; i < SIGNALS; i++) {
+        sigaction(signals[i], NULL, &old[i]);
+        if (old[i].sa_handler != SIG_IGN)
+            sigaction(signals[i], &action, NULL);
+    }
+}
+
+static void signals_restore(struct pushrod_worker *w, const struct sigaction old[SIGNALS])
+{
+    if (!w->catch_signals)
+        return;
+    for (size_t i = 0; i < SIGNALS; i++)
+        sigaction(signals[i], &old[i], NULL);
+    atomic_store(&caught, NULL);
+}
+
+/* ----------------------------------------------------------------------------- running */
+
+static int run_link(struct pushrod_worker *w, const struct settings *s)
+{
+    struct link_end end;
+    struct sigaction old[SIGNALS];
+    signals_catch(w, old);
+    link_run(&s->link, &end);
+    signals_restore(w, old);
+    w->stuck = end.stuck;
+    w->recycle = end.recycle;
+    return end.code ? worker_error(w, end.code, "%s", end.text) : 0;
+}
+
+int pushrod_worker_run(struct pushrod_worker *w)
+{
+    struct settings s;
+    int error = load_handlers(w);
+    if (error)
+        return error;
+    error = make_settings(w, &s);
+    if (!error)
+        error = run_link(w, &s);
+    if (!w->stuck)
+        free(s.patterns);
+    return error;
+}
+
+/* Refused for good: starting again would end the same way. Anything else may pass. */
+static bool is_hopeless(int error)
+{
+    static const int codes[] = {PUSHROD_E_BAD_VERSION, PUSHROD_E_BAD_OPTION, PUSHROD_E_BAD_QUEUE,
+        PUSHROD_E_DUPLICATE, PUSHROD_E_INVALID, PUSHROD_E_NOT_ALLOWED, PUSHROD_E_BAD_TOKEN,
+        PUSHROD_E_HANDLER_BROKEN};
+    for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++) {
+        if (codes[i] == -error)
+            return true;
+    }
+    return false;
+}
+
+int worker_child(struct pushrod_worker *w, const struct supervise_child *child)
+{
+    w->child = *child;
+    w->named = true;
+    w->catch_signals = true;
+    int error = pushrod_worker_run(w);
+    if (error)
+        log_error("%s", w->error);
+    if (w->recycle)
+        return SUPERVISE_EXIT_RECYCLE;
+    if (!error)
+        return SUPERVISE_EXIT_DONE;
+    return is_hopeless(error) ? SUPERVISE_EXIT_NEVER : 1;
+}
