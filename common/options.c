@@ -57,6 +57,7 @@ const struct param option_rows[] = {
     NUMBER("max-bytes", SIZE, SERVER, "1g", 1 MIB, 0, "payloads of all tasks that are only in memory", RELOAD),
     NUMBER("max-unsettled", SIZE, SERVER, "16m", 64 KIB, 0, "submissions that wait for their commit", NONE),
     NUMBER("max-clients", UNSIGNED, SERVER, "10000", 1, 1000000, "connections of clients", NONE),
+    NUMBER("max-unsent", SIZE, SERVER, "256m", 2 MIB, 0, "what may wait for a client that does not read", NONE),
     NUMBER("max-workers", UNSIGNED, SERVER, "1024", 1, 4096, "workers, each with a lane", NONE),
     NUMBER("max-prefetch", UNSIGNED, SERVER | WORKER, "1000", 0, 1000000, "tasks beyond the slots of a worker", NONE),
     NUMBER("window-tasks", UNSIGNED, SERVER, "10000", 16, 100000000, "tasks of a queue in memory, the rest is in the store", NONE),
@@ -73,6 +74,8 @@ const struct param option_rows[] = {
     NUMBER("ready-wait", DURATION, SERVER, "5s", 100, 60 SECOND, "for a worker that was given a lane", NONE),
     NUMBER("rejoin-wait", DURATION, SERVER, "3s", 0, 600 SECOND, "for workers to come back after a restart", NONE),
     NUMBER("drain-timeout", DURATION, SERVER | WORKER, "25s", 0, 24 HOUR, "for running tasks, on SIGTERM", RELOAD),
+    NUMBER("handshake-timeout", DURATION, SERVER, "10s", 100, 600 SECOND, "for a client to say HELLO", NONE),
+    NUMBER("slow-client", DURATION, SERVER, "30s", 100, 24 HOUR, "for a client that does not read what is sent to it", NONE),
     NUMBER("timeout", DURATION, WORKER, "1h", 0, 0, "of an attempt of a command, 0 for none", NONE),
     NUMBER("connect-timeout", DURATION, CLIENT, "10s", 1, 24 HOUR, "for a server that cannot be reached", NONE),
 

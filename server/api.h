@@ -140,6 +140,7 @@ void settings_free(struct host_settings *settings);
 bool settings_local_ports(const struct pushrod_server *s); /* any free ports for workers */
 
 /* ---- api_local.c: local workers ---- */
+int local_check(struct pushrod_server *s); /* are its handlers valid? */
 int local_fork(struct pushrod_server *s); /* before any thread or socket; 0 if there are none */
 int local_join(struct pushrod_server *s); /* the join port is bound */
 void local_stop(struct pushrod_server *s);

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* api_config: options as the rooms of the server want them; and the limit of descriptors. */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+#include "common/log.h"
+#include "common/name.h"
+#include "server/api.h"
+
+#define FDS_PER_LANE 5u /* of libzmq, for a lane and its monitor */
+#define FDS_RESERVE  128u
+
+static uint64_t number(const struct pushrod_server *s, const char *name)
+{
+    return params_number(s->params, name);
+}
+
+static bool durability_of(struct slice text, enum durability *out)
+{
+    static const char *const names[] = {"sync", "async", "memory"};
+    for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (!slice_equal(text, slice_str(names[i])))
+            continue;
+        *out = (enum durability)i;
+        return true;
+    }
+    return false;
+}
+
+static void core_settings(const struct pushrod_server *s, struct core_config *c)
+{
+    c->heartbeat_ms = number(s, "heartbeat");
+    c->missed_heartbeats = (uint32_t)number(s, "missed-heartbeats");
+    c->ping_ms = number(s, "ping");
+    c->ready_wait_ms = number(s, "ready-wait");
+    /* Zero would mean the default. */
+    c->rejoin_wait_ms = number(s, "rejoin-wait") ? number(s, "rejoin-wait") : 1;
+    c->window_tasks = (uint32_t)number(s, "window-tasks");
+    c->window_bytes = number(s, "window-bytes");
+    c->max_tasks = number(s, "max-tasks");
+    c->max_bytes = number(s, "max-bytes");
+    c->max_unsettled = number(s, "max-unsettled");
+    c->max_prefetch = (uint32_t)number(s, "max-prefetch");
+    c->lane_bytes = number(s, "lane-bytes");
+    c->flight_bytes = number(s, "flight-bytes");
+    c->max_workers = (uint32_t)number(s, "max-workers");
+    c->poison_limit = (uint32_t)number(s, "poison-limit");
+    c->max_payload = number(s, "max-payload");
+    c->max_result = number(s, "max-result");
+    c->hold_ms = number(s, "hold-time");
+    durability_of(slice_str(params_text(s->params, "durability")), &c->durability);
+}
+
+/* With handlers of its own the program need not care for ports, unless it wants others to join. */
+bool settings_local_ports(const struct pushrod_server *s)
+{
+    return !s->program && s->handler_count && !params_given(s->params, "join-port");
+}
+
+static void plane_settings(const struct pushrod_server *s, struct plane_config *p)
+{
+    const char *advertise = params_text(s->params, "advertise");
+    bool any = settings_local_ports(s);
+    p->listen = params_text(s->params, "worker-listen");
+    p->advertise = advertise[0] ? advertise : NULL;
+    p->join_port = any ? 0 : (uint16_t)number(s, "join-port");
+    p->answers_port = any && !params_given(s->params, "answers-port")
+        ? 0
+        : (uint16_t)number(s, "answers-port");
+    params_ports(s->params, "lane-ports", &p->lane_port_first, &p->lane_port_last);
+    if (any && !params_given(s->params, "lane-ports"))
+        p->lane_port_first = p->lane_port_last = 0;
+    p->max_lanes = (uint32_t)number(s, "max-workers");
+    p->io_threads = (uint32_t)number(s, "io-threads");
+    p->heartbeat_ms = number(s, "heartbeat");
+    p->ping_ms = number(s, "ping");
+    p->max_result = number(s, "max-result");
+    /* A frame of answers: parts of 64 KiB, and as many as a worker has at a time. */
+    p->max_message = p->max_result + (64u << 20);
+}
+
+/* ---------------------------------------------------------------------------- --queue P=S,... */
+
+static int queue_refuse(struct pushrod_server *s, const char *text)
+{
+    return api_fail(s, PUSHROD_E_BAD_OPTION,
+        "queue \"%s\": PATTERN=SETTING,... is expected; a setting is sync, async, memory or "
+        "max-tasks:NUMBER",
+        text);
+}
+
+static bool queue_word(struct slice word, struct queue_setting *q)
+{
+    static const char limit[] = "max-tasks:";
+    size_t prefix = sizeof limit - 1;
+    if (durability_of(word, &q->durability))
+        return true;
+    if (word.size <= prefix || word.size > prefix + 18 || memcmp(word.data, limit, prefix) != 0)
+        return false;
+    uint64_t value = 0;
+    for (size_t i = prefix; i < word.size; i++) {
+        if (word.data[i] < '0' || word.data[i] > '9')
+            return false;
+        value = value * 10 + (uint64_t)(word.data[i] - '0');
+    }
+    q->max_tasks = value;
+    return true;
+}
+
+static int queue_parse(struct pushrod_server *s, const char *text, struct queue_setting *q)
+{
+    const char *equals = strchr(text, '=');
+    if (!equals)
+        return queue_refuse(s, text);
+    q->pattern = slice_of(text, (size_t)(equals - text));
+    durability_of(slice_str(params_text(s->params, "durability")), &q->durability);
+    if (!name_pattern_valid(q->pattern))
+        return queue_refuse(s, text);
+    for (const char *at = equals + 1;; at++) {
+        size_t size = strcspn(at, ",");
+        if (!queue_word(slice_of(at, size), q))
+            return queue_refuse(s, text);
+        at += size;
+        if (!*at)
+            return 0;
+    }
+}
+
+static int queue_settings(struct pushrod_server *s, struct host_settings *out)
+{
+    size_t count;
+    const char *const *items = params_list(s->params, "queue", &count);
+    out->queues = calloc(count + 1, sizeof *out->queues);
+    if (!out->queues)
+        return api_fail(s, PUSHROD_E_NO_MEMORY, "out of memory");
+    out->host.queues = out->queues;
+    for (size_t i = 0; i < count; i++) {
+        int error = queue_parse(s, items[i], &out->queues[i]);
+        if (error)
+            return error;
+        out->host.queue_count++;
+    }
+    return 0;
+}
+
+/* ----------------------------------------------------------------------------- descriptors */
+
+/* libzmq aborts when descriptors run out, so the worst case is looked at before it can happen. */
+static int descriptors_check(struct pushrod_server *s, struct host_settings *out)
+{
+    struct rlimit limit;
+    uint64_t lanes = out->host.plane.max_lanes, clients = out->conns.max_clients;
+    uint64_t wanted = clients + FDS_PER_LANE * lanes + FDS_RESERVE;
+    if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= wanted)
+        return 0;
+    if (limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+    if (limit.rlim_cur >= wanted)
+        return 0;
+    bool asked = params_given(s->params, "max-clients") || params_given(s->params, "max-workers");
+    if (asked || limit.rlim_cur < 4 * FDS_RESERVE)
+        return api_fail(s, PUSHROD_E_BAD_OPTION,
+            "max-clients %llu and max-workers %llu need %llu file descriptors, the limit is %llu: "
+            "raise it (ulimit -n) or lower them",
+            (unsigned long long)clients, (unsigned long long)lanes, (unsigned long long)wanted,
+            (unsigned long long)limit.rlim_cur);
+    uint64_t room = limit.rlim_cur - FDS_RESERVE;
+    lanes = room / 2 / FDS_PER_LANE < lanes ? room / 2 / FDS_PER_LANE : lanes;
+    clients = room - lanes * FDS_PER_LANE < clients ? room - lanes * FDS_PER_LANE : clients;
+    out->host.plane.max_lanes = out->host.core.max_workers = (uint32_t)lanes;
+    out->conns.max_clients = (uint32_t)clients;
+    log_warning("only %llu file descriptors are allowed: max-clients is lowered to %llu, "
+                "max-workers to %llu",
+        (unsigned long long)limit.rlim_cur, (unsigned long long)clients,
+        (unsigned long long)lanes);
+    return 0;
+}
+
+int settings_read(struct pushrod_server *s, struct host_settings *out)
+{
+    const char *store = params_text(s->params, "store");
+    *out = (struct host_settings){0};
+    core_settings(s, &out->host.core);
+    plane_settings(s, &out->host.plane);
+    bool memory = !store[0] || strcmp(store, "memory") == 0;
+    out->host.store = memory ? &store_mem : &store_lmdb;
+    out->host.store_config = (struct store_config){
+        .path = memory ? NULL : store,
+        .max_bytes = number(s, memory ? "max-bytes" : "max-disk"),
+    };
+    out->conns = (struct conns_config){
+        .max_clients = (uint32_t)number(s, "max-clients"),
+        .handshake_ms = number(s, "handshake-timeout"),
+        .slow_ms = number(s, "slow-client"),
+        .max_unsent = number(s, "max-unsent"),
+    };
+    int error = queue_settings(s, out);
+    if (error == 0)
+        error = descriptors_check(s, out);
+    if (error)
+        settings_free(out);
+    return error;
+}
+
+void settings_free(struct host_settings *settings)
+{
+    free(settings->queues);
+    settings->queues = NULL;
+}

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* api_local: worker processes of the server's own: on_task() handlers, and --workers. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/log.h"
+#include "server/api.h"
+#include "worker/worker.h"
+
+/* Options of the server that its local workers are given as they are. */
+static const char *const passed_lists[] = {"exec", "coproc", "plugin"};
+static const char *const passed[] = {
+    "slots", "max-result", "max-prefetch", "recycle-tasks", "max-memory", "drain-timeout"};
+
+static bool options_have_handlers(const struct pushrod_server *s)
+{
+    size_t all = 0, count;
+    for (size_t i = 0; i < sizeof passed_lists / sizeof passed_lists[0]; i++) {
+        params_list(s->params, passed_lists[i], &count);
+        all += count;
+    }
+    return all > 0;
+}
+
+static unsigned local_processes(const struct pushrod_server *s)
+{
+    if (s->handler_count)
+        return (unsigned)params_number(s->params, "task-workers");
+    unsigned workers = (unsigned)params_number(s->params, "workers");
+    if (workers == 0 && options_have_handlers(s) && !params_given(s->params, "workers"))
+        return 1;
+    return workers;
+}
+
+bool local_wanted(const struct pushrod_server *s)
+{
+    return local_processes(s) > 0;
+}
+
+/* --------------------------------------------------------------------------------- a child */
+
+static int worker_options(struct pushrod_server *s, struct pushrod_worker *w)
+{
+    int error = 0;
+    for (size_t i = 0; error == 0 && i < sizeof passed / sizeof passed[0]; i++) {
+        char value[32];
+        snprintf(value, sizeof value, "%llu%s",
+            (unsigned long long)params_number(s->params, passed[i]),
+            strcmp(passed[i], "drain-timeout") == 0 ? "ms" : "");
+        if (params_given(s->params, passed[i]))
+            error = pushrod_worker_set(w, passed[i], value);
+    }
+    for (size_t i = 0; i < sizeof passed_lists / sizeof passed_lists[0]; i++) {
+        size_t count;
+        const char *const *items = params_list(s->params, passed_lists[i], &count);
+        for (size_t j = 0; error == 0 && j < count; j++)
+            error = pushrod_worker_set(w, passed_lists[i], items[j]);
+    }
+    return error;
+}
+
+/* The worker of a child, with every handler. NULL: the server's error text says why. */
+static struct pushrod_worker *local_worker(struct pushrod_server *s)
+{
+    struct pushrod_worker *w = pushrod_worker_new();
+    if (!w) {
+        api_fail(s, PUSHROD_E_NO_MEMORY, "out of memory");
+        return NULL;
+    }
+    /* An on_task() handler is called by one thread of its process, unless the program asks. */
+    int error = 0;
+    if (s->handler_count && !params_given(s->params, "slots"))
+        error = pushrod_worker_set(w, "slots", "1");
+    if (error == 0)
+        error = worker_options(s, w);
+    for (size_t i = 0; error == 0 && i < s->handler_count; i++) {
+        const struct api_handler *h = &s->handlers[i];
+        error = pushrod_worker_handle(w, h->queue, h->handler, h->arg);
+    }
+    if (error == 0)
+        return w;
+    api_fail(s, -error, "%s", pushrod_worker_error(w));
+    pushrod_worker_free(w);
+    return NULL;
+}
+
+int local_run(void *arg, const struct supervise_child *child)
+{
+    struct pushrod_server *s = arg;
+    struct pushrod_worker *w = local_worker(s);
+    if (!w) {
+        log_error("local worker: %s", s->error);
+        return SUPERVISE_EXIT_NEVER;
+    }
+    int code = worker_child(w, child);
+    pushrod_worker_free(w);
+    return code;
+}
+
+/* -------------------------------------------------------------------------------- the server */
+
+int local_check(struct pushrod_server *s)
+{
+    if (!local_wanted(s))
+        return 0;
+    if (!s->handler_count && !options_have_handlers(s))
+        return api_fail(s, PUSHROD_E_BAD_OPTION,
+            "workers is %u, but there is nothing for them to run: add exec, coproc or plugin",
+            local_processes(s));
+    struct pushrod_worker *w = local_worker(s);
+    int error = w ? worker_check(w) : -PUSHROD_E_BAD_OPTION;
+    if (w && error)
+        api_fail(s, -error, "%s", pushrod_worker_error(w));
+    pushrod_worker_free(w);
+    return error;
+}
+
+int local_fork(struct pushrod_server *s)
+{
+    /* What is wrong with a handler is better said now, by the server. */
+    int error = local_check(s);
+    if (error || !local_wanted(s))
+        return error;
+    struct supervise_config config = {
+        .processes = local_processes(s),
+        .drain_ms = params_number(s->params, "drain-timeout"),
+        .run = local_run,
+        .arg = s,
+    };
+    error = supervisor_fork(&s->supervisor, &config);
+    s->supervised = error == 0;
+    return error ? api_fail(s, -error, "cannot start local workers: %s", pushrod_strerror(error))
+                 : 0;
+}
+
+int local_join(struct pushrod_server *s)
+{
+    if (!s->supervised)
+        return 0;
+    const char *host = params_text(s->params, "worker-listen");
+    /* An address that means "all of them" is reached at the loopback one. */
+    if (strcmp(host, "0.0.0.0") == 0 || strcmp(host, "*") == 0 || !host[0])
+        host = "127.0.0.1";
+    char join[SUPERVISE_JOIN];
+    bool v6 = strchr(host, ':') != NULL && host[0] != '[';
+    snprintf(join, sizeof join, v6 ? "[%s]:%d" : "%s:%d", host, pushrod_server_port(s, "join", 0));
+    int error = supervisor_join(&s->supervisor, join);
+    return error ? api_fail(s, -error, "cannot start local workers: %s", pushrod_strerror(error))
+                 : 0;
+}
+
+void local_stop(struct pushrod_server *s)
+{
+    if (s->supervised)
+        supervisor_stop(&s->supervisor);
+}
+
+bool local_ended(struct pushrod_server *s)
+{
+    return !s->supervised || supervisor_ended(&s->supervisor, NULL);
+}
+
+void local_wait(struct pushrod_server *s)
+{
+    if (s->supervised)
+        supervisor_wait(&s->supervisor, 2000);
+    s->supervised = false;
+}

@@ -1,0 +1,433 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* api_run: starting, serving, draining, ending. */
+#include <errno.h>
+#include <event2/event.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/log.h"
+#include "server/api.h"
+
+#define FLUSH_MS    2000u /* for the last bytes to clients */
+#define DRAIN_EXTRA 1000u /* ms beyond drain-timeout, which is the core's to keep */
+#define CLIENT_PORT 5570u
+#define HTTP_PORT   5573u
+
+/* ------------------------------------------------------------------------ what the host says */
+
+static void on_self(void *arg, const struct conn_action *action)
+{
+    task_self(arg, action);
+}
+
+static void on_clients(void *arg, const struct conn_action *actions, size_t count)
+{
+    struct pushrod_server *s = arg;
+    if (s->native)
+        native_actions(s->native, actions, count);
+}
+
+static void on_notice(void *arg, const struct notice *notice)
+{
+    events_notice(arg, notice);
+}
+
+static void on_pause(void *arg, bool paused)
+{
+    struct pushrod_server *s = arg;
+    conns_pause(s->conns, paused);
+}
+
+static void on_flush(void *arg)
+{
+    struct pushrod_server *s = arg;
+    conns_flush(s->conns);
+}
+
+static const struct host_events host_events = {
+    .self = on_self,
+    .clients = on_clients,
+    .notice = on_notice,
+    .pause = on_pause,
+    .flush = on_flush,
+};
+
+static bool page_ready(void *arg, struct buf *out)
+{
+    struct pushrod_server *s = arg;
+    if (s->state != API_RUNNING)
+        buf_printf(out, "the server is stopping\n");
+    else if (host_store_down(s->host))
+        buf_printf(out, "the store cannot write\n");
+    else
+        return true;
+    return false;
+}
+
+static const struct http_pages http_pages = {stats_metrics, page_ready};
+
+/* --------------------------------------------------------------------------------- starting */
+
+/* Takes the text of a failure that the caller would have to free. */
+static int start_failed(struct pushrod_server *s, int code, const char *option, char *text)
+{
+    api_fail(s, code, "%s%s%s", option, option[0] ? ": " : "", text ? text : "out of memory");
+    free(text);
+    return -code;
+}
+
+/* "HOST" and "HOST:PORT" of an option as "HOST:PORT". */
+static bool address_complete(const char *item, uint16_t port, char *out, size_t size)
+{
+    char host[256];
+    if (!params_split_host(item, host, sizeof host, &port))
+        return false;
+    snprintf(out, size, strchr(host, ':') ? "[%s]:%u" : "%s:%u", host, port);
+    return true;
+}
+
+static int listen_native(struct pushrod_server *s)
+{
+    size_t count;
+    const char *const *items = params_list(s->params, "listen", &count);
+    if (!s->program && !params_given(s->params, "listen"))
+        return 0;
+    for (size_t i = 0; i < count && i < SERVER_PORTS; i++) {
+        char address[300], *error = NULL;
+        if (!address_complete(items[i], CLIENT_PORT, address, sizeof address))
+            return api_fail(s, PUSHROD_E_BAD_OPTION, "listen: \"%s\" is no address", items[i]);
+        int port = conns_listen(s->conns, address, &native_ops, s->native, &error);
+        if (port < 0)
+            return start_failed(s, -port, "listen", error);
+        s->native_ports[s->native_count++] = port;
+    }
+    return 0;
+}
+
+static int listen_http(struct pushrod_server *s)
+{
+    size_t count;
+    const char *const *items = params_list(s->params, "http", &count);
+    if (!s->program && !params_given(s->params, "http"))
+        return 0;
+    s->http = http_new(s->loop, &http_pages, s);
+    if (!s->http)
+        return api_fail(s, PUSHROD_E_NO_MEMORY, "out of memory");
+    for (size_t i = 0; i < count && i < SERVER_PORTS; i++) {
+        char address[300], *error = NULL;
+        if (!address_complete(items[i], HTTP_PORT, address, sizeof address))
+            return api_fail(s, PUSHROD_E_BAD_OPTION, "http: \"%s\" is no address", items[i]);
+        int port = http_listen(s->http, address, &error);
+        if (port < 0)
+            return start_failed(s, -port, "http", error);
+        s->http_ports[s->http_count++] = port;
+    }
+    return 0;
+}
+
+static int listen_own(struct pushrod_server *s)
+{
+    for (size_t i = 0; i < s->listener_count; i++) {
+        struct api_listener *l = s->listeners[i];
+        char *error = NULL;
+        l->port = conns_listen(s->conns, l->address, &api_conn_ops, l, &error);
+        if (l->port < 0)
+            return start_failed(s, -l->port, "", error);
+    }
+    return 0;
+}
+
+/* HTTP first: its port is named to those who speak HTTP at the clients' port. */
+static int start_listening(struct pushrod_server *s)
+{
+    int error = listen_http(s);
+    if (error)
+        return error;
+    s->token = strdup(params_text(s->params, "token"));
+    struct native_config native = {
+        .token = s->token,
+        .max_payload = params_number(s->params, "max-payload"),
+        .http_port = (uint16_t)(s->http_count ? s->http_ports[0] : 0),
+        .join_port = (uint16_t)pushrod_server_port(s, "join", 0),
+    };
+    s->native = s->token ? native_new(s->conns, s->host, &native) : NULL;
+    if (!s->native)
+        return api_fail(s, PUSHROD_E_NO_MEMORY, "out of memory");
+    error = listen_native(s);
+    return error ? error : listen_own(s);
+}
+
+static void signal_caught(int number, short what, void *arg)
+{
+    (void)what;
+    struct pushrod_server *s = arg;
+    if (number == SIGHUP && s->reload) {
+        s->reload(s);
+    } else if (number == SIGUSR2) {
+        log_info("local workers are replaced one by one");
+        supervisor_replace(&s->supervisor);
+    } else if (number != SIGHUP) {
+        pushrod_server_stop(s);
+    }
+}
+
+static void signals_catch(struct pushrod_server *s)
+{
+    static const int numbers[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR2};
+    /* evhttp and evbuffers write to sockets whose peer may be gone. */
+    struct sigaction old;
+    if (sigaction(SIGPIPE, NULL, &old) == 0 && old.sa_handler == SIG_DFL)
+        signal(SIGPIPE, SIG_IGN);
+    size_t count = !s->catch_signals ? 0 : s->program ? 4 : 2;
+    for (size_t i = 0; i < count; i++) {
+        if (numbers[i] == SIGUSR2 && !s->supervised)
+            continue;
+        s->signals[i] = evsignal_new(loop_base(s->loop), numbers[i], signal_caught, s);
+        if (s->signals[i])
+            event_add(s->signals[i], NULL);
+    }
+}
+
+static int start_rooms(struct pushrod_server *s, const struct host_settings *settings)
+{
+    char *error = NULL;
+    s->loop = loop_new();
+    if (!s->loop)
+        return api_fail(s, PUSHROD_E_SYSTEM, "no event loop: %s", strerror(errno));
+    s->conns = conns_new(s->loop, &settings->conns);
+    if (!s->conns)
+        return api_fail(s, PUSHROD_E_NO_MEMORY, "out of memory");
+    s->host = host_new(s->loop, &settings->host, &host_events, s, &error);
+    if (!s->host)
+        return start_failed(s, PUSHROD_E_SYSTEM, "", error);
+    int failed = start_listening(s);
+    return failed ? failed : local_join(s);
+}
+
+static void server_end(struct pushrod_server *s);
+
+int pushrod_server_start(struct pushrod_server *s)
+{
+    struct host_settings settings;
+    if (s->state != API_NEW)
+        return api_fail(s, PUSHROD_E_WRONG_STATE, "the server was started already");
+    int error = settings_read(s, &settings);
+    if (error)
+        return error;
+    /* Before any thread or socket. */
+    error = local_fork(s);
+    if (error == 0)
+        error = start_rooms(s, &settings);
+    settings_free(&settings);
+    if (error) {
+        char text[sizeof s->error];
+        memcpy(text, s->error, sizeof text);
+        local_stop(s);
+        server_end(s);
+        return api_fail(s, -error, "%s", text);
+    }
+    signals_catch(s);
+    s->thread = pthread_self();
+    s->started_ns = loop_clock().mono_ns;
+    pthread_mutex_lock(&s->lock);
+    s->state = API_RUNNING;
+    pthread_mutex_unlock(&s->lock);
+    loop_defer(s->loop, &s->start_tell);
+    loop_wake(s->loop);
+    return 0;
+}
+
+/* ----------------------------------------------------------------------------------- ending */
+
+static void state_set(struct pushrod_server *s, int state)
+{
+    /* Other threads look at it before they post. */
+    pthread_mutex_lock(&s->lock);
+    s->state = state;
+    pthread_mutex_unlock(&s->lock);
+}
+
+static void drain_over(void *arg)
+{
+    struct pushrod_server *s = arg;
+    if (s->state == API_DRAINING)
+        log_warning("drain-timeout is over: what still runs will be run again");
+    s->drained = true;
+}
+
+static void deadline_set(struct pushrod_server *s, uint64_t ms)
+{
+    s->drain_timer.fn = drain_over;
+    s->drain_timer.arg = s;
+    uint64_t at = loop_enter(s->loop).mono_ns + ms * 1000000u;
+    /* Without memory for a timer there is no waiting. */
+    if (!loop_timer_set(s->loop, &s->drain_timer, at))
+        s->drained = true;
+}
+
+static void drain_begin(struct pushrod_server *s)
+{
+    uint64_t limit = params_number(s->params, "drain-timeout");
+    state_set(s, API_DRAINING);
+    if (s->program)
+        log_info("draining: what runs may finish for %llu s; once more stops at once",
+            (unsigned long long)(limit / 1000));
+    conns_deafen(s->conns);
+    core_drain(host_core(s->host), limit);
+    local_stop(s);
+    deadline_set(s, limit + DRAIN_EXTRA);
+    loop_wake(s->loop);
+}
+
+/* The stop event, and then only what is on its way to clients. */
+static void flush_begin(struct pushrod_server *s)
+{
+    state_set(s, API_FLUSHING);
+    loop_enter(s->loop);
+    if (s->events.stop)
+        s->events.stop(s, s->events_arg);
+    s->drained = false;
+    deadline_set(s, FLUSH_MS);
+    loop_wake(s->loop);
+}
+
+/* Finishes that are told already may lead to a last send. */
+static bool flush_done(const struct pushrod_server *s)
+{
+    bool telling = s->told.size || s->closes.size || s->notes.size;
+    return s->drained || (!telling && !conns_busy(s->conns));
+}
+
+/* From the outside in; everything may be missing, for a start that failed. */
+static void server_end(struct pushrod_server *s)
+{
+    waits_abort(s);
+    if (s->loop) {
+        groups_free(s);
+        timers_free(s);
+        loop_timer_clear(s->loop, &s->drain_timer);
+        loop_undefer(&s->start_tell);
+    }
+    for (size_t i = 0; i < sizeof s->signals / sizeof s->signals[0]; i++)
+        if (s->signals[i])
+            event_free(s->signals[i]);
+    memset(s->signals, 0, sizeof s->signals);
+    http_free(s->http);
+    conns_free(s->conns);
+    native_free(s->native);
+    host_free(s->host);
+    /* stop() may be called by a signal at any time: it must not find a loop that is being freed. */
+    struct loop *loop = s->loop;
+    s->loop = NULL;
+    loop_free(loop);
+    s->http = NULL;
+    s->conns = NULL;
+    s->native = NULL;
+    s->host = NULL;
+    free(s->token);
+    s->token = NULL;
+    local_wait(s);
+    s->state = API_OVER;
+}
+
+static void stops_look(struct pushrod_server *s)
+{
+    unsigned stops = atomic_load(&s->stops);
+    if (stops == s->stops_seen)
+        return;
+    bool at_once = stops > 1;
+    s->stops_seen = stops;
+    if (s->state == API_RUNNING && !at_once) {
+        drain_begin(s);
+        return;
+    }
+    /* The second time is for local workers, too. */
+    local_stop(s);
+    local_stop(s);
+    if (s->state == API_RUNNING || s->state == API_DRAINING)
+        flush_begin(s);
+    s->drained = true;
+}
+
+/* One round; false: it is over. */
+static bool server_turn(struct pushrod_server *s, bool wait)
+{
+    loop_turn(s->loop, wait);
+    stops_look(s);
+    if (s->state == API_DRAINING && s->drained)
+        flush_begin(s);
+    if (s->state != API_FLUSHING || !flush_done(s))
+        return true;
+    loop_turn(s->loop, false); /* ends the tick that the stop event was told in */
+    server_end(s);
+    return false;
+}
+
+int pushrod_server_run(struct pushrod_server *s)
+{
+    if (s->state == API_NEW) {
+        int error = pushrod_server_start(s);
+        if (error)
+            return error;
+    }
+    if (s->state == API_OVER)
+        return api_fail(s, PUSHROD_E_WRONG_STATE, "the server has stopped");
+    while (server_turn(s, true))
+        continue;
+    return 0;
+}
+
+int pushrod_server_fd(const struct pushrod_server *s)
+{
+    return s->loop ? loop_fd(s->loop) : -1;
+}
+
+int pushrod_server_step(struct pushrod_server *s)
+{
+    if (s->state == API_NEW)
+        return api_fail(s, PUSHROD_E_WRONG_STATE, "the server was not started");
+    if (s->state == API_OVER)
+        return 0;
+    return server_turn(s, false) ? 1 : 0;
+}
+
+void pushrod_server_stop(struct pushrod_server *s)
+{
+    atomic_fetch_add(&s->stops, 1);
+    struct loop *loop = s->loop;
+    if (loop)
+        loop_wake(loop);
+}
+
+/* ---------------------------------------------------------------------------------- posting */
+
+struct server_post {
+    struct pushrod_server *server;
+    void (*fn)(struct pushrod_server *server, void *arg);
+    void *arg;
+};
+
+static void post_run(void *arg)
+{
+    struct server_post post = *(struct server_post *)arg;
+    free(arg);
+    post.fn(post.server, post.arg);
+}
+
+int pushrod_server_post(struct pushrod_server *s,
+    void (*fn)(struct pushrod_server *server, void *arg), void *arg)
+{
+    struct server_post *post = malloc(sizeof *post);
+    if (!post)
+        return -PUSHROD_E_NO_MEMORY;
+    *post = (struct server_post){s, fn, arg};
+    pthread_mutex_lock(&s->lock);
+    bool runs = s->loop && s->state != API_OVER;
+    bool posted = runs && loop_post(s->loop, post_run, post);
+    pthread_mutex_unlock(&s->lock);
+    if (posted)
+        return 0;
+    free(post);
+    return runs ? -PUSHROD_E_NO_MEMORY : -PUSHROD_E_WRONG_STATE;
+}

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* pushrod-server: the server library with every option of the table, and nothing else. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "common/log.h"
+#include "common/options.h"
+#include "server/api.h"
+
+#define EXIT_USAGE 2
+
+extern char **environ;
+
+/* What SIGHUP reads again. */
+static int main_argc;
+static char **main_argv;
+
+/* ---------------------------------------------------------------------------------- options */
+
+static void unknown_variable(void *arg, const char *text)
+{
+    (void)arg;
+    log_warning("%s", text);
+}
+
+/* Flags, environment, file; 0, or an error that params_error() tells. */
+static int options_read(struct params *p, int argc, char **argv)
+{
+    int operands = 0;
+    int error = params_read_flags(p, argc, argv, &operands, false);
+    if (error)
+        return error;
+    if (operands) {
+        fprintf(stderr, "pushrod-server: \"%s\": takes options only; see --help\n", argv[1]);
+        exit(EXIT_USAGE);
+    }
+    error = params_read_environment(p, environ, unknown_variable, NULL);
+    const char *file = error ? "" : params_text(p, "config");
+    return file[0] ? params_read_file(p, file) : error;
+}
+
+static enum log_level level_of(const char *text)
+{
+    static const char *const names[] = {"error", "warning", "info", "debug"};
+    for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(text, names[i]) == 0)
+            return (enum log_level)i;
+    return LOG_INFO;
+}
+
+static void log_options(const struct params *p)
+{
+    log_setup("pushrod-server", level_of(params_text(p, "log-level")),
+        strcmp(params_text(p, "log-format"), "json") == 0);
+}
+
+/* The flags were permuted by the first reading, which changes nothing for the second. */
+static void options_reload(struct pushrod_server *s)
+{
+    struct buf report = BUF_EMPTY;
+    struct params *fresh = params_new(option_rows, option_count, SCOPE_SERVER);
+    if (!fresh)
+        return;
+    if (options_read(fresh, main_argc, main_argv)) {
+        log_error("reload: %s; nothing was changed", params_error(fresh));
+    } else {
+        unsigned changed = params_reload(s->params, fresh, &report);
+        buf_append(&report, "", 1);
+        for (char *line = (char *)report.data, *next; line && *line; line = next) {
+            next = strchr(line, '\n');
+            if (next)
+                *next++ = 0;
+            log_info("reload: %s", line);
+        }
+        log_info("reload: %u options changed", changed);
+        log_options(s->params);
+    }
+    buf_free(&report);
+    params_free(fresh);
+}
+
+/* ---------------------------------------------------------------------------------- actions */
+
+static void print_usage(const struct params *p, struct buf *out)
+{
+    buf_printf(out,
+        "usage: pushrod-server [OPTION]...\n\n"
+        "Takes tasks from clients and hands them to workers, which may run on any host.\n"
+        "Everything listens on loopback until it is told otherwise.\n\n"
+        "  pushrod-server                                      then start workers\n"
+        "  pushrod-server --workers 4 --exec digest=sha256sum  a whole system at once\n"
+        "  pushrod-server --store /var/lib/pushrod             tasks survive everything\n\n");
+    params_print_help(p, out);
+    buf_printf(out,
+        "\nEach option can also be set as PUSHROD_NAME in the environment, or as \"name = value\"\n"
+        "in the --config file. SIGTERM drains and stops (the second one at once), SIGHUP reads the\n"
+        "options again, SIGUSR2 replaces the local workers one by one.\n");
+}
+
+static void print_version(const struct params *p, struct buf *out)
+{
+    (void)p;
+    buf_printf(out, "pushrod-server " PUSHROD_VERSION "\n");
+}
+
+/* Options that print something and exit, in the order in which they are looked for. */
+static const struct {
+    const char *name;
+    void (*print)(const struct params *p, struct buf *out);
+} print_actions[] = {
+    {"help", print_usage},
+    {"version", print_version},
+    {"print-sample", params_print_sample},
+    {"print-man", params_print_man},
+    {"print-completion", params_print_completion},
+    {"print-config", params_print_values},
+};
+
+static bool print_asked(const struct params *p)
+{
+    for (size_t i = 0; i < sizeof print_actions / sizeof print_actions[0]; i++) {
+        if (!params_bool(p, print_actions[i].name))
+            continue;
+        struct buf out = BUF_EMPTY;
+        print_actions[i].print(p, &out);
+        fwrite(out.data, 1, out.size, stdout);
+        buf_free(&out);
+        return true;
+    }
+    return false;
+}
+
+/* ----------------------------------------------------------------------------------- running */
+
+static void say_addresses(struct pushrod_server *s, const char *what, const char *option,
+    const char *scheme)
+{
+    size_t count;
+    const char *const *items = params_list(s->params, option, &count);
+    for (unsigned i = 0; i < count; i++) {
+        char host[256];
+        uint16_t port = 0;
+        if (params_split_host(items[i], host, sizeof host, &port))
+            printf("  %-8s %s%s:%d\n", what, scheme, host, pushrod_server_port(s, option, i));
+    }
+}
+
+static void say_started(struct pushrod_server *s)
+{
+    uint16_t first, last;
+    int join = pushrod_server_port(s, "join", 0);
+    params_ports(s->params, "lane-ports", &first, &last);
+    printf("pushrod-server " PUSHROD_VERSION ", store: %s\n", params_text(s->params, "store"));
+    say_addresses(s, "clients", "listen", "");
+    printf("  %-8s %s:%d (answers %d, lanes %u-%u)\n", "workers",
+        params_text(s->params, "worker-listen"), join, pushrod_server_port(s, "answers", 0), first,
+        last);
+    say_addresses(s, "http", "http", "http://");
+    if (local_wanted(s))
+        printf("next: pushrod workers; pushrod submit QUEUE --wait <<< hello\n");
+    else
+        printf("next: pushrod-worker --join HOST:%d --exec digest=sha256sum\n", join);
+    fflush(stdout);
+}
+
+static int fail(const struct pushrod_server *s, int code)
+{
+    fprintf(stderr, "pushrod-server: %s\n", pushrod_server_error(s));
+    return code == -PUSHROD_E_BAD_OPTION ? EXIT_USAGE : EXIT_FAILURE;
+}
+
+static int check_config(struct pushrod_server *s)
+{
+    struct host_settings settings;
+    int error = settings_read(s, &settings);
+    if (error)
+        return fail(s, error);
+    settings_free(&settings);
+    error = local_check(s);
+    if (error)
+        return fail(s, error);
+    printf("the options are valid\n");
+    return EXIT_SUCCESS;
+}
+
+static int serve(struct pushrod_server *s)
+{
+    s->reload = options_reload;
+    pushrod_server_catch_signals(s, true);
+    int error = pushrod_server_start(s);
+    if (error)
+        return fail(s, error);
+    say_started(s);
+    error = pushrod_server_run(s);
+    if (error)
+        return fail(s, error);
+    log_info("stopped");
+    return EXIT_SUCCESS;
+}
+
+int main(int argc, char **argv)
+{
+    struct pushrod_server *s = pushrod_server_new();
+    if (!s) {
+        fprintf(stderr, "pushrod-server: out of memory\n");
+        return EXIT_FAILURE;
+    }
+    s->program = true;
+    main_argc = argc;
+    main_argv = argv;
+    int code = EXIT_SUCCESS;
+    if (options_read(s->params, argc, argv)) {
+        fprintf(stderr, "pushrod-server: %s\n", params_error(s->params));
+        code = EXIT_USAGE;
+    } else if (!print_asked(s->params)) {
+        log_options(s->params);
+        code = params_bool(s->params, "check-config") ? check_config(s) : serve(s);
+    }
+    pushrod_server_free(s);
+    return code;
+}
