@@ -7,7 +7,7 @@
 #include <string.h>
 
 /* Requests that are no submissions carry what they are about. */
-enum { ASK_WAIT = 1, ASK_CANCEL, ASK_CONTROL };
+enum { ASK_WAIT = 1, ASK_CANCEL, ASK_CONTROL, ASK_STATUS, ASK_LIST };
 
 static uint64_t ask_of(struct sim *sim, unsigned kind, size_t number)
 {
@@ -95,6 +95,22 @@ void server_on_control(struct sim *sim, struct event *event)
     core_control(sim->server.core, event->b, &m);
 }
 
+void server_on_status(struct sim *sim, struct event *event)
+{
+    struct sub *sub = &sim->subs[event->a];
+    core_status(sim->server.core, event->b, ask_of(sim, ASK_STATUS, event->a), sub->id);
+}
+
+void server_on_list(struct sim *sim, struct event *event)
+{
+    static const char *const what[] = {"queues", "workers", "dead", "stats"};
+    struct msg_list m = {.request = ask_of(sim, ASK_LIST, 0),
+        .what = slice_str(what[event->a % 4]),
+        .limit = event->a / 4 % 3};
+    core_list(sim->server.core, event->b, &m);
+    core_watch(sim->server.core, event->b, ask_of(sim, ASK_LIST, 0), event->a % 5 == 0);
+}
+
 void server_on_conn_closed(struct sim *sim, struct event *event)
 {
     sim_trace(sim, "server: connection %llu closed", (unsigned long long)event->b);
@@ -128,9 +144,11 @@ static void hear_rejected(struct sim *sim, int client, const struct heard *heard
 {
     size_t number = heard->request >> 32 & 0xffff;
     struct sub *sub = &sim->subs[number];
+    bool unknown = heard->code == PUSHROD_E_UNKNOWN_TASK || heard->code == PUSHROD_E_RESULT_GONE;
+    if (heard->request >> 48 == ASK_STATUS && unknown)
+        truth_unknown(sim, sub);
     if (heard->request >> 48 != ASK_WAIT)
         return;
-    bool unknown = heard->code == PUSHROD_E_UNKNOWN_TASK || heard->code == PUSHROD_E_RESULT_GONE;
     if (unknown && sub->excused) {
         sub->received = true; /* there is nothing to wait for */
         return;
@@ -292,6 +310,18 @@ void client_cancel_some(struct sim *sim)
     struct sub *sub = &sim->subs[number];
     if (number < sim->sub_count && sub->known && sim->clients[sub->client].conn)
         up(sim, sub->client, server_on_cancel)->a = number;
+}
+
+void client_look(struct sim *sim)
+{
+    size_t number = sim_below(sim, sim->sub_count);
+    struct sub *sub = &sim->subs[number];
+    if (number >= sim->sub_count || !sub->known || !sim->clients[sub->client].conn)
+        return;
+    if (sim_chance(sim, 60))
+        up(sim, sub->client, server_on_status)->a = number;
+    else
+        up(sim, sub->client, server_on_list)->a = sim_below(sim, 60);
 }
 
 void client_control(struct sim *sim, const char *verb, const char *name, uint64_t id)

@@ -180,6 +180,11 @@ static void fault_replay(struct sim *sim)
     client_control(sim, "replay", NULL, sub->id);
 }
 
+static void fault_look(struct sim *sim)
+{
+    client_look(sim);
+}
+
 static void on_fault(struct sim *sim, struct event *event)
 {
     (void)event;

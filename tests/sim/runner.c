@@ -17,9 +17,10 @@ static struct run *run_find(struct node *n, uint64_t lease)
     return NULL;
 }
 
-static void run_remove(struct node *n, struct run *run)
+static void run_remove(struct node *n, struct run *run, uint64_t ns)
 {
     run->sub->running -= run->begun_ns != 0;
+    n->changed_ns = ns;
     memmove(run, run + 1, (--n->run_count - (size_t)(run - n->runs)) * sizeof *run);
 }
 
@@ -60,7 +61,7 @@ static void run_begin(struct sim *sim, int node, struct run *run)
     struct node *n = &sim->nodes[node];
     uint64_t duration = draw_duration(sim);
     enum outcome outcome = draw_outcome(sim, run->sub);
-    run->begun_ns = sim->now.mono_ns + 1;
+    run->begun_ns = n->changed_ns = sim->now.mono_ns + 1;
     sim_trace(sim, "%s: runs task %llu, lease %llx, %.3f ms, outcome %d", n->name,
         (unsigned long long)run->id, (unsigned long long)run->lease, (double)duration / 1e6,
         outcome);
@@ -123,7 +124,7 @@ void runner_on_revoke(struct sim *sim, struct event *event)
     struct run *run = run_find(n, event->a);
     bool waits = run && !run->begun_ns;
     if (waits)
-        run_remove(n, run);
+        run_remove(n, run, sim->now.mono_ns);
     if (run)
         session_revoked(n->session, event->a, waits);
 }
@@ -178,7 +179,7 @@ void runner_on_event(struct sim *sim, struct event *event)
     }
     sim_trace(sim, "%s: ends task %llu, outcome %d", n->name, (unsigned long long)run->id, outcome);
     struct run ended = *run;
-    run_remove(n, run);
+    run_remove(n, run, sim->now.mono_ns);
     if (outcome == END_DONE) {
         end_done(sim, n, &ended, sim->now.mono_ns - ended.begun_ns);
     } else if (outcome == END_BROKEN) {

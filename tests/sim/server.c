@@ -123,6 +123,7 @@ static void server_on_tick(struct sim *sim, struct event *event)
     sim->totals.ticks++;
     server_out(sim, actions);
     core_check(s->core);
+    truth_idle(sim);
 }
 
 void server_wake(struct sim *sim, uint64_t at_ns)
@@ -280,10 +281,12 @@ static void lane_begun(struct lane *lane, const struct answer *a)
     }
 }
 
-static void lane_note(struct lane *lane, const struct answer *a)
+static void lane_note(struct sim *sim, struct lane *lane, const struct answer *a)
 {
-    if (a->kind == MSG_READY)
+    if (a->kind == MSG_READY) {
         lane->ready = true;
+        lane->ready_ns = sim->now.mono_ns;
+    }
     if (a->kind == MSG_STARTED || a->kind == MSG_PROGRESS || a->kind == MSG_DATA ||
         a->kind == MSG_PART)
         lane_begun(lane, a);
@@ -354,7 +357,7 @@ void server_on_answers(struct sim *sim, struct event *event)
         lane->expected++;
         SIM_CHECK(sim, count < ANSWERS_MAX, "more than %d answers in a frame", ANSWERS_MAX);
         answers[count++] = a;
-        lane_note(lane, &a);
+        lane_note(sim, lane, &a);
         sim_trace(sim, "server: worker %llu says %s #%llu id %llu", (unsigned long long)from.worker,
             msg_name(kind), (unsigned long long)sequence, (unsigned long long)a.id);
     }

@@ -98,18 +98,18 @@ void sim_report(struct sim *); /* seed, step, last events; also from the abort h
 /* ---- plan.c ---- */
 
 /* X(name): faults; each is off (0) or a rate in percent of the fault draws. */
+/* clang-format off */
 #define SIM_FAULTS(X)                                                                              \
-    X(death)                                                                                       \
-    X(pause) X(silence) X(lane_cut) X(answers_cut) X(restart) X(server_pause) X(store_full)        \
-        X(store_down) X(store_unknown) X(client_cut) X(cancel) X(purge) X(drain) X(queue_pause)    \
-            X(replay)
+    X(death) X(pause) X(silence) X(lane_cut) X(answers_cut) X(restart) X(server_pause)             \
+    X(store_full) X(store_down) X(store_unknown) X(client_cut) X(cancel) X(purge) X(drain)         \
+    X(queue_pause) X(replay) X(look)
 
 /* X(name): chances in percent, of each message, task or attempt. */
 #define SIM_CHANCES(X)                                                                             \
-    X(join_lost)                                                                                   \
-    X(join_repeated) X(no_obituary) X(fails) X(permanent) X(hangs) X(broken) X(poison) X(priority) \
-        X(delay) X(unique) X(timeout) X(expires) X(target) X(big) X(keep) X(attached)              \
-            X(unfollowed) X(talks)
+    X(join_lost) X(join_repeated) X(no_obituary) X(fails) X(permanent) X(hangs) X(broken)          \
+    X(poison) X(priority) X(delay) X(unique) X(timeout) X(expires) X(target) X(big) X(keep)        \
+    X(attached) X(unfollowed) X(talks)
+/* clang-format on */
 
 struct plan {
 #define X(name) unsigned name;
@@ -149,6 +149,7 @@ struct sub {
     bool poison;
     bool cancelled;  /* somebody asked for it, or its connection was attached */
     uint64_t eta_ms; /* Unix time; not before */
+    uint64_t accepted_ns;
     bool sent, accepted, rejected;
     bool known;         /* its client has the id */
     bool received;      /* its client has the finish */
@@ -174,7 +175,9 @@ void truth_run(struct sim *, struct sub *, uint64_t id);
 void truth_server_died(struct sim *);
 void truth_worker_faulty(struct sim *, int node); /* what it has may be run again */
 void truth_purged(struct sim *, struct slice queue);
-bool truth_settled(struct sim *); /* everything accepted has ended, and was told */
+bool truth_settled(struct sim *);               /* everything accepted has ended, and was told */
+void truth_idle(struct sim *);                  /* no idle slot beside a task that waits */
+void truth_unknown(struct sim *, struct sub *); /* STATUS did not find it */
 void truth_final(struct sim *);
 const char *truth_queue(unsigned queue);
 
@@ -192,6 +195,7 @@ struct lane {
     int node;
     uint64_t life; /* of the node that joined */
     bool open, admitted, ready;
+    uint64_t ready_ns;
     uint32_t slots, max_prefetch;
     uint64_t expected; /* sequence number of the next answer */
     uint64_t acked;
@@ -235,9 +239,10 @@ void server_take(struct sim *, struct event *); /* into the inbox; wakes it */
 void server_wake(struct sim *, uint64_t at_ns);
 void server_out(struct sim *, const struct actions *);
 struct lane *server_lane(struct sim *, uint64_t worker);
-apply_fn server_on_join, server_on_obituary, server_on_answers, server_on_lane_connect,
-    server_on_lane_lost, server_on_submit, server_on_wait, server_on_received, server_on_cancel,
-    server_on_control, server_on_conn_closed, server_on_stored;
+apply_fn server_on_status, server_on_list, server_on_join, server_on_obituary, server_on_answers,
+    server_on_lane_connect, server_on_lane_lost, server_on_submit, server_on_wait,
+    server_on_received, server_on_cancel, server_on_control, server_on_conn_closed,
+    server_on_stored;
 
 /* ---- worker.c ---- */
 
@@ -264,6 +269,7 @@ struct node {
     uint64_t port, worker; /* of the lane that it is connected to; 0: none */
     bool lame;             /* it stopped serving a queue */
     bool crash;            /* a handler kills it at the end of this tick */
+    uint64_t changed_ns;   /* when something last began or ended */
     struct run *runs;      /* in the order in which they were handed over */
     size_t run_count, run_room;
 };
@@ -296,6 +302,7 @@ void client_cut(struct sim *, int client); /* the connection breaks; it comes ba
 void client_tell(struct sim *, const struct conn_action *);
 int client_of(const struct sim *, uint64_t conn); /* -1: that connection is gone */
 void client_cancel_some(struct sim *);
+void client_look(struct sim *); /* STATUS, LIST */
 /* From any client that is connected. */
 void client_control(struct sim *, const char *verb, const char *name, uint64_t id);
 apply_fn client_on_act;

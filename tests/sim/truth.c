@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "common/name.h"
 
 const char *truth_queue(unsigned queue)
 {
@@ -58,6 +59,7 @@ void truth_accepted(struct sim *sim, const struct conn_action *a)
     SIM_CHECK(sim, !sub->accepted && !sub->rejected, "a submission was answered twice");
     truth_name(sim, sub, a->id);
     sub->accepted = true;
+    sub->accepted_ns = sim->now.mono_ns;
     sim->totals.accepted++;
     SIM_CHECK(sim,
         !settled_on_disk(sim, sub) || disk_keeps(&sim->disk, a->id) ||
@@ -209,6 +211,52 @@ void truth_purged(struct sim *sim, struct slice queue)
         if (sub->sent && slice_equal(queue, slice_str(truth_queue(sub->queue))))
             sub->excused = true;
     }
+}
+
+/* A worker with a slot that has been idle since then; UINT64_MAX: none that serves the queue. */
+static uint64_t idle_since(const struct sim *sim, const struct lane *lane, const struct sub *sub)
+{
+    const struct node *n = &sim->nodes[lane->node];
+    struct slice queue = slice_str(truth_queue(sub->queue));
+    bool serves = false;
+    if (!lane->ready || !lane->open || n->run_count >= n->slots)
+        return UINT64_MAX;
+    for (size_t i = 0; i < n->queue_count; i++)
+        serves = serves || name_matches(slice_str(n->queues[i]), queue);
+    if (!serves)
+        return UINT64_MAX;
+    return lane->ready_ns > n->changed_ns ? lane->ready_ns : n->changed_ns;
+}
+
+/*
+ * In true state, of calm runs: no slot stays idle beside a task that it could run for longer than
+ * it takes to ask the task back from another lane (a millisecond, and three messages) and a tick.
+ */
+void truth_idle(struct sim *sim)
+{
+    uint64_t bound = 4 * sim->plan.delay_ns + 5 * MS;
+    if (!sim->plan.calm || sim->plan.big || sim->plan.lane_bytes)
+        return;
+    for (size_t i = 0; i < sim->sub_count; i++) {
+        const struct sub *sub = &sim->subs[i];
+        if (!sub->accepted || sub->executions || sub->accepted_ns + bound > sim->now.mono_ns)
+            continue;
+        for (size_t k = 0; k < sim->server.lane_count; k++) {
+            uint64_t since = idle_since(sim, &sim->server.lanes[k], sub);
+            SIM_CHECK(sim, since == UINT64_MAX || since + bound > sim->now.mono_ns,
+                "task %llu waits, while %s has an idle slot", (unsigned long long)sub->id,
+                sim->nodes[sim->server.lanes[k].node].name);
+        }
+    }
+}
+
+/* Only what has ended, and is wanted by nobody any more, may be forgotten. */
+void truth_unknown(struct sim *sim, struct sub *sub)
+{
+    bool over = disk_ended(&sim->disk, sub->id) || sub->status ||
+                sim->plan.durability[sub->queue] == DURABILITY_MEMORY;
+    SIM_CHECK(sim, sub->excused || (over && (sub->received || sub->follow == FOLLOW_NONE)),
+        "LOST: STATUS does not find task %llu", (unsigned long long)sub->id);
 }
 
 /* ---- the end ---- */
