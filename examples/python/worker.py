@@ -7,7 +7,6 @@
 import concurrent.futures
 import io
 import os
-import random
 import signal
 import socket
 import sys
@@ -42,7 +41,7 @@ class Worker:
 
     def join(self):
         """Asks until there is a WELCOME: its fields, and the socket that it came through."""
-        held, wait = [[HELD, *m[1:3], True, True] for m in self.kept], 0.05
+        held, wait = [[HELD, *m[1:3], True, True] for m in self.kept if m[0] in (DONE, FAILED)], 0.05
         held += [[HELD, *self.task[:2], False, True]] if self.task else []
         while held or not self.draining:
             dealer = self.connect(zmq.DEALER, self.port or 5571)
@@ -54,7 +53,7 @@ class Worker:
             if fields and not fields[3]:  # REFUSED for good
                 sys.exit(f"worker.py: {fields[2]}")
             dealer.close()
-            time.sleep(wait * random.uniform(0.5, 1))
+            time.sleep(wait * (0.5 + os.urandom(1)[0] / 512))
             wait = min(2 * wait, 1)
         sys.exit(0)
 
@@ -77,7 +76,7 @@ class Worker:
             future.add_done_callback(lambda _: self.wake.send(b"."))
         elif number in (ACK, PING):
             self.kept = self.kept[len(self.kept) - max(self.last - fields[0], 0):]
-        self.draining = self.draining or number == DRAIN or (number == FENCED and fields[0] == SUPERSEDED)
+        self.draining |= number == DRAIN or (number == FENCED and fields[0] == SUPERSEDED)
         return number != FENCED
 
     def finish(self, task, lease, future):
@@ -87,11 +86,11 @@ class Worker:
 
     def serve(self):
         """One session, from the JOIN to its end."""
-        dealer, welcome = self.join()
-        _, self.worker, self.session, host, lane_port, port, user, token, beat, ping, _, verdicts = welcome
+        dealer, (_, self.worker, self.session, host, lane_port, port, user, token, beat, ping, _, verdicts) = self.join()
         self.host, plain = host or self.host, {"plain_username": user.encode(), "plain_password": token.encode()}
         forget = [v[2] for v in verdicts or [] if v[3] not in (KEEP, SEND)]
-        self.kept, self.last, self.spoke = [m for m in self.kept if m[2] not in forget], 0, 0
+        self.last = self.spoke = 0
+        self.kept = [m for m in self.kept if m[0] in (DONE, FAILED) and m[2] not in forget]
         self.task = None if self.task and self.task[1] in forget else self.task
         lane = self.connect(zmq.PULL, lane_port, rcvhwm=0, reconnect_ivl=-1, **plain)
         self.answers = self.connect(zmq.PUSH, port, **plain)
@@ -103,17 +102,13 @@ class Worker:
                 alive = all([self.hear(*m, parts=parts) for m in msgpack.Unpacker(io.BytesIO(frame))])
             if dealer in events:  # REFUSED: the lane could not be reached
                 alive = print("worker.py:", msgpack.unpackb(dealer.recv())[3], file=sys.stderr)
-            if self.woken in events:
-                self.woken.recv(1)
-            if self.last and self.task and self.task[2].done():
+            if self.last and self.woken in events and self.woken.recv(9) and self.task and self.task[2].done():
                 self.finish(*self.task)
             if self.last and time.monotonic() - self.spoke >= beat / 1000:
                 self.send(self.kept) if self.kept else self.answer([HEARTBEAT, int(self.task is not None)])
             if self.draining and not self.task and not self.kept:
                 alive = self.answer([BYE, 0])
-        self.kept = [m for m in self.kept if m[0] in (DONE, FAILED)]
-        for made in dealer, lane, self.answers:
-            made.close(linger=1000)
+        _ = [made.close(linger=1000) for made in (dealer, lane, self.answers)]
 
 
 if __name__ == "__main__":
