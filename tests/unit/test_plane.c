@@ -172,15 +172,22 @@ static void garbage_cuts_its_sender_only(void **state)
     end();
 }
 
-static void somebody_elses_name_cuts(void **state)
+static void from_names(uint64_t worker, uint64_t session)
 {
-    (void)state;
     struct buf frame = BUF_EMPTY;
     begin();
-    msg_from_encode(&frame, &(struct msg_from){8, 80, 1});
+    msg_from_encode(&frame, &(struct msg_from){worker, session, 1});
     msg_task_done_encode(&frame, &(struct msg_task_done){1, 1, 1, {0}});
     expect_cut(&frame);
     end();
+}
+
+static void somebody_elses_name_cuts(void **state)
+{
+    (void)state;
+    from_names(8, 80);
+    from_names(8, 70);
+    from_names(7, 80);
 }
 
 static void unknown_and_foreign_messages_cut(void **state)

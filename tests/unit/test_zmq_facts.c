@@ -215,7 +215,7 @@ static void token_of_another_worker(void **state)
     struct fake other;
     (void)state;
     begin(NULL);
-    fake_up(&fake, 7, 70);
+    welcome(&fake, 7, 70); /* its own lane is not taken yet */
     fake_start(&other, &rig);
     welcome(&other, 8, 80);
     void *lane = fake_plain(fake.context, ZMQ_PULL, fake.user, fake.token);
@@ -514,8 +514,11 @@ static void answers_of_a_lost_worker_are_read_first(void **state)
     fake_up(&fake, 7, 70);
     for (unsigned i = 0; i < 1000; i++)
         fake_done(&fake, i + 1, 1, slice_of(result, sizeof result));
+    uint64_t before_ns = rig_now();
     zmq_close(fake.lane);
     fake.lane = NULL;
+    RIG_UNTIL(&rig, lane_find(rig.plane, 7)->state == LANE_LOST);
+    assert_true(lane_find(rig.plane, 7)->grace_end_ns >= before_ns + 20000000);
     RIG_UNTIL(&rig, rig.lost);
     assert_true(rig.answers_at_loss > 0);
     RIG_UNTIL(&rig, rig.answers == 1000);
