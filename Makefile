@@ -24,8 +24,10 @@ TEST_LIBS := -lcmocka -lmsgpackc
 # worker/X.c (SESSION: the pure part), client/X.c.
 COMMON  := err buf heap map body name clock log params params_value params_read params_print options
 PROTO   := codec messages frame
-CORE    :=
-STORE   := arena packed tree reply mem_item mem_write mem_read store_mem
+CORE    := core out pool ledger task queue group worker target sched withdraw answers leave loss join submit retry finish follow unique timers window stored restart requests lookup rows check
+STORE   := arena packed tree reply mem_item mem_write mem_read store_mem store_lmdb lmdb_env lmdb_table lmdb_load lmdb_queue \
+	lmdb_index lmdb_journal lmdb_apply lmdb_group lmdb_thread lmdb_op lmdb_task lmdb_write lmdb_read lmdb_agenda lmdb_unique \
+	lmdb_result lmdb_dead lmdb_purge
 NET     := loop conn listen host http native_input native_output watch zap ports monitor socket peers lane join_parse join answer_parse answers plane
 SERVER  := api api_config api_conn api_event api_group api_local api_options api_run api_stats api_task api_timer api_wait
 SESSION := session session_join session_task session_log
@@ -42,8 +44,8 @@ MAN     :=
 
 # tests/lib/X.c (linked to every test), tests/unit/test_X.c, tests/sim/X.c (one program), tests/store/test_X.c,
 # tests/fuzz/fuzz_X.c, tests/e2e/X (executable scripts)
-TESTLIB := plane_rig
-TESTS   := buf heap map name codec messages params log client plane zmq_facts plane_join
+TESTLIB := plane_rig session_play
+TESTS   := buf heap map name codec messages params log client plane zmq_facts plane_join session
 SIM     :=
 STORE_LIB := store_fault
 STORE_TESTS :=

@@ -31,10 +31,24 @@ static void list_add(struct address_list *list, const struct addrinfo *found, in
     }
 }
 
-int address_resolve(struct address_list *list, const char *text)
+/* Copies one of the entries; false: it is too long. */
+static bool pick(const char *text, size_t which, char *out, size_t size)
 {
+    size_t commas = 0;
+    for (const char *c = text; *c; c++)
+        commas += *c == ',';
+    for (which %= commas + 1; which; which--)
+        text = strchr(text, ',') + 1;
+    int length = (int)strcspn(text, ",");
+    return snprintf(out, size, "%.*s", length, text) < (int)size;
+}
+
+int address_resolve(struct address_list *list, const char *text, size_t which)
+{
+    char one[sizeof list->host + 8];
     *list = (struct address_list){.port = JOIN_PORT};
-    if (!params_split_host(text, list->host, sizeof list->host, &list->port))
+    if (!pick(text, which, one, sizeof one) ||
+        !params_split_host(one, list->host, sizeof list->host, &list->port))
         return -PUSHROD_E_BAD_OPTION;
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG};
     struct addrinfo *found = NULL;

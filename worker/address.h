@@ -24,8 +24,11 @@ struct address_list {
     size_t count;
 };
 
-/* 0, or a negative enum pushrod_error: BAD_OPTION: not host[:port]; UNREACHABLE: no such host. */
-int address_resolve(struct address_list *list, const char *text);
+/*
+ * `text`: host[:port], or several with commas between them: the one number `which`, counted round.
+ * 0, or a negative enum pushrod_error: BAD_OPTION: not host[:port]; UNREACHABLE: no such host.
+ */
+int address_resolve(struct address_list *list, const char *text, size_t which);
 
 /* The numeric address to use: the first that takes a connection (each is tried for 250 ms at
  * most), beginning with `first`; if there is only one, or none answers, that of `first`. */

@@ -104,6 +104,17 @@ int worker_check(struct pushrod_worker *w)
 
 /* ------------------------------------------------------------------------- settings */
 
+bool worker_join(const struct pushrod_worker *w, char out[SUPERVISE_JOIN])
+{
+    size_t count;
+    size_t used = 0;
+    const char *const *hosts = params_list(w->params, "join", &count);
+    out[0] = '\0';
+    for (size_t i = 0; i < count && used < SUPERVISE_JOIN; i++)
+        used += (size_t)snprintf(out + used, SUPERVISE_JOIN - used, "%s%s", i ? "," : "", hosts[i]);
+    return used > 0 && used < SUPERVISE_JOIN;
+}
+
 static int load_plugins(struct pushrod_worker *w)
 {
     size_t count;
@@ -177,7 +188,9 @@ static int make_settings(struct pushrod_worker *w, struct settings *s)
 {
     *s = (struct settings){0};
     int error = make_session(w, s);
-    s->link.join = w->named ? w->child.join : params_text(w->params, "join");
+    if (!w->named && !worker_join(w, w->child.join))
+        error = worker_error(w, PUSHROD_E_BAD_OPTION, "join: the address is too long");
+    s->link.join = w->child.join;
     s->link.io_threads = (unsigned)params_number(w->params, "io-threads");
     s->link.max_memory = params_number(w->params, "max-memory");
     s->link.stop_fd = w->stop_fd;
@@ -199,11 +212,23 @@ static int make_settings(struct pushrod_worker *w, struct settings *s)
 /* The one worker of this process that catches signals; a handler has no other way to find it. */
 static _Atomic(struct pushrod_worker *) caught;
 
-static void on_signal(int number)
+/*
+ * systemd, `timeout` and terminals signal every process of a service, and the supervisor passes
+ * the signal on as well: that is one wish to stop, not two. So under a supervisor only its own
+ * second signal means the second one.
+ */
+static void on_signal(int number, siginfo_t *info, void *context)
 {
+    static atomic_uint passed_on;
     (void)number;
+    (void)context;
     struct pushrod_worker *w = atomic_load(&caught);
-    if (w)
+    if (!w)
+        return;
+    bool first = atomic_load(&w->stops) == 0;
+    bool from_supervisor = w->named && info->si_pid == getppid();
+    bool again = from_supervisor ? atomic_fetch_add(&passed_on, 1) > 0 : !w->named;
+    if (first || again)
         pushrod_worker_stop(w);
 }
 
@@ -213,7 +238,7 @@ static const int signals[] = {SIGTERM, SIGINT};
 /* A signal that is ignored stays ignored: SIGINT under a supervisor, or nohup. */
 static void signals_catch(struct pushrod_worker *w, struct sigaction old[SIGNALS])
 {
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_RESTART | SA_SIGINFO};
     if (!w->catch_signals)
         return;
     atomic_store(&caught, w);

@@ -108,10 +108,10 @@ uint16_t link_next_event(void *monitor)
 static int find_server(struct link *l)
 {
     struct address_list list;
-    int error = address_resolve(&list, l->config->join);
+    int error = address_resolve(&list, l->config->join, l->tries);
     if (error)
         return error;
-    snprintf(l->address, sizeof l->address, "%s", address_reachable(&list, l->tries++));
+    snprintf(l->address, sizeof l->address, "%s", address_reachable(&list, l->tries));
     l->port = list.port;
     return 0;
 }
@@ -121,6 +121,7 @@ int link_dial_join(struct link *l)
     char endpoint[ADDRESS_ENDPOINT];
     link_close_join(l);
     int error = find_server(l);
+    l->tries++;
     if (error)
         return error;
     address_endpoint(l->address, l->port, endpoint);

@@ -115,14 +115,15 @@ static unsigned process_count(const struct pushrod_worker *w)
 
 static int supervise(struct pushrod_worker *w)
 {
+    char join[SUPERVISE_JOIN];
     struct supervise_config config = {
         .processes = process_count(w),
-        .join = params_text(w->params, "join"),
+        .join = join,
         .drain_ms = params_number(w->params, "drain-timeout"),
         .run = child_main,
         .arg = w,
     };
-    if (strlen(config.join) >= SUPERVISE_JOIN)
+    if (!worker_join(w, join))
         return usage_error("join: the address is too long");
     return supervise_run(&config);
 }

@@ -35,7 +35,7 @@ static void obituary_send(const char *join, const struct obituary *o)
 {
     struct address_list list;
     char endpoint[ADDRESS_ENDPOINT];
-    if (address_resolve(&list, join) != 0)
+    if (address_resolve(&list, join, 0) != 0)
         return;
     void *context = zmq_ctx_new();
     void *socket = zmq_socket(context, ZMQ_DEALER);

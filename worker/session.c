@@ -167,9 +167,9 @@ void session_rejoin(struct session *s, const char *why)
     if (why)
         session_say(s, "%s; joining again", why);
     joining_forget_session(s);
+    s->actions.disconnect = s->state == SESSION_CONNECTING || s->state == SESSION_ACTIVE;
     s->state = SESSION_IDLE;
     s->settled = false;
-    s->actions.disconnect = true;
     s->actions.connect = NULL;
     s->deadline_ns = in_ms(s, backoff_ms(s));
 }

@@ -44,6 +44,9 @@ int worker_error(struct pushrod_worker *w, int code, const char *format, ...)
 /* Checks the handlers of the options (patterns, duplicates) without starting anything. */
 int worker_check(struct pushrod_worker *w);
 
+/* The addresses of "join", with commas between them. False: longer than SUPERVISE_JOIN. */
+bool worker_join(const struct pushrod_worker *w, char out[SUPERVISE_JOIN]);
+
 /*
  * In a child of a supervisor: runs to the end. Gives the exit code that the supervisor
  * understands. For `run` of struct supervise_config; SIGTERM drains.
