@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Pushrod over its client protocol, pipelined, as any program would use it: <pushrod/client.h>. The
+ * workers are pushrod-worker with bench/noop.c, or, with --variant=plain, the worker library here.
+ */
+#include <err.h>
+#include <pushrod/client.h>
+#include <pushrod/worker.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "bench/load.h"
+
+static void accepted(struct pushrod_client *c, uint64_t id, int error, const char *text, void *arg)
+{
+    (void)c;
+    (void)arg;
+    if (error)
+        errx(1, "pushrod: task %llu was refused: %s", (unsigned long long)id, text);
+    load_accepted(1);
+}
+
+static void finished(struct pushrod_client *c, const struct pushrod_finish *finish, void *arg)
+{
+    (void)c;
+    (void)arg;
+    if (finish->status != PUSHROD_DONE)
+        errx(1, "pushrod: task %llu: %s", (unsigned long long)finish->id, finish->error_text);
+    load_finished(finish->result, finish->result_size);
+}
+
+struct client {
+    struct pushrod_client *client;
+    struct pushrod_submission task;
+    struct pushrod_options options;
+};
+
+static void *client_open(const struct load_options *o)
+{
+    struct client *c = calloc(1, sizeof *c);
+    if (!c || !(c->client = pushrod_client_new()))
+        err(1, "pushrod_client_new");
+    pushrod_client_set(c->client, "server", o->address);
+    pushrod_client_set(c->client, "connect-wait", "10000");
+    pushrod_client_on(
+        c->client, &(struct pushrod_client_events){.accepted = accepted, .finish = finished});
+    if (pushrod_client_connect(c->client) != 0)
+        errx(1, "pushrod: %s", pushrod_client_error_text(c->client));
+    c->options.delay_ms = o->delay_ms;
+    c->options.keep_ms = o->keep_ms;
+    c->task.queue = o->queue;
+    c->task.follow = o->no_result ? PUSHROD_FOLLOW_NONE : PUSHROD_FOLLOW_FINISH;
+    c->task.options = o->delay_ms || o->keep_ms ? &c->options : NULL;
+    return c;
+}
+
+static bool client_submit(void *handle, const struct load_task *task)
+{
+    struct client *c = handle;
+    c->task.data = task->payload;
+    c->task.size = task->size;
+    int error = pushrod_client_submit_async(c->client, &c->task);
+    if (error && error != PUSHROD_E_OVERLOADED)
+        errx(1, "pushrod: %s", pushrod_client_error_text(c->client));
+    return error == 0;
+}
+
+static void client_process(void *handle)
+{
+    struct client *c = handle;
+    if (pushrod_client_process(c->client, 0) != 0)
+        errx(1, "pushrod: %s", pushrod_client_error_text(c->client));
+}
+
+static int client_fd(void *handle)
+{
+    return pushrod_client_fd(((struct client *)handle)->client);
+}
+
+static void client_close(void *handle)
+{
+    pushrod_client_free(((struct client *)handle)->client);
+    free(handle);
+}
+
+static int run_task(struct pushrod_task *task, void *arg)
+{
+    char result[LOAD_RESULT];
+    size_t size;
+    const void *payload = pushrod_task_payload(task, &size);
+    (void)arg;
+    load_work(payload, size, result);
+    return pushrod_task_result(task, result, sizeof result);
+}
+
+static void work(const struct load_options *o)
+{
+    struct pushrod_worker *worker = pushrod_worker_new();
+    char slots[16];
+    if (!worker)
+        err(1, "pushrod_worker_new");
+    snprintf(slots, sizeof slots, "%u", o->workers);
+    if (pushrod_worker_set(worker, "join", o->address) != 0 ||
+        pushrod_worker_set(worker, "slots", slots) != 0 ||
+        pushrod_worker_handle(worker, o->queue, run_task, NULL) != 0 ||
+        pushrod_worker_run(worker) != 0)
+        errx(1, "pushrod: %s", pushrod_worker_error(worker));
+    pushrod_worker_free(worker);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct driver driver = {.name = "pushrod",
+        .open = client_open,
+        .submit = client_submit,
+        .process = client_process,
+        .fd = client_fd,
+        .close = client_close,
+        .work = work};
+    return load_main(argc, argv, &driver);
+}
