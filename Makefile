@@ -35,7 +35,8 @@ WORKER  := address api environment handlers link link_act link_net link_read not
 	run_function run_life said spawn supervise supervise_fork supervise_guard talk
 CLIENT  := lib lib_connect lib_stream lib_receive lib_pending lib_task lib_submit lib_wait lib_request lib_row
 # The programs: server/main.c, worker/main.c, and the files of the command in client/.
-COMMAND :=
+COMMAND := main command cli options interrupt help text json input why waiter task_options cmd_submit cmd_task cmd_list cmd_dead cmd_operate cmd_top cmd_bench cmd_map \
+	map_input map_job map_output map_log map_halt map_progress
 # examples/X.c -> build/examples/X, and examples/X.c -> build/examples/X.so
 EXAMPLES :=
 PLUGINS  :=

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cmd_dead: pushrod dead ls|show|replay|drop. */
+#include <inttypes.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "client/command.h"
+
+#define PAGE 1000u /* dead tasks asked for at a time */
+
+/* ---------------------------------------------------------------------------------- ls */
+
+struct dead_list {
+    struct table table;
+    bool json;
+    struct buf ids; /* uint64_t each; of replay and drop */
+};
+
+static const char *const dead_titles[] = {
+    "-ID", "QUEUE", "-ATTEMPTS", "-DEATHS", "-SIZE", "-DIED", "ERROR"};
+
+static void on_dead(const struct pushrod_task_info *t, void *arg)
+{
+    struct dead_list *l = arg;
+    char text[TEXT_SIZE];
+    if (l->json) {
+        json_print(json_task(t));
+        return;
+    }
+    table_cell(&l->table, "%" PRIu64, t->id);
+    table_cell(&l->table, "%s", t->queue);
+    table_cell(&l->table, "%" PRIu64, t->attempts);
+    table_cell(&l->table, "%" PRIu64, t->deaths);
+    table_cell(&l->table, "%s", text_bytes(text, t->size));
+    table_cell(&l->table, "%s", t->due_ms ? text_age(text, t->due_ms) : "-");
+    table_cell(&l->table, "%s%s%s", t->error ? pushrod_error_name(t->error) : "",
+        *t->text ? ": " : "", t->text);
+}
+
+static int dead_ls(struct cli *cli)
+{
+    struct dead_list l = {.json = params_bool(cli->p, "json")};
+    struct buf out = BUF_EMPTY;
+    if (cli->count > 2)
+        return cli_usage(cli, "ls takes one queue at the most");
+    int code = cli_open(cli);
+    if (code)
+        return code;
+    table_begin(&l.table, dead_titles, sizeof dead_titles / sizeof dead_titles[0]);
+    int64_t rows = pushrod_client_dead(cli->client, cli->count > 1 ? cli->operands[1] : NULL,
+        params_number(cli->p, "after"), params_number(cli->p, "limit"), on_dead, &l);
+    if (rows == 0 && !l.json)
+        cli_say(cli, "no dead tasks");
+    table_end(&l.table, &out, isatty(STDOUT_FILENO) ? terminal_width(STDOUT_FILENO) : 0);
+    if (rows > 0 && !l.json)
+        fwrite(out.data, 1, out.size, stdout);
+    buf_free(&out);
+    return rows < 0 ? cli_error(cli, (int)rows) : EXIT_OK;
+}
+
+/* ---------------------------------------------------------------------------------- show */
+
+static void print_text(const char *indent, const char *text)
+{
+    /* The lines of an error text, as the handler wrote them, each made safe for a terminal. */
+    while (*text) {
+        struct buf line = BUF_EMPTY;
+        size_t n = strcspn(text, "\n");
+        text_clean(&line, text, n, 4096);
+        printf("%s%.*s\n", indent, (int)line.size, line.data ? (const char *)line.data : "");
+        buf_free(&line);
+        text += n + (text[n] == '\n');
+    }
+}
+
+static void print_death(const struct pushrod_death *d)
+{
+    char when[TEXT_SIZE], memory[TEXT_SIZE];
+    printf("  attempt %" PRIu64 "  %s  on %s  %s", d->attempt, text_time(when, d->at_ms),
+        *d->worker ? d->worker : "?", pushrod_strerror(d->error));
+    if (d->signal)
+        printf("; killed by signal %" PRIu64 " (%s)", d->signal, strsignal((int)d->signal));
+    else if (d->exit_code)
+        printf("; its process left with exit code %" PRIu64, d->exit_code);
+    if (d->peak_kib)
+        printf("; peak memory %s", text_bytes(memory, d->peak_kib * 1024));
+    putchar('\n');
+    if (strcmp(d->text, pushrod_strerror(d->error)) != 0)
+        print_text("      ", d->text);
+}
+
+static void print_dead(const struct pushrod_task_info *t)
+{
+    char text[TEXT_SIZE];
+    printf("task %" PRIu64 "\n  queue      %s\n  state      %s\n", t->id, t->queue, t->state);
+    printf("  submitted  %s\n", text_time(text, t->submitted_ms));
+    printf("  died       %s\n", text_time(text, t->due_ms));
+    printf("  payload    %s\n", text_bytes(text, t->size));
+    printf("  priority   %u\n  attempts   %" PRIu64 "\n  deaths     %" PRIu64 "\n", t->priority,
+        t->attempts, t->deaths);
+    printf("  error      %s\n", t->error ? pushrod_strerror(t->error) : "none");
+    print_text("             ", t->text);
+    for (size_t i = 0; i < t->history_count; i++)
+        print_death(&t->history[i]);
+}
+
+static int dead_show(struct cli *cli)
+{
+    int code = cli->count < 2 ? cli_usage(cli, "show which? ID is missing") : cli_open(cli);
+    for (int i = 1; !code && i < cli->count; i++) {
+        struct pushrod_task_info info;
+        uint64_t id = cli_id(cli, cli->operands[i]);
+        if (!id)
+            return EXIT_USAGE;
+        int error = pushrod_client_status(cli->client, id, &info);
+        if (error)
+            return cli_error(cli, error);
+        if (params_bool(cli->p, "json"))
+            json_print(json_task(&info));
+        else
+            print_dead(&info);
+    }
+    return code;
+}
+
+/* ---------------------------------------------------------------------------------- replay, drop
+ */
+
+static int64_t control_one(struct cli *cli, const char *verb, uint64_t id)
+{
+    int64_t error = pushrod_client_control(cli->client, verb, NULL, id);
+    if (error < 0)
+        cli_say(cli, "cannot %s task %" PRIu64 ": %s", verb, id,
+            pushrod_client_error_text(cli->client));
+    return error;
+}
+
+static void collect(const struct pushrod_task_info *t, void *arg)
+{
+    struct buf *ids = arg;
+    buf_append(ids, &t->id, sizeof t->id);
+}
+
+/* Page by page: ids only grow, so what was replayed and died again meanwhile is not met twice. */
+static int control_all(struct cli *cli, const char *verb)
+{
+    struct buf ids = BUF_EMPTY;
+    uint64_t after = 0, touched = 0;
+    int64_t rows;
+    const char *queue = cli->count > 1 ? cli->operands[1] : NULL;
+    do {
+        buf_clear(&ids);
+        rows = pushrod_client_dead(cli->client, queue, after, PAGE, collect, &ids);
+        for (size_t i = 0; rows > 0 && i < ids.size / sizeof after; i++) {
+            memcpy(&after, ids.data + i * sizeof after, sizeof after);
+            int64_t count = pushrod_client_control(cli->client, verb, NULL, after);
+            if (count >= 0)
+                touched++;
+            else if (count != -PUSHROD_E_UNKNOWN_TASK && count != -PUSHROD_E_WRONG_STATE)
+                rows = count;
+        }
+    } while (rows == PAGE);
+    buf_free(&ids);
+    if (rows < 0)
+        return cli_error(cli, (int)rows);
+    printf("%" PRIu64 " tasks\n", touched);
+    return EXIT_OK;
+}
+
+static int dead_control(struct cli *cli, const char *verb)
+{
+    bool all = params_bool(cli->p, "all");
+    if (!all && cli->count < 2)
+        return cli_usage(cli, "%s which? give ids, or --all [QUEUE]", verb);
+    if (all && cli->count > 2)
+        return cli_usage(cli, "--all takes one queue at the most");
+    int code = cli_open(cli);
+    if (code || all)
+        return code ? code : control_all(cli, verb);
+    for (int i = 1; i < cli->count; i++) {
+        uint64_t id = cli_id(cli, cli->operands[i]);
+        int64_t error = id ? control_one(cli, verb, id) : -PUSHROD_E_INVALID;
+        if (error < 0)
+            return cli_exit_code((int)error);
+    }
+    return EXIT_OK;
+}
+
+int cmd_dead(struct cli *cli)
+{
+    const char *verb = cli->operands[0];
+    if (strcmp(verb, "ls") == 0)
+        return dead_ls(cli);
+    if (strcmp(verb, "show") == 0)
+        return dead_show(cli);
+    if (strcmp(verb, "replay") == 0 || strcmp(verb, "drop") == 0)
+        return dead_control(cli, verb);
+    return cli_usage(cli, "'%s' must be ls, show, replay or drop", verb);
+}

@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cmd_list: pushrod queues, workers, events. */
+#include <inttypes.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "client/command.h"
+#include "client/rows.h"
+
+struct listing {
+    struct table table;
+    bool json;
+};
+
+static const char *const queue_titles[] = {"QUEUE", "-READY", "-DELAYED", "-RUNNING", "-DEAD",
+    "-WORKERS", "-SLOTS", "-DONE", "-FAILED", "-OLDEST", "-P95", "DURABILITY"};
+static const char *const worker_titles[] = {"WORKER", "HOST", "-PID", "STATE", "-SLOTS", "-HAS",
+    "-RUNS", "-DONE", "-FAILED", "-SILENT", "-UP", "QUEUES"};
+
+void rows_begin_queues(struct table *t)
+{
+    table_begin(t, queue_titles, sizeof queue_titles / sizeof queue_titles[0]);
+}
+
+void rows_begin_workers(struct table *t)
+{
+    table_begin(t, worker_titles, sizeof worker_titles / sizeof worker_titles[0]);
+}
+
+void rows_queue(struct table *t, const struct pushrod_queue_info *q)
+{
+    char text[TEXT_SIZE];
+    table_cell(t, "%s%s", q->name, q->paused ? " (paused)" : "");
+    table_cell(t, "%s", text_count(text, q->ready));
+    table_cell(t, "%s", text_count(text, q->delayed));
+    table_cell(t, "%s", text_count(text, q->leased));
+    table_cell(t, "%s", text_count(text, q->dead));
+    table_cell(t, "%s", text_count(text, q->workers));
+    table_cell(t, "%s", text_count(text, q->slots));
+    table_cell(t, "%s", text_count(text, q->finished));
+    table_cell(t, "%s", text_count(text, q->failed));
+    table_cell(t, "%s", q->ready ? text_ms(text, q->oldest_ms) : "-");
+    table_cell(t, "%s", q->service_ns ? text_ns(text, q->service_ns) : "-");
+    table_cell(t, "%s", q->durability);
+}
+
+void rows_worker(struct table *t, const struct pushrod_worker_info *w)
+{
+    char text[TEXT_SIZE];
+    table_cell(t, "%s", w->name);
+    table_cell(t, "%s", w->host);
+    table_cell(t, "%" PRIu64, w->pid);
+    table_cell(t, "%s", w->state);
+    table_cell(t, "%" PRIu64, w->slots);
+    table_cell(t, "%s", text_count(text, w->outstanding));
+    table_cell(t, "%s", text_count(text, w->started));
+    table_cell(t, "%s", text_count(text, w->done));
+    table_cell(t, "%s", text_count(text, w->failed));
+    table_cell(t, "%s", text_ms(text, w->silent_ms));
+    table_cell(t, "%s", text_age(text, w->joined_ms));
+    table_cell(t, "%s", w->queues);
+}
+
+static void on_queue(const struct pushrod_queue_info *q, void *arg)
+{
+    struct listing *l = arg;
+    if (l->json)
+        json_print(json_queue(q));
+    else
+        rows_queue(&l->table, q);
+}
+
+static void on_worker(const struct pushrod_worker_info *w, void *arg)
+{
+    struct listing *l = arg;
+    if (l->json)
+        json_print(json_worker(w));
+    else
+        rows_worker(&l->table, w);
+}
+
+/* On a terminal lines are cut at its edge; in a pipe they are whole. */
+static void listing_print(struct listing *l)
+{
+    struct buf out = BUF_EMPTY;
+    table_end(&l->table, &out, isatty(STDOUT_FILENO) ? terminal_width(STDOUT_FILENO) : 0);
+    if (!l->json)
+        fwrite(out.data, 1, out.size, stdout);
+    buf_free(&out);
+}
+
+static int list_end(struct cli *cli, struct listing *l, int64_t rows, const char *none)
+{
+    if (rows == 0 && !l->json)
+        cli_say(cli, "%s", none);
+    if (rows > 0)
+        listing_print(l);
+    buf_free(&l->table.cells);
+    return rows < 0 ? cli_error(cli, (int)rows) : EXIT_OK;
+}
+
+int cmd_queues(struct cli *cli)
+{
+    struct listing l = {.json = params_bool(cli->p, "json")};
+    int code = cli_open(cli);
+    if (code)
+        return code;
+    rows_begin_queues(&l.table);
+    int64_t rows =
+        pushrod_client_queues(cli->client, cli->count ? cli->operands[0] : NULL, on_queue, &l);
+    return list_end(cli, &l, rows, "no queue: none was used yet");
+}
+
+int cmd_workers(struct cli *cli)
+{
+    struct listing l = {.json = params_bool(cli->p, "json")};
+    int code = cli_open(cli);
+    if (code)
+        return code;
+    rows_begin_workers(&l.table);
+    int64_t rows =
+        pushrod_client_workers(cli->client, cli->count ? cli->operands[0] : NULL, on_worker, &l);
+    return list_end(cli, &l, rows, "no worker has joined (pushrod-worker --join HOST)");
+}
+
+/* ---------------------------------------------------------------------------------- events */
+
+static void print_event(const struct pushrod_event *e)
+{
+    char when[TEXT_SIZE];
+    struct buf line = BUF_EMPTY;
+    buf_printf(&line, "%s  %-14s", text_time(when, e->at_ms), e->kind);
+    if (e->id)
+        buf_printf(&line, "  task %" PRIu64, e->id);
+    if (*e->queue)
+        buf_printf(&line, "  queue %s", e->queue);
+    if (*e->worker)
+        buf_printf(&line, "  worker %s", e->worker);
+    if (*e->text) {
+        buf_printf(&line, "  ");
+        text_clean(&line, e->text, strlen(e->text), 300);
+    }
+    buf_append(&line, "\n", 1);
+    fwrite(line.data, 1, line.size, stdout);
+    buf_free(&line);
+}
+
+static json_t *text_or_null(const char *text)
+{
+    return *text ? json_bytes(text, strlen(text)) : json_null();
+}
+
+static void on_event(struct pushrod_client *c, const struct pushrod_event *e)
+{
+    const struct cli *cli = pushrod_client_data(c);
+    if (params_bool(cli->p, "json"))
+        json_print(json_pack("{s:I,s:s,s:o,s:o,s:o,s:o}", "at_ms", (json_int_t)e->at_ms, "kind",
+            e->kind, "id", e->id ? json_id(e->id) : json_null(), "worker", text_or_null(e->worker),
+            "queue", text_or_null(e->queue), "text", text_or_null(e->text)));
+    else
+        print_event(e);
+    fflush(stdout);
+}
+
+int cmd_events(struct cli *cli)
+{
+    static const struct pushrod_client_events events = {
+        .event = on_event, .connection = cli_connection};
+    int code = cli_client(cli);
+    if (code)
+        return code;
+    pushrod_client_on(cli->client, &events);
+    int error = pushrod_client_watch(cli->client, true);
+    while (!error)
+        error = pushrod_client_process(cli->client, -1);
+    /* Who stops looking has seen what there was to see. */
+    return error == -PUSHROD_E_INTERRUPTED ? EXIT_INTERRUPTED : cli_error(cli, error);
+}

@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cmd_map: pushrod map: its flags, its loop, its end. */
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "client/interrupt.h"
+#include "client/map.h"
+#include "common/clock.h"
+
+#define STOP_NS  UINT64_C(5000000000) /* for the server to say that what was cancelled has ended */
+#define QUIET_NS UINT64_C(1000000000) /* without an end, until the reason is told */
+
+/* ---------------------------------------------------------------------------------- flags */
+
+static int read_flags(struct map *m)
+{
+    struct cli *cli = m->cli;
+    const struct params *p = cli->p;
+    const char *delimiter = params_text(p, "delimiter");
+    m->queue = cli->operands[0];
+    m->files = params_bool(p, "files");
+    m->tag = params_bool(p, "tag");
+    m->unordered = params_bool(p, "unordered");
+    m->detach = params_bool(p, "detach");
+    m->jobs = params_number(p, "jobs");
+    m->results = params_text(p, "results");
+    m->progress = params_given(p, "progress") ? params_bool(p, "progress") : isatty(STDERR_FILENO);
+    m->input.delimiter = params_bool(p, "null") ? '\0' : '\n';
+    if (*delimiter && !input_delimiter(delimiter, &m->input.delimiter))
+        return cli_usage(
+            cli, "--delimiter '%s' must be one character, or \\n \\t \\0 \\xHH", delimiter);
+    if (!halt_parse(params_text(p, "halt"), &m->halt))
+        return cli_usage(cli,
+            "--halt '%s' must be never, or now|soon,fail|success|done=N or N%%, as in now,fail=1",
+            params_text(p, "halt"));
+    if (cli->count > 1) {
+        m->input.arguments = cli->operands + 1;
+        m->input.argument_count = (size_t)cli->count - 1;
+    }
+    int code = task_options_read(cli, &m->task);
+    m->task.options.max_attempts = (unsigned)params_number(p, "retries");
+    return code;
+}
+
+/* ---------------------------------------------------------------------------------- reading */
+
+/* A new job for the input, unless an earlier run has done it. */
+static bool take_input(struct map *m, struct slice input, bool too_long)
+{
+    if (!too_long && map_log_has(m, m->next, input)) {
+        /* Left out: its place in the ring is free from the start. */
+        if (!map_job_new(m, (struct slice){0}))
+            return false;
+        struct job *job = map_job(m, m->next - 1);
+        job->dropped = true;
+        m->ready--;
+        m->left_out++;
+        job->state = JOB_ENDED;
+        map_ended(m, job);
+        return true;
+    }
+    if (!map_job_new(m, too_long ? slice_str("...") : input))
+        return false;
+    struct job *job = map_job(m, m->next - 1);
+    if (too_long)
+        map_job_fail(
+            m, job, PUSHROD_E_TOO_BIG, "the input has more than %zu bytes", m->input.limit);
+    return true;
+}
+
+static bool has_room(const struct map *m)
+{
+    if (m->in_flight + m->ready >= m->jobs || m->in_flight_bytes >= MAP_BYTES)
+        return false;
+    return m->unordered ||
+           (m->next - m->first < MAP_AHEAD * m->jobs && m->waiting_bytes < MAP_BYTES);
+}
+
+/* Sends what was refused before. */
+static int send_again(struct map *m)
+{
+    int error = 0;
+    if (!m->ready || clock_now().mono_ns < m->retry_ns || !pushrod_client_connected(m->cli->client))
+        return 0;
+    for (uint64_t i = m->first; !error && m->ready && i < m->next; i++)
+        if (map_job(m, i)->state == JOB_READY)
+            error = map_job_send(m, map_job(m, i));
+    return error;
+}
+
+/* Reads inputs that are there, and submits them. *wants: more input would be of use. */
+static int read_inputs(struct map *m, bool *wants)
+{
+    struct slice line = {0};
+    *wants = false;
+    while (!m->no_more && has_room(m)) {
+        enum input_result result = input_next(&m->input, &line);
+        if (result == INPUT_AGAIN) {
+            *wants = true;
+            return 0;
+        }
+        if (result == INPUT_FAILED) {
+            cli_say(m->cli, "cannot read standard input: %s", strerror(m->input.why));
+            m->fatal = EXIT_TASK_FAILED;
+        }
+        if (result == INPUT_END || result == INPUT_FAILED) {
+            m->no_more = true;
+            return 0;
+        }
+        uint64_t seq = m->next;
+        if (!take_input(m, line, result == INPUT_TOO_LONG))
+            return -PUSHROD_E_NO_MEMORY;
+        struct job *job = map_job(m, seq);
+        int error = seq >= m->first && job->state == JOB_READY ? map_job_send(m, job) : 0;
+        if (error)
+            return error;
+    }
+    return 0;
+}
+
+/* ---------------------------------------------------------------------------------- the loop */
+
+/* Waits for the server or, if more input is of use, for that. */
+static int wait_for_something(struct map *m, bool wants)
+{
+    struct pollfd fds[2] = {{.fd = pushrod_client_fd(m->cli->client), .events = POLLIN},
+        {.fd = wants ? m->input.fd : -1, .events = POLLIN}};
+    pushrod_client_flush(m->cli->client);
+    poll(fds, 2, 100); /* the progress bar moves, and jobs that were refused are tried again */
+    if (fds[1].revents)
+        input_fill(&m->input);
+    return pushrod_client_process(m->cli->client, 0);
+}
+
+static void tell_why(struct map *m)
+{
+    uint64_t now = clock_now().mono_ns;
+    if (!m->in_flight || m->stopping || now - m->moved_ns < QUIET_NS)
+        return;
+    m->moved_ns = now;
+    why_explain(m->cli, &m->why, m->queue, 0);
+}
+
+static void check_stop(struct map *m)
+{
+    if (m->fatal && !m->stopping)
+        map_stop(m);
+    if (!m->no_more && halt_reached(m))
+        m->no_more = true;
+    if (!m->stopping && m->halt.now && halt_reached(m))
+        map_stop(m);
+}
+
+static bool is_over(const struct map *m)
+{
+    return m->no_more && !m->in_flight && !m->ready;
+}
+
+/* Until everything has ended. 0, or an exit code. */
+static int loop(struct map *m)
+{
+    uint64_t stop_ns = UINT64_MAX;
+    bool wants;
+    while (!is_over(m)) {
+        int error = m->stopping ? 0 : send_again(m);
+        wants = false;
+        if (!error)
+            error = read_inputs(m, &wants);
+        if (!error && !is_over(m))
+            error = wait_for_something(m, wants);
+        if (error == -PUSHROD_E_INTERRUPTED) {
+            m->fatal = EXIT_INTERRUPTED;
+            error = 0;
+        }
+        if (error)
+            return cli_error(m->cli, error);
+        check_stop(m);
+        if (m->stopping && stop_ns == UINT64_MAX)
+            stop_ns = clock_now().mono_ns + STOP_NS;
+        if (clock_now().mono_ns >= stop_ns)
+            break;
+        tell_why(m);
+        map_progress(m, false);
+        fflush(stdout);
+        if (m->log.file)
+            fflush(m->log.file);
+    }
+    return 0;
+}
+
+/* ---------------------------------------------------------------------------------- events */
+
+static void on_data(struct pushrod_client *c, uint64_t id, const void *data, size_t size, void *arg)
+{
+    const struct cli *cli = pushrod_client_data(c);
+    struct map *m = cli->state;
+    (void)id, (void)arg;
+    if (!m->unordered || m->stopping)
+        return;
+    if (m->drawn && isatty(STDOUT_FILENO))
+        map_progress_erase(m);
+    fwrite(data, 1, size, stdout);
+}
+
+static void on_attempt(struct pushrod_client *c, const struct pushrod_attempt *a, void *arg)
+{
+    const struct cli *cli = pushrod_client_data(c);
+    struct map *m = cli->state;
+    uint64_t seq = (uint64_t)(uintptr_t)arg;
+    char what[96];
+    if (seq < m->first || seq >= m->next || !map_job(m, seq)->input || !a->retry_ms)
+        return; /* the last attempt is told with the failure */
+    const struct job *job = map_job(m, seq);
+    struct buf input = BUF_EMPTY;
+    text_clean(&input, job->input, job->input_size, 40);
+    snprintf(what, sizeof what, "input %" PRIu64 " '%.*s'", seq, (int)input.size,
+        input.data ? (const char *)input.data : "");
+    buf_free(&input);
+    why_attempt(m->cli, what, a);
+}
+
+static void on_connection(struct pushrod_client *c, bool up, const char *text)
+{
+    const struct cli *cli = pushrod_client_data(c);
+    struct map *m = cli->state;
+    m->connections += !up;
+    cli_connection(c, up, text);
+}
+
+/* ---------------------------------------------------------------------------------- the end */
+
+static void map_free(struct map *m)
+{
+    for (uint64_t i = m->first; m->window && i < m->next; i++) {
+        struct job *job = map_job(m, i);
+        free(job->input);
+        buf_free(&job->result);
+        buf_free(&job->text);
+    }
+    free(m->window);
+    buf_free(&m->failures);
+    input_free(&m->input);
+    map_log_close(m);
+    task_options_free(&m->task);
+}
+
+static int finish(struct map *m, int code)
+{
+    if (m->progress && !m->fatal)
+        map_progress(m, true);
+    if (m->drawn) {
+        /* The full bar stays; what comes after it begins on a line of its own. */
+        fputc('\n', stderr);
+        m->drawn = false;
+    }
+    map_report(m);
+    if (m->fatal == EXIT_INTERRUPTED)
+        cli_say(m->cli, "interrupted after %" PRIu64 " tasks", m->finished);
+    if (code || m->fatal)
+        return code ? code : m->fatal;
+    return m->failed ? EXIT_TASK_FAILED : EXIT_OK;
+}
+
+static int map_run(struct map *m)
+{
+    static const struct pushrod_client_events events = {.accepted = map_on_accepted,
+        .finish = map_on_finish,
+        .attempt = on_attempt,
+        .data = on_data,
+        .connection = on_connection};
+    int code = cli_open(m->cli);
+    if (code)
+        return code;
+    m->input.limit = (size_t)pushrod_client_server(m->cli->client)->max_payload;
+    if (m->progress || m->halt.percent)
+        m->total = input_count(&m->input);
+    m->began_ns = m->moved_ns = clock_now().mono_ns;
+    if (getrandom(&m->run_id, sizeof m->run_id, 0) != sizeof m->run_id)
+        m->run_id = m->began_ns;
+    m->cli->erase = map_progress_erase;
+    m->cli->erase_arg = m->cli->state = m;
+    pushrod_client_on(m->cli->client, &events);
+    code = finish(m, loop(m));
+    m->cli->erase = NULL;
+    return code;
+}
+
+int cmd_map(struct cli *cli)
+{
+    struct map m = {.cli = cli, .first = 1, .next = 1, .input = {.fd = STDIN_FILENO}};
+    int code = read_flags(&m);
+    if (!code)
+        code = map_log_open(&m);
+    if (!code)
+        code = map_results_begin(&m);
+    if (!code)
+        code = map_run(&m);
+    /* No event may come for jobs that are gone. */
+    if (cli->client)
+        pushrod_client_on(cli->client, NULL);
+    map_free(&m);
+    return code;
+}

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cmd_operate: pushrod pause, resume, purge, drain, ping. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/command.h"
+
+/* The verb for each operand; the first that fails ends it. */
+static int for_each(struct cli *cli, const char *verb, const char *done)
+{
+    char number[TEXT_SIZE];
+    int code = cli_open(cli);
+    for (int i = 0; !code && i < cli->count; i++) {
+        int64_t count = pushrod_client_control(cli->client, verb, cli->operands[i], 0);
+        if (count >= 0) {
+            printf("%s: %s (%s)\n", cli->operands[i], done, text_count(number, (uint64_t)count));
+            continue;
+        }
+        code = cli_exit_code((int)count);
+        cli_say(cli, "cannot %s '%s': %s", verb, cli->operands[i],
+            pushrod_client_error_text(cli->client));
+    }
+    return code;
+}
+
+int cmd_pause(struct cli *cli)
+{
+    return for_each(cli, "pause", "paused, queues");
+}
+
+int cmd_resume(struct cli *cli)
+{
+    return for_each(cli, "resume", "resumed, queues");
+}
+
+int cmd_purge(struct cli *cli)
+{
+    return for_each(cli, "purge", "purged, tasks");
+}
+
+/* ---------------------------------------------------------------------------------- drain */
+
+/* Names of the workers, since a list may not be read and operated on at the same time. */
+static void collect_name(const struct pushrod_worker_info *w, void *arg)
+{
+    struct buf *names = arg;
+    if (strcmp(w->state, "draining") == 0)
+        return;
+    buf_append(names, w->name, strlen(w->name) + 1);
+}
+
+static int drain_all(struct cli *cli)
+{
+    struct buf names = BUF_EMPTY;
+    int code = cli_open(cli);
+    if (code)
+        return code;
+    int64_t error = pushrod_client_workers(cli->client, NULL, collect_name, &names);
+    for (size_t at = 0; error >= 0 && at < names.size;) {
+        const char *name = (const char *)names.data + at;
+        error = pushrod_client_control(cli->client, "drain", name, 0);
+        /* One that left meanwhile has done what was asked. */
+        if (error == -PUSHROD_E_UNKNOWN_WORKER)
+            error = 0;
+        else if (error >= 0)
+            printf("%s: draining\n", name);
+        at += strlen(name) + 1;
+    }
+    buf_free(&names);
+    return error < 0 ? cli_error(cli, (int)error) : EXIT_OK;
+}
+
+int cmd_drain(struct cli *cli)
+{
+    bool all = params_bool(cli->p, "all");
+    if (all == (cli->count > 0))
+        return cli_usage(cli, "name the workers, or say --all");
+    return all ? drain_all(cli) : for_each(cli, "drain", "draining, workers");
+}
+
+/* ---------------------------------------------------------------------------------- ping */
+
+/* "10", "500ms", "10s", "1m" as milliseconds; -1: none of these. */
+static int64_t parse_wait(const char *text)
+{
+    static const struct {
+        const char *name;
+        double ms;
+    } units[] = {{"", 1000}, {"s", 1000}, {"ms", 1}, {"m", 60000}};
+    char *end;
+    double value = strtod(text, &end);
+    if (end == text || !(value >= 0) || value > 86400)
+        return -1;
+    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++)
+        if (strcmp(end, units[i].name) == 0)
+            return (int64_t)(value * units[i].ms);
+    return -1;
+}
+
+static int ping_wait(struct cli *cli, const char *text)
+{
+    char number[24];
+    int64_t ms = parse_wait(text);
+    if (ms < 0 || ms > 86400000)
+        return cli_usage(cli, "--wait '%s' must be seconds, or 500ms, 10s, 1m", text);
+    snprintf(number, sizeof number, "%" PRId64, ms);
+    pushrod_client_set(cli->client, "connect-wait", number);
+    return 0;
+}
+
+static int ping_run(struct cli *cli, bool quiet)
+{
+    char took[TEXT_SIZE];
+    for (uint64_t i = params_number(cli->p, "count"); i > 0; i--) {
+        uint64_t ns;
+        int error = pushrod_client_ping(cli->client, &ns);
+        if (error)
+            return quiet ? cli_exit_code(error) : cli_error(cli, error);
+        const struct pushrod_server_info *server = pushrod_client_server(cli->client);
+        if (!quiet)
+            printf("%s at %s: %s\n", server->software, server->address, text_ns(took, ns));
+    }
+    return EXIT_OK;
+}
+
+int cmd_ping(struct cli *cli)
+{
+    const char *wait = params_text(cli->p, "wait");
+    bool quiet = params_bool(cli->p, "quiet");
+    int code = cli_client(cli);
+    if (!code && *wait)
+        code = ping_wait(cli, wait);
+    if (code)
+        return code;
+    int error = pushrod_client_connect(cli->client);
+    if (error)
+        return quiet ? cli_exit_code(error) : cli_error(cli, error);
+    return ping_run(cli, quiet);
+}

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cmd_submit: pushrod submit. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/command.h"
+#include "client/input.h"
+#include "client/interrupt.h"
+#include "client/waiter.h"
+
+struct submit {
+    struct cli *cli;
+    struct task_options task;
+    size_t count;
+    struct buf *payloads; /* count of them */
+    struct pushrod_submission *tasks;
+    struct pushrod_receipt *receipts;
+};
+
+/* "text", "@FILE", "@-", "-", "@@text". */
+static int read_payload(struct submit *s, struct buf *to, const char *operand)
+{
+    size_t limit = (size_t)pushrod_client_server(s->cli->client)->max_payload;
+    bool literal = operand[0] != '@' && strcmp(operand, "-") != 0;
+    if (literal || strncmp(operand, "@@", 2) == 0) {
+        const char *text = literal ? operand : operand + 1;
+        buf_append(to, text, strlen(text));
+        return 0;
+    }
+    const char *path = operand[0] == '@' ? operand + 1 : operand;
+    int why = input_read(to, path, limit);
+    if (cli_interrupts())
+        return EXIT_INTERRUPTED;
+    if (!why)
+        return 0;
+    cli_say(s->cli, "cannot read %s: %s", strcmp(path, "-") == 0 ? "standard input" : path,
+        strerror(why));
+    return EXIT_USAGE;
+}
+
+static void set_options(struct submit *s)
+{
+    const struct params *p = s->cli->p;
+    struct pushrod_options *o = &s->task.options;
+    const char *unique = params_text(p, "unique"), *tag = params_text(p, "tag");
+    o->unique_key = *unique ? unique : NULL;
+    o->unique_ms = params_number(p, "unique-for");
+    o->tag = *tag ? tag : NULL;
+    o->tag_size = strlen(tag);
+    o->max_attempts = (unsigned)params_number(p, "attempts");
+}
+
+static int make_tasks(struct submit *s, bool follow)
+{
+    struct cli *cli = s->cli;
+    for (size_t i = 0; i < s->count; i++) {
+        int code = read_payload(s, &s->payloads[i], cli->count > 1 ? cli->operands[i + 1] : "-");
+        if (code)
+            return code;
+        s->tasks[i] = (struct pushrod_submission){
+            .queue = cli->operands[0],
+            .data = s->payloads[i].data,
+            .size = s->payloads[i].size,
+            .options = &s->task.options,
+            .follow = follow ? PUSHROD_FOLLOW_ALL : PUSHROD_FOLLOW_NONE,
+            .attached = params_bool(cli->p, "attached"),
+        };
+    }
+    return 0;
+}
+
+/* The receipts of those that were refused, and the exit code that they make. */
+static int report_refused(struct submit *s, const char *text)
+{
+    int code = EXIT_OK;
+    for (size_t i = 0; i < s->count; i++) {
+        const struct pushrod_receipt *r = &s->receipts[i];
+        if (!r->error)
+            continue;
+        code = cli_exit_code(r->error);
+        if (r->error == -PUSHROD_E_DUPLICATE && r->id)
+            cli_say(s->cli, "cannot submit to '%s': task %" PRIu64 " has this unique key already",
+                s->cli->operands[0], r->id);
+        else
+            cli_say(s->cli, "cannot submit to '%s': %s", s->cli->operands[0], text);
+    }
+    return code;
+}
+
+static void print_ids(const struct submit *s, bool json)
+{
+    for (size_t i = 0; i < s->count; i++) {
+        if (s->receipts[i].error)
+            continue;
+        if (json)
+            json_print(json_pack("{s:o}", "id", json_id(s->receipts[i].id)));
+        else
+            printf("%" PRIu64 "\n", s->receipts[i].id);
+    }
+}
+
+static int wait_for(struct submit *s)
+{
+    uint64_t *ids = calloc(s->count, sizeof *ids);
+    struct waiter w = {.cli = s->cli,
+        .ids = ids,
+        .queue = s->cli->operands[0],
+        .limit_ms = params_number(s->cli->p, "wait-for"),
+        .json = params_bool(s->cli->p, "json")};
+    for (size_t i = 0; ids && i < s->count; i++)
+        if (!s->receipts[i].error)
+            ids[w.count++] = s->receipts[i].id;
+    int code = ids ? waiter_run(&w) : EXIT_REFUSED;
+    free(ids);
+    return code;
+}
+
+static int submit_run(struct submit *s)
+{
+    struct cli *cli = s->cli;
+    bool wait = params_bool(cli->p, "wait") || params_given(cli->p, "wait-for");
+    s->payloads = calloc(s->count, sizeof *s->payloads);
+    s->tasks = calloc(s->count, sizeof *s->tasks);
+    s->receipts = calloc(s->count, sizeof *s->receipts);
+    if (!s->payloads || !s->tasks || !s->receipts)
+        return EXIT_REFUSED;
+    int code = make_tasks(s, wait);
+    if (code)
+        return code;
+    waiter_begin(cli);
+    int64_t accepted = pushrod_client_submit_many(cli->client, s->tasks, s->count, s->receipts);
+    if (accepted < 0)
+        return cli_error(cli, (int)accepted);
+    code = report_refused(s, pushrod_client_error_text(cli->client));
+    if (!wait)
+        print_ids(s, params_bool(cli->p, "json"));
+    if (!wait || !accepted)
+        return code;
+    int waited = wait_for(s);
+    return waited ? waited : code;
+}
+
+int cmd_submit(struct cli *cli)
+{
+    struct submit s = {.cli = cli, .count = cli->count > 1 ? (size_t)cli->count - 1 : 1};
+    int code = task_options_read(cli, &s.task);
+    set_options(&s);
+    if (!code)
+        code = cli_open(cli);
+    if (!code)
+        code = submit_run(&s);
+    for (size_t i = 0; s.payloads && i < s.count; i++)
+        buf_free(&s.payloads[i]);
+    free(s.payloads);
+    free(s.tasks);
+    free(s.receipts);
+    task_options_free(&s.task);
+    return code;
+}

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cmd_task: pushrod wait, status, cancel: tasks by id. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/command.h"
+#include "client/waiter.h"
+
+/* The operands as ids; NULL: one is none, and that was said. */
+static uint64_t *read_ids(struct cli *cli, int first)
+{
+    size_t count = (size_t)(cli->count - first);
+    uint64_t *ids = calloc(count ? count : 1, sizeof *ids);
+    for (size_t i = 0; ids && i < count; i++) {
+        ids[i] = cli_id(cli, cli->operands[(size_t)first + i]);
+        if (!ids[i]) {
+            free(ids);
+            return NULL;
+        }
+    }
+    return ids;
+}
+
+int cmd_wait(struct cli *cli)
+{
+    uint64_t *ids = read_ids(cli, 0);
+    if (!ids)
+        return EXIT_USAGE;
+    struct waiter w = {.cli = cli,
+        .ids = ids,
+        .count = (size_t)cli->count,
+        .limit_ms = params_number(cli->p, "wait-for"),
+        .json = params_bool(cli->p, "json")};
+    int code = cli_open(cli);
+    if (!code) {
+        waiter_begin(cli);
+        code = waiter_run(&w);
+    }
+    free(ids);
+    return code;
+}
+
+static void status_row(struct table *t, const struct pushrod_task_info *info)
+{
+    char size[TEXT_SIZE], age[TEXT_SIZE];
+    table_cell(t, "%" PRIu64, info->id);
+    table_cell(t, "%s", info->queue);
+    table_cell(t, "%s", info->state);
+    table_cell(t, "%u", info->priority);
+    table_cell(t, "%" PRIu64, info->attempts);
+    table_cell(t, "%s", text_bytes(size, info->size));
+    table_cell(t, "%s", text_age(age, info->submitted_ms));
+    table_cell(t, "%s", *info->worker ? info->worker : "-");
+    table_cell(t, "%s",
+        *info->text   ? info->text
+        : info->error ? pushrod_strerror(info->error)
+                      : "");
+}
+
+static const char *const status_titles[] = {
+    "-ID", "QUEUE", "STATE", "-PRI", "-ATTEMPTS", "-SIZE", "-AGE", "WORKER", "ERROR"};
+
+/* One that is unknown is said, and the others are shown all the same. */
+static int status_all(struct cli *cli, const uint64_t *ids)
+{
+    struct table t;
+    struct buf out = BUF_EMPTY;
+    int code = EXIT_OK;
+    bool json = params_bool(cli->p, "json");
+    table_begin(&t, status_titles, 9);
+    for (int i = 0; i < cli->count; i++) {
+        struct pushrod_task_info info;
+        int error = pushrod_client_status(cli->client, ids[i], &info);
+        if (error) {
+            code = cli_exit_code(error);
+            cli_say(cli, "task %" PRIu64 ": %s", ids[i], pushrod_client_error_text(cli->client));
+            if (code != EXIT_UNKNOWN)
+                break;
+        } else if (json) {
+            json_print(json_task(&info));
+        } else {
+            status_row(&t, &info);
+        }
+    }
+    bool any = t.rows > 0;
+    table_end(&t, &out, 0);
+    if (any)
+        fwrite(out.data, 1, out.size, stdout);
+    buf_free(&out);
+    return code;
+}
+
+int cmd_status(struct cli *cli)
+{
+    uint64_t *ids = read_ids(cli, 0);
+    if (!ids)
+        return EXIT_USAGE;
+    int code = cli_open(cli);
+    if (!code)
+        code = status_all(cli, ids);
+    free(ids);
+    return code;
+}
+
+int cmd_cancel(struct cli *cli)
+{
+    uint64_t *ids = read_ids(cli, 0);
+    if (!ids)
+        return EXIT_USAGE;
+    int code = cli_open(cli);
+    for (int i = 0; !code && i < cli->count; i++) {
+        int error = pushrod_client_cancel(cli->client, ids[i]);
+        if (!error)
+            continue;
+        cli_say(cli, "cannot cancel task %" PRIu64 ": %s", ids[i],
+            pushrod_client_error_text(cli->client));
+        code = cli_exit_code(error);
+    }
+    free(ids);
+    return code;
+}

@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cmd_top: pushrod top: queues and workers, looked at again and again. */
+#include <inttypes.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "client/command.h"
+#include "client/interrupt.h"
+#include "client/rows.h"
+#include "common/clock.h"
+
+#define MAX_QUEUES 512 /* of which rates are shown */
+
+/* What a queue had finished at the last look. */
+struct past {
+    char name[PUSHROD_MAX_QUEUE_NAME + 1];
+    uint64_t finished;
+};
+
+struct top {
+    struct cli *cli;
+    bool terminal;
+    struct termios saved;
+    struct past past[MAX_QUEUES];
+    size_t past_count;
+    uint64_t looked_ns; /* when the last look was; 0: never */
+    double seconds;     /* since the last look */
+    /* of this look */
+    struct table queues, workers;
+    uint64_t ready, delayed, leased, dead, finished, failed, slots, worker_count;
+    double rate;
+};
+
+/* ---------------------------------------------------------------------------------- looking */
+
+static struct past *past_of(struct top *t, const char *name)
+{
+    for (size_t i = 0; i < t->past_count; i++)
+        if (strcmp(t->past[i].name, name) == 0)
+            return &t->past[i];
+    if (t->past_count == MAX_QUEUES)
+        return NULL;
+    struct past *p = &t->past[t->past_count++];
+    snprintf(p->name, sizeof p->name, "%s", name);
+    p->finished = UINT64_MAX; /* not seen before: no rate yet */
+    return p;
+}
+
+/* Tasks finished each second since the last look; a server that restarted counts from 0 again. */
+static double rate_of(struct top *t, const struct pushrod_queue_info *q)
+{
+    struct past *p = past_of(t, q->name);
+    double rate = 0;
+    if (p && p->finished <= q->finished && t->seconds > 0)
+        rate = (double)(q->finished - p->finished) / t->seconds;
+    if (p)
+        p->finished = q->finished;
+    return rate;
+}
+
+static const char *const titles[] = {"QUEUE", "-READY", "-DELAYED", "-RUNNING", "-DEAD", "-WORKERS",
+    "-SLOTS", "-RATE", "-DONE", "-FAILED", "-OLDEST", "-P95"};
+
+static void on_queue(const struct pushrod_queue_info *q, void *arg)
+{
+    struct top *t = arg;
+    char text[TEXT_SIZE];
+    double rate = rate_of(t, q);
+    t->ready += q->ready;
+    t->delayed += q->delayed;
+    t->leased += q->leased;
+    t->dead += q->dead;
+    t->finished += q->finished;
+    t->failed += q->failed;
+    t->rate += rate;
+    table_cell(&t->queues, "%s%s", q->name, q->paused ? " (paused)" : "");
+    table_cell(&t->queues, "%s", text_count(text, q->ready));
+    table_cell(&t->queues, "%s", text_count(text, q->delayed));
+    table_cell(&t->queues, "%s", text_count(text, q->leased));
+    table_cell(&t->queues, "%s", text_count(text, q->dead));
+    table_cell(&t->queues, "%s", text_count(text, q->workers));
+    table_cell(&t->queues, "%s", text_count(text, q->slots));
+    table_cell(&t->queues, "%s", text_rate(text, rate));
+    table_cell(&t->queues, "%s", text_count(text, q->finished));
+    table_cell(&t->queues, "%s", text_count(text, q->failed));
+    table_cell(&t->queues, "%s", q->ready ? text_ms(text, q->oldest_ms) : "-");
+    table_cell(&t->queues, "%s", q->service_ns ? text_ns(text, q->service_ns) : "-");
+}
+
+static void on_worker(const struct pushrod_worker_info *w, void *arg)
+{
+    struct top *t = arg;
+    t->slots += w->slots;
+    t->worker_count++;
+    rows_worker(&t->workers, w);
+}
+
+static int look(struct top *t)
+{
+    uint64_t now = clock_now().mono_ns;
+    t->seconds = t->looked_ns ? (double)(now - t->looked_ns) / 1e9 : 0;
+    t->looked_ns = now;
+    t->ready = t->delayed = t->leased = t->dead = t->finished = t->failed = 0;
+    t->slots = t->worker_count = 0;
+    t->rate = 0;
+    buf_free(&t->queues.cells);
+    buf_free(&t->workers.cells);
+    table_begin(&t->queues, titles, sizeof titles / sizeof titles[0]);
+    rows_begin_workers(&t->workers);
+    int64_t rows = pushrod_client_queues(t->cli->client, NULL, on_queue, t);
+    if (rows >= 0)
+        rows = pushrod_client_workers(t->cli->client, NULL, on_worker, t);
+    return rows < 0 ? (int)rows : 0;
+}
+
+/* ---------------------------------------------------------------------------------- drawing */
+
+static void compose(struct top *t, struct buf *out, unsigned width)
+{
+    const struct pushrod_server_info *server = pushrod_client_server(t->cli->client);
+    char a[TEXT_SIZE], b[TEXT_SIZE], c[TEXT_SIZE], d[TEXT_SIZE], e[TEXT_SIZE];
+    buf_printf(out, "%s at %s  %s\n", server->software, server->address,
+        text_time(a, clock_now().wall_ms));
+    buf_printf(out,
+        "%" PRIu64 " workers, %" PRIu64
+        " slots; tasks: %s ready, %s running, %s delayed, %s dead; %s\n\n",
+        t->worker_count, t->slots, text_count(a, t->ready), text_count(b, t->leased),
+        text_count(c, t->delayed), text_count(d, t->dead), text_rate(e, t->rate));
+    table_end(&t->queues, out, width);
+    buf_append(out, "\n", 1);
+    table_end(&t->workers, out, width);
+}
+
+/* Lines that fit on the screen, each erased to its end, and all below them. */
+static void draw(const struct buf *text)
+{
+    struct winsize size;
+    unsigned lines = ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_row ? size.ws_row : 24;
+    struct buf screen = BUF_EMPTY;
+    const uint8_t *at = text->data, *end = at + text->size;
+    buf_printf(&screen, "\033[H");
+    for (unsigned line = 0; at < end && line + 1 < lines; line++) {
+        const uint8_t *stop = memchr(at, '\n', (size_t)(end - at));
+        size_t n = (size_t)(stop - at);
+        size_t shown = size.ws_col && n > size.ws_col ? size.ws_col : n;
+        buf_append(&screen, at, shown);
+        buf_printf(&screen, "\033[K\r\n");
+        at = stop + 1;
+    }
+    buf_printf(&screen, "\033[J");
+    fwrite(screen.data, 1, screen.size, stdout);
+    buf_free(&screen);
+}
+
+static void show(struct top *t)
+{
+    struct buf text = BUF_EMPTY;
+    compose(t, &text, t->terminal ? terminal_width(STDOUT_FILENO) : 0);
+    if (t->terminal)
+        draw(&text);
+    else
+        fwrite(text.data, 1, text.size, stdout);
+    fflush(stdout);
+    buf_free(&text);
+}
+
+/* ---------------------------------------------------------------------------------- the terminal
+ */
+
+static void terminal_begin(struct top *t)
+{
+    t->terminal =
+        isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) && tcgetattr(STDIN_FILENO, &t->saved) == 0;
+    if (!t->terminal)
+        return;
+    struct termios raw = t->saved;
+    raw.c_lflag &= ~(tcflag_t)(ICANON | ECHO);
+    tcsetattr(STDIN_FILENO, TCSANOW, &raw);
+    fputs("\033[?1049h\033[?25l", stdout); /* the other screen, no cursor */
+}
+
+static void terminal_end(const struct top *t)
+{
+    if (!t->terminal)
+        return;
+    fputs("\033[?25h\033[?1049l", stdout);
+    fflush(stdout);
+    tcsetattr(STDIN_FILENO, TCSANOW, &t->saved);
+}
+
+static void on_connection(struct pushrod_client *c, bool up, const char *text)
+{
+    const struct cli *cli = pushrod_client_data(c);
+    if (up)
+        return;
+    if (isatty(STDOUT_FILENO))
+        printf("\033[H\033[7m%s; trying again\033[0m\033[K", text);
+    else
+        fprintf(stderr, "pushrod %s: %s; trying again\n", cli->command->name, text);
+    fflush(stdout);
+}
+
+/* True: q was pressed. */
+static bool quit_pressed(void)
+{
+    char keys[16];
+    ssize_t n = read(STDIN_FILENO, keys, sizeof keys);
+    for (ssize_t i = 0; i < n; i++)
+        if (keys[i] == 'q' || keys[i] == 'Q' || keys[i] == 4)
+            return true;
+    return n == 0;
+}
+
+/* Waits for the next look. 0, or a negative error; 1: the user leaves. */
+static int pause_until(struct top *t, uint64_t until)
+{
+    for (;;) {
+        uint64_t now = clock_now().mono_ns;
+        struct pollfd fds[2] = {{.fd = pushrod_client_fd(t->cli->client), .events = POLLIN},
+            {.fd = t->terminal ? STDIN_FILENO : -1, .events = POLLIN}};
+        if (now >= until)
+            return 0;
+        poll(fds, 2, (int)((until - now) / 1000000) + 1);
+        if (fds[1].revents && quit_pressed())
+            return 1;
+        int error = pushrod_client_process(t->cli->client, 0);
+        if (error)
+            return error;
+    }
+}
+
+int cmd_top(struct cli *cli)
+{
+    static const struct pushrod_client_events events = {.connection = on_connection};
+    uint64_t count = params_number(cli->p, "count");
+    uint64_t interval = params_number(cli->p, "interval") * 1000000;
+    int code = cli_open(cli);
+    struct top *t = code ? NULL : calloc(1, sizeof *t);
+    if (!t)
+        return code ? code : EXIT_REFUSED;
+    pushrod_client_on(cli->client, &events);
+    t->cli = cli;
+    terminal_begin(t);
+    int error = 0;
+    for (uint64_t looks = 1; !error; looks++) {
+        error = look(t);
+        if (!error)
+            show(t);
+        if (!error && count && looks == count)
+            break;
+        if (!error && !t->terminal && (!count || looks < count))
+            putchar('\n');
+        if (!error)
+            error = pause_until(t, t->looked_ns + interval);
+    }
+    buf_free(&t->queues.cells);
+    buf_free(&t->workers.cells);
+    terminal_end(t);
+    free(t);
+    return error < 0 ? cli_error(cli, error) : EXIT_OK;
+}

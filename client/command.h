@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * command: what the subcommands of `pushrod` share.
+ *
+ * The table of commands (command.c) is the only place that knows all of them: help, completion and
+ * the manual page come from it. A subcommand knows the client library and the terminal; it must not
+ * know the protocol, and ends by returning an exit code.
+ */
+#ifndef CLIENT_COMMAND_H
+#define CLIENT_COMMAND_H
+
+#include <jansson.h>
+#include <pushrod/client.h>
+#include <stdio.h>
+#include "common/buf.h"
+#include "common/params.h"
+
+enum exit_code {
+    EXIT_OK = 0,
+    EXIT_TASK_FAILED = 1,
+    EXIT_USAGE = 2,
+    EXIT_REFUSED = 3,
+    EXIT_UNREACHED = 4,
+    EXIT_UNKNOWN = 5,
+    EXIT_TIMED_OUT = 124,
+    EXIT_INTERRUPTED = 130
+};
+
+struct cli {
+    const struct command *command;
+    struct params *p;      /* flags: options of the command and of all commands */
+    struct params *common; /* environment and file: options of all commands */
+    char **operands;
+    int count;                     /* of operands */
+    struct pushrod_client *client; /* NULL until cli_open() */
+    void (*erase)(void *arg);      /* takes what is drawn off the terminal; NULL: nothing is */
+    void *erase_arg;
+    void *state; /* of the command, for its callbacks */
+};
+
+struct command {
+    const char *name;
+    const char *operands; /* "QUEUE [PAYLOAD...]" */
+    const char *summary;  /* one line */
+    const char *details;  /* for help and manual; "" if the summary says it all */
+    int (*run)(struct cli *cli);
+    const struct param *rows; /* its options; NULL: none of its own */
+    const size_t *row_count;
+    int least, most; /* operands; most -1: any number */
+};
+
+extern const struct command commands[];
+extern const size_t command_count;
+
+const struct command *command_find(const char *name); /* NULL: there is none */
+
+/* ---- rows: options of commands are only flags, but for those of common/options.c ---- */
+#define ROW(name_, kind, help_, ...)                                                               \
+    {                                                                                              \
+        .name = (name_), .type = PARAM_##kind, .scope = SCOPE_CLIENT, .help = (help_),             \
+        .flags = PARAM_ACTION, __VA_ARGS__                                                         \
+    }
+#define ROW_TITLE(text)                                                                            \
+    {                                                                                              \
+        .name = (text), .type = PARAM_TITLE                                                        \
+    }
+#define ROWS(name) const size_t name##_count = sizeof name / sizeof name[0]
+
+/* ---- cli.c ---- */
+
+/* The client with the options that were given, connected. Not 0: an exit code; it was reported. */
+int cli_open(struct cli *cli);
+/* The client without a connection yet: for who sets callbacks or settings first. */
+int cli_client(struct cli *cli);
+/* One line on standard error: "pushrod: ...". */
+void cli_say(struct cli *cli, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Says what the client's last error was; gives the exit code for it. */
+int cli_error(struct cli *cli, int error);
+int cli_exit_code(int error); /* of an enum pushrod_error with either sign */
+/* A wrong use of the command: says it, and where to read more. EXIT_USAGE. */
+int cli_usage(struct cli *cli, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* A task id. 0: it is none, and that was said. */
+uint64_t cli_id(struct cli *cli, const char *text);
+/* For struct pushrod_client_events: says that the connection was lost, and that it is back. The
+ * client's data must be the struct cli. */
+void cli_connection(struct pushrod_client *c, bool up, const char *text);
+
+/* ---- help.c ---- */
+void help_program(struct buf *out);                 /* pushrod --help */
+int help_command(struct cli *cli, struct buf *out); /* pushrod COMMAND --help */
+void help_man(struct buf *out);                     /* roff: the commands and their options */
+void help_completion(const char *command, struct buf *out); /* words; NULL: the commands */
+
+/* ---- text.c: for people ---- */
+
+/* All write into a buffer of the caller and give it back. */
+#define TEXT_SIZE 32
+const char *text_bytes(char to[TEXT_SIZE], uint64_t bytes);   /* "1.5M" */
+const char *text_count(char to[TEXT_SIZE], uint64_t count);   /* "12,345" */
+const char *text_rate(char to[TEXT_SIZE], double per_second); /* "1.2k/s" */
+const char *text_ms(char to[TEXT_SIZE], uint64_t ms);         /* "850ms", "12s", "3m12s", "2d3h" */
+const char *text_ns(char to[TEXT_SIZE], uint64_t ns);         /* "85us", "1.2ms", "12s" */
+const char *text_age(char to[TEXT_SIZE], uint64_t since_ms);  /* of a Unix time; "-" for 0 */
+const char *text_time(char to[TEXT_SIZE], uint64_t unix_ms);  /* "2026-01-31 12:00:00" */
+/* What may be shown on a terminal: control characters become spaces; cut with "..." at `width`. */
+void text_clean(struct buf *to, const char *text, size_t size, size_t width);
+unsigned terminal_width(int fd); /* columns; 80 if it cannot be known */
+
+/* Columns of text, aligned when all rows are known. Numbers are set flush right. */
+struct table {
+    const char *const *titles; /* "-" before a title: flush right */
+    size_t columns;
+    struct buf cells; /* NUL-terminated, row after row */
+    size_t rows;
+};
+void table_begin(struct table *t, const char *const *titles, size_t columns);
+void table_cell(struct table *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Appends the table to `out`, each line cut at `width` columns (0: not), and empties it. */
+void table_end(struct table *t, struct buf *out, unsigned width);
+
+/* ---- json.c ---- */
+json_t *json_id(uint64_t id); /* ids are strings in JSON: they do not fit a double */
+json_t *json_bytes(const void *data, size_t size); /* text if it is UTF-8, else {"base64": ...} */
+json_t *json_task(const struct pushrod_task_info *task);
+json_t *json_queue(const struct pushrod_queue_info *queue);
+json_t *json_worker(const struct pushrod_worker_info *worker);
+json_t *json_finish(const struct pushrod_finish *finish);
+void json_print(json_t *value); /* one line on standard output; takes the reference */
+
+/* ---- task_options.c: options of tasks, for submit and map ---- */
+#define TASK_ROWS                                                                                  \
+    ROW_TITLE("The task"),                                                                         \
+        ROW("priority", UNSIGNED, "0 to 9, 9 runs first", .initial = "4", .max = 9,                \
+            .letter = 'p'),                                                                        \
+        ROW("delay", DURATION, "do not start before this time has passed"),                        \
+        ROW("at", STRING, "do not start before: 'YYYY-MM-DD HH:MM[:SS]' local time, or @UNIX",     \
+            .value_name = "WHEN"),                                                                 \
+        ROW("timeout", DURATION, "of one attempt; else the worker's own"),                         \
+        ROW("expires", DURATION, "not started within this time: not started at all"),              \
+        ROW("backoff", DURATION, "first delay of a retry, doubled each time", .initial = "1s",     \
+            .min = 1),                                                                             \
+        ROW("worker", STRING, "only this worker, by name", .value_name = "NAME"),                  \
+        ROW("keep", DURATION, "keep the result this long, for who asks later"),                    \
+        ROW("header", LIST, "carried to the handler; repeatable", .value_name = "NAME=VALUE")
+
+struct task_options {
+    struct pushrod_options options;
+    struct pushrod_header *headers; /* owned, with their texts */
+};
+/* Not 0: an exit code. Texts are borrowed from the params. */
+int task_options_read(struct cli *cli, struct task_options *to);
+void task_options_free(struct task_options *o);
+
+/* ---- why.c ---- */
+
+/* Remembers what was said last, so that it is said once. */
+struct why {
+    char said[512];
+};
+/* Says on standard error why a task (id 0: the tasks) of the queue has not finished yet. */
+void why_explain(struct cli *cli, struct why *why, const char *queue, uint64_t id);
+/* A failed attempt of a task, as a line on standard error. `what` names the task. */
+void why_attempt(struct cli *cli, const char *what, const struct pushrod_attempt *attempt);
+/* How a task ended badly, in one line: "exit code 1: no such file". */
+void why_failed(struct buf *to, const struct pushrod_finish *finish);
+
+/* ---- the commands ---- */
+int cmd_submit(struct cli *cli);
+int cmd_map(struct cli *cli);
+int cmd_wait(struct cli *cli);
+int cmd_status(struct cli *cli);
+int cmd_cancel(struct cli *cli);
+int cmd_queues(struct cli *cli);
+int cmd_workers(struct cli *cli);
+int cmd_top(struct cli *cli);
+int cmd_events(struct cli *cli);
+int cmd_pause(struct cli *cli);
+int cmd_resume(struct cli *cli);
+int cmd_purge(struct cli *cli);
+int cmd_drain(struct cli *cli);
+int cmd_dead(struct cli *cli);
+int cmd_ping(struct cli *cli);
+int cmd_bench(struct cli *cli);
+int cmd_help(struct cli *cli);
+int cmd_version(struct cli *cli);
+
+#endif

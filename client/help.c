@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* help: the table of commands, as text, as a part of a manual page, and as words for a shell. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/command.h"
+#include "client/options.h"
+
+void help_program(struct buf *out)
+{
+    buf_printf(out,
+        "usage: pushrod COMMAND [OPTIONS] [OPERANDS]\n\n"
+        "Submits tasks to a Pushrod server, follows them, and looks at what is there.\n\n");
+    for (size_t i = 0; i < command_count; i++)
+        buf_printf(out, "  %-9s %s\n", commands[i].name, commands[i].summary);
+    buf_printf(out,
+        "\nThe server is --server HOST[:PORT], or PUSHROD_SERVER, or 127.0.0.1:5570.\n"
+        "Exit codes: 0 ok, 1 a task failed, 2 usage, 3 refused, 4 the server cannot be reached,\n"
+        "5 unknown id, 124 the wait ended, 130 interrupted.\n"
+        "'pushrod COMMAND --help' explains a command.\n");
+}
+
+int help_command(struct cli *cli, struct buf *out)
+{
+    const struct command *command = cli->command;
+    struct param *rows = options_rows(command);
+    struct params *p = rows ? params_new(rows, options_count(command), SCOPE_CLIENT) : NULL;
+    if (p) {
+        buf_printf(out, "usage: pushrod %s [OPTIONS]%s%s\n\n%s%c%s%s%s", command->name,
+            *command->operands ? " " : "", command->operands, command->summary, '\n',
+            *command->details ? "\n" : "", command->details, *command->details ? "\n" : "");
+        params_print_help(p, out);
+    }
+    params_free(p);
+    free(rows);
+    return p ? EXIT_OK : EXIT_REFUSED;
+}
+
+int cmd_help(struct cli *cli)
+{
+    struct buf out = BUF_EMPTY;
+    int code = EXIT_OK;
+    if (!cli->count) {
+        help_program(&out);
+    } else {
+        struct cli other = {.command = command_find(cli->operands[0])};
+        if (!other.command)
+            return cli_usage(cli, "there is no command '%s'", cli->operands[0]);
+        code = help_command(&other, &out);
+    }
+    fwrite(out.data, 1, out.size, stdout);
+    buf_free(&out);
+    return code;
+}
+
+int cmd_version(struct cli *cli)
+{
+    (void)cli;
+    printf("pushrod %s\n", PUSHROD_VERSION);
+    return EXIT_OK;
+}
+
+/* Text of the table in roff: a leading dot or quote would be a request, a backslash an escape. */
+static void man_text(struct buf *out, const char *text)
+{
+    bool begin = true;
+    for (; *text; text++) {
+        if (begin && (*text == '.' || *text == '\''))
+            buf_printf(out, "\\&");
+        if (*text == '\\' || *text == '-')
+            buf_printf(out, "\\%c", *text == '\\' ? 'e' : '-');
+        else
+            buf_append(out, text, 1);
+        begin = *text == '\n';
+        if (begin)
+            buf_printf(out, ".br\n");
+    }
+}
+
+void help_man(struct buf *out)
+{
+    for (size_t i = 0; i < command_count; i++) {
+        const struct command *command = &commands[i];
+        buf_printf(out, ".SS \"%s %s\"\n", command->name, command->operands);
+        man_text(out, command->summary);
+        buf_printf(out, "\n");
+        if (*command->details) {
+            buf_printf(out, ".br\n");
+            man_text(out, command->details);
+            buf_printf(out, "\n");
+        }
+        struct params *p =
+            command->rows ? params_new(command->rows, *command->row_count, SCOPE_CLIENT) : NULL;
+        if (p)
+            params_print_man(p, out);
+        params_free(p);
+    }
+    static const struct command shared = {.name = "options of every command"};
+    buf_printf(out, ".SS \"Options of every command\"\n");
+    struct param *rows = options_rows(&shared);
+    struct params *p = rows ? params_new(rows, options_count(&shared), SCOPE_CLIENT) : NULL;
+    if (p)
+        params_print_man(p, out);
+    params_free(p);
+    free(rows);
+}
+
+void help_completion(const char *name, struct buf *out)
+{
+    const struct command *command = name ? command_find(name) : NULL;
+    if (!command) {
+        for (size_t i = 0; i < command_count; i++)
+            buf_printf(out, "%s\n", commands[i].name);
+        return;
+    }
+    struct param *rows = options_rows(command);
+    struct params *p = rows ? params_new(rows, options_count(command), SCOPE_CLIENT) : NULL;
+    if (p)
+        params_print_completion(p, out);
+    params_free(p);
+    free(rows);
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "client/input.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "client/interrupt.h"
+
+static int read_all(struct buf *to, int fd, size_t limit)
+{
+    size_t begin = to->size;
+    while (to->size - begin <= limit) {
+        size_t want = limit + 1 - (to->size - begin);
+        uint8_t *room = buf_reserve(to, want < 65536 ? want : 65536);
+        if (!room)
+            return ENOMEM;
+        ssize_t n = read(fd, room, want < 65536 ? want : 65536);
+        if (n == 0)
+            return 0;
+        if (n > 0)
+            to->size += (size_t)n;
+        else if (errno != EINTR || cli_interrupts())
+            return errno;
+    }
+    return 0;
+}
+
+int input_read(struct buf *to, const char *path, size_t limit)
+{
+    if (strcmp(path, "-") == 0)
+        return read_all(to, STDIN_FILENO, limit);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return errno;
+    int why = read_all(to, fd, limit);
+    close(fd);
+    return why;
+}

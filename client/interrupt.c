@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "client/interrupt.h"
+
+#include <signal.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <unistd.h>
+
+/* A signal handler has no other way to know these. */
+static atomic_uint interrupts;
+static _Atomic(struct pushrod_client *) interrupted;
+
+static void on_signal(int number)
+{
+    (void)number;
+    struct pushrod_client *c = atomic_load(&interrupted);
+    /* The second one does not wait for anything any more. */
+    if (atomic_fetch_add(&interrupts, 1) >= 1 || !c)
+        _exit(130);
+    pushrod_client_interrupt(c);
+}
+
+void interrupt_setup(void)
+{
+    struct sigaction action = {.sa_handler = on_signal};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGHUP, &action, NULL);
+}
+
+void interrupt_client(struct pushrod_client *c)
+{
+    atomic_store(&interrupted, c);
+}
+
+unsigned cli_interrupts(void)
+{
+    return atomic_load(&interrupts);
+}

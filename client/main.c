@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* main: the program `pushrod`: finds the command, reads its options, runs it. The only file that
+ * exits. */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "client/command.h"
+#include "client/interrupt.h"
+#include "client/options.h"
+
+extern char **environ;
+
+static void print_buf(struct buf *b)
+{
+    fwrite(b->data, 1, b->size, stdout);
+    buf_free(b);
+}
+
+/* Options before the command: only those that explain something. */
+static int run_option(const char *option)
+{
+    struct buf out = BUF_EMPTY;
+    if (strcmp(option, "--help") == 0 || strcmp(option, "-h") == 0)
+        help_program(&out);
+    else if (strcmp(option, "--version") == 0 || strcmp(option, "-V") == 0)
+        buf_printf(&out, "pushrod %s\n", PUSHROD_VERSION);
+    else if (strcmp(option, "--print-man") == 0)
+        help_man(&out);
+    else if (strcmp(option, "--print-completion") == 0)
+        help_completion(NULL, &out);
+    else {
+        fprintf(stderr,
+            "pushrod: options come after the command, as in 'pushrod submit %s' (pushrod "
+            "--help)\n",
+            option);
+        return EXIT_USAGE;
+    }
+    print_buf(&out);
+    return EXIT_OK;
+}
+
+static void warn(void *arg, const char *text)
+{
+    (void)arg;
+    fprintf(stderr, "pushrod: %s\n", text);
+}
+
+/* Environment and file; --config is a flag, so the flags are read already. */
+static int read_common(struct cli *cli)
+{
+    const char *file = params_text(cli->p, "config");
+    cli->common = options_common();
+    if (!cli->common)
+        return cli_exit_code(PUSHROD_E_NO_MEMORY);
+    int error = params_read_environment(cli->common, environ, warn, NULL);
+    if (!error && !*file)
+        file = params_text(cli->common, "config");
+    if (!error && *file)
+        error = params_read_file(cli->common, file);
+    if (!error)
+        return 0;
+    cli_say(cli, "%s", params_error(cli->common));
+    return EXIT_USAGE;
+}
+
+/* Options that end the command at once. True: *code is what to exit with. */
+static bool explained(struct cli *cli, int *code)
+{
+    struct buf out = BUF_EMPTY;
+    *code = EXIT_OK;
+    if (params_bool(cli->p, "help"))
+        *code = help_command(cli, &out);
+    else if (params_bool(cli->p, "version"))
+        buf_printf(&out, "pushrod %s\n", PUSHROD_VERSION);
+    else if (params_bool(cli->p, "print-completion"))
+        help_completion(cli->command->name, &out);
+    else if (params_bool(cli->p, "print-config"))
+        params_print_values(cli->common, &out);
+    else
+        return false;
+    print_buf(&out);
+    return true;
+}
+
+static int check_operands(struct cli *cli)
+{
+    if (cli->count < cli->command->least)
+        return cli_usage(cli, "%s is missing", cli->command->operands);
+    if (cli->command->most >= 0 && cli->count > cli->command->most)
+        return cli_usage(cli, "'%s' is one operand too many", cli->operands[cli->command->most]);
+    return 0;
+}
+
+static int run_with(struct cli *cli, int argc, char **argv)
+{
+    int code;
+    if (params_read_flags(cli->p, argc, argv, &cli->count, false))
+        return cli_usage(cli, "%s", params_error(cli->p));
+    cli->operands = argv + 1;
+    code = read_common(cli);
+    if (code || explained(cli, &code))
+        return code;
+    code = check_operands(cli);
+    if (!code)
+        code = cli->command->run(cli);
+    if (fflush(stdout) == EOF && code == EXIT_OK) {
+        cli_say(cli, "cannot write to standard output: %s", strerror(errno));
+        code = EXIT_TASK_FAILED;
+    }
+    return code;
+}
+
+static int run_command(int argc, char **argv)
+{
+    struct cli cli = {.command = command_find(argv[0])};
+    if (!cli.command) {
+        fprintf(stderr, "pushrod: there is no command '%s' (pushrod --help)\n", argv[0]);
+        return EXIT_USAGE;
+    }
+    struct param *rows = options_rows(cli.command);
+    cli.p = rows ? params_new(rows, options_count(cli.command), SCOPE_CLIENT) : NULL;
+    int code = cli.p ? run_with(&cli, argc, argv) : EXIT_REFUSED;
+    interrupt_client(NULL);
+    pushrod_client_free(cli.client);
+    params_free(cli.p);
+    params_free(cli.common);
+    free(rows);
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    interrupt_setup();
+    if (argc < 2) {
+        struct buf out = BUF_EMPTY;
+        help_program(&out);
+        fwrite(out.data, 1, out.size, stderr);
+        buf_free(&out);
+        return EXIT_USAGE;
+    }
+    if (argv[1][0] == '-')
+        return run_option(argv[1]);
+    return run_command(argc - 1, argv + 1);
+}

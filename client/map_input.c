@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "client/map.h"
+
+#define READ_SIZE 65536u
+
+bool input_delimiter(const char *text, uint8_t *delimiter)
+{
+    static const char names[] = "ntr0\\", values[] = "\n\t\r\0\\";
+    if (text[0] && !text[1]) {
+        *delimiter = (uint8_t)text[0];
+        return true;
+    }
+    if (text[0] != '\\')
+        return false;
+    if (text[1] == 'x') {
+        char *end;
+        unsigned long value = strtoul(text + 2, &end, 16);
+        *delimiter = (uint8_t)value;
+        return end != text + 2 && !*end && value <= 255;
+    }
+    const char *found = text[1] ? strchr(names, text[1]) : NULL;
+    if (!found || text[2])
+        return false;
+    *delimiter = (uint8_t)values[found - names];
+    return true;
+}
+
+static enum input_result next_argument(struct input *in, struct slice *line)
+{
+    if (in->argument_at == in->argument_count)
+        return INPUT_END;
+    *line = slice_str(in->arguments[in->argument_at++]);
+    return line->size > in->limit ? INPUT_TOO_LONG : INPUT_ONE;
+}
+
+static void take(struct input *in, size_t size)
+{
+    in->at += size;
+    in->scanned = 0;
+    if (in->at == in->buf.size) {
+        buf_clear(&in->buf);
+        in->at = 0;
+    }
+}
+
+/* No delimiter in what is there: wait for more, unless it is the end, or too long already. */
+static enum input_result next_partial(struct input *in, struct slice *line)
+{
+    size_t left = in->buf.size - in->at;
+    in->scanned = left;
+    if (left > in->limit && !in->skipping) {
+        /* The rest of the line is thrown away as it comes. */
+        in->skipping = true;
+        take(in, left);
+        return INPUT_TOO_LONG;
+    }
+    if (in->skipping)
+        take(in, left);
+    if (!in->eof)
+        return INPUT_AGAIN;
+    if (left == 0 || in->skipping)
+        return in->why ? INPUT_FAILED : INPUT_END;
+    *line = slice_of(in->buf.data + in->at, left);
+    in->at += left;
+    in->scanned = 0;
+    return INPUT_ONE;
+}
+
+enum input_result input_next(struct input *in, struct slice *line)
+{
+    if (in->arguments)
+        return next_argument(in, line);
+    for (;;) {
+        size_t left = in->buf.size - in->at;
+        const uint8_t *begin = in->buf.data + in->at;
+        const uint8_t *end = left > in->scanned
+                                 ? memchr(begin + in->scanned, in->delimiter, left - in->scanned)
+                                 : NULL;
+        if (!end)
+            return next_partial(in, line);
+        size_t size = (size_t)(end - begin);
+        bool skipped = in->skipping;
+        in->skipping = false;
+        *line = slice_of(begin, size);
+        /* The line stays readable until the buffer is filled again. */
+        in->at += size + 1;
+        in->scanned = 0;
+        if (!skipped)
+            return size > in->limit ? INPUT_TOO_LONG : INPUT_ONE;
+    }
+}
+
+void input_fill(struct input *in)
+{
+    if (in->arguments || in->eof)
+        return;
+    buf_consume(&in->buf, in->at);
+    in->at = 0;
+    uint8_t *room = buf_reserve(&in->buf, READ_SIZE);
+    ssize_t n = room ? read(in->fd, room, READ_SIZE) : -1;
+    if (n > 0) {
+        in->buf.size += (size_t)n;
+    } else if (n == 0 || (errno != EINTR && errno != EAGAIN)) {
+        in->eof = true;
+        in->why = n == 0 ? 0 : room ? errno : ENOMEM;
+    }
+}
+
+/* Delimiters from here to the end of a regular file, without moving its offset. */
+static uint64_t count_file(const struct input *in, off_t at)
+{
+    static uint8_t block[1 << 16];
+    uint64_t count = 0;
+    uint8_t last = in->delimiter;
+    for (;;) {
+        ssize_t n = pread(in->fd, block, sizeof block, at);
+        if (n <= 0)
+            return count + (last != in->delimiter);
+        for (ssize_t i = 0; i < n; i++)
+            count += block[i] == in->delimiter;
+        last = block[n - 1];
+        at += n;
+    }
+}
+
+uint64_t input_count(const struct input *in)
+{
+    struct stat st;
+    if (in->arguments)
+        return in->argument_count;
+    off_t at = lseek(in->fd, 0, SEEK_CUR);
+    if (at < 0 || fstat(in->fd, &st) || !S_ISREG(st.st_mode))
+        return 0;
+    return count_file(in, at);
+}
+
+void input_free(struct input *in)
+{
+    buf_free(&in->buf);
+}

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* map_output: results in the order of their inputs, or as they come. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "client/map.h"
+#include "common/clock.h"
+
+/* ---------------------------------------------------------------------------------- --results */
+
+int map_results_begin(struct map *m)
+{
+    const char *dir = m->results;
+    if (!*dir || mkdir(dir, 0777) == 0 || errno == EEXIST)
+        return 0;
+    cli_say(m->cli, "cannot make directory %s: %s", dir, strerror(errno));
+    return EXIT_USAGE;
+}
+
+static bool write_file(const char *dir, const char *name, const void *data, size_t size)
+{
+    char path[4096];
+    if (snprintf(path, sizeof path, "%s/%s", dir, name) >= (int)sizeof path)
+        return false;
+    FILE *file = fopen(path, "we");
+    if (!file)
+        return false;
+    bool good = fwrite(data ? data : "", 1, size, file) == size;
+    return fclose(file) == 0 && good;
+}
+
+static void write_results(struct map *m, const struct job *job)
+{
+    char dir[4000];
+    snprintf(dir, sizeof dir, "%s/%" PRIu64, m->results, job->seq);
+    if ((mkdir(dir, 0777) == 0 || errno == EEXIST) &&
+        write_file(dir, "input", job->input, job->input_size) &&
+        write_file(dir, "result", job->result.data, job->result.size) &&
+        write_file(dir, "error", job->text.data, job->text.size))
+        return;
+    if (!m->fatal)
+        cli_say(m->cli, "cannot write to %s: %s", dir, strerror(errno));
+    m->fatal = EXIT_TASK_FAILED;
+}
+
+/* ---------------------------------------------------------------------------------- printing */
+
+static void print_tagged(const struct job *job)
+{
+    const uint8_t *at = job->result.data, *end = at + job->result.size;
+    while (at < end) {
+        const uint8_t *stop = memchr(at, '\n', (size_t)(end - at));
+        stop = stop ? stop + 1 : end;
+        fwrite(job->input, 1, job->input_size, stdout);
+        putchar('\t');
+        fwrite(at, 1, (size_t)(stop - at), stdout);
+        at = stop;
+    }
+}
+
+static void print_result(struct map *m, const struct job *job)
+{
+    const struct buf *r = &job->result;
+    if (*m->results)
+        write_results(m, job);
+    if (!r->size)
+        return;
+    /* The bar is on the same screen, if both are terminals. */
+    if (m->drawn && isatty(STDOUT_FILENO))
+        map_progress_erase(m);
+    if (m->tag)
+        print_tagged(job);
+    else
+        fwrite(r->data, 1, r->size, stdout);
+    if (r->data[r->size - 1] != '\n')
+        putchar('\n');
+    if (ferror(stdout) && !m->fatal) {
+        cli_say(m->cli, "cannot write to standard output: %s", strerror(errno));
+        m->fatal = EXIT_TASK_FAILED;
+    }
+}
+
+/* What is remembered of a failure, for the list at the end. */
+static void note_failure(struct map *m, const struct job *job)
+{
+    struct buf *to = &m->failures;
+    if (m->failed > MAP_LISTED)
+        return;
+    buf_printf(to, "  input %" PRIu64 " '", job->seq);
+    text_clean(to, job->input, job->input_size, 60);
+    buf_printf(
+        to, "': %.*s\n", (int)job->text.size, job->text.data ? (const char *)job->text.data : "");
+}
+
+static void job_close(struct map *m, struct job *job)
+{
+    m->waiting_bytes -= job->result.size;
+    if (!job->dropped) {
+        print_result(m, job);
+        map_log_write(m, job);
+    }
+    buf_free(&job->result);
+    buf_free(&job->text);
+    free(job->input);
+    job->input = NULL;
+    job->state = JOB_FREE;
+}
+
+void map_ended(struct map *m, struct job *job)
+{
+    m->moved_ns = clock_now().mono_ns;
+    m->waiting_bytes += job->result.size;
+    if (!job->dropped) {
+        m->finished++;
+        m->succeeded += job->status == PUSHROD_DONE;
+        m->failed += job->status != PUSHROD_DONE;
+        if (job->status != PUSHROD_DONE)
+            note_failure(m, job);
+    }
+    if (m->unordered)
+        job_close(m, job);
+    while (m->first < m->next) {
+        struct job *head = map_job(m, m->first);
+        if (head->state == JOB_ENDED)
+            job_close(m, head);
+        else if (head->state != JOB_FREE)
+            break;
+        m->first++;
+    }
+}
+
+void map_report(struct map *m)
+{
+    char a[TEXT_SIZE], b[TEXT_SIZE];
+    map_progress_erase(m);
+    if (!m->failed)
+        return;
+    cli_say(m->cli, "%s of %s failed:", text_count(a, m->failed), text_count(b, m->finished));
+    fwrite(m->failures.data, 1, m->failures.size, stderr);
+    if (m->failed > MAP_LISTED)
+        fprintf(stderr, "  and %s more%s\n", text_count(a, m->failed - MAP_LISTED),
+            m->log.file ? " (see the joblog)" : "");
+}

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* text: numbers, times and tables for people. */
+#include <assert.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "client/command.h"
+#include "common/clock.h"
+
+#define MAX_COLUMNS 16
+
+const char *text_bytes(char to[TEXT_SIZE], uint64_t bytes)
+{
+    static const char units[] = "BKMGTPE";
+    double value = (double)bytes;
+    size_t unit = 0;
+    for (; value >= 1023.5 && unit < sizeof units - 2; unit++)
+        value /= 1024;
+    snprintf(to, TEXT_SIZE, unit && value < 9.95 ? "%.1f%c" : "%.0f%c", value, units[unit]);
+    return to;
+}
+
+const char *text_count(char to[TEXT_SIZE], uint64_t count)
+{
+    char digits[24];
+    int size = snprintf(digits, sizeof digits, "%llu", (unsigned long long)count);
+    char *at = to;
+    for (int i = 0; i < size; i++) {
+        if (i && (size - i) % 3 == 0)
+            *at++ = ',';
+        *at++ = digits[i];
+    }
+    *at = '\0';
+    return to;
+}
+
+const char *text_rate(char to[TEXT_SIZE], double per_second)
+{
+    if (per_second >= 999500)
+        snprintf(to, TEXT_SIZE, "%.2fM/s", per_second / 1e6);
+    else if (per_second >= 9995)
+        snprintf(to, TEXT_SIZE, "%.0fk/s", per_second / 1e3);
+    else if (per_second >= 999.5)
+        snprintf(to, TEXT_SIZE, "%.1fk/s", per_second / 1e3);
+    else
+        snprintf(to, TEXT_SIZE, per_second && per_second < 9.95 ? "%.1f/s" : "%.0f/s", per_second);
+    return to;
+}
+
+const char *text_ms(char to[TEXT_SIZE], uint64_t ms)
+{
+    unsigned long long s = ms / 1000;
+    if (ms < 1000)
+        snprintf(to, TEXT_SIZE, "%llums", (unsigned long long)ms);
+    else if (s < 10)
+        snprintf(to, TEXT_SIZE, "%llu.%llus", s, (unsigned long long)ms % 1000 / 100);
+    else if (s < 60)
+        snprintf(to, TEXT_SIZE, "%llus", s);
+    else if (s < 3600)
+        snprintf(to, TEXT_SIZE, "%llum%02llus", s / 60, s % 60);
+    else if (s < 86400)
+        snprintf(to, TEXT_SIZE, "%lluh%02llum", s / 3600, s / 60 % 60);
+    else
+        snprintf(to, TEXT_SIZE, "%llud%02lluh", s / 86400, s / 3600 % 24);
+    return to;
+}
+
+const char *text_ns(char to[TEXT_SIZE], uint64_t ns)
+{
+    if (ns < 1000)
+        snprintf(to, TEXT_SIZE, "%lluns", (unsigned long long)ns);
+    else if (ns < 1000000)
+        snprintf(to, TEXT_SIZE, "%lluus", (unsigned long long)ns / 1000);
+    else if (ns < 1000000000)
+        snprintf(to, TEXT_SIZE, ns < 10000000 ? "%.1fms" : "%.0fms", (double)ns / 1e6);
+    else
+        return text_ms(to, ns / 1000000);
+    return to;
+}
+
+const char *text_age(char to[TEXT_SIZE], uint64_t since_ms)
+{
+    uint64_t now = clock_now().wall_ms;
+    if (since_ms == 0)
+        return strcpy(to, "-");
+    return text_ms(to, now > since_ms ? now - since_ms : 0);
+}
+
+const char *text_time(char to[TEXT_SIZE], uint64_t unix_ms)
+{
+    time_t seconds = (time_t)(unix_ms / 1000);
+    struct tm tm;
+    if (unix_ms == 0 || !localtime_r(&seconds, &tm))
+        return strcpy(to, "-");
+    strftime(to, TEXT_SIZE, "%Y-%m-%d %H:%M:%S", &tm);
+    return to;
+}
+
+/* Bytes of the UTF-8 character at `at`, or 0 if it is none. */
+static size_t utf8_size(const uint8_t *at, size_t left)
+{
+    size_t size = *at < 0x80   ? 1
+                  : *at < 0xc2 ? 0
+                  : *at < 0xe0 ? 2
+                  : *at < 0xf0 ? 3
+                  : *at < 0xf5 ? 4
+                               : 0;
+    if (size == 0 || size > left)
+        return 0;
+    for (size_t i = 1; i < size; i++)
+        if ((at[i] & 0xc0) != 0x80)
+            return 0;
+    return size;
+}
+
+void text_clean(struct buf *to, const char *text, size_t size, size_t width)
+{
+    const uint8_t *bytes = (const uint8_t *)text;
+    size_t shown = 0;
+    for (size_t i = 0; i < size;) {
+        if (shown + 3 >= width && size - i > width - shown) {
+            buf_append(to, "...", 3);
+            return;
+        }
+        size_t n = utf8_size(bytes + i, size - i);
+        bool control = bytes[i] < 0x20 || bytes[i] == 0x7f ||
+                       (n == 2 && bytes[i] == 0xc2 && bytes[i + 1] < 0xa0);
+        if (n == 0)
+            buf_append(to, "?", 1);
+        else if (control)
+            buf_append(to, " ", 1);
+        else
+            buf_append(to, bytes + i, n);
+        i += n ? n : 1;
+        shown++;
+    }
+}
+
+unsigned terminal_width(int fd)
+{
+    struct winsize size;
+    if (ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
+        return size.ws_col;
+    return 80;
+}
+
+/* ---------------------------------------------------------------------------------- tables */
+
+void table_begin(struct table *t, const char *const *titles, size_t columns)
+{
+    assert(columns <= MAX_COLUMNS);
+    *t = (struct table){.titles = titles, .columns = columns};
+}
+
+void table_cell(struct table *t, const char *format, ...)
+{
+    va_list args;
+    char text[4096];
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    text_clean(&t->cells, text, strlen(text), sizeof text);
+    buf_append(&t->cells, "", 1);
+    t->rows++;
+}
+
+static size_t shown_width(const char *text)
+{
+    size_t width = 0;
+    for (; *text; text++)
+        width += ((uint8_t)*text & 0xc0) != 0x80;
+    return width;
+}
+
+/* Appends at most `room` characters of a text, `pad` spaces before or after. */
+static void line_add(struct buf *out, size_t *room, const char *text)
+{
+    for (; *text; text++) {
+        if (((uint8_t)*text & 0xc0) != 0x80) {
+            if (*room == 0)
+                return;
+            --*room;
+        }
+        buf_append(out, text, 1);
+    }
+}
+
+static void line_pad(struct buf *out, size_t *room, size_t count)
+{
+    for (; count && *room; count--, --*room)
+        buf_append(out, " ", 1);
+}
+
+struct layout {
+    size_t widths[MAX_COLUMNS];
+    unsigned width;
+};
+
+static void table_line(
+    const struct table *t, const struct layout *l, const char **cells, struct buf *out)
+{
+    size_t room = l->width ? l->width : SIZE_MAX;
+    for (size_t i = 0; i < t->columns; i++) {
+        bool right = t->titles[i][0] == '-';
+        size_t pad = l->widths[i] - shown_width(cells[i]);
+        if (right)
+            line_pad(out, &room, pad);
+        line_add(out, &room, cells[i]);
+        if (i + 1 < t->columns)
+            line_pad(out, &room, (right ? 0 : pad) + 2);
+    }
+    while (out->size && out->data[out->size - 1] == ' ')
+        out->size--;
+    buf_append(out, "\n", 1);
+}
+
+void table_end(struct table *t, struct buf *out, unsigned width)
+{
+    struct layout l = {.width = width};
+    const char *cells[MAX_COLUMNS];
+    for (size_t i = 0; i < t->columns; i++) {
+        cells[i] = t->titles[i] + (t->titles[i][0] == '-');
+        l.widths[i] = shown_width(cells[i]);
+    }
+    const char *at = (const char *)t->cells.data;
+    for (size_t i = 0; i < t->rows; i++, at += strlen(at) + 1)
+        if (shown_width(at) > l.widths[i % t->columns])
+            l.widths[i % t->columns] = shown_width(at);
+    table_line(t, &l, cells, out);
+    at = (const char *)t->cells.data;
+    for (size_t i = 0; i < t->rows; i++, at += strlen(at) + 1) {
+        cells[i % t->columns] = at;
+        if (i % t->columns == t->columns - 1)
+            table_line(t, &l, cells, out);
+    }
+    buf_free(&t->cells);
+    t->rows = 0;
+}

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "client/waiter.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "client/interrupt.h"
+#include "common/clock.h"
+
+#define FIRST_MS 1000u /* of silence, until the reason of waiting is told */
+#define NEXT_MS  3000u
+
+static void on_attempt(struct pushrod_client *c, const struct pushrod_attempt *a, void *arg)
+{
+    char what[32];
+    (void)arg;
+    snprintf(what, sizeof what, "task %" PRIu64, a->id);
+    why_attempt(pushrod_client_data(c), what, a);
+}
+
+static void line_erase(void *arg)
+{
+    struct cli *cli = arg;
+    fputs("\r\033[K", stderr);
+    cli->erase = NULL;
+}
+
+/* How far a handler says that it is; only where somebody watches. */
+static void on_progress(struct pushrod_client *c, const struct pushrod_progress *p, void *arg)
+{
+    struct cli *cli = pushrod_client_data(c);
+    struct buf text = BUF_EMPTY;
+    (void)arg;
+    if (!isatty(STDERR_FILENO))
+        return;
+    text_clean(&text, p->text, strlen(p->text), 50);
+    buf_append(&text, "", 1);
+    const char *shown = text.data ? (const char *)text.data : "";
+    if (p->total)
+        fprintf(stderr, "\r\033[Ktask %" PRIu64 ": %" PRIu64 "/%" PRIu64 " %s", p->id, p->done,
+            p->total, shown);
+    else
+        fprintf(stderr, "\r\033[Ktask %" PRIu64 ": %" PRIu64 " %s", p->id, p->done, shown);
+    buf_free(&text);
+    cli->erase = line_erase;
+    cli->erase_arg = cli;
+}
+
+void waiter_begin(struct cli *cli)
+{
+    static const struct pushrod_client_events events = {
+        .attempt = on_attempt, .progress = on_progress, .connection = cli_connection};
+    pushrod_client_on(cli->client, &events);
+}
+
+/* The queue of the task, for the reason of waiting; "" if the server does not know the task. */
+static const char *queue_of(
+    const struct waiter *w, uint64_t id, char name[PUSHROD_MAX_QUEUE_NAME + 1])
+{
+    struct pushrod_task_info info;
+    if (w->queue)
+        return w->queue;
+    name[0] = '\0';
+    if (pushrod_client_status(w->cli->client, id, &info) == 0)
+        snprintf(name, PUSHROD_MAX_QUEUE_NAME + 1, "%s", info.queue);
+    return name;
+}
+
+static uint64_t now_ms(void)
+{
+    return clock_now().mono_ns / 1000000;
+}
+
+/* Waits for one task in slices, between which the reason of waiting is told. */
+static int wait_one(
+    const struct waiter *w, struct why *why, uint64_t id, uint64_t began, struct pushrod_finish *f)
+{
+    char name[PUSHROD_MAX_QUEUE_NAME + 1];
+    uint64_t slice = FIRST_MS;
+    for (;;) {
+        uint64_t passed = now_ms() - began;
+        uint64_t left = w->limit_ms > passed ? w->limit_ms - passed : 0;
+        bool last = w->limit_ms && left <= slice;
+        int error = pushrod_client_wait(w->cli->client, &id, 1, f, (int64_t)(last ? left : slice));
+        if (error != -PUSHROD_E_TIMED_OUT || last)
+            return error;
+        const char *queue = queue_of(w, id, name);
+        if (*queue)
+            why_explain(w->cli, why, queue, id);
+        slice = NEXT_MS;
+    }
+}
+
+static int report(const struct waiter *w, const struct pushrod_finish *f)
+{
+    struct buf why = BUF_EMPTY;
+    if (w->cli->erase)
+        w->cli->erase(w->cli->erase_arg);
+    if (w->json)
+        json_print(json_finish(f));
+    else if (f->status == PUSHROD_DONE)
+        fwrite(f->result, 1, f->result_size, stdout);
+    fflush(stdout);
+    if (f->status == PUSHROD_DONE)
+        return EXIT_OK;
+    why_failed(&why, f);
+    cli_say(w->cli, "task %" PRIu64 "%s: %.*s", f->id, f->status ? " failed" : "", (int)why.size,
+        why.data ? (const char *)why.data : "");
+    buf_free(&why);
+    return f->status ? EXIT_TASK_FAILED : cli_exit_code(f->error);
+}
+
+static int wait_ended(const struct waiter *w, int error, size_t at)
+{
+    if (error == -PUSHROD_E_TIMED_OUT)
+        cli_say(w->cli, "the wait ended; task %" PRIu64 " has not finished", w->ids[at]);
+    else if (error == -PUSHROD_E_INTERRUPTED)
+        cli_say(w->cli, "interrupted; task %" PRIu64 " goes on (pushrod cancel %" PRIu64 ")",
+            w->ids[at], w->ids[at]);
+    else
+        return cli_error(w->cli, error);
+    return cli_exit_code(error);
+}
+
+int waiter_run(struct waiter *w)
+{
+    struct why why = {""};
+    uint64_t began = now_ms();
+    int code = EXIT_OK;
+    for (size_t i = 0; i < w->count; i++)
+        pushrod_client_follow(w->cli->client, w->ids[i], PUSHROD_FOLLOW_ALL, NULL);
+    for (size_t i = 0; i < w->count; i++) {
+        struct pushrod_finish f;
+        int error = wait_one(w, &why, w->ids[i], began, &f);
+        if (error)
+            return wait_ended(w, error, i);
+        int one = report(w, &f);
+        /* A failed task says more than an unknown one, and both more than none. */
+        if (one && code != EXIT_TASK_FAILED)
+            code = one;
+    }
+    return code;
+}
