@@ -50,6 +50,7 @@ struct core_config {
     uint32_t poison_limit;     /* 3 deaths alone */
     size_t max_payload;        /* PUSHROD_MAX_PAYLOAD */
     size_t max_result;         /* PUSHROD_MAX_PAYLOAD */
+    uint64_t drain_ms;         /* 25000: for a worker that an operator drains */
     uint64_t hold_ms;          /* 600000: unacknowledged finishes */
     uint32_t hold_count;       /* 100000 of them at the most */
     size_t hold_bytes;         /* 256 MiB of their results at the most */

@@ -99,6 +99,8 @@ struct task {
     bool out_of_order : 1;      /* READY: in the queue's heap, not in its list */
     bool backing_off : 1;       /* DELAYED: by the monotonic clock */
     bool told : 1;              /* its finish was told */
+    bool released : 1;          /* FINISHED: goes when the store has answered */
+    bool refused : 1;           /* FINISHING, MOVING: the store could not; asked again later */
     bool in_flight : 1;         /* LEASED: its bytes count in the lane's credit */
     bool alone : 1;             /* LEASED: as a suspect, with nothing beside it */
     bool ahead : 1;             /* LEASED: prefetched when no slot was idle */
@@ -119,6 +121,7 @@ struct rare {
     struct heap_node timer;     /* waiting: expiry, by the wall clock; LEASED: the server's fence */
     struct unique *holds;       /* the key that it holds; NULL: none, or the store has it */
     struct body *parts;         /* PART: the result as far as it has come; NULL: none */
+    uint64_t parts_lease;       /* whose they are */
     size_t parts_size;
     bool by_wall;               /* the timer is in the heap of the wall clock */
     bool added;                 /* allocated on its own */

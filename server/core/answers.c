@@ -1,0 +1,329 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <assert.h>
+#include <stdlib.h>
+#include "server/core/verbs.h"
+
+/* The task that this answer is about, if the attempt is the current one, and at this worker. */
+static struct task *answer_current(struct task *t, const struct worker *w, const struct answer *a)
+{
+    assert(!t || t->record.id == a->id);
+    return t && t->state == TASK_LEASED && t->worker == w && t->lease == a->lease ? t : NULL;
+}
+
+static void worker_progress(struct core *c, struct worker *w)
+{
+    assert(w->state != WORKER_OVER);
+    w->progress_ns = c->now.mono_ns;
+    if (list_empty(&w->deep_node))
+        return;
+    list_remove(&w->deep_node);
+    list_push_back(&c->deep, &w->deep_node);
+}
+
+static void stale(struct core *c, struct worker *w)
+{
+    c->stats.stale_answers++;
+    if (!w || w->ghosts == 0)
+        return;
+    /* A fenced attempt has ended at last: its slot is free. */
+    assert(w->state != WORKER_OVER);
+    w->ghosts--;
+    worker_room(c, w);
+}
+
+/* ---- a running attempt ---- */
+
+static void mark_started(struct core *c, struct task *t)
+{
+    assert(t->state == TASK_LEASED);
+    worker_arrived(c, t);
+    worker_unreserve(c, t);
+    if (t->started)
+        return;
+    t->started = true;
+    t->leased_ns = c->now.mono_ns;
+    worker_progress(c, t->worker);
+    if (t->record.timeout_ms && !t->cancelling)
+        timer_fence(c, t, c->now.mono_ns + t->record.timeout_ms * MS + TIMEOUT_EXTRA);
+}
+
+static void answer_started(struct core *c, struct worker *w, struct task *t, const struct answer *a)
+{
+    assert(a->kind == MSG_STARTED);
+    if (answer_current(t, w, a))
+        mark_started(c, t);
+}
+
+static void answer_progress(
+    struct core *c, struct worker *w, struct task *t, const struct answer *a)
+{
+    assert(a->kind == MSG_PROGRESS);
+    if (!answer_current(t, w, a))
+        return;
+    mark_started(c, t);
+    if (!t->followers)
+        return;
+    struct msg_task_progress row = {
+        .id = a->id, .done = a->number, .total = a->total, .text = arena_slice(c, a->data)};
+    follow_tell(c, t, MSG_TASK_PROGRESS, &row, sizeof row);
+}
+
+static void answer_data(struct core *c, struct worker *w, struct task *t, const struct answer *a)
+{
+    assert(a->kind == MSG_DATA);
+    if (!answer_current(t, w, a))
+        return;
+    mark_started(c, t);
+    if (!t->followers)
+        return;
+    struct msg_task_data row = {.id = a->id, .data = arena_slice(c, a->data)};
+    follow_tell(c, t, MSG_TASK_DATA, &row, sizeof row);
+}
+
+/* ---- results ---- */
+
+static void parts_drop(struct rare *rare)
+{
+    assert(rare);
+    body_unref(rare->parts);
+    rare->parts = NULL;
+    rare->parts_size = 0;
+}
+
+static bool parts_begin(struct core *c, struct rare *rare, const struct answer *a)
+{
+    assert(!rare->parts);
+    rare->parts_lease = a->lease;
+    rare->parts = a->number <= c->config.max_result ? body_new(a->number) : NULL;
+    return rare->parts != NULL;
+}
+
+/*
+ * A piece of a large result. Pieces of two attempts may meet, when a worker that was given up still
+ * answers: the current attempt's are collected, and the other's DONE has no result to win with.
+ */
+static void answer_part(struct core *c, struct worker *w, struct task *t, const struct answer *a)
+{
+    struct rare *rare = t && !task_ended(t) ? task_rare(t) : NULL;
+    if (!rare)
+        return;
+    if (answer_current(t, w, a))
+        mark_started(c, t);
+    if (rare->parts_lease != a->lease) {
+        parts_drop(rare);
+        parts_begin(c, rare, a);
+    }
+    if (!rare->parts || a->data.size > rare->parts->size - rare->parts_size) {
+        parts_drop(rare); /* too large, no memory, or more than was announced: torn */
+        return;
+    }
+    assert(rare->parts_size + a->data.size <= rare->parts->size);
+    if (a->data.size)
+        memcpy(rare->parts->data + rare->parts_size, a->data.data, a->data.size);
+    rare->parts_size += a->data.size;
+}
+
+/* Puts the result into the task. 0, or why it cannot be. */
+static int result_take(struct core *c, struct task *t, const struct answer *a)
+{
+    struct rare *rare = t->rare;
+    assert(!t->result);
+    if (rare && rare->parts_lease == a->lease) {
+        struct body *parts = rare->parts;
+        if (!parts || rare->parts_size + a->data.size != parts->size)
+            return PUSHROD_E_RESULT_TOO_BIG;
+        if (a->data.size)
+            memcpy(parts->data + rare->parts_size, a->data.data, a->data.size);
+        t->result = parts;
+        rare->parts = NULL;
+        return 0;
+    }
+    if (a->data.size > c->config.max_result)
+        return PUSHROD_E_RESULT_TOO_BIG;
+    if (a->data.size == 0 || (!t->followers && !t->record.followed && !(rare && rare->keep_ms)))
+        return 0;
+    t->result = body_copy(a->data.data, a->data.size);
+    return t->result ? 0 : PUSHROD_E_NO_MEMORY;
+}
+
+/* ---- the end of an attempt ---- */
+
+/* What the end of a task or an attempt waits for in the store is not acknowledged until then. */
+static void settle_later(struct worker *w, struct task *t, const struct answer *a)
+{
+    if (w && (t->state == TASK_FINISHING || t->state == TASK_MOVING) && !t->told)
+        worker_settle(w, t, a->sequence);
+    assert(!w || t->worker == w || t->worker == NULL);
+}
+
+/* Another worker has it, too: that one is told to stop, and its slot counts until it answers. */
+void attempt_fence(struct core *c, struct task *t)
+{
+    struct worker *w = t->worker;
+    assert(t->state == TASK_LEASED && w);
+    w->ghosts++;
+    out_lane(
+        c, w, (struct lane_action){.kind = LANE_CANCEL, .id = t->record.id, .lease = t->lease});
+}
+
+static void done_wins(struct core *c, struct worker *w, struct task *t, const struct answer *a)
+{
+    bool current = answer_current(t, w, a);
+    int error = result_take(c, t, a);
+    assert(!task_ended(t));
+    if (error && !current) {
+        stale(c, w);
+        return;
+    }
+    if (!current) {
+        stale(c, w);
+        if (t->state == TASK_LEASED)
+            attempt_fence(c, t);
+    }
+    service_add(&t->queue->service, a->run_ns);
+    t->run_ns = a->run_ns;
+    if (w)
+        w->done++;
+    if (error)
+        attempt_over(c, t, (uint32_t)error, slice_str(pushrod_strerror(error)), true, 0);
+    else
+        task_finish(c, t, PUSHROD_DONE, 0);
+    settle_later(w, t, a);
+}
+
+/* The first DONE of any attempt wins. */
+static void answer_done(struct core *c, struct worker *w, struct task *t, const struct answer *a)
+{
+    assert(a->kind == MSG_TASK_DONE);
+    if (w)
+        worker_progress(c, w);
+    /* While its APPEND, FINISH or RESCHEDULE is on its way a finish may not overtake it. */
+    if (!t || task_ended(t) || t->state == TASK_STORING)
+        stale(c, w);
+    else
+        done_wins(c, w, t, a);
+}
+
+static void answer_failed(struct core *c, struct worker *w, struct task *t, const struct answer *a)
+{
+    assert(a->kind == MSG_TASK_FAILED);
+    worker_progress(c, w);
+    if (!answer_current(t, w, a)) {
+        stale(c, w);
+        return;
+    }
+    service_add(&t->queue->service, a->run_ns);
+    t->run_ns = a->run_ns;
+    w->failed++;
+    if (t->cancelling)
+        task_finish(c, t, PUSHROD_CANCELLED, PUSHROD_E_TASK_CANCELLED);
+    else
+        attempt_over(c, t, a->code, a->data, a->permanent, a->number);
+    settle_later(w, t, a);
+}
+
+static void answer_returned(
+    struct core *c, struct worker *w, struct task *t, const struct answer *a)
+{
+    assert(a->kind == MSG_RETURNED);
+    worker_progress(c, w);
+    if (!answer_current(t, w, a)) {
+        stale(c, w);
+        return;
+    }
+    c->stats.returned++;
+    struct queue *q = t->queue;
+    task_requeue(c, t);
+    settle_later(w, t, a);
+    if (a->code == PUSHROD_E_HANDLER_BROKEN)
+        worker_stop_serving(c, w, q);
+}
+
+/* ---- the worker itself ---- */
+
+static void answer_ready(struct core *c, struct worker *w, struct task *t, const struct answer *a)
+{
+    assert(a->kind == MSG_READY && !t);
+    if (w->state != WORKER_JOINING)
+        return;
+    w->deadline_ns = 0;
+    worker_move(c, w, WORKER_READY);
+    worker_timer(c, w);
+    out_worker_notice(c, NOTICE_WORKER_READY, w, 0, NULL);
+    watch_event(c, "worker-join", 0, w->name, (struct slice){0}, NULL);
+    if (c->draining)
+        worker_drain(c, w, c->drain_limit_ms);
+}
+
+static void answer_heartbeat(
+    struct core *c, struct worker *w, struct task *t, const struct answer *a)
+{
+    assert(a->kind == MSG_HEARTBEAT && !t);
+    w->running = a->number;
+    (void)c;
+}
+
+static void answer_bye(struct core *c, struct worker *w, struct task *t, const struct answer *a)
+{
+    assert(a->kind == MSG_BYE && !t);
+    worker_bye(c, w);
+}
+
+typedef void answer_fn(struct core *, struct worker *, struct task *, const struct answer *);
+
+static answer_fn *const answer_table[] = {
+    [MSG_READY] = answer_ready,
+    [MSG_STARTED] = answer_started,
+    [MSG_PROGRESS] = answer_progress,
+    [MSG_DATA] = answer_data,
+    [MSG_PART] = answer_part,
+    [MSG_TASK_DONE] = answer_done,
+    [MSG_TASK_FAILED] = answer_failed,
+    [MSG_RETURNED] = answer_returned,
+    [MSG_HEARTBEAT] = answer_heartbeat,
+    [MSG_BYE] = answer_bye,
+};
+
+/* Of a session that is over: only a result is of use to anybody. */
+static void answer_late(struct core *c, const struct answer *a)
+{
+    struct task *t = ledger_find_lease(&c->ledger, a->lease, a->id);
+    assert(!t || t->record.id == a->id);
+    if (a->kind == MSG_PART)
+        answer_part(c, NULL, t, a);
+    else if (a->kind == MSG_TASK_DONE)
+        answer_done(c, NULL, t, a);
+    else
+        c->stats.stale_answers++;
+}
+
+static void answer_take(struct core *c, struct worker *w, const struct answer *a)
+{
+    /* Sent again, or something before it was lost and will be sent again. */
+    if (a->sequence != w->received + 1)
+        return;
+    assert(a->kind < sizeof answer_table / sizeof *answer_table && answer_table[a->kind]);
+    w->received = a->sequence;
+    struct task *t = a->id ? ledger_find_lease(&c->ledger, a->lease, a->id) : NULL;
+    answer_table[a->kind](c, w, t, a);
+}
+
+void core_answers(
+    struct core *c, uint64_t worker, uint64_t session, const struct answer *a, size_t count)
+{
+    struct worker *w = worker_find(c, worker);
+    if (w && w->session != session)
+        w = NULL;
+    assert(count == 0 || a);
+    for (size_t i = 0; i < count; i++) {
+        if (!w || w->state == WORKER_OVER)
+            answer_late(c, &a[i]);
+        else
+            answer_take(c, w, &a[i]);
+    }
+    if (!w || w->state == WORKER_OVER)
+        return;
+    w->heard_ns = c->now.mono_ns;
+    if (count != 1 || a->kind != MSG_HEARTBEAT)
+        worker_ack_later(c, w);
+}

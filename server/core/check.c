@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Every invariant that can be checked by walking; for the simulation and the unit tests. */
+#undef NDEBUG /* whoever calls core_check() wants it, in every build */
+#include <assert.h>
+#include "server/core/verbs.h"
+
+#define CHECK assert
+
+static size_t list_length(const struct list *head)
+{
+    size_t count = 0;
+    for (const struct list *it = head->next; it != head; it = it->next, count++)
+        CHECK(it->next->prev == it);
+    return count;
+}
+
+static void check_heap(const struct heap *heap)
+{
+    for (size_t i = 0; i < heap->count; i++) {
+        CHECK(heap->nodes[i]->place == i + 1);
+        CHECK(i == 0 || heap->nodes[(i - 1) / 2]->key <= heap->nodes[i]->key);
+    }
+}
+
+/* ---- tasks ---- */
+
+static void check_state(const struct core *c, const struct task *t)
+{
+    switch ((enum task_state)t->state) {
+    case TASK_STORING:
+        CHECK(t->operations > 0);
+        break;
+    case TASK_DELAYED:
+    case TASK_READY:
+        CHECK(!t->worker);
+        break;
+    case TASK_LEASED:
+        CHECK(t->worker && t->worker->state != WORKER_OVER && t->lease);
+        CHECK(!t->reserved_by || c->groups[t->reserved_by - 1]);
+        break;
+    case TASK_MOVING:
+    case TASK_FINISHING:
+        CHECK(!t->queue->bypass && (t->operations || t->refused));
+        break;
+    case TASK_FINISHED:
+        CHECK(t->told && (heap_holds(&t->place) || t->released));
+        break;
+    default:
+        CHECK(t->state == TASK_HELD);
+        break;
+    }
+}
+
+static void check_followers(const struct task *t)
+{
+    for (const struct follower *f = t->followers; f; f = f->next) {
+        CHECK(f->task == t && f->id == t->record.id);
+        CHECK(t->state != TASK_FINISHED || f->conn);
+    }
+}
+
+static void check_tasks(const struct core *c)
+{
+    uint64_t counts[TASK_STATE_COUNT] = {0}, bypass = 0;
+    uint32_t found = 0;
+    for (uint32_t slot = 0; slot < c->ledger.used; slot++) {
+        const struct task *t = ledger_at(&c->ledger, slot);
+        if (!t)
+            continue;
+        found++;
+        CHECK(ledger_find(&c->ledger, t->record.id) == t);
+        counts[t->state]++;
+        if (t->queue->bypass && !task_ended(t))
+            bypass += t->record.payload.size;
+        check_state(c, t);
+        check_followers(t);
+    }
+    CHECK(found == c->ledger.count && found == c->ledger.by_id.count);
+    CHECK(bypass == c->bypass_bytes);
+    for (unsigned state = 0; state < TASK_GONE; state++)
+        CHECK(counts[state] == c->counts[state]);
+}
+
+/* ---- queues ---- */
+
+static uint64_t check_fifo(const struct queue *q)
+{
+    uint64_t count = 0;
+    for (unsigned rank = 0; rank < PRIORITIES; rank++) {
+        uint64_t before = 0;
+        CHECK(list_empty(&q->fifo[rank]) == !(q->filled & 1u << rank));
+        for (const struct list *it = q->fifo[rank].next; it != &q->fifo[rank]; it = it->next) {
+            const struct task *t = container_of(it, struct task, node);
+            CHECK(t->state == TASK_READY && t->queue == q && task_key(t).rank == rank);
+            CHECK(t->record.id > before);
+            before = t->record.id;
+            count++;
+        }
+    }
+    return count;
+}
+
+static void check_queue(const struct queue *q)
+{
+    uint64_t ready = check_fifo(q) + q->requeued.count + q->suspects.count + q->targeted;
+    CHECK(ready == q->counts[TASK_READY]);
+    CHECK(q->active == (queue_head(q) != NULL));
+    CHECK(!q->bypass || !q->backlog);
+    check_heap(&q->requeued);
+    check_heap(&q->suspects);
+    for (const struct list *it = q->links.next; it != &q->links; it = it->next) {
+        const struct link *link = container_of(it, struct link, in_queue);
+        CHECK(q->active == !list_empty(&link->in_ring));
+    }
+}
+
+/* ---- workers ---- */
+
+static void check_worker(const struct core *c, const struct worker *w)
+{
+    uint64_t bytes = 0, expected = 0;
+    uint32_t count = 0, withdrawing = 0;
+    for (const struct list *it = w->outstanding.next; it != &w->outstanding; it = it->next) {
+        const struct task *t = container_of(it, struct task, node);
+        CHECK(t->state == TASK_LEASED && t->worker == w);
+        bytes += t->in_flight ? t->record.payload.size : 0;
+        expected += t->estimate_ns;
+        withdrawing += t->reserved_by != 0;
+        count++;
+    }
+    CHECK(count == w->outstanding_count && bytes == w->bytes && expected == w->expected_ns);
+    CHECK(withdrawing == w->withdrawing);
+    CHECK(w->id && worker_find(c, w->id) == w && heap_holds(&w->timer));
+    /* A lane carries lane_bytes, or one task. */
+    CHECK(bytes <= c->config.lane_bytes || count >= 1);
+    CHECK(!w->alone || count <= 1);
+    uint64_t sequence = 0;
+    for (const struct list *it = w->settling.next; it != &w->settling; it = it->next) {
+        const struct task *t = container_of(it, struct task, node);
+        CHECK(t->worker == w && t->sequence > sequence && t->sequence <= w->received);
+        sequence = t->sequence;
+    }
+    CHECK(!sequence || w->acked < sequence);
+}
+
+static void check_group(const struct group *g)
+{
+    uint64_t idle = 0;
+    for (unsigned room = 0; room < 4; room++) {
+        for (const struct list *it = g->rooms[room].next; it != &g->rooms[room]; it = it->next) {
+            const struct worker *w = container_of(it, struct worker, in_room);
+            CHECK(w->group == g && w->room == room);
+            idle += w->idle;
+        }
+    }
+    CHECK(idle == g->idle_slots);
+    CHECK(list_length(&g->ring) <= list_length(&g->links));
+}
+
+/* No task that may be dispatched is beside an idle slot that serves it. */
+static void check_nobody_waits(const struct core *c, const struct group *g)
+{
+    for (const struct list *it = g->ring.next; it != &g->ring; it = it->next) {
+        const struct task *t = queue_head(container_of(it, struct link, in_ring)->queue);
+        CHECK(t);
+        for (unsigned room = ROOM_EMPTY; room <= ROOM_IDLE; room++)
+            for (const struct list *at = g->rooms[room].next; at != &g->rooms[room]; at = at->next)
+                CHECK(!sched_fits(c, container_of(at, struct worker, in_room), t));
+    }
+}
+
+/* Behind an edge, with little before it, a fetch is on its way. */
+static void check_window(const struct core *c, const struct queue *q)
+{
+    CHECK(!q->backlog || q->fetching || c->store_down || queue_head(q) || q->paused || q->stopped ||
+          q->targeted || q->suspects.count);
+}
+
+void core_check(const struct core *c)
+{
+    check_tasks(c);
+    check_heap(&c->by_mono);
+    check_heap(&c->by_wall);
+    check_heap(&c->kept);
+    check_heap(&c->worker_timers);
+    for (const struct queue *q = c->first_queue; q; q = q->next) {
+        check_queue(q);
+        if (c->woken)
+            check_window(c, q);
+    }
+    for (const struct list *it = c->workers.next; it != &c->workers; it = it->next)
+        check_worker(c, container_of(it, struct worker, in_core));
+    for (size_t i = 0; i < c->group_count; i++) {
+        if (!c->groups[i])
+            continue;
+        check_group(c->groups[i]);
+        if (c->woken)
+            check_nobody_waits(c, c->groups[i]);
+    }
+    CHECK(list_length(&c->workers) == c->worker_count);
+}

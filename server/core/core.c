@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <assert.h>
+#include <stdlib.h>
+#include "server/core/verbs.h"
+
+/* ---- a core begins ---- */
+
+#define DEFAULT(field, value)                                                                      \
+    if (!c->config.field)                                                                          \
+    c->config.field = (value)
+
+static void config_fill(struct core *c)
+{
+    DEFAULT(heartbeat_ms, 1000);
+    DEFAULT(missed_heartbeats, 3);
+    DEFAULT(ping_ms, 5000);
+    DEFAULT(ready_wait_ms, 5000);
+    DEFAULT(rejoin_wait_ms, 3000);
+    DEFAULT(window_tasks, 10000);
+    DEFAULT(window_bytes, (size_t)64 << 20);
+    DEFAULT(max_bytes, UINT64_C(1) << 30);
+    DEFAULT(max_unsettled, 16 << 20);
+    DEFAULT(max_prefetch, 1000);
+    DEFAULT(lane_bytes, 1 << 20);
+    DEFAULT(flight_bytes, 4 << 20);
+    DEFAULT(max_workers, 1024);
+    DEFAULT(poison_limit, 3);
+    DEFAULT(max_payload, PUSHROD_MAX_PAYLOAD);
+    DEFAULT(max_result, PUSHROD_MAX_PAYLOAD);
+    DEFAULT(hold_ms, 600000);
+    DEFAULT(hold_count, 100000);
+    DEFAULT(hold_bytes, (size_t)256 << 20);
+    DEFAULT(drain_ms, 25000);
+    assert(c->config.window_tasks > 0);
+}
+
+static bool settings_copy(struct core *c, const struct queue_setting *settings, size_t count)
+{
+    size_t size = count * sizeof *settings;
+    for (size_t i = 0; i < count; i++)
+        size += settings[i].pattern.size;
+    c->settings = count ? malloc(size) : NULL;
+    if (count && !c->settings)
+        return false;
+    uint8_t *at = (uint8_t *)(c->settings + count);
+    for (size_t i = 0; i < count; i++) {
+        c->settings[i] = settings[i];
+        c->settings[i].pattern = slice_of(at, settings[i].pattern.size);
+        memcpy(at, settings[i].pattern.data, settings[i].pattern.size);
+        at += settings[i].pattern.size;
+    }
+    c->setting_count = count;
+    assert(count == 0 || at == (uint8_t *)c->settings + size);
+    return true;
+}
+
+static void lists_init(struct core *c)
+{
+    struct list *lists[] = {&c->gone, &c->dirty_groups, &c->dirty_named, &c->workers,
+        &c->workers_over, &c->deep, &c->acks, &c->watchers, &c->held, &c->requests, &c->low,
+        &c->nowhere.links, &c->nowhere.targets, &c->nowhere.low_node};
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+        list_init(lists[i]);
+    for (unsigned rank = 0; rank < PRIORITIES; rank++)
+        list_init(&c->nowhere.fifo[rank]);
+    c->nowhere.name = slice_str("");
+    assert(list_empty(&c->gone));
+}
+
+struct core *core_new(const struct core_config *config, const struct queue_setting *settings,
+    size_t count, const struct store_opened *opened)
+{
+    struct core *c = calloc(1, sizeof *c);
+    if (!c)
+        return NULL;
+    assert(config && opened);
+    c->config = *config;
+    config_fill(c);
+    lists_init(c);
+    c->bypass = config->store.bypass;
+    c->random = config->seed;
+    c->queues.seed = core_random(c, UINT64_MAX);
+    c->uniques.seed = core_random(c, UINT64_MAX);
+    c->named.seed = core_random(c, UINT64_MAX);
+    c->next_worker = 1 + (opened->boot << 32 & INT64_MAX);
+    c->rejoin_ns = c->refused_ns = c->wake_ns = NEVER;
+    if (!settings_copy(c, settings, count) || !restart_begin(c, opened)) {
+        core_free(c);
+        return NULL;
+    }
+    return c;
+}
+
+/* ---- and ends ---- */
+
+static void free_tasks(struct core *c)
+{
+    for (uint32_t slot = 0; slot < c->ledger.used; slot++) {
+        struct task *t = ledger_at(&c->ledger, slot);
+        if (!t)
+            continue;
+        for (struct follower *f; (f = t->followers);) {
+            follower_detach(t, f);
+            follower_free(c, f);
+        }
+        if (t->rare) {
+            if (t->rare->holds)
+                free(t->rare->holds);
+            t->rare->holds = NULL;
+            t->rare->timer.place = 0;
+        }
+        ledger_remove(&c->ledger, t);
+        task_free(c, t);
+    }
+    assert(c->ledger.count == 0);
+}
+
+static void free_unique_windows(struct core *c)
+{
+    for (size_t i = 0; i < c->by_wall.count; i++) {
+        struct heap_node *node = c->by_wall.nodes[i];
+        if ((node->tie & 3) == TIMER_UNIQUE)
+            free(container_of(node, struct unique, timer));
+    }
+    strmap_free(&c->uniques);
+    assert(c->uniques.count == 0);
+}
+
+static void free_workers(struct core *c)
+{
+    struct list *lists[] = {&c->workers, &c->workers_over};
+    for (size_t i = 0; i < 2; i++) {
+        list_foreach(it, next, lists[i])
+        {
+            struct worker *w = container_of(it, struct worker, in_core);
+            list_remove(&w->in_named);
+            free(w);
+        }
+    }
+    for (size_t i = 0; i < c->group_count; i++)
+        if (c->groups[i])
+            group_free(c->groups[i]);
+    free(c->groups);
+    idmap_free(&c->worker_by_id);
+    heap_free(&c->worker_timers);
+    assert(c->worker_by_id.count == 0);
+}
+
+static void recycle(struct core *c)
+{
+    list_foreach(it, next, &c->gone)
+    {
+        assert(container_of(it, struct task, node)->state == TASK_GONE);
+        task_free(c, container_of(it, struct task, node));
+    }
+    list_init(&c->gone);
+    list_foreach(it, next, &c->workers_over) free(container_of(it, struct worker, in_core));
+    list_init(&c->workers_over);
+}
+
+void core_free(struct core *c)
+{
+    if (!c)
+        return;
+    recycle(c);
+    free_unique_windows(c);
+    free_tasks(c);
+    free_workers(c);
+    for (struct queue *q = c->first_queue, *next; q; q = next) {
+        next = q->next;
+        queue_free(q);
+    }
+    target_free_all(c);
+    strmap_free(&c->queues);
+    list_foreach(it, next, &c->requests)
+    {
+        struct request *r = container_of(it, struct request, in_core);
+        if (r->kind == REQUEST_HELD)
+            join_request_free(r);
+        request_free(r);
+    }
+    loss_free(c);
+    follow_free(c);
+    heap_free(&c->by_wall);
+    heap_free(&c->by_mono);
+    heap_free(&c->kept);
+    assert(c->ledger.count == 0);
+    ledger_free(&c->ledger);
+    pool_free(&c->pool);
+    out_free(c);
+    free(c->settings);
+    free(c->missing);
+    free(c);
+}
+
+/* ---- a tick ---- */
+
+void core_begin(struct core *c, struct now now)
+{
+    recycle(c);
+    out_clear(c);
+    /* Late by more than a heartbeat: it was us who were away, so silence counts from now. */
+    bool away = c->wake_ns != NEVER && now.mono_ns > c->wake_ns + c->config.heartbeat_ms * MS;
+    assert(now.mono_ns >= c->now.mono_ns);
+    if (away)
+        c->resumed_ns = now.mono_ns;
+    c->now = now;
+    c->woken = false;
+}
+
+/* Deadlines are judged after what was said in this tick, which may have met them. */
+static void tick(struct core *c)
+{
+    assert(!c->woken);
+    c->woken = true;
+    timers_run(c);
+    loss_run(c);
+    restart_run(c);
+    stored_run(c);
+    stored_stop(c);
+    window_due_ask(c);
+}
+
+static void gauges(struct core *c)
+{
+    struct core_stats *s = &c->stats;
+    s->workers = c->worker_count;
+    s->ready = c->counts[TASK_READY] + c->counts[TASK_HELD];
+    s->delayed = c->counts[TASK_DELAYED] + c->counts[TASK_MOVING];
+    s->leased = c->counts[TASK_LEASED];
+    s->ledger = c->ledger.count;
+    s->backlog = s->dead = 0;
+    for (const struct queue *q = c->first_queue; q; q = q->next) {
+        assert(q->name.size > 0);
+        s->backlog += q->stored_ready;
+        s->delayed += q->stored_delayed;
+        s->dead += q->dead;
+    }
+}
+
+static uint64_t next_wake(const struct core *c, uint64_t withdraw)
+{
+    uint64_t wake = timers_next(c);
+    assert(withdraw > 0);
+    if (withdraw < wake)
+        wake = withdraw;
+    if (restart_waits(c) && c->rejoin_ns < wake)
+        wake = c->rejoin_ns;
+    if (!c->store_down && c->refused_ns < wake)
+        wake = c->refused_ns;
+    if (c->next_due_ms && !c->due_asked && !c->store_down) {
+        uint64_t due = wall_to_mono(c, c->next_due_ms);
+        wake = due < wake ? due : wake;
+    }
+    return wake;
+}
+
+static bool pause_clients(struct core *c)
+{
+    uint64_t bound = c->paused ? c->config.max_unsettled / 2 : c->config.max_unsettled;
+    assert(bound > 0);
+    c->paused = c->stats.unsettled_bytes > bound;
+    return c->paused;
+}
+
+const struct actions *core_end(struct core *c)
+{
+    tick(c);
+    sched_run(c);
+    uint64_t withdraw = withdraw_run(c);
+    window_fetch_all(c);
+    worker_acks(c);
+    drain_check(c);
+    c->wake_ns = next_wake(c, withdraw);
+    c->actions = (struct actions){.lane = c->lane.items,
+        .lane_count = c->lane.count,
+        .join = c->join.items,
+        .join_count = c->join.count,
+        .store = c->store.items,
+        .store_count = c->store.count,
+        .conn = c->out.items,
+        .conn_count = c->out.count,
+        .notices = c->notices.items,
+        .notice_count = c->notices.count,
+        .wake_ns = c->wake_ns,
+        .pause_clients = pause_clients(c)};
+    assert(c->actions.wake_ns > 0);
+    return &c->actions;
+}
+
+const struct core_stats *core_stats(const struct core *c)
+{
+    /* Gauges are summed when somebody looks; they are no part of the core's decisions. */
+    assert(c);
+    gauges((struct core *)(uintptr_t)c);
+    return &c->stats;
+}

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A finish is committed once, told to each follower until that one acknowledges it, and can be
+ * asked for while it is kept: in memory for queues without a store behind them, else in the store.
+ */
+#include <assert.h>
+#include <stdlib.h>
+#include "server/core/verbs.h"
+
+#define DEAD_KEEP_MS (7 * 24 * UINT64_C(3600000)) /* dead letters without a store behind them */
+
+static void finish_count(struct core *c, const struct task *t)
+{
+    assert(t->status >= PUSHROD_DONE && t->status <= PUSHROD_EXPIRED);
+    switch ((enum pushrod_status)t->status) {
+    case PUSHROD_DONE:
+        c->stats.done++;
+        t->queue->finished++;
+        break;
+    case PUSHROD_FAILED:
+        c->stats.failed++;
+        t->queue->dead++;
+        out_notice(c, (struct notice){.kind = NOTICE_TASK_DEAD, .code = t->code, .task = t});
+        watch_event(c, "task-dead", t->record.id, (struct slice){0}, t->queue->name, t->text);
+        break;
+    case PUSHROD_CANCELLED:
+        c->stats.cancelled++;
+        break;
+    default:
+        c->stats.expired++;
+        break;
+    }
+}
+
+/* Somebody other than the embedding program itself waits, or waited. */
+static bool finish_is_wanted(const struct task *t)
+{
+    assert(t->status != 0);
+    for (const struct follower *f = t->followers; f; f = f->next)
+        if (f->conn)
+            return true;
+    return t->record.followed && !t->followers;
+}
+
+static uint64_t keep_ms(const struct core *c, const struct task *t)
+{
+    uint64_t keep = t->rare ? t->rare->keep_ms : 0;
+    assert(c->config.hold_ms > 0);
+    if (finish_is_wanted(t) && keep < c->config.hold_ms)
+        keep = c->config.hold_ms;
+    if (t->queue->bypass && t->status == PUSHROD_FAILED && keep < DEAD_KEEP_MS)
+        keep = DEAD_KEEP_MS;
+    return keep;
+}
+
+/* ---- telling ---- */
+
+void finish_tell(struct core *c, struct task *t, struct follower *f)
+{
+    assert(t->state == TASK_FINISHED && f->level != FOLLOW_NONE);
+    uint64_t conn = CONN_SELF;
+    if (f->conn) {
+        conn = f->conn->id;
+        f->number = ++f->conn->told_count;
+        list_remove(&f->in_conn);
+        list_push_back(&f->conn->told, &f->in_conn);
+    }
+    out_conn(c, (struct conn_action){.conn = conn,
+                    .request = f->request,
+                    .kind = MSG_FINISHED,
+                    .code = t->code,
+                    .id = t->record.id,
+                    .task = t});
+}
+
+/* The embedding program has its finish with the callback; the others acknowledge theirs. */
+static void finish_tell_all(struct core *c, struct task *t)
+{
+    struct follower *chain = t->followers, *next;
+    assert(t->state == TASK_FINISHED);
+    t->followers = NULL;
+    for (struct follower *f = chain; f; f = next) {
+        next = f->next;
+        f->task = NULL;
+        if (f->level != FOLLOW_NONE)
+            finish_tell(c, t, f);
+        if (f->conn && f->level != FOLLOW_NONE)
+            follower_attach(t, f);
+        else
+            follower_free(c, f);
+    }
+    if (t->record.followed && !chain)
+        out_notice(c, (struct notice){.kind = NOTICE_ORPHAN_FINISH, .task = t});
+}
+
+static size_t kept_size(const struct task *t)
+{
+    assert(t->state == TASK_FINISHED);
+    return (t->result ? t->result->size : 0) + t->record.payload.size + sizeof *t;
+}
+
+/* Out of memory: nobody needs it here any more. Not while the store still answers for it. */
+void finish_drop(struct core *c, struct task *t)
+{
+    assert(t->state == TASK_FINISHED);
+    while (t->followers) {
+        struct follower *f = t->followers;
+        follower_detach(t, f);
+        follower_free(c, f);
+    }
+    if (heap_holds(&t->place)) {
+        c->kept_bytes -= kept_size(t);
+        heap_remove(&c->kept, &t->place);
+    }
+    t->released = true;
+    if (t->operations)
+        return;
+    if (t->queue->bypass && t->status == PUSHROD_FAILED)
+        t->queue->dead--;
+    task_drop(c, t);
+}
+
+void finish_keep(struct core *c, struct task *t, uint64_t until_ns)
+{
+    assert(!heap_holds(&t->place));
+    if (!heap_push(&c->kept, &t->place, until_ns, t->record.id)) {
+        finish_drop(c, t);
+        return;
+    }
+    c->kept_bytes += kept_size(t);
+}
+
+static void finish_told(struct core *c, struct task *t)
+{
+    task_move(c, t, TASK_FINISHED);
+    uint64_t keep = keep_ms(c, t);
+    t->told = true;
+    finish_count(c, t);
+    finish_tell_all(c, t);
+    bool here = t->followers || t->queue->bypass;
+    assert(t->state == TASK_FINISHED);
+    if (keep && here)
+        finish_keep(c, t, c->now.mono_ns + keep * MS);
+    else
+        finish_drop(c, t);
+}
+
+/* ---- the store ---- */
+
+void finish_ask(struct core *c, struct task *t)
+{
+    assert(t->state == TASK_FINISHING);
+    struct finish *f = arena_alloc(c, sizeof *f);
+    struct store_op *op = f ? out_store(c, STORE_FINISH, t->slot) : NULL;
+    if (!op)
+        return;
+    uint64_t keep = keep_ms(c, t);
+    *f = (struct finish){.id = t->record.id,
+        .status = t->status,
+        .code = t->code,
+        .attempts = t->hand_overs,
+        .run_ns = t->run_ns,
+        .finished_ms = c->now.wall_ms,
+        .keep_until_ms = keep ? c->now.wall_ms + keep : 0,
+        .result = task_result(t),
+        .body = t->result,
+        .text = slice_str(t->text),
+        .tag = task_tag(t),
+        .dead = t->status == PUSHROD_FAILED};
+    if (f->dead)
+        f->history = history_array(c, t);
+    op->finish = f;
+    op->async = t->queue->durability == DURABILITY_ASYNC;
+    t->operations++;
+    c->unstored += t->result ? t->result->size : 0;
+}
+
+void task_finish(struct core *c, struct task *t, enum pushrod_status status, int code)
+{
+    assert(!task_ended(t) && t->state != TASK_STORING);
+    t->status = (uint8_t)status;
+    t->code = (uint16_t)code;
+    if (t->queue->bypass) {
+        finish_told(c, t);
+        return;
+    }
+    task_move(c, t, TASK_FINISHING);
+    finish_ask(c, t);
+    if (t->queue->durability == DURABILITY_ASYNC)
+        finish_told(c, t);
+}
+
+/* The FINISH is stored: told now, unless it was before. */
+void finish_stored(struct core *c, struct task *t)
+{
+    struct worker *w = t->worker;
+    assert(task_ended(t));
+    if (t->state == TASK_FINISHING)
+        finish_told(c, t);
+    else if (t->state == TASK_FINISHED && t->released && !t->operations)
+        finish_drop(c, t);
+    if (w)
+        worker_ack_later(c, w);
+}
+
+/* ---- the end of its keeping ---- */
+
+void finish_release(struct core *c, struct task *t)
+{
+    assert(t->state == TASK_FINISHED);
+    uint64_t keep = t->rare ? t->rare->keep_ms : 0;
+    bool dead = t->queue->bypass && t->status == PUSHROD_FAILED;
+    if (t->followers || t->released || (t->queue->bypass && (keep || dead)))
+        return;
+    if (!t->queue->bypass && !keep) {
+        struct store_op *op = out_store(c, STORE_FORGET, 0);
+        if (op)
+            op->id = t->record.id;
+    }
+    finish_drop(c, t);
+}
+
+/* What was kept long enough goes, and the oldest when there is too much. */
+void finish_expire(struct core *c)
+{
+    struct heap_node *top;
+    while ((top = heap_top(&c->kept))) {
+        struct task *t = container_of(top, struct task, place);
+        assert(t->state == TASK_FINISHED);
+        bool crowded = c->kept.count > c->config.hold_count || c->kept_bytes > c->config.hold_bytes;
+        if (top->key > c->now.mono_ns && !crowded)
+            return;
+        finish_drop(c, t);
+    }
+}

@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <assert.h>
+#include <stdlib.h>
+#include "server/core/verbs.h"
+
+/* ---- connections: made when they first follow or watch something ---- */
+
+static struct conn *conn_find(const struct core *c, uint64_t id)
+{
+    uint64_t pointer;
+    if (!idmap_get(&c->conns, id, &pointer))
+        return NULL;
+    struct conn *conn = (struct conn *)(uintptr_t)pointer;
+    assert(conn->id == id);
+    return conn;
+}
+
+struct conn *conn_get(struct core *c, uint64_t id)
+{
+    assert(id != 0);
+    struct conn *conn = conn_find(c, id);
+    if (conn)
+        return conn;
+    conn = calloc(1, sizeof *conn);
+    if (!conn)
+        return NULL;
+    conn->id = id;
+    list_init(&conn->following);
+    list_init(&conn->told);
+    list_init(&conn->watch_node);
+    if (!idmap_put(&c->conns, id, (uintptr_t)conn)) {
+        free(conn);
+        return NULL;
+    }
+    return conn;
+}
+
+/* ---- followers ---- */
+
+struct follower *follower_new(struct core *c, uint64_t conn, uint64_t request, uint8_t level)
+{
+    struct conn *of = conn == CONN_SELF ? NULL : conn_get(c, conn);
+    if (conn != CONN_SELF && !of)
+        return NULL;
+    struct follower *f = c->free_followers;
+    if (f)
+        c->free_followers = f->next;
+    else if (!(f = malloc(sizeof *f)))
+        return NULL;
+    assert(level <= FOLLOW_ALL);
+    *f = (struct follower){.conn = of, .request = request, .level = level};
+    list_init(&f->in_conn);
+    if (of)
+        list_push_back(&of->following, &f->in_conn);
+    return f;
+}
+
+void follower_free(struct core *c, struct follower *f)
+{
+    assert(!f->task);
+    list_remove(&f->in_conn);
+    f->next = c->free_followers;
+    c->free_followers = f;
+}
+
+void follower_attach(struct task *t, struct follower *f)
+{
+    assert(t->state != TASK_GONE);
+    f->task = t;
+    f->id = t->record.id;
+    f->next = t->followers;
+    t->followers = f;
+    if (f->level != FOLLOW_NONE)
+        t->record.followed = true;
+}
+
+static void chain_remove(struct follower **chain, struct follower *f)
+{
+    while (*chain != f) {
+        assert(*chain);
+        chain = &(*chain)->next;
+    }
+    *chain = f->next;
+}
+
+void follower_detach(struct task *t, struct follower *f)
+{
+    assert(f->task == t);
+    chain_remove(&t->followers, f);
+    f->task = NULL;
+}
+
+/* ---- of tasks that are in the store only ---- */
+
+void follow_absent(struct core *c, struct queue *q, uint64_t id, struct follower *chain)
+{
+    assert(chain && !ledger_find(&c->ledger, id));
+    uint64_t first = 0;
+    idmap_get(&c->absent, id, &first);
+    for (struct follower *f = chain, *next; f; f = next) {
+        next = f->next;
+        f->task = NULL;
+        f->id = id;
+        f->queue = q;
+        f->next = (struct follower *)(uintptr_t)first;
+        first = (uintptr_t)f;
+    }
+    idmap_put(&c->absent, id, first);
+}
+
+/* They follow the task again that has come into memory. */
+struct follower *follow_claim(struct core *c, uint64_t id)
+{
+    uint64_t first;
+    if (!idmap_get(&c->absent, id, &first))
+        return NULL;
+    assert(first != 0);
+    idmap_remove(&c->absent, id);
+    return (struct follower *)(uintptr_t)first;
+}
+
+static void absent_remove(struct core *c, struct follower *f)
+{
+    uint64_t first = 0;
+    idmap_get(&c->absent, f->id, &first);
+    struct follower *chain = (struct follower *)(uintptr_t)first;
+    assert(chain);
+    chain_remove(&chain, f);
+    if (chain)
+        idmap_put(&c->absent, f->id, (uintptr_t)chain);
+    else
+        idmap_remove(&c->absent, f->id);
+}
+
+/* ---- what followers are told on the way ---- */
+
+void follow_tell(struct core *c, const struct task *t, uint16_t kind, const void *row, size_t size)
+{
+    assert(row);
+    for (const struct follower *f = t->followers; f; f = f->next)
+        if (f->level == FOLLOW_ALL)
+            out_row(c, f->conn ? f->conn->id : CONN_SELF, f->request, kind, row, size);
+}
+
+void core_received(struct core *c, uint64_t id, uint64_t count)
+{
+    struct conn *conn = conn_find(c, id);
+    if (!conn)
+        return;
+    list_foreach(it, next, &conn->told)
+    {
+        struct follower *f = container_of(it, struct follower, in_conn);
+        if (f->number > count)
+            return;
+        struct task *t = f->task;
+        assert(t && t->state == TASK_FINISHED);
+        follower_detach(t, f);
+        follower_free(c, f);
+        finish_release(c, t);
+    }
+}
+
+/* ---- watchers ---- */
+
+void core_watch(struct core *c, uint64_t id, uint64_t request, bool on)
+{
+    struct conn *conn = conn_get(c, id);
+    if (!conn) {
+        out_reject(c, id, request, PUSHROD_E_NO_MEMORY, NULL);
+        return;
+    }
+    assert(conn->watching == !list_empty(&conn->watch_node));
+    list_remove(&conn->watch_node);
+    if (on)
+        list_push_back(&c->watchers, &conn->watch_node);
+    conn->watching = on;
+    conn->watch_request = request;
+    out_ok(c, id, request, 1);
+}
+
+void watch_event(struct core *c, const char *kind, uint64_t id, struct slice worker,
+    struct slice queue, const char *text)
+{
+    assert(kind);
+    if (list_empty(&c->watchers))
+        return;
+    struct msg_event row = {.at_ms = c->now.wall_ms,
+        .kind = slice_str(kind),
+        .id = id,
+        .worker = arena_slice(c, worker),
+        .queue = arena_slice(c, queue),
+        .text = arena_slice(c, slice_str(text))};
+    list_foreach(it, next, &c->watchers)
+    {
+        const struct conn *conn = container_of(it, struct conn, watch_node);
+        row.request = conn->watch_request;
+        out_row(c, conn->id, conn->watch_request, MSG_EVENT, &row, sizeof row);
+    }
+}
+
+/* ---- the end of a connection ---- */
+
+static void unfollow(struct core *c, struct follower *f)
+{
+    struct task *t = f->task;
+    bool attached = f->attached;
+    uint64_t id = f->id;
+    if (t)
+        follower_detach(t, f);
+    else if (id)
+        absent_remove(c, f);
+    assert(!f->task);
+    follower_free(c, f);
+    if (attached && !(t && task_ended(t)))
+        core_cancel(c, 0, 0, id);
+}
+
+/* Finishes that it did not acknowledge stay: the client may come back and ask for them by id. */
+void core_conn_closed(struct core *c, uint64_t id)
+{
+    struct conn *conn = conn_find(c, id);
+    if (!conn)
+        return;
+    assert(conn->id == id);
+    while (!list_empty(&conn->following))
+        unfollow(c, container_of(conn->following.next, struct follower, in_conn));
+    while (!list_empty(&conn->told)) {
+        struct follower *f = container_of(conn->told.next, struct follower, in_conn);
+        struct task *t = f->task;
+        unfollow(c, f);
+        if (!t->followers && !t->queue->bypass)
+            finish_drop(c, t);
+    }
+    list_remove(&conn->watch_node);
+    idmap_remove(&c->conns, id);
+    free(conn);
+}
+
+void follow_free(struct core *c)
+{
+    struct idmap_cell cell;
+    for (size_t place = 0; idmap_next(&c->absent, &place, &cell);) {
+        struct follower *f = (struct follower *)(uintptr_t)cell.value, *next;
+        for (; f; f = next) {
+            next = f->next;
+            free(f);
+        }
+    }
+    idmap_free(&c->absent);
+    for (size_t place = 0; idmap_next(&c->conns, &place, &cell);)
+        free((void *)(uintptr_t)cell.value);
+    idmap_free(&c->conns);
+    for (struct follower *f = c->free_followers, *next; f; f = next) {
+        next = f->next;
+        free(f);
+    }
+    assert(c->conns.count == 0);
+}

@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A worker joins: verdicts for what it holds, then WELCOME. What it holds and is not in memory is
+ * looked up in the store first, so that nothing else can be done with it meanwhile.
+ */
+#include <assert.h>
+#include <stdlib.h>
+#include "server/core/verbs.h"
+
+#define SLOTS_MAX 4096u
+
+/* A JOIN that waits for look-ups: a copy of it, and what the store said. */
+struct joining {
+    struct join join;
+    size_t waiting;
+    struct buf bytes; /* what join.name, .host and .queues point to */
+    struct slice *queues;
+    struct held *held;
+};
+
+/* ---- refusals ---- */
+
+static void refuse(struct core *c, const struct join *j, int code, bool retry, const char *text)
+{
+    assert(code > 0);
+    out_join(c, (struct join_action){.kind = JOIN_REFUSE,
+                    .peer = j->peer,
+                    .code = code,
+                    .retry = retry,
+                    .text = text ? text : pushrod_strerror(code)});
+}
+
+static struct worker *worker_by_instance(const struct core *c, const uint8_t instance[16])
+{
+    list_foreach(it, next, &c->workers)
+    {
+        struct worker *w = container_of(it, struct worker, in_core);
+        assert(w->state != WORKER_OVER);
+        if (memcmp(w->instance, instance, 16) == 0)
+            return w;
+    }
+    return NULL;
+}
+
+static bool join_check(struct core *c, const struct join *j)
+{
+    assert(j->held_count == 0 || j->held);
+    if (c->draining) {
+        refuse(c, j, PUSHROD_E_DRAINING, true,
+            "the server is stopping: it will be back, or give another address");
+        return false;
+    }
+    if (j->slots == 0 || j->slots > SLOTS_MAX) {
+        refuse(c, j, PUSHROD_E_BAD_OPTION, false, "slots is 1 to 4096");
+        return false;
+    }
+    if (j->queue_count == 0) {
+        refuse(c, j, PUSHROD_E_BAD_QUEUE, false,
+            "the worker serves no queue: name one with --exec, --coproc or --plugin");
+        return false;
+    }
+    if (c->worker_count >= c->config.max_workers && !worker_by_instance(c, j->instance)) {
+        refuse(c, j, PUSHROD_E_TOO_MANY, true,
+            arena_text(c, "there are %u workers already: raise max_workers of the server",
+                c->worker_count));
+        return false;
+    }
+    return true;
+}
+
+/* ---- the worker ---- */
+
+static uint8_t *put(uint8_t *at, struct slice *to, struct slice from)
+{
+    if (from.size)
+        memcpy(at, from.data, from.size);
+    at[from.size] = '\0';
+    *to = slice_of(at, from.size);
+    return at + from.size + 1;
+}
+
+static void put_queues(uint8_t *at, struct worker *w, const struct join *j)
+{
+    uint8_t *begin = at;
+    assert(j->queue_count > 0);
+    for (size_t i = 0; i < j->queue_count; i++) {
+        if (i)
+            *at++ = ',';
+        memcpy(at, j->queues[i].data, j->queues[i].size);
+        at += j->queues[i].size;
+    }
+    w->queues = slice_of(begin, (size_t)(at - begin));
+}
+
+static struct worker *worker_allocate(const struct join *j)
+{
+    size_t size = sizeof(struct worker) + j->name.size + j->host.size + 2;
+    for (size_t i = 0; i < j->queue_count; i++)
+        size += j->queues[i].size + 1;
+    struct worker *w = calloc(1, size);
+    if (!w)
+        return NULL;
+    memcpy(w->instance, j->instance, sizeof w->instance);
+    uint8_t *at = put((uint8_t *)(w + 1), &w->name, j->name);
+    put_queues(put(at, &w->host, j->host), w, j);
+    w->peer = j->peer;
+    w->pid = j->pid;
+    w->slots = j->slots;
+    w->max_prefetch = j->max_prefetch;
+    w->room = ROOM_NONE;
+    struct list *lists[] = {&w->in_named, &w->in_room, &w->in_core, &w->ack_node, &w->deep_node,
+        &w->outstanding, &w->settling};
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+        list_init(lists[i]);
+    assert(w->state == WORKER_JOINING);
+    return w;
+}
+
+static bool worker_enter(struct core *c, struct worker *w, const struct join *j)
+{
+    w->group = group_get(c, j->queues, j->queue_count);
+    assert(w->id == 0);
+    w->id = c->next_worker;
+    w->session = 1 + core_random(c, UINT64_C(1) << 62);
+    w->joined_ms = c->now.wall_ms;
+    w->heard_ns = w->spoken_ns = w->progress_ns = c->now.mono_ns;
+    w->deadline_ns = c->now.mono_ns + c->config.ready_wait_ms * MS;
+    if (w->max_prefetch > c->config.max_prefetch)
+        w->max_prefetch = c->config.max_prefetch;
+    if (!w->group || !idmap_put(&c->worker_by_id, w->id, (uintptr_t)w))
+        return false;
+    if (!heap_push(&c->worker_timers, &w->timer, w->deadline_ns, w->id) || !target_join(c, w)) {
+        heap_remove(&c->worker_timers, &w->timer);
+        idmap_remove(&c->worker_by_id, w->id);
+        return false;
+    }
+    c->next_worker++;
+    w->group->members++;
+    list_push_back(&c->workers, &w->in_core);
+    c->worker_count++;
+    return true;
+}
+
+static struct worker *worker_new(struct core *c, const struct join *j)
+{
+    struct worker *w = worker_allocate(j);
+    if (!w)
+        return NULL;
+    assert(list_empty(&w->outstanding));
+    if (worker_enter(c, w, j))
+        return w;
+    if (w->group && !w->group->members) {
+        c->groups[w->group->number - 1] = NULL;
+        group_free(w->group);
+    }
+    free(w);
+    return NULL;
+}
+
+/* ---- verdicts ---- */
+
+/* The attempt goes on, or its answer is on the way: the task is this worker's, with its lease. */
+static void keep(struct core *c, struct worker *w, struct task *t, const struct held *held)
+{
+    assert(t->state != TASK_LEASED && !task_ended(t));
+    task_move(c, t, TASK_LEASED);
+    t->lease = held->lease;
+    worker_give(c, w, t);
+    worker_arrived(c, t);
+    t->started = held->started || held->answered;
+    if (t->record.timeout_ms)
+        timer_fence(c, t, c->now.mono_ns + t->record.timeout_ms * MS + TIMEOUT_EXTRA);
+}
+
+static enum verdict verdict_running(
+    struct core *c, struct worker *w, struct task *t, const struct held *held)
+{
+    if (!t || task_ended(t) || t->cancelling || t->state == TASK_STORING)
+        return VERDICT_CANCEL;
+    if (t->state == TASK_LEASED) {
+        assert(t->worker != w || t->lease != held->lease);
+        /* Another has it: it stays there if it runs there, else it goes on here. */
+        if (t->worker == w || t->started)
+            return VERDICT_CANCEL;
+        attempt_fence(c, t);
+        task_move(c, t, TASK_READY);
+    }
+    keep(c, w, t, held);
+    return VERDICT_KEEP;
+}
+
+static enum verdict verdict_answered(
+    struct core *c, struct worker *w, struct task *t, const struct held *held)
+{
+    assert(held->answered);
+    if (!t || (task_ended(t) && t->state != TASK_FINISHING))
+        return VERDICT_FORGET;
+    /* Nobody else gets it, for its answer is on the way. */
+    if (!task_ended(t) && t->state != TASK_LEASED && t->state != TASK_STORING &&
+        t->state != TASK_MOVING && !(t->state == TASK_DELAYED && t->backing_off))
+        keep(c, w, t, held);
+    return VERDICT_SEND;
+}
+
+static enum verdict verdict_of(
+    struct core *c, struct worker *w, struct task *t, const struct held *held)
+{
+    assert(!t || t->record.id == held->id);
+    return held->answered ? verdict_answered(c, w, t, held) : verdict_running(c, w, t, held);
+}
+
+static void welcome(struct core *c, const struct join *j)
+{
+    struct worker *old = worker_by_instance(c, j->instance);
+    if (old)
+        worker_supersede(c, old);
+    loss_rejoined(c, j->instance);
+    struct worker *w = worker_new(c, j);
+    uint8_t *verdicts = arena_alloc(c, j->held_count + 1);
+    struct held *held = arena_alloc(c, (j->held_count + 1) * sizeof *held);
+    if (!w || !verdicts || !held) {
+        refuse(c, j, PUSHROD_E_NO_MEMORY, true, NULL);
+        if (w)
+            worker_remove(c, w, PUSHROD_E_NO_MEMORY, false);
+        return;
+    }
+    for (size_t i = 0; i < j->held_count; i++) {
+        struct task *t = ledger_find_lease(&c->ledger, j->held[i].lease, j->held[i].id);
+        assert(!t || t->record.id == j->held[i].id);
+        held[i] = j->held[i];
+        verdicts[i] = (uint8_t)verdict_of(c, w, t, &held[i]);
+    }
+    worker_on_record(c, w, false);
+    restart_rejoined(c, j->instance);
+    out_join(c, (struct join_action){.kind = JOIN_WELCOME,
+                    .peer = j->peer,
+                    .worker = w->id,
+                    .session = w->session,
+                    .held = held,
+                    .verdicts = verdicts,
+                    .held_count = j->held_count});
+    out_worker_notice(c, NOTICE_WORKER_JOIN, w, 0, NULL);
+}
+
+/* ---- look-ups first ---- */
+
+static void joining_free(struct joining *joining)
+{
+    assert(joining->waiting == 0);
+    buf_free(&joining->bytes);
+    free(joining->queues);
+    free(joining->held);
+    free(joining);
+}
+
+static void joining_slices(struct joining *joining, const struct join *j)
+{
+    const uint8_t *at = joining->bytes.data;
+    joining->join = *j;
+    joining->join.name = slice_of(at, j->name.size);
+    at += j->name.size;
+    joining->join.host = slice_of(at, j->host.size);
+    at += j->host.size;
+    for (size_t i = 0; i < j->queue_count; i++) {
+        joining->queues[i] = slice_of(at, j->queues[i].size);
+        at += j->queues[i].size;
+    }
+    assert(at == joining->bytes.data + joining->bytes.size);
+    memcpy(joining->held, j->held, j->held_count * sizeof *j->held);
+    joining->join.queues = joining->queues;
+    joining->join.held = joining->held;
+}
+
+static struct joining *joining_new(const struct join *j)
+{
+    struct joining *joining = calloc(1, sizeof *joining);
+    if (!joining)
+        return NULL;
+    assert(j->held_count > 0);
+    buf_append(&joining->bytes, j->name.data, j->name.size);
+    buf_append(&joining->bytes, j->host.data, j->host.size);
+    for (size_t i = 0; i < j->queue_count; i++)
+        buf_append(&joining->bytes, j->queues[i].data, j->queues[i].size);
+    joining->queues = calloc(j->queue_count, sizeof *joining->queues);
+    joining->held = calloc(j->held_count, sizeof *joining->held);
+    if (joining->bytes.failed || !joining->queues || !joining->held) {
+        joining_free(joining);
+        return NULL;
+    }
+    joining_slices(joining, j);
+    return joining;
+}
+
+static void look_up(struct core *c, struct joining *joining)
+{
+    const struct join *j = &joining->join;
+    assert(joining->waiting == 0);
+    for (size_t i = 0; i < j->held_count; i++) {
+        if (ledger_find_lease(&c->ledger, j->held[i].lease, j->held[i].id))
+            continue;
+        struct request *r = request_new(c, REQUEST_HELD, 0, 0);
+        if (!r)
+            continue;
+        r->joining = joining;
+        if (request_ask(c, r, STORE_LOOKUP, j->held[i].id))
+            joining->waiting++;
+    }
+}
+
+/* A task that the store has comes into memory; READY or HELD is decided by the verdict. */
+void join_looked_up(struct core *c, struct request *r, const struct store_event *e)
+{
+    struct joining *joining = r->joining;
+    assert(joining && joining->waiting > 0);
+    joining->waiting--;
+    if (e->outcome == OUTCOME_STORED && e->record_count && !ledger_find(&c->ledger, r->id)) {
+        struct task *t = window_adopt(c, &e->records[0]);
+        if (t) {
+            task_move(c, t, TASK_HELD);
+            list_push_back(&c->held, &t->node);
+        }
+    }
+    if (joining->waiting)
+        return;
+    if (join_check(c, &joining->join))
+        welcome(c, &joining->join);
+    joining_free(joining);
+    restart_run(c);
+}
+
+void core_join(struct core *c, const struct join *j)
+{
+    if (!join_check(c, j))
+        return;
+    struct joining *joining = c->bypass || !j->held_count ? NULL : joining_new(j);
+    assert(!joining || joining->join.peer == j->peer);
+    if (joining)
+        look_up(c, joining);
+    if (joining && joining->waiting)
+        return;
+    if (joining)
+        joining_free(joining);
+    welcome(c, j);
+}
+
+void join_request_free(struct request *r)
+{
+    struct joining *joining = r->joining;
+    assert(joining && joining->waiting > 0);
+    if (--joining->waiting == 0)
+        joining_free(joining);
+}

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How a worker's session ends: BYE, drain, superseded by the same process, or lost. What it had
+ * goes to others at once. A lost connection makes what ran suspect; whether the process died, and
+ * so whether a death is counted, is loss.c's business.
+ */
+#include <assert.h>
+#include <stdlib.h>
+#include "common/name.h"
+#include "server/core/verbs.h"
+
+#define DRAIN_EXTRA (5000 * MS)
+
+/* ---- taking back ---- */
+
+/* Stored before it runs again, or at once if nothing stands behind the queue. */
+static void take_back_suspect(struct core *c, struct task *t, bool alone)
+{
+    bool last = alone && t->record.deaths + 1u >= c->config.poison_limit;
+    assert(t->state == TASK_LEASED);
+    t->record.suspect = true;
+    if (last) {
+        /* One death more, and it does not run again: wait for what became of the process. */
+        task_move(c, t, TASK_DELAYED);
+        if (!t->queue->bypass)
+            task_reschedule(c, t, true);
+        timer_delay(c, t, c->now.mono_ns + (c->config.rejoin_wait_ms + 1) * MS);
+    } else if (t->queue->bypass) {
+        task_requeue(c, t);
+    } else {
+        t->record.due_ms = 0;
+        task_move(c, t, TASK_MOVING);
+        task_reschedule(c, t, true);
+    }
+}
+
+static size_t count_suspects(const struct worker *w)
+{
+    size_t count = 0, place = 0;
+    list_foreach(it, next, &w->outstanding)
+    {
+        const struct task *t = container_of(it, struct task, node);
+        assert(t->worker == w);
+        if (t->started || place < w->slots)
+            count++;
+        place++;
+    }
+    return count;
+}
+
+/* Gives everything back. Suspects first in ids; *suspects: how many. */
+static size_t take_back(
+    struct core *c, struct worker *w, bool crashed, uint64_t *ids, size_t *suspects)
+{
+    size_t count = 0, place = 0;
+    bool alone = crashed && count_suspects(w) == 1;
+    *suspects = 0;
+    list_foreach(it, next, &w->outstanding)
+    {
+        struct task *t = container_of(it, struct task, node);
+        bool ran = crashed && !t->cancelling && (t->started || place < w->slots);
+        assert(t->state == TASK_LEASED);
+        place++;
+        t->queue->redelivered++;
+        c->stats.redelivered++;
+        if (ids) {
+            ids[count] = t->record.id;
+            if (ran) {
+                ids[count] = ids[*suspects];
+                ids[(*suspects)++] = t->record.id;
+            }
+            count++;
+        }
+        if (ran)
+            take_back_suspect(c, t, alone);
+        else
+            task_requeue(c, t);
+    }
+    return count;
+}
+
+void worker_on_record(struct core *c, const struct worker *w, bool gone)
+{
+    struct store_op *op = c->bypass ? NULL : out_store(c, STORE_WORKER, 0);
+    assert(w->id);
+    if (!op)
+        return;
+    op->instance = slice_of(w->instance, sizeof w->instance);
+    op->gone = gone;
+}
+
+/* ---- the ways to go ---- */
+
+void core_worker_lost(struct core *c, uint64_t id, int code)
+{
+    struct worker *w = worker_find(c, id);
+    if (!w)
+        return;
+    bool joining = w->state == WORKER_JOINING;
+    bool crashed = code == PUSHROD_E_TASK_CRASHED;
+    uint64_t *ids =
+        w->outstanding_count ? arena_alloc(c, w->outstanding_count * sizeof *ids) : NULL;
+    size_t suspects, count = take_back(c, w, crashed, ids, &suspects);
+    assert(w->outstanding_count == 0);
+    if (!joining) {
+        loss_add(c, w, ids, suspects, crashed);
+        c->stats.workers_lost++;
+        watch_event(c, "worker-lost", 0, w->name, (struct slice){0}, pushrod_strerror(code));
+    }
+    out_notice(c, (struct notice){.kind = NOTICE_WORKER_LOST,
+                      .worker = w->id,
+                      .code = code,
+                      .name = (const char *)w->name.data,
+                      .ids = ids,
+                      .count = count});
+    worker_remove(c, w, code, !crashed && !joining);
+}
+
+void core_lane_failed(struct core *c, uint64_t id)
+{
+    struct worker *w = worker_find(c, id);
+    size_t suspects;
+    if (!w)
+        return;
+    assert(w->state == WORKER_JOINING);
+    take_back(c, w, false, NULL, &suspects);
+    worker_remove(c, w, 0, false);
+}
+
+/* The same process joins again: its old session is over in the same step. */
+void worker_supersede(struct core *c, struct worker *w)
+{
+    size_t suspects;
+    take_back(c, w, false, NULL, &suspects);
+    assert(suspects == 0);
+    worker_remove(c, w, 0, false);
+}
+
+void worker_bye(struct core *c, struct worker *w)
+{
+    size_t suspects;
+    take_back(c, w, false, NULL, &suspects);
+    assert(suspects == 0);
+    worker_on_record(c, w, true);
+    out_worker_notice(c, NOTICE_WORKER_BYE, w, 0, NULL);
+    watch_event(c, "worker-bye", 0, w->name, (struct slice){0}, NULL);
+    worker_remove(c, w, 0, false);
+}
+
+void worker_drain(struct core *c, struct worker *w, uint64_t limit_ms)
+{
+    if (w->state != WORKER_READY)
+        return;
+    worker_move(c, w, WORKER_DRAINING);
+    assert(w->room == ROOM_NONE);
+    w->deadline_ns = c->now.mono_ns + limit_ms * MS + DRAIN_EXTRA;
+    out_lane(c, w, (struct lane_action){.kind = LANE_DRAIN, .number = limit_ms});
+    worker_timer(c, w);
+}
+
+void core_drain(struct core *c, uint64_t limit_ms)
+{
+    c->draining = true;
+    c->drain_limit_ms = limit_ms;
+    list_foreach(it, next, &c->workers)
+        worker_drain(c, container_of(it, struct worker, in_core), limit_ms);
+    assert(c->draining);
+}
+
+/* All have left, and nothing is on its way to the store. */
+void drain_check(struct core *c)
+{
+    if (!c->draining || c->drained || c->worker_count)
+        return;
+    assert(c->counts[TASK_LEASED] == 0);
+    if (c->counts[TASK_STORING] || c->counts[TASK_MOVING] || c->counts[TASK_FINISHING])
+        return;
+    c->drained = true;
+    out_notice(c, (struct notice){.kind = NOTICE_DRAINED});
+}
+
+/* ---- a worker that cannot run one of its handlers ---- */
+
+/* It moves to a group that has the queue as an exception: a pattern that begins with '!'. */
+void worker_stop_serving(struct core *c, struct worker *w, struct queue *q)
+{
+    struct group *from = w->group;
+    size_t count = from->pattern_count;
+    if (w->state == WORKER_OVER || !group_serves(from, q))
+        return;
+    struct slice *patterns = arena_alloc(c, (count + 1) * sizeof *patterns);
+    const char *except = arena_text(c, "!%.*s", (int)q->name.size, (const char *)q->name.data);
+    if (!patterns || !except)
+        return;
+    memcpy(patterns, from->patterns, count * sizeof *patterns);
+    patterns[count] = slice_str(except);
+    struct group *to = group_get(c, patterns, count + 1);
+    if (!to)
+        return;
+    assert(to != from);
+    worker_regroup(c, w, to);
+    watch_event(
+        c, "worker-broken", 0, w->name, q->name, pushrod_strerror(PUSHROD_E_HANDLER_BROKEN));
+}

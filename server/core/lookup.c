@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Requests that wait for the store, and what becomes of them when it answers. */
+#include <assert.h>
+#include <stdlib.h>
+#include "server/core/verbs.h"
+
+struct request *request_new(struct core *c, enum request_kind kind, uint64_t conn, uint64_t request)
+{
+    struct request *r = calloc(1, sizeof *r);
+    if (!r)
+        return NULL;
+    assert(kind <= REQUEST_OUTCOME);
+    r->kind = kind;
+    r->conn = conn;
+    r->request = request;
+    list_push_back(&c->requests, &r->in_core);
+    return r;
+}
+
+void request_free(struct request *r)
+{
+    assert(r);
+    list_remove(&r->in_core);
+    free(r);
+}
+
+bool request_ask(struct core *c, struct request *r, enum store_op_kind kind, uint64_t id)
+{
+    assert(r->id == 0);
+    struct store_op *op = out_store(c, kind, (uintptr_t)r);
+    if (!op) {
+        request_free(r);
+        return false;
+    }
+    r->id = id;
+    op->id = id;
+    return true;
+}
+
+static void reject(struct core *c, const struct request *r, const struct store_event *e)
+{
+    assert(r->kind != REQUEST_OUTCOME);
+    if (e->outcome == OUTCOME_GONE || e->outcome == OUTCOME_STORED)
+        out_reject(c, r->conn, r->request, PUSHROD_E_UNKNOWN_TASK, unknown_text(c, r->id));
+    else
+        out_reject(c, r->conn, r->request, e->code ? (int)e->code : PUSHROD_E_STORE_FAILED,
+            e->text ? arena_text(c, "%s", e->text) : NULL);
+}
+
+/* A finish that the store kept comes into memory to be told. */
+static struct task *finish_adopt(struct core *c, const struct finish *f)
+{
+    struct record record = {
+        .id = f->id, .tag = f->tag, .keep_ms = 1, .max_attempts = 1, .followed = true};
+    struct task *t = task_new(c, &c->nowhere, &record);
+    if (!t)
+        return NULL;
+    assert(t->rare);
+    t->status = (uint8_t)f->status;
+    t->code = (uint16_t)f->code;
+    t->hand_overs = f->attempts;
+    t->run_ns = f->run_ns;
+    t->result = f->body          ? body_ref(f->body)
+                : f->result.size ? body_copy(f->result.data, f->result.size)
+                                 : NULL;
+    task_set_text(t, f->text);
+    task_move(c, t, TASK_FINISHED);
+    t->told = true;
+    return t;
+}
+
+static void tell_adopted(struct core *c, struct request *r, struct task *t)
+{
+    struct follower *f = follower_new(c, r->conn, r->request, FOLLOW_FINISH);
+    assert(t->state == TASK_FINISHED);
+    if (f) {
+        follower_attach(t, f);
+        out_ok(c, r->conn, r->request, 1);
+        finish_tell(c, t, f);
+    }
+    if (f && f->conn)
+        finish_keep(c, t, c->now.mono_ns + c->config.hold_ms * MS);
+    else
+        finish_drop(c, t);
+}
+
+static void waited(struct core *c, struct request *r, const struct store_event *e)
+{
+    struct task *t = ledger_find(&c->ledger, r->id);
+    assert(r->kind == REQUEST_WAIT);
+    if (t && !t->released) {
+        core_wait(c, r->conn, r->request, r->id, r->follow);
+    } else if (e->outcome == OUTCOME_STORED && e->record_count == 0 && e->finishes && !t) {
+        t = finish_adopt(c, &e->finishes[0]);
+        if (t)
+            tell_adopted(c, r, t);
+    } else if (e->outcome == OUTCOME_STORED && e->record_count && r->follow == FOLLOW_NONE) {
+        out_reject(c, r->conn, r->request, PUSHROD_E_WRONG_STATE, "it has not finished yet");
+    } else if (e->outcome == OUTCOME_STORED && e->record_count && !t) {
+        struct queue *q = queue_get(c, e->records[0].queue);
+        struct follower *f = q ? follower_new(c, r->conn, r->request, (uint8_t)r->follow) : NULL;
+        if (!f) {
+            out_reject(c, r->conn, r->request, PUSHROD_E_NO_MEMORY, NULL);
+            return;
+        }
+        follow_absent(c, q, r->id, f);
+        out_ok(c, r->conn, r->request, 1);
+    } else {
+        reject(c, r, e);
+    }
+}
+
+static void cancelled(struct core *c, struct request *r, const struct store_event *e)
+{
+    struct task *t = ledger_find(&c->ledger, r->id);
+    assert(r->kind == REQUEST_CANCEL);
+    if (!t && e->outcome == OUTCOME_STORED && e->record_count) {
+        t = window_adopt(c, &e->records[0]);
+        if (t)
+            task_move(c, t, TASK_HELD);
+    }
+    if (t)
+        core_cancel(c, r->conn, r->request, r->id);
+    else if (e->outcome == OUTCOME_STORED && e->finishes)
+        out_ok(c, r->conn, r->request, 0);
+    else
+        reject(c, r, e);
+}
+
+static void status_told(struct core *c, struct request *r, const struct store_event *e)
+{
+    struct task *t = ledger_find(&c->ledger, r->id);
+    assert(r->kind == REQUEST_STATUS);
+    if (t && !t->released)
+        row_task(c, r->conn, r->request, t);
+    else if (e->outcome == OUTCOME_STORED && (e->record_count || e->finishes))
+        row_record(c, r, e->record_count ? &e->records[0] : NULL, e->finishes);
+    else
+        reject(c, r, e);
+}
+
+static void scanned(struct core *c, struct request *r, const struct store_event *e)
+{
+    uint64_t rows = r->count;
+    for (size_t i = 0; e->outcome == OUTCOME_STORED && i < e->record_count; i++, rows++)
+        row_record(c, r, &e->records[i], e->finishes ? &e->finishes[i] : NULL);
+    struct msg_end end = {.request = r->request, .rows = rows};
+    assert(r->kind == REQUEST_DEAD);
+    out_row(c, r->conn, r->request, MSG_END, &end, sizeof end);
+}
+
+static void replayed(struct core *c, struct request *r, const struct store_event *e)
+{
+    assert(r->kind == REQUEST_REPLAY);
+    if (e->outcome != OUTCOME_STORED || !e->record_count) {
+        reject(c, r, e);
+        return;
+    }
+    struct task *t = ledger_find(&c->ledger, r->id);
+    if (!t && (t = window_adopt(c, &e->records[0]))) {
+        if (t->queue->dead)
+            t->queue->dead--;
+        window_enter(c, t);
+    }
+    out_ok(c, r->conn, r->request, 1);
+}
+
+static void dropped(struct core *c, struct request *r, const struct store_event *e)
+{
+    assert(r->kind == REQUEST_DROP);
+    if (e->outcome == OUTCOME_STORED) {
+        for (struct queue *q = c->first_queue; q && e->record_count; q = q->next)
+            if (slice_equal(q->name, e->records[0].queue) && q->dead)
+                q->dead--;
+        out_ok(c, r->conn, r->request, 1);
+    } else {
+        reject(c, r, e);
+    }
+}
+
+/* Followers of what was purged in the store: the finish is looked for, and not found. */
+static void purged(struct core *c, struct request *r, const struct store_event *e)
+{
+    struct idmap_cell cell;
+    if (e->outcome != OUTCOME_STORED) {
+        reject(c, r, e);
+        return;
+    }
+    out_ok(c, r->conn, r->request, r->count + e->count);
+    c->stats.cancelled += e->count;
+    r->queue->stored_ready = r->queue->stored_delayed = 0;
+    assert(r->kind == REQUEST_PURGE);
+    for (size_t place = 0; idmap_next(&c->absent, &place, &cell);) {
+        const struct follower *f = (const struct follower *)(uintptr_t)cell.value;
+        struct request *gone = f->queue == r->queue ? request_new(c, REQUEST_PURGED, 0, 0) : NULL;
+        if (gone)
+            request_ask(c, gone, STORE_LOOKUP, cell.key);
+    }
+}
+
+static void purge_told(struct core *c, struct request *r, const struct store_event *e)
+{
+    assert(r->kind == REQUEST_PURGED);
+    if (e->outcome != OUTCOME_GONE || ledger_find(&c->ledger, r->id))
+        return;
+    struct follower *f = follow_claim(c, r->id);
+    struct task *t = f ? finish_adopt(c, &(struct finish){.id = r->id,
+                                             .status = PUSHROD_CANCELLED,
+                                             .code = PUSHROD_E_TASK_CANCELLED})
+                       : NULL;
+    for (struct follower *next; f; f = next) {
+        next = f->next;
+        if (!t || f->level == FOLLOW_NONE || !f->conn) {
+            if (t && f->level != FOLLOW_NONE)
+                finish_tell(c, t, f);
+            follower_free(c, f);
+            continue;
+        }
+        follower_attach(t, f);
+        finish_tell(c, t, f);
+    }
+    if (t && t->followers)
+        finish_keep(c, t, c->now.mono_ns + c->config.hold_ms * MS);
+    else if (t)
+        finish_drop(c, t);
+}
+
+/* After a failed fsync: what is there now stands for the outcome. */
+static void outcome_known(struct core *c, struct request *r, const struct store_event *e)
+{
+    struct task *t = ledger_at(&c->ledger, r->index);
+    assert(t && t->record.id == r->id);
+    struct store_event known = {.kind = r->operation, .outcome = OUTCOME_STORED};
+    bool record = e->outcome == OUTCOME_STORED && e->record_count;
+    bool sure = e->outcome == OUTCOME_STORED || e->outcome == OUTCOME_GONE;
+    bool missing = r->operation == STORE_APPEND ? e->outcome != OUTCOME_STORED : record;
+    if (missing || !sure) {
+        known.outcome = OUTCOME_REFUSED;
+        known.code = PUSHROD_E_STORE_FAILED;
+    }
+    stored_task(c, t, r->operation, &known);
+}
+
+typedef void request_fn(struct core *, struct request *, const struct store_event *);
+
+static request_fn *const request_table[] = {
+    [REQUEST_WAIT] = waited,
+    [REQUEST_CANCEL] = cancelled,
+    [REQUEST_STATUS] = status_told,
+    [REQUEST_DEAD] = scanned,
+    [REQUEST_REPLAY] = replayed,
+    [REQUEST_DROP] = dropped,
+    [REQUEST_PURGE] = purged,
+    [REQUEST_PURGED] = purge_told,
+    [REQUEST_HELD] = join_looked_up,
+    [REQUEST_OUTCOME] = outcome_known,
+};
+
+void request_stored(struct core *c, struct request *r, const struct store_event *e)
+{
+    assert(request_table[r->kind]);
+    request_table[r->kind](c, r, e);
+    request_free(r);
+}

@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What became of a worker that was lost. Its process died if an obituary says so, or if its
+ * connection went down and it has not joined again within rejoin_wait. A fence, a drain or a
+ * partition that mends is no death. Redelivery waits for none of this; only a task that would be
+ * dead with one death more does (leave.c).
+ */
+#include <assert.h>
+#include <stdlib.h>
+#include "server/core/verbs.h"
+
+#define LOSS_KEEP (10000 * MS) /* an obituary waits so long for the loss that it belongs to */
+
+static struct loss *loss_find(const struct core *c, const uint8_t instance[16])
+{
+    struct loss *loss = c->losses;
+    assert(instance);
+    while (loss && memcmp(loss->instance, instance, 16) != 0)
+        loss = loss->next;
+    return loss;
+}
+
+static void loss_drop(struct core *c, struct loss *loss)
+{
+    struct loss **at = &c->losses;
+    while (*at != loss) {
+        assert(*at);
+        at = &(*at)->next;
+    }
+    *at = loss->next;
+    free(loss);
+}
+
+static struct loss *loss_new(struct core *c, const uint8_t instance[16], size_t count, size_t name)
+{
+    struct loss *loss = calloc(1, sizeof *loss + count * sizeof loss->ids[0] + name + 1);
+    if (!loss)
+        return NULL;
+    memcpy(loss->instance, instance, 16);
+    loss->next = c->losses;
+    c->losses = loss;
+    assert(loss_find(c, instance) == loss);
+    return loss;
+}
+
+/* ---- a death is counted ---- */
+
+static const char *death_text(struct core *c, const struct loss *loss)
+{
+    const struct msg_obituary *o = &loss->obituary;
+    assert(loss->lost);
+    if (!loss->known)
+        return "the worker was lost while it ran the task, and did not come back";
+    if (o->signal)
+        return arena_text(c, "the worker process was killed by signal %u while it ran the task",
+            (unsigned)o->signal);
+    return arena_text(
+        c, "the worker process exited with %u while it ran the task", (unsigned)o->exit_code);
+}
+
+static void death_count(struct core *c, struct task *t, const struct loss *loss, const char *text)
+{
+    const struct msg_obituary *o = &loss->obituary;
+    assert(!task_ended(t));
+    history_add(c, t,
+        &(struct msg_death){.attempt = t->hand_overs,
+            .code = PUSHROD_E_TASK_CRASHED,
+            .worker = slice_str(loss->name),
+            .signal = o->signal,
+            .exit_code = o->exit_code,
+            .peak_kib = o->peak_kib,
+            .text = slice_str(text)});
+    t->code = PUSHROD_E_TASK_CRASHED;
+    task_set_text(t, slice_str(text));
+    if (loss->alone)
+        t->record.deaths++;
+    bool waits = t->state == TASK_DELAYED && t->record.suspect;
+    if (t->record.deaths >= c->config.poison_limit && t->state != TASK_LEASED) {
+        task_finish(c, t, PUSHROD_FAILED, PUSHROD_E_TASK_POISON);
+        return;
+    }
+    if (loss->alone && !t->queue->bypass)
+        task_reschedule(c, t, true);
+    if (waits)
+        task_requeue(c, t);
+}
+
+static void loss_is_death(struct core *c, struct loss *loss)
+{
+    const char *text = death_text(c, loss);
+    assert(loss->lost);
+    for (size_t i = 0; i < loss->count; i++) {
+        struct task *t = ledger_find(&c->ledger, loss->ids[i]);
+        if (t && !task_ended(t) && t->state != TASK_STORING)
+            death_count(c, t, loss, text);
+    }
+    struct store_op *op = c->bypass ? NULL : out_store(c, STORE_WORKER, 0);
+    if (op) {
+        op->instance = arena_slice(c, slice_of(loss->instance, 16));
+        op->gone = true;
+    }
+    loss_drop(c, loss);
+}
+
+/* ---- what is heard of it ---- */
+
+void loss_add(struct core *c, struct worker *w, const uint64_t *ids, size_t count, bool cut)
+{
+    struct loss *before = loss_find(c, w->instance);
+    assert(!before || !before->lost || before->count == 0 || ids || count == 0);
+    struct loss *loss = loss_new(c, w->instance, count, w->name.size);
+    if (!loss)
+        return;
+    if (before && before->known) {
+        loss->known = true;
+        loss->obituary = before->obituary;
+        loss->obituary.instance = (struct slice){0};
+    }
+    if (before)
+        loss_drop(c, before);
+    memcpy(loss->ids + count, w->name.data, w->name.size);
+    loss->name = (char *)(loss->ids + count);
+    loss->lost = true;
+    loss->cut = cut;
+    loss->alone = count == 1;
+    loss->count = count;
+    if (count)
+        memcpy(loss->ids, ids, count * sizeof *ids);
+    loss->until_ns = c->now.mono_ns + (cut ? c->config.rejoin_wait_ms * MS : LOSS_KEEP);
+    if (loss->known)
+        loss_is_death(c, loss);
+}
+
+void core_obituary(struct core *c, const struct msg_obituary *o)
+{
+    if (o->instance.size != 16)
+        return;
+    struct loss *loss = loss_find(c, o->instance.data);
+    bool lost = loss && loss->lost;
+    if (!loss)
+        loss = loss_new(c, o->instance.data, 0, 0);
+    if (!loss)
+        return;
+    loss->known = true;
+    loss->obituary = *o;
+    loss->obituary.instance = (struct slice){0};
+    if (lost) {
+        loss_is_death(c, loss);
+        return;
+    }
+    assert(loss->count == 0);
+    loss->until_ns = c->now.mono_ns + LOSS_KEEP;
+}
+
+/* It lives: what it ran is suspected no longer for this. */
+void loss_rejoined(struct core *c, const uint8_t instance[16])
+{
+    struct loss *loss = loss_find(c, instance);
+    if (!loss)
+        return;
+    for (size_t i = 0; i < loss->count; i++) {
+        struct task *t = ledger_find(&c->ledger, loss->ids[i]);
+        assert(!t || t->record.id == loss->ids[i]);
+        if (t && t->state == TASK_DELAYED && t->record.suspect)
+            task_requeue(c, t);
+    }
+    loss_drop(c, loss);
+}
+
+void loss_run(struct core *c)
+{
+    for (struct loss *loss = c->losses, *next; loss; loss = next) {
+        next = loss->next;
+        assert(loss->until_ns > 0);
+        if (loss->until_ns > c->now.mono_ns)
+            continue;
+        if (loss->lost && loss->cut)
+            loss_is_death(c, loss);
+        else
+            loss_drop(c, loss);
+    }
+}
+
+uint64_t loss_next(const struct core *c)
+{
+    uint64_t next = NEVER;
+    for (const struct loss *loss = c->losses; loss; loss = loss->next) {
+        assert(loss->until_ns > 0);
+        if (loss->until_ns < next)
+            next = loss->until_ns;
+    }
+    return next;
+}
+
+void loss_free(struct core *c)
+{
+    while (c->losses)
+        loss_drop(c, c->losses);
+    assert(!c->losses);
+}

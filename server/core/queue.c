@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <assert.h>
+#include <stdlib.h>
+#include "common/name.h"
+#include "server/core/verbs.h"
+
+#define SERVICE_ENOUGH  20u                  /* attempts before prefetch is computed */
+#define SERVICE_DECAY   1024u                /* attempts after which the old ones count half */
+#define SERVICE_REFRESH 64u                  /* attempts between two looks at the quantile */
+#define SERVICE_UNKNOWN UINT32_C(1000000000) /* ns: nothing is put behind such a task */
+
+bool key_before(struct order_key a, struct order_key b)
+{
+    return a.rank != b.rank ? a.rank < b.rank : a.id < b.id;
+}
+
+/* ---- queues by name ---- */
+
+static const struct queue_setting *setting_for(const struct core *c, struct slice name)
+{
+    const struct queue_setting *best = NULL;
+    unsigned most = 0;
+    for (size_t i = 0; i < c->setting_count; i++) {
+        const struct queue_setting *s = &c->settings[i];
+        unsigned specificity = name_specificity(s->pattern);
+        if (name_matches(s->pattern, name) && (!best || specificity > most)) {
+            best = s;
+            most = specificity;
+        }
+    }
+    return best;
+}
+
+static void queue_init(struct core *c, struct queue *q)
+{
+    const struct queue_setting *setting = setting_for(c, q->name);
+    q->durability = setting ? setting->durability : c->config.durability;
+    q->bypass = c->bypass || q->durability == DURABILITY_MEMORY;
+    q->stopped = c->stopped && !q->bypass;
+    q->max_tasks = setting && setting->max_tasks ? setting->max_tasks : c->config.max_tasks;
+    for (unsigned rank = 0; rank < PRIORITIES; rank++)
+        list_init(&q->fifo[rank]);
+    list_init(&q->links);
+    list_init(&q->targets);
+    list_init(&q->low_node);
+    assert(!q->active && q->filled == 0);
+}
+
+struct queue *queue_find(struct core *c, struct slice name)
+{
+    if (c->last_queue && slice_equal(c->last_queue->name, name))
+        return c->last_queue;
+    struct queue *q = strmap_get(&c->queues, name);
+    assert(!q || slice_equal(q->name, name));
+    if (q)
+        c->last_queue = q;
+    return q;
+}
+
+struct queue *queue_get(struct core *c, struct slice name)
+{
+    struct queue *q = queue_find(c, name);
+    if (q)
+        return q;
+    assert(name_valid(name));
+    q = calloc(1, sizeof *q + name.size + 1);
+    if (!q)
+        return NULL;
+    memcpy(q + 1, name.data, name.size);
+    q->name = slice_of(q + 1, name.size);
+    queue_init(c, q);
+    if (!strmap_put(&c->queues, q->name, q)) {
+        free(q);
+        return NULL;
+    }
+    q->next = c->first_queue;
+    c->first_queue = q;
+    group_link_queue(c, q);
+    watch_event(c, "queue-new", 0, (struct slice){0}, q->name, NULL);
+    return q;
+}
+
+void queue_free(struct queue *q)
+{
+    assert(q);
+    list_foreach(it, next, &q->links) free(container_of(it, struct link, in_queue));
+    list_foreach(it, next, &q->targets) target_free(container_of(it, struct target, in_queue));
+    heap_free(&q->requeued);
+    heap_free(&q->suspects);
+    free(q);
+}
+
+uint64_t queue_unfinished(const struct queue *q)
+{
+    uint64_t count = q->stored_ready + q->stored_delayed;
+    for (unsigned state = 0; state < TASK_FINISHING; state++)
+        count += q->counts[state];
+    assert(count >= q->counts[TASK_READY]);
+    return count;
+}
+
+/* ---- ready tasks ---- */
+
+/* In its list if it comes after all that are there, as most do; else in the heap. */
+static void queue_place(struct queue *q, struct task *t)
+{
+    unsigned rank = task_key(t).rank;
+    struct list *fifo = &q->fifo[rank];
+    const struct list *last = list_last(fifo);
+    if (last && container_of(last, struct task, node)->record.id > t->record.id) {
+        t->place = (struct heap_node){0};
+        t->out_of_order = heap_push(&q->requeued, &t->place, rank, t->record.id);
+        if (t->out_of_order)
+            return;
+        /* No memory for the heap: too early in its list is better than nowhere. */
+        list_push_front(fifo, &t->node);
+    } else {
+        list_push_back(fifo, &t->node);
+    }
+    q->filled |= (uint16_t)(1u << rank);
+    assert(!list_empty(fifo));
+}
+
+void queue_put(struct core *c, struct task *t)
+{
+    struct queue *q = t->queue;
+    assert(t->state == TASK_READY);
+    t->out_of_order = false;
+    if (t->rare && t->rare->expires_ms)
+        timer_expiry(c, t);
+    if (t->record.suspect) {
+        t->place = (struct heap_node){0};
+        t->out_of_order = heap_push(&q->suspects, &t->place, task_key(t).rank, t->record.id);
+        if (!t->out_of_order)
+            t->record.suspect = false; /* no memory: run it as the others */
+    }
+    if (!t->record.suspect && !(t->rare && t->rare->target.data && target_put(c, t)))
+        queue_place(q, t);
+    queue_touch(c, q);
+}
+
+void queue_take(struct core *c, struct task *t)
+{
+    struct queue *q = t->queue;
+    assert(t->state == TASK_READY);
+    if (t->record.suspect) {
+        heap_remove(&q->suspects, &t->place);
+    } else if (t->rare && t->rare->target.data && t->out_of_order) {
+        target_take(c, t);
+    } else if (t->out_of_order) {
+        heap_remove(&q->requeued, &t->place);
+    } else {
+        unsigned rank = task_key(t).rank;
+        list_remove(&t->node);
+        if (list_empty(&q->fifo[rank]))
+            q->filled &= (uint16_t) ~(1u << rank);
+    }
+    t->out_of_order = false;
+    if (q->backlog)
+        window_low(c, q);
+    if (q->active && !queue_head(q))
+        queue_touch(c, q);
+}
+
+static struct task *queue_first(const struct queue *q)
+{
+    struct task *first = NULL;
+    if (q->filled)
+        first = container_of(q->fifo[__builtin_ctz(q->filled)].next, struct task, node);
+    const struct heap_node *top = heap_top(&q->requeued);
+    if (!top)
+        return first;
+    struct task *other = container_of(top, struct task, place);
+    assert(other->state == TASK_READY);
+    return !first || key_before(task_key(other), task_key(first)) ? other : first;
+}
+
+/* A requeued task may lie behind the edge, and what is in the store before it: then it waits. */
+struct task *queue_head(const struct queue *q)
+{
+    struct task *first = q->paused || q->stopped ? NULL : queue_first(q);
+    assert(!first || first->queue == q);
+    return first && window_open(q, task_key(first)) ? first : NULL;
+}
+
+struct task *queue_tail(const struct queue *q)
+{
+    if (!q->filled)
+        return NULL;
+    unsigned rank = 31u - (unsigned)__builtin_clz(q->filled);
+    assert(rank < PRIORITIES && !list_empty(&q->fifo[rank]));
+    return container_of(q->fifo[rank].prev, struct task, node);
+}
+
+/* In the rings of its groups exactly while it has something to dispatch. */
+void queue_touch(struct core *c, struct queue *q)
+{
+    bool active = queue_head(q) != NULL;
+    assert(!q->paused || !active);
+    list_foreach(it, next, &q->links)
+    {
+        struct link *link = container_of(it, struct link, in_queue);
+        if (active && !q->active)
+            list_push_back(&link->group->ring, &link->in_ring);
+        else if (!active && q->active)
+            list_remove(&link->in_ring);
+        if (active || (q->suspects.count && !q->paused && !q->stopped))
+            group_touch(c, link->group);
+    }
+    q->active = active;
+}
+
+/* ---- how long its attempts take ---- */
+
+static void service_refresh(struct service *s)
+{
+    uint64_t below = 0, wanted = ((uint64_t)s->seen * 95 + 99) / 100;
+    unsigned bucket = 0;
+    for (; bucket < SERVICE_BUCKETS - 1; bucket++) {
+        below += s->buckets[bucket];
+        if (below >= wanted)
+            break;
+    }
+    s->p95_ns = (UINT64_C(1) << (bucket + 1)) - 1;
+    s->fresh = 0;
+    assert(s->p95_ns > 0);
+}
+
+void service_add(struct service *s, uint64_t run_ns)
+{
+    unsigned bucket = run_ns ? 63u - (unsigned)__builtin_clzll(run_ns) : 0;
+    s->buckets[bucket < SERVICE_BUCKETS ? bucket : SERVICE_BUCKETS - 1]++;
+    if (++s->seen >= SERVICE_DECAY) {
+        s->seen = 0;
+        for (unsigned i = 0; i < SERVICE_BUCKETS; i++)
+            s->seen += s->buckets[i] /= 2;
+    }
+    assert(s->seen < SERVICE_DECAY);
+    if (++s->fresh >= SERVICE_REFRESH || s->seen <= 2 * SERVICE_ENOUGH)
+        service_refresh(s);
+}
+
+uint32_t service_estimate(const struct service *s)
+{
+    assert(s->seen < SERVICE_DECAY);
+    if (s->seen < SERVICE_ENOUGH || s->p95_ns > SERVICE_UNKNOWN)
+        return SERVICE_UNKNOWN;
+    return (uint32_t)s->p95_ns;
+}

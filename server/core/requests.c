@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What clients and operators ask for. What is not in memory is asked of the store (lookup.c). */
+#include <assert.h>
+#include <stdlib.h>
+#include "server/core/verbs.h"
+
+const char *unknown_text(struct core *c, uint64_t id)
+{
+    assert(c->ceiling > 0);
+    if (id == 0 || id > c->ceiling)
+        return "no such task: this id was never issued by this server";
+    return "no such task: it finished, and its result was not kept (see --keep)";
+}
+
+/* ---- wait, status ---- */
+
+static void wait_here(
+    struct core *c, uint64_t conn, uint64_t request, struct task *t, enum follow follow)
+{
+    bool finished = t->state == TASK_FINISHED;
+    assert(t->state != TASK_GONE);
+    if (follow == FOLLOW_NONE && !finished) {
+        out_reject(c, conn, request, PUSHROD_E_WRONG_STATE, "it has not finished yet");
+        return;
+    }
+    struct follower *f =
+        follower_new(c, conn, request, (uint8_t)(follow == FOLLOW_NONE ? FOLLOW_FINISH : follow));
+    if (!f) {
+        out_reject(c, conn, request, PUSHROD_E_NO_MEMORY, NULL);
+        return;
+    }
+    follower_attach(t, f);
+    out_ok(c, conn, request, 1);
+    if (!finished)
+        return;
+    finish_tell(c, t, f);
+    if (f->conn)
+        return;
+    follower_detach(t, f);
+    follower_free(c, f);
+}
+
+static bool ask(struct core *c, enum request_kind kind, uint64_t conn, uint64_t request,
+    uint64_t id, enum follow follow)
+{
+    struct request *r = request_new(c, kind, conn, request);
+    if (!r)
+        return false;
+    assert(!c->bypass);
+    r->follow = follow;
+    return request_ask(c, r, STORE_LOOKUP, id);
+}
+
+/* Nothing in memory: the store knows, or nobody does. */
+static void ask_or_unknown(struct core *c, enum request_kind kind, uint64_t conn, uint64_t request,
+    uint64_t id, enum follow follow)
+{
+    if (c->bypass || id == 0 || id > c->ceiling)
+        out_reject(c, conn, request, PUSHROD_E_UNKNOWN_TASK, unknown_text(c, id));
+    else if (!ask(c, kind, conn, request, id, follow))
+        out_reject(c, conn, request, PUSHROD_E_NO_MEMORY, NULL);
+    assert(kind <= REQUEST_STATUS);
+}
+
+/* What is on its way out is in the store only, if it is anywhere. */
+static struct task *known(struct core *c, uint64_t id)
+{
+    struct task *t = ledger_find(&c->ledger, id);
+    assert(!t || t->record.id == id);
+    return t && !t->released ? t : NULL;
+}
+
+void core_wait(struct core *c, uint64_t conn, uint64_t request, uint64_t id, enum follow follow)
+{
+    struct task *t = known(c, id);
+    assert(conn != 0);
+    if (t)
+        wait_here(c, conn, request, t, follow);
+    else
+        ask_or_unknown(c, REQUEST_WAIT, conn, request, id, follow);
+}
+
+void core_status(struct core *c, uint64_t conn, uint64_t request, uint64_t id)
+{
+    struct task *t = known(c, id);
+    assert(conn != 0);
+    if (t)
+        row_task(c, conn, request, t);
+    else
+        ask_or_unknown(c, REQUEST_STATUS, conn, request, id, FOLLOW_NONE);
+}
+
+/* ---- cancel ---- */
+
+static void cancel_leased(struct core *c, struct task *t)
+{
+    assert(t->state == TASK_LEASED);
+    out_lane(c, t->worker,
+        (struct lane_action){.kind = LANE_CANCEL, .id = t->record.id, .lease = t->lease});
+    t->cancelling = true;
+    timer_fence(c, t, c->now.mono_ns + CANCEL_WAIT);
+}
+
+/* A result that is on its way may win yet. */
+static void task_cancel(struct core *c, struct task *t)
+{
+    assert(!task_ended(t));
+    if (t->cancelling)
+        return;
+    if (t->state == TASK_LEASED)
+        cancel_leased(c, t);
+    else if (t->state == TASK_STORING || t->state == TASK_MOVING)
+        t->cancelling = true;
+    else
+        task_finish(c, t, PUSHROD_CANCELLED, PUSHROD_E_TASK_CANCELLED);
+}
+
+void core_cancel(struct core *c, uint64_t conn, uint64_t request, uint64_t id)
+{
+    struct task *t = known(c, id);
+    if (!t) {
+        ask_or_unknown(c, REQUEST_CANCEL, conn, request, id, FOLLOW_NONE);
+        return;
+    }
+    bool lives = !task_ended(t);
+    if (lives)
+        task_cancel(c, t);
+    assert(!lives || t->cancelling || task_ended(t));
+    out_ok(c, conn, request, lives);
+}
+
+/* ---- the operator's verbs ---- */
+
+typedef void control_fn(struct core *, uint64_t conn, const struct msg_control *);
+
+static struct queue *control_queue(struct core *c, uint64_t conn, const struct msg_control *m)
+{
+    struct queue *q = m->name.data ? queue_find(c, m->name) : NULL;
+    assert(m->verb.data);
+    if (!q)
+        out_reject(c, conn, m->request, PUSHROD_E_UNKNOWN_QUEUE, NULL);
+    return q;
+}
+
+static void queue_pause(struct core *c, struct queue *q, bool paused)
+{
+    assert(q);
+    q->paused = paused;
+    queue_touch(c, q);
+    list_foreach(it, next, &q->targets)
+        target_touch(c, container_of(it, struct target, in_queue)->named);
+    struct store_op *op = q->bypass ? NULL : out_store(c, STORE_QUEUE, 0);
+    if (!op)
+        return;
+    op->queue = q->name;
+    op->paused = paused;
+    op->durability = q->durability;
+}
+
+static void control_pause(struct core *c, uint64_t conn, const struct msg_control *m)
+{
+    struct queue *q = control_queue(c, conn, m);
+    assert(m->verb.size == 5 || m->verb.size == 6);
+    if (!q)
+        return;
+    queue_pause(c, q, m->verb.size == 5);
+    out_ok(c, conn, m->request, 1);
+}
+
+/* What nobody has is cancelled; what a worker has, or the store is being asked about, goes on. */
+static size_t purge_memory(struct core *c, struct queue *q, uint64_t *keep, size_t *kept)
+{
+    size_t count = 0;
+    *kept = 0;
+    for (uint32_t slot = 0; slot < c->ledger.used; slot++) {
+        struct task *t = ledger_at(&c->ledger, slot);
+        if (!t || t->queue != q || task_ended(t))
+            continue;
+        assert(t->record.id != 0);
+        bool busy = t->state == TASK_LEASED || t->state == TASK_STORING || t->state == TASK_MOVING;
+        if (busy) {
+            keep[(*kept)++] = t->record.id;
+        } else {
+            task_finish(c, t, PUSHROD_CANCELLED, PUSHROD_E_TASK_CANCELLED);
+            count++;
+        }
+    }
+    return count;
+}
+
+static int compare_ids(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    assert(x != 0 && y != 0);
+    return x < y ? -1 : x > y;
+}
+
+static void purge_store(struct core *c, uint64_t conn, const struct msg_control *m, struct queue *q,
+    uint64_t *keep, size_t kept, size_t count)
+{
+    struct request *r = request_new(c, REQUEST_PURGE, conn, m->request);
+    assert(!q->bypass);
+    if (!r || !request_ask(c, r, STORE_PURGE, 0)) {
+        out_reject(c, conn, m->request, PUSHROD_E_NO_MEMORY, NULL);
+        return;
+    }
+    r->queue = q;
+    r->count = count;
+    struct store_op *op = (struct store_op *)c->store.items + c->store.count - 1;
+    op->queue = q->name;
+    op->keep = keep;
+    op->keep_count = kept;
+    q->fetch_void = q->fetching;
+}
+
+static void control_purge(struct core *c, uint64_t conn, const struct msg_control *m)
+{
+    struct queue *q = control_queue(c, conn, m);
+    if (!q)
+        return;
+    assert(q->counts[TASK_LEASED] <= c->ledger.count);
+    uint64_t *keep = arena_alloc(
+        c, (size_t)(q->counts[TASK_LEASED] + q->counts[TASK_STORING] + q->counts[TASK_MOVING] + 1) *
+               sizeof *keep);
+    if (!keep) {
+        out_reject(c, conn, m->request, PUSHROD_E_NO_MEMORY, NULL);
+        return;
+    }
+    size_t kept, count = purge_memory(c, q, keep, &kept);
+    qsort(keep, kept, sizeof *keep, compare_ids);
+    if (q->bypass)
+        out_ok(c, conn, m->request, count);
+    else
+        purge_store(c, conn, m, q, keep, kept, count);
+}
+
+static void control_drain(struct core *c, uint64_t conn, const struct msg_control *m)
+{
+    uint64_t count = 0;
+    list_foreach(it, next, &c->workers)
+    {
+        struct worker *w = container_of(it, struct worker, in_core);
+        assert(w->named);
+        if (w->state != WORKER_READY || (m->name.data && !slice_equal(w->name, m->name)))
+            continue;
+        worker_drain(c, w, c->config.drain_ms);
+        count++;
+    }
+    if (count)
+        out_ok(c, conn, m->request, count);
+    else
+        out_reject(c, conn, m->request, PUSHROD_E_UNKNOWN_WORKER, NULL);
+}
+
+/* Dead letters of queues without a store behind them are in memory. */
+static struct task *dead_here(struct core *c, uint64_t id)
+{
+    struct task *t = known(c, id);
+    assert(!t || t->queue);
+    bool dead = t && t->state == TASK_FINISHED && t->status == PUSHROD_FAILED;
+    return dead && t->queue->bypass ? t : NULL;
+}
+
+static void control_dead(struct core *c, uint64_t conn, const struct msg_control *m)
+{
+    bool replay = m->verb.size == 6;
+    struct task *t = dead_here(c, m->id);
+    assert(replay || m->verb.size == 4);
+    if (t) {
+        if (replay)
+            dead_replay(c, t);
+        else
+            finish_drop(c, t);
+        out_ok(c, conn, m->request, 1);
+        return;
+    }
+    struct request *r =
+        c->bypass ? NULL : request_new(c, replay ? REQUEST_REPLAY : REQUEST_DROP, conn, m->request);
+    if (!r || !request_ask(c, r, replay ? STORE_REVIVE : STORE_DROP, m->id))
+        out_reject(c, conn, m->request, PUSHROD_E_UNKNOWN_TASK, "no such dead task");
+}
+
+static const struct {
+    const char *verb;
+    control_fn *run;
+} control_table[] = {
+    {"pause", control_pause},
+    {"resume", control_pause},
+    {"purge", control_purge},
+    {"drain", control_drain},
+    {"replay", control_dead},
+    {"drop", control_dead},
+};
+
+void core_control(struct core *c, uint64_t conn, const struct msg_control *m)
+{
+    assert(conn != 0);
+    for (size_t i = 0; i < sizeof control_table / sizeof *control_table; i++) {
+        if (slice_equal(m->verb, slice_str(control_table[i].verb))) {
+            control_table[i].run(c, conn, m);
+            return;
+        }
+    }
+    out_reject(c, conn, m->request, PUSHROD_E_INVALID,
+        "the verbs are pause, resume, purge, drain, replay and drop");
+}

@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Answers that are lists: queues, workers, dead letters, counters; and one task. */
+#include <assert.h>
+#include <stdlib.h>
+#include "common/name.h"
+#include "server/core/verbs.h"
+
+#define LIST_LIMIT 1000u
+
+/* ---- a task ---- */
+
+static const char *task_state_shown(const struct task *t)
+{
+    assert(t->state < TASK_GONE);
+    if (t->state == TASK_FINISHED)
+        return pushrod_status_name(t->status);
+    return t->state == TASK_MOVING ? "delayed" : task_state_name((enum task_state)t->state);
+}
+
+void row_task(struct core *c, uint64_t conn, uint64_t request, const struct task *t)
+{
+    assert(t->state != TASK_GONE);
+    struct msg_task_row row = {.request = request,
+        .id = t->record.id,
+        .queue = t->record.queue,
+        .state = slice_str(task_state_shown(t)),
+        .priority = t->record.priority,
+        .attempts = t->hand_overs,
+        .deaths = t->record.deaths,
+        .submitted_ms = t->record.submitted_ms,
+        .due_ms = t->record.due_ms,
+        .size = t->record.payload.size,
+        .code = t->code,
+        .text = arena_slice(c, slice_str(t->text)),
+        .history = history_array(c, t)};
+    if (t->worker)
+        row.worker = arena_slice(c, t->worker->name);
+    out_row(c, conn, request, MSG_TASK_ROW, &row, sizeof row);
+}
+
+void row_record(struct core *c, const struct request *r, const struct record *record,
+    const struct finish *finish)
+{
+    struct msg_task_row row = {.request = r->request, .id = r->id};
+    assert(record || finish);
+    if (record) {
+        row.id = record->id;
+        row.queue = arena_slice(c, record->queue);
+        row.state = slice_str(record->due_ms > c->now.wall_ms ? "delayed" : "ready");
+        row.priority = record->priority;
+        row.attempts = record->attempts;
+        row.deaths = record->deaths;
+        row.submitted_ms = record->submitted_ms;
+        row.due_ms = record->due_ms;
+        row.size = record->payload.size;
+        row.history = arena_slice(c, record->history);
+    }
+    if (finish) {
+        row.state = slice_str(pushrod_status_name((int)finish->status));
+        row.attempts = finish->attempts;
+        row.due_ms = finish->finished_ms;
+        row.code = finish->code;
+        row.text = arena_slice(c, finish->text);
+        if (finish->history.data)
+            row.history = arena_slice(c, finish->history);
+    }
+    out_row(c, r->conn, r->request, MSG_TASK_ROW, &row, sizeof row);
+}
+
+/* ---- queues ---- */
+
+static uint64_t oldest_ms(const struct core *c, const struct queue *q)
+{
+    const struct task *first = queue_head(q);
+    assert(!first || first->state == TASK_READY);
+    if (!first || first->record.submitted_ms > c->now.wall_ms)
+        return 0;
+    return c->now.wall_ms - first->record.submitted_ms;
+}
+
+static void row_queue(struct core *c, uint64_t conn, uint64_t request, const struct queue *q)
+{
+    static const char *const names[] = {"sync", "async", "memory"};
+    assert(q->durability < 3);
+    struct msg_queue_row row = {.request = request,
+        .name = q->name,
+        .durability = slice_str(c->bypass ? "memory" : names[q->durability]),
+        .paused = q->paused,
+        .ready = q->counts[TASK_READY] + q->counts[TASK_HELD] + q->stored_ready,
+        .delayed = q->counts[TASK_DELAYED] + q->counts[TASK_MOVING] + q->stored_delayed,
+        .leased = q->counts[TASK_LEASED],
+        .dead = q->dead,
+        .submitted = q->submitted,
+        .finished = q->finished,
+        .failed = q->failed,
+        .redelivered = q->redelivered,
+        .oldest_ms = oldest_ms(c, q),
+        .service_ns = q->service.p95_ns};
+    list_foreach(it, next, &q->links)
+    {
+        const struct group *g = container_of(it, struct link, in_queue)->group;
+        row.workers += g->workers;
+        row.slots += g->slots;
+    }
+    out_row(c, conn, request, MSG_QUEUE_ROW, &row, sizeof row);
+}
+
+static size_t list_queues(struct core *c, uint64_t conn, const struct msg_list *m)
+{
+    size_t rows = 0;
+    assert(m->limit > 0);
+    for (const struct queue *q = c->first_queue; q && rows < m->limit; q = q->next) {
+        if (m->filter.data && !name_matches(m->filter, q->name))
+            continue;
+        row_queue(c, conn, m->request, q);
+        rows++;
+    }
+    return rows;
+}
+
+/* ---- workers ---- */
+
+static void row_worker(struct core *c, uint64_t conn, uint64_t request, const struct worker *w)
+{
+#define W(NAME, name) [WORKER_##NAME] = name,
+    static const char *const names[] = {WORKER_STATES(W)};
+#undef W
+    uint64_t started = 0;
+    assert(w->state < WORKER_OVER);
+    list_foreach(it, next, &w->outstanding) started += container_of(it, struct task, node)->started;
+    struct msg_worker_row row = {.request = request,
+        .id = w->id,
+        .name = arena_slice(c, w->name),
+        .host = arena_slice(c, w->host),
+        .pid = w->pid,
+        .state = slice_str(names[w->state]),
+        .slots = w->slots,
+        .outstanding = w->outstanding_count,
+        .started = started,
+        .queues = arena_slice(c, w->queues),
+        .done = w->done,
+        .failed = w->failed,
+        .silent_ms = (c->now.mono_ns - w->heard_ns) / MS,
+        .joined_ms = w->joined_ms};
+    out_row(c, conn, request, MSG_WORKER_ROW, &row, sizeof row);
+}
+
+static size_t list_workers(struct core *c, uint64_t conn, const struct msg_list *m)
+{
+    size_t rows = 0;
+    assert(m->limit > 0);
+    list_foreach(it, next, &c->workers)
+    {
+        if (rows == m->limit)
+            break;
+        row_worker(c, conn, m->request, container_of(it, struct worker, in_core));
+        rows++;
+    }
+    return rows;
+}
+
+/* ---- counters ---- */
+
+static size_t list_stats(struct core *c, uint64_t conn, const struct msg_list *m)
+{
+    const struct core_stats *stats = core_stats(c);
+    size_t rows = 0;
+    assert(conn != 0);
+#define S(name_, kind, text)                                                                       \
+    {                                                                                              \
+        struct msg_stat_row row = {                                                                \
+            .request = m->request, .name = slice_str(#name_), .value = stats->name_};              \
+        out_row(c, conn, m->request, MSG_STAT_ROW, &row, sizeof row);                              \
+        rows++;                                                                                    \
+    }
+    CORE_STATS(S)
+#undef S
+    return rows;
+}
+
+/* ---- dead letters without a store behind them ---- */
+
+static bool dead_listed(const struct task *t, const struct msg_list *m)
+{
+    assert(m->limit > 0);
+    return t && t->state == TASK_FINISHED && t->status == PUSHROD_FAILED && t->queue->bypass &&
+           !t->released && t->record.id > m->after &&
+           (!m->filter.data || name_matches(m->filter, t->queue->name));
+}
+
+static int compare_tasks(const void *a, const void *b)
+{
+    const struct task *x = *(struct task *const *)a, *y = *(struct task *const *)b;
+    assert(x && y);
+    return x->record.id < y->record.id ? -1 : x->record.id > y->record.id;
+}
+
+static size_t list_dead(struct core *c, uint64_t conn, const struct msg_list *m)
+{
+    size_t count = 0;
+    struct task **found = arena_alloc(c, (c->kept.count + 1) * sizeof *found);
+    for (size_t i = 0; found && i < c->kept.count; i++) {
+        struct task *t = container_of(c->kept.nodes[i], struct task, place);
+        if (dead_listed(t, m))
+            found[count++] = t;
+    }
+    assert(count <= c->kept.count);
+    if (count)
+        qsort(found, count, sizeof *found, compare_tasks);
+    if (count > m->limit)
+        count = m->limit;
+    for (size_t i = 0; i < count; i++)
+        row_task(c, conn, m->request, found[i]);
+    return count;
+}
+
+/* The store's come after those; END is sent when they are there. */
+static bool scan_dead(struct core *c, uint64_t conn, const struct msg_list *m, size_t rows)
+{
+    struct request *r =
+        c->bypass || rows >= m->limit ? NULL : request_new(c, REQUEST_DEAD, conn, m->request);
+    if (!r || !request_ask(c, r, STORE_SCAN, 0))
+        return false;
+    struct store_op *op = (struct store_op *)c->store.items + c->store.count - 1;
+    assert(op->kind == STORE_SCAN);
+    op->queue = arena_slice(c, m->filter);
+    op->id = m->after;
+    op->limit = (uint32_t)(m->limit - rows);
+    r->count = rows;
+    return true;
+}
+
+/* The same task, with its attempts and deaths forgotten. */
+void dead_replay(struct core *c, struct task *t)
+{
+    struct record record;
+    struct queue *q = t->queue;
+    assert(q->bypass && t->state == TASK_FINISHED);
+    task_record(t, &record);
+    record.attempts = 0;
+    record.deaths = 0;
+    record.suspect = false;
+    record.due_ms = record.expires_ms = 0;
+    finish_drop(c, t);
+    struct task *again = task_new(c, q, &record);
+    if (again)
+        task_requeue(c, again);
+}
+
+void core_list(struct core *c, uint64_t conn, const struct msg_list *given)
+{
+    struct msg_list m = *given;
+    size_t rows = 0;
+    assert(conn != 0);
+    if (m.limit == 0 || m.limit > LIST_LIMIT)
+        m.limit = LIST_LIMIT;
+    if (slice_equal(m.what, slice_str("queues"))) {
+        rows = list_queues(c, conn, &m);
+    } else if (slice_equal(m.what, slice_str("workers"))) {
+        rows = list_workers(c, conn, &m);
+    } else if (slice_equal(m.what, slice_str("stats"))) {
+        rows = list_stats(c, conn, &m);
+    } else if (slice_equal(m.what, slice_str("dead"))) {
+        rows = list_dead(c, conn, &m);
+        if (scan_dead(c, conn, &m, rows))
+            return;
+    } else {
+        out_reject(c, conn, m.request, PUSHROD_E_INVALID,
+            "what can be listed: queues, workers, dead, stats");
+        return;
+    }
+    struct msg_end end = {.request = m.request, .rows = rows};
+    out_row(c, conn, m.request, MSG_END, &end, sizeof end);
+}

@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Who gets what. Only at the end of a tick, so that all its submissions and answers meet. First
+ * what only one worker may run, then suspects, then idle slots, then prefetch. A hand-over takes a
+ * task and some room away and never makes any, so one pass over the groups that something happened
+ * to is enough.
+ */
+#include <assert.h>
+#include "server/core/verbs.h"
+
+#define FILL_TRIES 4 /* workers looked at for one task to prefetch */
+
+/* A lane carries lane_bytes, or one task. */
+bool sched_fits(const struct core *c, const struct worker *w, const struct task *t)
+{
+    assert(t->state == TASK_READY);
+    return w->bytes == 0 || w->bytes + t->record.payload.size <= c->config.lane_bytes;
+}
+
+void sched_hand_over(struct core *c, struct worker *w, struct task *t)
+{
+    assert(w->state == WORKER_READY && !w->alone);
+    task_move(c, t, TASK_LEASED);
+    t->lease = ledger_lease(&c->ledger, t);
+    t->hand_overs++;
+    worker_give(c, w, t);
+    if (t->record.timeout_ms)
+        timer_fence(c, t, c->now.mono_ns + t->record.timeout_ms * MS + TIMEOUT_EXTRA);
+    c->stats.dispatched++;
+    out_lane(c, w,
+        (struct lane_action){.kind = LANE_TASK, .task = t, .id = t->record.id, .lease = t->lease});
+}
+
+/* ---- suspects: alone on a worker, so that what they do harms nobody else ---- */
+
+static bool suspect_may_run(const struct worker *w, const struct task *t)
+{
+    assert(t->record.suspect);
+    return !t->rare || !t->rare->target.data || slice_equal(t->rare->target, w->name);
+}
+
+static struct worker *suspect_worker(struct group *g, const struct task *t)
+{
+    struct worker *w = g->alone;
+    if (w && w->outstanding_count + w->ghosts == 0 && suspect_may_run(w, t))
+        return w;
+    list_foreach(it, next, &g->rooms[ROOM_EMPTY])
+    {
+        w = container_of(it, struct worker, in_room);
+        assert(w->group == g);
+        if (suspect_may_run(w, t))
+            return w;
+    }
+    return NULL;
+}
+
+/* No worker is empty: one gets nothing more until it is. */
+static void suspect_reserve(struct core *c, struct group *g, const struct task *t)
+{
+    static const enum room order[] = {ROOM_IDLE, ROOM_FILLING, ROOM_NONE};
+    assert(!g->alone);
+    for (unsigned i = 0; i < 3; i++) {
+        list_foreach(it, next, &g->rooms[order[i]])
+        {
+            struct worker *w = container_of(it, struct worker, in_room);
+            if (w->state != WORKER_READY || w->alone || !suspect_may_run(w, t))
+                continue;
+            g->alone = w;
+            worker_room(c, w);
+            return;
+        }
+    }
+}
+
+static void suspect_release(struct core *c, struct group *g)
+{
+    struct worker *w = g->alone;
+    assert(w && w->group == g);
+    g->alone = NULL;
+    worker_room(c, w);
+}
+
+static struct task *suspect_next(const struct group *g)
+{
+    struct task *best = NULL;
+    list_foreach(it, next, &g->links)
+    {
+        const struct queue *q = container_of(it, struct link, in_group)->queue;
+        const struct heap_node *top = heap_top(&q->suspects);
+        if (!top || q->paused || q->stopped)
+            continue;
+        struct task *t = container_of(top, struct task, place);
+        assert(t->state == TASK_READY);
+        if (!best || key_before(task_key(t), task_key(best)))
+            best = t;
+    }
+    return best;
+}
+
+static void sched_suspects(struct core *c, struct group *g)
+{
+    assert(g->number > 0);
+    for (struct task *t; (t = suspect_next(g));) {
+        struct worker *w = suspect_worker(g, t);
+        if (!w) {
+            if (!g->alone)
+                suspect_reserve(c, g, t);
+            return;
+        }
+        if (g->alone == w)
+            suspect_release(c, g);
+        sched_hand_over(c, w, t);
+    }
+    if (g->alone)
+        suspect_release(c, g);
+}
+
+/* ---- queues take turns ---- */
+
+/* The queue whose turn it is; it goes to the end. NULL: each has been asked since `missed`. */
+static struct link *ring_next(struct group *g, const struct link *missed)
+{
+    struct list *first = list_first(&g->ring);
+    if (!first)
+        return NULL;
+    struct link *link = container_of(first, struct link, in_ring);
+    assert(link->queue->active);
+    if (link == missed)
+        return NULL;
+    list_remove(first);
+    list_push_back(&g->ring, first);
+    return link;
+}
+
+static struct worker *idle_worker(const struct core *c, struct group *g, const struct task *t)
+{
+    struct list *first = list_first(&g->rooms[ROOM_EMPTY]);
+    if (first)
+        return container_of(first, struct worker, in_room);
+    list_foreach(it, next, &g->rooms[ROOM_IDLE])
+    {
+        struct worker *w = container_of(it, struct worker, in_room);
+        assert(w->idle > 0);
+        if (sched_fits(c, w, t))
+            return w;
+    }
+    return NULL;
+}
+
+static void sched_idle(struct core *c, struct group *g)
+{
+    struct link *missed = NULL, *link;
+    while (g->idle_slots && (link = ring_next(g, missed))) {
+        struct task *t = queue_head(link->queue);
+        struct worker *w = idle_worker(c, g, t);
+        assert(t);
+        if (w) {
+            sched_hand_over(c, w, t);
+            missed = NULL;
+        } else if (!missed) {
+            missed = link;
+        }
+    }
+}
+
+/* ---- prefetch: what fills about a millisecond, and never behind something slow ---- */
+
+static struct worker *filling_worker(
+    const struct core *c, struct group *g, const struct task *t, uint32_t estimate)
+{
+    for (int i = 0; i < FILL_TRIES; i++) {
+        struct list *first = list_first(&g->rooms[ROOM_FILLING]);
+        if (!first)
+            return NULL;
+        struct worker *w = container_of(first, struct worker, in_room);
+        assert(w->state == WORKER_READY);
+        if (w->expected_ns + estimate <= w->slots * FILL_NS && sched_fits(c, w, t))
+            return w;
+        list_remove(first);
+        list_push_back(&g->rooms[ROOM_FILLING], first);
+    }
+    return NULL;
+}
+
+static void sched_fill(struct core *c, struct group *g)
+{
+    struct link *missed = NULL, *link;
+    while (!list_empty(&g->rooms[ROOM_FILLING]) && (link = ring_next(g, missed))) {
+        struct task *t = queue_head(link->queue);
+        assert(t);
+        uint32_t estimate = service_estimate(&link->queue->service);
+        bool fits = estimate <= FILL_NS &&
+                    c->flight_bytes + t->record.payload.size <= c->config.flight_bytes;
+        struct worker *w = fits ? filling_worker(c, g, t, estimate) : NULL;
+        if (w) {
+            sched_hand_over(c, w, t);
+            missed = NULL;
+        } else if (!missed) {
+            missed = link;
+        }
+    }
+}
+
+void sched_run(struct core *c)
+{
+    assert(list_empty(&c->dirty_groups) || c->group_count > 0);
+    target_dispatch(c);
+    /* Groups that are touched meanwhile come to the end of the list, and are visited, too. */
+    for (struct list *it = c->dirty_groups.next; it != &c->dirty_groups; it = it->next) {
+        sched_suspects(c, container_of(it, struct group, dirty_node));
+        sched_idle(c, container_of(it, struct group, dirty_node));
+    }
+    for (struct list *it = c->dirty_groups.next; it != &c->dirty_groups; it = it->next)
+        sched_fill(c, container_of(it, struct group, dirty_node));
+    for (struct list *it; (it = list_first(&c->dirty_groups));) {
+        container_of(it, struct group, dirty_node)->dirty = false;
+        list_remove(it);
+    }
+}

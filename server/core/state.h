@@ -1,0 +1,372 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * state: all that the core remembers, in one picture, and the verbs of each noun. Private to
+ * server/core.
+ *
+ *   ledger  ──slot──▶ task ──▶ queue ◀── link ──▶ group ◀── worker
+ *                      │                                      │ outstanding, settling
+ *                      └── followers ──▶ conn                 └──▶ task
+ *
+ * Who may change what: a task's state changes only in task_move() (task.c), a worker's only in
+ * worker_move() (worker.c); both check a table of allowed transitions. Actions are appended only
+ * by the out_...() functions (out.c).
+ */
+#ifndef SERVER_CORE_STATE_H
+#define SERVER_CORE_STATE_H
+
+#include "common/heap.h"
+#include "common/list.h"
+#include "common/map.h"
+#include "proto/codec.h"
+#include "server/core/core.h"
+
+#define PRIORITIES 10u
+#define MS         UINT64_C(1000000) /* ns in a millisecond */
+#define NEVER      UINT64_MAX
+
+#define FILL_NS        (1 * MS)    /* prefetch: work for about this long waits at a worker */
+#define STUCK_NS       (1 * MS)    /* a lane without an answer for so long: WITHDRAW from it */
+#define TIMEOUT_EXTRA  (2000 * MS) /* the worker's own enforcement comes first */
+#define CANCEL_WAIT    (5000 * MS) /* for the worker's answer to CANCEL */
+#define BACKOFF_CAP_MS 3600000u
+
+/* ---- growable arrays of actions ---- */
+struct vec {
+    void *items;
+    size_t count;
+    size_t capacity;
+};
+
+/* Bytes that live until the next core_begin(). */
+struct arena_block {
+    struct arena_block *next;
+    size_t used;
+    size_t size;
+    _Alignas(16) uint8_t bytes[];
+};
+
+/* ---- ledger: every task in memory, by slot and by id ---- */
+struct ledger_slot {
+    union {
+        struct task *task;
+        uint64_t next_free; /* slot + 1; 0: none */
+    };
+};
+
+struct ledger {
+    struct ledger_slot *slots;
+    uint32_t *generations; /* of the last lease of each slot; LEDGER_FREE marks an empty one */
+    uint32_t used;         /* slots that were ever in use */
+    uint32_t capacity;
+    uint32_t count;
+    uint64_t first_free; /* slot + 1 */
+    uint64_t boot;       /* 1 to 32767: leases stay below 2^63, as numbers on the wire must */
+    struct idmap by_id;
+};
+
+/* ---- pool: allocations of tasks ---- */
+#define POOL_CLASSES 48u
+struct pool {
+    struct pool_free {
+        void *first; /* linked through their first word */
+        uint32_t count;
+    } classes[POOL_CLASSES];
+};
+
+/* ---- queue ---- */
+#define SERVICE_BUCKETS 40u
+struct service { /* how long recent attempts took: powers of two of ns */
+    uint32_t buckets[SERVICE_BUCKETS];
+    uint32_t seen;   /* sum of the buckets, halved at 1024 */
+    uint32_t fresh;  /* since p95_ns was computed */
+    uint64_t p95_ns; /* 0: fewer than 20 were seen */
+};
+
+struct queue {
+    struct slice name;
+    enum durability durability;
+    bool bypass; /* no store operation at all */
+    bool paused;
+    bool stopped; /* the store cannot take what its tasks would give */
+    bool active;  /* in the rings of its groups */
+    bool backlog; /* something lies behind the edge, in the store */
+    bool fetching;
+    bool fetch_void;       /* what comes is out of date */
+    struct order_key edge; /* if backlog: what comes after it is in the store only */
+    struct list low_node;  /* in core.low: a fetch may be due */
+    uint32_t targeted;     /* READY, for one worker */
+    uint64_t max_tasks;
+    uint16_t filled;                             /* bit r: fifo[r] is not empty */
+    struct list fifo[PRIORITIES];                /* by rank: those that came in order of id */
+    struct heap requeued;                        /* the others: key rank, tie id */
+    struct heap suspects;                        /* READY, to run alone */
+    struct list links;                           /* to the groups that serve it */
+    struct list targets;                         /* tasks for one worker by name */
+    uint32_t counts[TASK_STATE_COUNT];           /* of tasks in memory */
+    uint64_t bytes;                              /* of payloads in memory */
+    uint64_t stored_ready, stored_delayed, dead; /* in the store only; dead letters */
+    uint64_t submitted, finished, failed, redelivered;
+    struct service service;
+    struct queue *next; /* all queues */
+};
+
+/* ---- workers ---- */
+#define WORKER_STATES(W)                                                                           \
+    W(JOINING, "joining") /* WELCOME sent, READY awaited */                                        \
+    W(READY, "ready")                                                                              \
+    W(DRAINING, "draining") /* finishes what it has, gets nothing more */                          \
+    W(OVER, "over")         /* freed when this tick's actions are out */
+
+enum worker_state {
+#define W(NAME, name) WORKER_##NAME,
+    WORKER_STATES(W)
+#undef W
+        WORKER_STATE_COUNT
+};
+
+/* Workers with the same patterns: what one may run, each may. */
+struct group {
+    struct slice *patterns;
+    size_t pattern_count;
+    uint16_t number; /* from 1; task.reserved_by */
+    bool dirty;
+    struct list links;
+    struct list ring;     /* links whose queue has ready tasks; the first is next */
+    struct list rooms[4]; /* workers by enum room */
+    uint32_t workers;     /* READY */
+    uint32_t members;     /* in any state */
+    uint64_t slots;
+    uint32_t reserved; /* WITHDRAWs on the way for idle slots of this group */
+    uint64_t idle_slots;
+    struct worker *alone; /* is being emptied for a suspect; NULL: none */
+    struct list dirty_node;
+};
+
+enum room { ROOM_EMPTY, ROOM_IDLE, ROOM_FILLING, ROOM_NONE };
+
+/* A queue and a group that serves it. */
+struct link {
+    struct queue *queue;
+    struct group *group;
+    struct list in_queue;
+    struct list in_group;
+    struct list in_ring; /* of the group, while the queue is active */
+};
+
+/* Workers of one name, and the ready tasks that only they may run. */
+struct named {
+    struct slice name;
+    struct list workers;
+    struct list targets; /* one for each queue */
+    uint32_t waiting;    /* ready tasks of those */
+    bool dirty;
+    struct list dirty_node;
+};
+
+struct target {
+    struct named *named;
+    struct queue *queue;
+    struct heap ready;
+    struct list in_queue;
+    struct list in_named;
+};
+
+struct worker {
+    uint64_t id;
+    uint64_t session;
+    uint64_t peer;
+    uint8_t instance[16];
+    struct slice name;
+    struct slice host;
+    struct slice queues; /* patterns, separated by a comma */
+    uint64_t pid;
+    uint64_t joined_ms;
+    uint32_t slots;
+    uint32_t max_prefetch;
+    uint8_t state; /* enum worker_state */
+    uint8_t room;  /* enum room: in which list of its group */
+    bool alone;    /* runs a suspect: gets nothing else */
+    bool ack_due;  /* in core.acks */
+    uint32_t idle; /* slots counted in group.idle_slots */
+    struct group *group;
+    struct named *named;
+    struct list in_named;
+    struct list in_room;
+    struct list in_core;
+    struct list ack_node;
+    struct list deep_node;   /* core.deep: has more than it can run, by time of last progress */
+    struct list outstanding; /* tasks, in the order of hand-over: the first `slots` are running */
+    uint32_t outstanding_count;
+    uint32_t ghosts; /* attempts that were fenced here, and not answered yet */
+    uint32_t withdrawing;
+    uint64_t bytes;       /* payloads that it may not have read yet */
+    uint64_t expected_ns; /* sum of the estimates of what it has */
+    uint64_t progress_ns; /* when it last started or ended something */
+    uint64_t received;    /* sequence of the last answer taken */
+    uint64_t acked;
+    struct list settling; /* FINISHING and MOVING tasks, by sequence of their answers */
+    uint64_t heard_ns;
+    uint64_t spoken_ns;
+    struct heap_node timer;
+    uint64_t deadline_ns; /* JOINING: READY by then; DRAINING: gone by then */
+    uint64_t done, failed;
+    uint64_t running; /* said the last heartbeat */
+};
+
+/* A worker that was lost, until it is clear whether its process died. */
+struct loss {
+    struct loss *next;
+    uint8_t instance[16];
+    const char *name;        /* behind the ids */
+    uint64_t until_ns; /* not back by then: taken for dead */
+    bool lost;         /* false: the obituary came first */
+    bool cut;          /* its connection went down; false: fenced, no death without obituary */
+    struct msg_obituary obituary;
+    bool known; /* the obituary is there */
+    bool alone; /* it ran one task only */
+    size_t count;
+    uint64_t ids[]; /* suspects */
+};
+
+/* ---- followers ---- */
+struct follower {
+    struct follower *next; /* of the same task */
+    struct conn *conn;     /* NULL: of CONN_SELF */
+    struct list in_conn;   /* conn.following, then conn.told */
+    struct task *task;     /* NULL: the task is not in memory */
+    struct queue *queue;   /* of a task that is not in memory */
+    uint64_t id;
+    uint64_t request;
+    uint64_t number; /* FINISHED: its number on the connection */
+    uint8_t level;   /* enum follow */
+    bool attached;   /* cancel the task when the connection closes */
+    bool submitter;  /* is to be told ACCEPTED */
+};
+
+struct conn {
+    uint64_t id;
+    struct list following;
+    struct list told; /* finishes that are not acknowledged, by number */
+    uint64_t told_count;
+    bool watching;
+    uint64_t watch_request;
+    struct list watch_node;
+};
+
+/* What a node of the time heaps belongs to: the low bits of its tie. */
+enum timer_kind { TIMER_DELAY, TIMER_RARE, TIMER_UNIQUE };
+
+/* A unique key of a queue that bypasses the store. */
+struct unique {
+    struct task *task; /* NULL: it ended, the window of the key has not */
+    uint64_t id;
+    struct heap_node timer; /* wall; only if it holds beyond the task */
+    struct slice key;       /* queue, NUL, key */
+    uint8_t bytes[];
+};
+
+/* A request that waits for the store. */
+enum request_kind {
+    REQUEST_WAIT,
+    REQUEST_CANCEL,
+    REQUEST_STATUS,
+    REQUEST_DEAD,
+    REQUEST_REPLAY,
+    REQUEST_DROP,
+    REQUEST_PURGE,
+    REQUEST_PURGED,
+    REQUEST_HELD,
+    REQUEST_OUTCOME
+};
+
+struct request {
+    enum request_kind kind;
+    uint64_t conn;
+    uint64_t request;
+    uint64_t id;
+    uint64_t count; /* PURGE: of tasks that were in memory */
+    enum follow follow;
+    enum store_op_kind operation; /* OUTCOME: what may have been done */
+    struct queue *queue;          /* PURGE, PURGED */
+    struct joining *joining;      /* HELD */
+    size_t index;                 /* HELD: which one */
+    struct list in_core;
+};
+
+struct core {
+    struct core_config config;
+    struct queue_setting *settings;
+    size_t setting_count;
+    struct now now;
+    uint64_t wake_ns;    /* that was promised last */
+    uint64_t resumed_ns; /* of the last long pause of the server itself: silence counts from here */
+    uint64_t random;
+    struct core_stats stats;
+    uint64_t counts[TASK_STATE_COUNT]; /* of tasks in memory */
+    bool bypass;                       /* the store keeps nothing */
+
+    struct ledger ledger;
+    struct pool pool;
+    struct list gone; /* tasks to recycle at the next begin */
+    uint64_t next_id, last_id, spare_id, spare_count;
+    bool ids_asked;
+    uint64_t ceiling; /* no id above was ever leased to us */
+
+    struct strmap queues;
+    struct queue *first_queue;
+    struct queue *last_queue; /* that was looked up: most come in runs */
+    struct strmap uniques;
+    struct heap by_wall; /* due, expiry, unique keys */
+    struct heap by_mono; /* backoff, fences */
+    struct heap kept;    /* FINISHED tasks: key is when they go */
+    size_t kept_bytes;
+    uint64_t bypass_bytes; /* payloads of unfinished tasks without a store behind them */
+
+    struct group **groups; /* by number - 1 */
+    size_t group_count;
+    struct list dirty_groups;
+    struct strmap named;
+    struct list dirty_named;
+    struct list workers;
+    uint32_t worker_count;
+    struct idmap worker_by_id;
+    struct heap worker_timers;
+    struct list workers_over;
+    struct list deep;
+    struct list acks;
+    uint64_t flight_bytes; /* prefetched ahead of idle slots */
+    uint64_t next_worker;
+    struct loss *losses;
+
+    struct idmap conns;
+    struct follower *free_followers;
+    struct idmap absent; /* id -> followers of a task that is not in memory */
+    struct list watchers;
+
+    bool woken; /* the timers of this tick have run */
+    bool draining;
+    bool drained;
+    bool store_down;
+    int store_code;
+    uint64_t drain_limit_ms;
+    uint64_t unstored;    /* bytes of results on their way to the store */
+    int refusal;          /* enum pushrod_error: why the last submission was refused at once */
+    uint64_t refused_ns;  /* when to ask again what the store refused; NEVER: nothing */
+    bool paused;          /* clients are told not to send */
+    bool stopped;         /* queues that the store keeps dispatch nothing */
+    uint64_t next_due_ms; /* of the store's agenda; 0: nothing */
+    bool due_asked;
+    struct list held;       /* tasks that a worker from before the restart may run */
+    uint8_t (*missing)[16]; /* workers on record that have not rejoined */
+    size_t missing_count;
+    uint64_t rejoin_ns; /* until then; NEVER: all is clear */
+    struct list requests;
+    struct list low;      /* queues whose window may need a fetch */
+    struct queue nowhere; /* of finishes that were looked up: they do not say */
+
+    struct arena_block *arena;
+    struct vec lane, join, store, out, notices;
+    struct actions actions;
+};
+
+#endif

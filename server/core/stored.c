@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the store answers. An operation of a task carries the task's slot as its token (the task
+ * stays in memory until the answer is there), a FETCH its queue, a LOOKUP its request.
+ */
+#include <assert.h>
+#include "server/core/verbs.h"
+
+#define REFUSED_WAIT (200 * MS) /* until what the store refused is asked again */
+
+/* ---- operations of tasks ---- */
+
+static void appended(struct core *c, struct task *t, const struct store_event *e)
+{
+    uint64_t bytes = t->record.payload.size + sizeof *t;
+    assert(c->stats.unsettled_bytes >= bytes);
+    c->stats.unsettled_bytes -= bytes;
+    bool told = t->state != TASK_STORING || t->queue->durability == DURABILITY_ASYNC;
+    if (e->outcome == OUTCOME_STORED && !told)
+        submit_accepted(c, t);
+    else if (!told)
+        submit_refused(c, t, e->outcome == OUTCOME_HELD ? PUSHROD_E_DUPLICATE : (int)e->code,
+            e->text ? arena_text(c, "%s", e->text) : NULL, e->outcome == OUTCOME_HELD ? e->id : 0);
+    else if (t->state == TASK_STORING)
+        submit_settled(c, t, e->outcome == OUTCOME_STORED);
+}
+
+static void moved(struct core *c, struct task *t)
+{
+    struct worker *w = t->worker;
+    if (t->state != TASK_MOVING || t->operations)
+        return;
+    assert(!t->queue->bypass);
+    if (w)
+        worker_ack_later(c, w);
+    if (t->cancelling || t->record.due_ms <= c->now.wall_ms) {
+        t->record.due_ms = 0;
+        window_enter(c, t);
+        return;
+    }
+    if (!c->next_due_ms || t->record.due_ms < c->next_due_ms)
+        c->next_due_ms = t->record.due_ms;
+    window_leave(c, t);
+}
+
+static void finished(struct core *c, struct task *t)
+{
+    uint64_t bytes = t->result ? t->result->size : 0;
+    assert(c->unstored >= bytes);
+    c->unstored -= bytes;
+    finish_stored(c, t);
+}
+
+/* Not written: the task stays as it is, and is asked for again. */
+static void refused(struct core *c, struct task *t)
+{
+    assert(t->operations == 0 || t->state != TASK_GONE);
+    t->refused = true;
+    if (c->refused_ns == NEVER)
+        c->refused_ns = c->now.mono_ns + REFUSED_WAIT;
+}
+
+/* An fsync failed: only a look-up tells what is there. */
+static bool ask_outcome(struct core *c, struct task *t, enum store_op_kind kind)
+{
+    struct request *r = request_new(c, REQUEST_OUTCOME, 0, 0);
+    if (!r)
+        return false;
+    assert(kind <= STORE_RESCHEDULE);
+    r->operation = kind;
+    r->index = t->slot;
+    if (!request_ask(c, r, STORE_LOOKUP, t->record.id))
+        return false;
+    t->operations++;
+    return true;
+}
+
+void stored_task(
+    struct core *c, struct task *t, enum store_op_kind kind, const struct store_event *e)
+{
+    assert(t->operations > 0);
+    t->operations--;
+    if (e->outcome == OUTCOME_UNKNOWN && ask_outcome(c, t, kind))
+        return;
+    bool done = e->outcome == OUTCOME_STORED || e->outcome == OUTCOME_GONE;
+    if (kind == STORE_APPEND)
+        appended(c, t, e);
+    else if (!done && !t->released && (t->state == TASK_FINISHING || t->state == TASK_MOVING))
+        refused(c, t);
+    else if (kind == STORE_RESCHEDULE)
+        moved(c, t);
+    else
+        finished(c, t);
+    if (t->state == TASK_FINISHED && t->released && !t->operations)
+        finish_drop(c, t);
+}
+
+/* ---- a store that fails, and recovers ---- */
+
+void stored_run(struct core *c)
+{
+    if (c->refused_ns > c->now.mono_ns || c->store_down)
+        return;
+    c->refused_ns = NEVER;
+    for (uint32_t slot = 0; slot < c->ledger.used; slot++) {
+        struct task *t = ledger_at(&c->ledger, slot);
+        if (!t || !t->refused)
+            continue;
+        assert(t->state == TASK_FINISHING || t->state == TASK_MOVING || t->told);
+        t->refused = false;
+        if (t->state == TASK_FINISHING) {
+            c->unstored -= t->result ? t->result->size : 0;
+            finish_ask(c, t);
+        } else if (t->state == TASK_MOVING) {
+            task_reschedule(c, t, t->record.windowed);
+        }
+    }
+}
+
+/* Results that wait for the store are bounded, too: above, nothing that makes more is started. */
+void stored_stop(struct core *c)
+{
+    uint64_t bound = c->stopped ? c->config.max_unsettled / 2 : c->config.max_unsettled;
+    bool stop = c->store_down || c->unstored > bound;
+    assert(bound > 0);
+    if (stop == c->stopped)
+        return;
+    c->stopped = stop;
+    for (struct queue *q = c->first_queue; q; q = q->next) {
+        q->stopped = stop && !q->bypass;
+        queue_touch(c, q);
+        list_foreach(it, next, &q->targets)
+            target_touch(c, container_of(it, struct target, in_queue)->named);
+    }
+}
+
+static void store_changed(struct core *c, const struct store_event *e)
+{
+    bool down = e->event == EVENT_STORE_DOWN;
+    const char *text = e->text ? arena_text(c, "%s", e->text) : pushrod_strerror((int)e->code);
+    assert(down || e->event == EVENT_STORE_UP);
+    c->store_down = down;
+    c->store_code = down ? (int)e->code : 0;
+    out_notice(c, (struct notice){.kind = down ? NOTICE_STORE_DOWN : NOTICE_STORE_UP,
+                      .code = (int)e->code,
+                      .text = down ? text : NULL});
+    watch_event(c, down ? "store-failed" : "store-ok", 0, (struct slice){0}, (struct slice){0},
+        down ? text : NULL);
+    if (down)
+        return;
+    if (c->refused_ns != NEVER)
+        c->refused_ns = c->now.mono_ns;
+    for (struct queue *q = c->first_queue; q; q = q->next)
+        window_low(c, q);
+}
+
+static void stored_one(struct core *c, const struct store_event *e)
+{
+    assert(e->kind <= STORE_WORKER);
+    switch (e->kind) {
+    case STORE_APPEND:
+    case STORE_FINISH:
+    case STORE_RESCHEDULE:
+        stored_task(c, ledger_at(&c->ledger, e->token), e->kind, e);
+        break;
+    case STORE_FETCH:
+        window_fetched(c, (struct queue *)(uintptr_t)e->token, e);
+        break;
+    case STORE_DUE:
+        window_due(c, e);
+        break;
+    case STORE_IDS:
+        ids_stored(c, e);
+        break;
+    default:
+        if (e->token)
+            request_stored(c, (struct request *)(uintptr_t)e->token, e);
+        break;
+    }
+}
+
+void core_stored(struct core *c, const struct store_event *events, size_t count)
+{
+    assert(count == 0 || events);
+    for (size_t i = 0; i < count; i++) {
+        if (events[i].event == EVENT_OP)
+            stored_one(c, &events[i]);
+        else
+            store_changed(c, &events[i]);
+    }
+}

@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <assert.h>
+#include "common/name.h"
+#include "server/core/verbs.h"
+
+#define MAX_ATTEMPTS 1000u
+
+/* ---- ids: from blocks that the store leases, so that none costs a write ---- */
+
+static void ids_ask(struct core *c)
+{
+    assert(c->spare_count == 0);
+    struct store_op *op = c->ids_asked ? NULL : out_store(c, STORE_IDS, 0);
+    if (!op)
+        return;
+    op->limit = 1u << 20;
+    c->ids_asked = true;
+}
+
+bool ids_take(struct core *c, uint64_t *id)
+{
+    assert(c->next_id > 0);
+    if (c->next_id > c->last_id && c->spare_count) {
+        c->next_id = c->spare_id;
+        c->last_id = c->spare_id + c->spare_count - 1;
+        c->spare_count = 0;
+    }
+    if (c->spare_count == 0 && c->last_id - c->next_id + 1 < UINT32_C(1) << 19)
+        ids_ask(c);
+    if (c->next_id > c->last_id)
+        return false;
+    *id = c->next_id++;
+    return true;
+}
+
+void ids_stored(struct core *c, const struct store_event *e)
+{
+    assert(c->ids_asked);
+    c->ids_asked = false;
+    if (e->outcome != OUTCOME_STORED || e->count == 0)
+        return;
+    c->spare_id = e->id;
+    c->spare_count = e->count;
+    if (e->id + e->count - 1 > c->ceiling)
+        c->ceiling = e->id + e->count - 1;
+}
+
+/* ---- what is wrong with a submission ---- */
+
+struct refusal {
+    int code;
+    const char *text;
+    uint64_t holder;
+};
+
+static int options_check(const struct msg_options *o, const char **text)
+{
+    assert(o && text);
+    *text = "priority is 0 to 9";
+    if (o->priority > PUSHROD_MAX_PRIORITY)
+        return PUSHROD_E_BAD_OPTION;
+    *text = "max_attempts is 1 to 1000";
+    if (o->max_attempts > MAX_ATTEMPTS)
+        return PUSHROD_E_BAD_OPTION;
+    *text = "a unique key has 1 to 256 bytes";
+    if (o->unique_key.data &&
+        (o->unique_key.size == 0 || o->unique_key.size > PUSHROD_MAX_UNIQUE_KEY))
+        return PUSHROD_E_BAD_OPTION;
+    *text = "a tag has at most 256 bytes";
+    if (o->tag.size > PUSHROD_MAX_TAG)
+        return PUSHROD_E_BAD_OPTION;
+    *text = "headers are a map of text to text of at most 8 KiB, names are A-Z a-z 0-9 _ -";
+    if (o->headers.size > PUSHROD_MAX_HEADERS || (o->headers.data && !headers_valid(o->headers)))
+        return PUSHROD_E_BAD_OPTION;
+    *text = NULL;
+    return 0;
+}
+
+/* What the server cannot take now, whatever it is. */
+static int server_check(const struct core *c, const struct queue *q, size_t size, const char **text)
+{
+    assert(q);
+    *text = NULL;
+    if (q->max_tasks && queue_unfinished(q) >= q->max_tasks)
+        return PUSHROD_E_QUEUE_FULL;
+    if (q->bypass && c->bypass_bytes + size > c->config.max_bytes)
+        return PUSHROD_E_OVERLOADED;
+    if (!q->bypass && c->store_down)
+        return c->store_code ? c->store_code : PUSHROD_E_STORE_FAILED;
+    return 0;
+}
+
+static bool refuse(struct refusal *r, int code, const char *text)
+{
+    assert(code > 0);
+    r->code = code;
+    r->text = text;
+    return false;
+}
+
+static bool submit_check(
+    struct core *c, const struct submit *s, struct queue **queue, struct refusal *why)
+{
+    const char *text = NULL;
+    size_t size = s->body ? s->body->size : s->payload.size;
+    assert(s->follow <= FOLLOW_ALL);
+    if (c->draining)
+        return refuse(why, PUSHROD_E_DRAINING, NULL);
+    if (size > c->config.max_payload)
+        return refuse(why, PUSHROD_E_TOO_BIG,
+            arena_text(
+                c, "the payload has %zu bytes, the limit is %zu", size, c->config.max_payload));
+    *queue = queue_find(c, s->queue);
+    if (!*queue && !name_valid(s->queue))
+        return refuse(why, PUSHROD_E_BAD_QUEUE, NULL);
+    int code = s->options ? options_check(s->options, &text) : 0;
+    if (code)
+        return refuse(why, code, text);
+    if (!*queue && !(*queue = queue_get(c, s->queue)))
+        return refuse(why, PUSHROD_E_NO_MEMORY, NULL);
+    code = server_check(c, *queue, size, &text);
+    if (code)
+        return refuse(why, code, text);
+    struct slice key = s->options ? s->options->unique_key : (struct slice){0};
+    struct unique *u = key.data && (*queue)->bypass ? unique_find(c, *queue, key) : NULL;
+    if (!u)
+        return true;
+    why->holder = u->id;
+    return refuse(why, PUSHROD_E_DUPLICATE, NULL);
+}
+
+/* ---- the task ---- */
+
+static uint64_t moment(const struct core *c, uint64_t duration_ms)
+{
+    uint64_t far = UINT64_C(1) << 62;
+    assert(c->now.wall_ms < far);
+    return duration_ms >= far - c->now.wall_ms ? far : c->now.wall_ms + duration_ms;
+}
+
+static void options_apply(const struct core *c, struct record *r, const struct msg_options *o)
+{
+    assert(o->priority < PRIORITIES);
+    r->priority = (uint8_t)o->priority;
+    r->max_attempts = o->max_attempts ? (uint32_t)o->max_attempts : PUSHROD_DEFAULT_MAX_ATTEMPTS;
+    r->backoff_ms = o->backoff_ms ? o->backoff_ms : PUSHROD_DEFAULT_BACKOFF_MS;
+    if (r->backoff_ms > BACKOFF_CAP_MS)
+        r->backoff_ms = BACKOFF_CAP_MS;
+    uint64_t due = o->eta_ms ? o->eta_ms : o->delay_ms ? moment(c, o->delay_ms) : 0;
+    r->due_ms = due > c->now.wall_ms ? due : 0;
+    r->expires_ms = o->expires_ms ? moment(c, o->expires_ms) : 0;
+    r->timeout_ms = o->timeout_ms < UINT64_C(1) << 40 ? o->timeout_ms : UINT64_C(1) << 40;
+    r->keep_ms = o->keep_ms < UINT64_C(1) << 40 ? o->keep_ms : UINT64_C(1) << 40;
+    r->headers = o->headers;
+    r->tag = o->tag;
+    r->unique = o->unique_key;
+    r->unique_ms = o->unique_key.data && o->unique_ms ? moment(c, o->unique_ms) : 0;
+    r->target = o->worker;
+}
+
+static struct task *submit_task(struct core *c, struct queue *q, const struct submit *s)
+{
+    struct record r = {.payload = s->body ? body_slice(s->body) : s->payload,
+        .body = s->body,
+        .queue = q->name,
+        .priority = PUSHROD_DEFAULT_PRIORITY,
+        .max_attempts = PUSHROD_DEFAULT_MAX_ATTEMPTS,
+        .backoff_ms = PUSHROD_DEFAULT_BACKOFF_MS,
+        .submitted_ms = c->now.wall_ms,
+        .followed = s->follow != FOLLOW_NONE};
+    if (s->options)
+        options_apply(c, &r, s->options);
+    if (!ids_take(c, &r.id))
+        return NULL;
+    struct task *t = task_new(c, q, &r);
+    if (!t)
+        return NULL;
+    assert(t->state == TASK_STORING);
+    if (q->bypass && r.unique.data && !unique_hold(c, t)) {
+        task_drop(c, t);
+        return NULL;
+    }
+    return t;
+}
+
+/* Who follows it, or is to be told ACCEPTED later, or takes it along when it leaves. */
+static bool submit_follow(struct core *c, uint64_t conn, struct task *t, const struct submit *s)
+{
+    bool attached = s->options && s->options->attached;
+    bool later = t->queue->durability == DURABILITY_SYNC && !t->queue->bypass;
+    if (s->follow == FOLLOW_NONE && !attached && !later)
+        return true;
+    struct follower *f = follower_new(c, conn, s->request, (uint8_t)s->follow);
+    if (!f)
+        return false;
+    f->attached = attached;
+    f->submitter = later;
+    follower_attach(t, f);
+    assert(t->followers == f);
+    return true;
+}
+
+static void tell_accepted(struct core *c, uint64_t conn, uint64_t request, uint64_t id)
+{
+    assert(id > 0);
+    c->stats.submitted++;
+    out_conn(
+        c, (struct conn_action){.conn = conn, .request = request, .kind = MSG_ACCEPTED, .id = id});
+}
+
+static bool submit_store(struct core *c, struct task *t)
+{
+    assert(!t->queue->bypass);
+    struct record *r = arena_alloc(c, sizeof *r);
+    struct store_op *op = r ? out_store(c, STORE_APPEND, t->slot) : NULL;
+    if (!op)
+        return false;
+    t->record.windowed = !t->record.due_ms && window_open(t->queue, task_key(t));
+    task_record(t, r);
+    op->record = r;
+    op->async = t->queue->durability == DURABILITY_ASYNC;
+    t->operations++;
+    c->stats.unsettled_bytes += t->record.payload.size + sizeof *t;
+    return true;
+}
+
+/* Its life begins: by what is due, and by the window. */
+static void submit_start(struct core *c, struct task *t)
+{
+    assert(t->state == TASK_STORING);
+    t->queue->submitted++;
+    if (!t->record.due_ms) {
+        window_enter(c, t);
+        return;
+    }
+    if (!t->queue->bypass) {
+        if (!c->next_due_ms || t->record.due_ms < c->next_due_ms)
+            c->next_due_ms = t->record.due_ms;
+        window_leave(c, t);
+        return;
+    }
+    task_move(c, t, TASK_DELAYED);
+    timer_delay(c, t, 0);
+}
+
+static bool submit_one(
+    struct core *c, uint64_t conn, const struct submit *s, uint64_t *id, struct refusal *why)
+{
+    struct queue *q = NULL;
+    if (!out_reserve(c, 4))
+        return refuse(why, PUSHROD_E_NO_MEMORY, NULL);
+    if (!submit_check(c, s, &q, why))
+        return false;
+    struct task *t = submit_task(c, q, s);
+    if (!t)
+        return refuse(
+            why, c->next_id > c->last_id ? PUSHROD_E_STORE_FAILED : PUSHROD_E_NO_MEMORY, NULL);
+    if (!submit_follow(c, conn, t, s) || (!q->bypass && !submit_store(c, t))) {
+        submit_refused(c, t, PUSHROD_E_NO_MEMORY, NULL, 0);
+        return refuse(why, PUSHROD_E_NO_MEMORY, NULL);
+    }
+    *id = t->record.id;
+    assert(*id > 0);
+    if (!q->bypass && q->durability == DURABILITY_SYNC)
+        return true;
+    tell_accepted(c, conn, s->request, *id);
+    if (q->bypass || (!t->record.due_ms && t->record.windowed))
+        submit_start(c, t);
+    return true;
+}
+
+void core_submit(struct core *c, uint64_t conn, const struct submit *s, size_t count, uint64_t *ids)
+{
+    assert(conn != 0 && (count == 0 || s));
+    for (size_t i = 0; i < count; i++) {
+        struct refusal why = {0};
+        uint64_t id = 0;
+        if (!submit_one(c, conn, &s[i], &id, &why) && why.code) {
+            c->stats.rejected++;
+            c->refusal = why.code;
+            out_conn(c, (struct conn_action){.conn = conn,
+                            .request = s[i].request,
+                            .kind = MSG_REJECTED,
+                            .code = (uint32_t)why.code,
+                            .id = why.holder,
+                            .text = why.text});
+        }
+        if (ids)
+            ids[i] = id;
+    }
+}
+
+int core_refusal(const struct core *c)
+{
+    assert(c->refusal > 0);
+    return c->refusal;
+}
+
+/* ---- the store has answered ---- */
+
+/* `async`, and not in the window: it was accepted at once, and waited here for the store. */
+void submit_settled(struct core *c, struct task *t, bool stored)
+{
+    assert(t->state == TASK_STORING && t->operations == 0);
+    if (t->cancelling) {
+        task_move(c, t, TASK_HELD);
+        task_finish(c, t, PUSHROD_CANCELLED, PUSHROD_E_TASK_CANCELLED);
+    } else if (stored) {
+        submit_start(c, t);
+    } else if (t->record.due_ms) {
+        /* The store could not: it lives as long as this process. */
+        task_move(c, t, TASK_DELAYED);
+        timer_delay(c, t, 0);
+    } else {
+        task_requeue(c, t);
+    }
+}
+
+/* The submitter is told; it stays a follower only if it asked for that. */
+void submit_accepted(struct core *c, struct task *t)
+{
+    assert(t->state == TASK_STORING);
+    for (struct follower *f = t->followers, *next; f; f = next) {
+        next = f->next;
+        if (!f->submitter)
+            continue;
+        f->submitter = false;
+        tell_accepted(c, f->conn ? f->conn->id : CONN_SELF, f->request, t->record.id);
+        if (f->level == FOLLOW_NONE && !f->attached) {
+            follower_detach(t, f);
+            follower_free(c, f);
+        }
+    }
+    if (t->cancelling) {
+        task_move(c, t, TASK_HELD);
+        task_finish(c, t, PUSHROD_CANCELLED, PUSHROD_E_TASK_CANCELLED);
+    } else {
+        submit_start(c, t);
+    }
+}
+
+void submit_refused(struct core *c, struct task *t, int code, const char *text, uint64_t holder)
+{
+    assert(t->state == TASK_STORING);
+    for (struct follower *f; (f = t->followers);) {
+        if (f->submitter && code != PUSHROD_E_NO_MEMORY) {
+            c->stats.rejected++;
+            out_conn(c, (struct conn_action){.conn = f->conn ? f->conn->id : CONN_SELF,
+                            .request = f->request,
+                            .kind = MSG_REJECTED,
+                            .code = (uint32_t)code,
+                            .id = holder ? holder : t->record.id,
+                            .text = text});
+        }
+        follower_detach(t, f);
+        follower_free(c, f);
+    }
+    task_drop(c, t);
+}

@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <assert.h>
+#include <stdlib.h>
+#include "server/core/verbs.h"
+
+#define TO(NAME) (1u << TASK_##NAME)
+#define ENDS     (TO(FINISHING) | TO(FINISHED) | TO(GONE))
+
+/* Where a task may go from each state; everything else is a bug. */
+static const uint16_t task_allowed[TASK_STATE_COUNT] = {
+    [TASK_STORING] = TO(DELAYED) | TO(HELD) | TO(READY) | TO(LEASED) | ENDS,
+    [TASK_DELAYED] = TO(READY) | TO(LEASED) | TO(MOVING) | ENDS,
+    [TASK_HELD] = TO(READY) | TO(LEASED) | TO(MOVING) | ENDS,
+    [TASK_READY] = TO(LEASED) | TO(MOVING) | TO(DELAYED) | ENDS,
+    [TASK_LEASED] = TO(READY) | TO(DELAYED) | TO(MOVING) | ENDS,
+    [TASK_MOVING] = TO(READY) | TO(DELAYED) | TO(LEASED) | ENDS,
+    [TASK_FINISHING] = TO(FINISHED) | TO(GONE),
+    [TASK_FINISHED] = TO(GONE),
+    [TASK_GONE] = 0,
+};
+
+const char *task_state_name(enum task_state state)
+{
+#define T(NAME, name) [TASK_##NAME] = name,
+    static const char *const names[] = {TASK_STATES(T)};
+#undef T
+    assert(state < TASK_STATE_COUNT);
+    return names[state];
+}
+
+bool task_ended(const struct task *t)
+{
+    assert(t->state < TASK_STATE_COUNT);
+    return t->state >= TASK_FINISHING;
+}
+
+struct order_key task_key(const struct task *t)
+{
+    assert(t->record.priority < PRIORITIES);
+    return (struct order_key){(uint8_t)(9 - t->record.priority), t->record.id};
+}
+
+/* ---- transitions ---- */
+
+static void task_leave(struct core *c, struct task *t)
+{
+    switch ((enum task_state)t->state) {
+    case TASK_READY:
+        queue_take(c, t);
+        break;
+    case TASK_DELAYED:
+        timer_undelay(c, t);
+        break;
+    case TASK_LEASED:
+        worker_drop(c, t);
+        break;
+    case TASK_FINISHED:
+        heap_remove(&c->kept, &t->place);
+        break;
+    default:
+        assert(t->state != TASK_GONE);
+        list_remove(&t->node);
+        break;
+    }
+}
+
+/* Payloads of unfinished tasks without a store behind them are bounded; here they stop counting. */
+static void task_lighten(struct core *c, struct task *t)
+{
+    assert(!t->queue->bypass || c->bypass_bytes >= t->record.payload.size);
+    if (t->queue->bypass)
+        c->bypass_bytes -= t->record.payload.size;
+    if (t->rare && t->rare->holds)
+        unique_release(c, t);
+}
+
+void task_move(struct core *c, struct task *t, enum task_state to)
+{
+    enum task_state from = t->state;
+    assert(task_allowed[from] & 1u << to);
+    task_leave(c, t);
+    if (from < TASK_FINISHING && to >= TASK_FINISHING)
+        task_lighten(c, t);
+    if (t->rare && heap_holds(&t->rare->timer))
+        timer_stop(c, t);
+    c->counts[from]--;
+    t->queue->counts[from]--;
+    c->counts[to]++;
+    t->queue->counts[to]++;
+    t->state = (uint8_t)to;
+    t->worker = NULL;
+    if (to == TASK_DELAYED || to == TASK_FINISHED)
+        t->place = (struct heap_node){0};
+    else
+        list_init(&t->node);
+    if (to == TASK_READY)
+        queue_put(c, t);
+}
+
+void task_drop(struct core *c, struct task *t)
+{
+    assert(t->operations == 0 && !t->followers);
+    task_move(c, t, TASK_GONE);
+    t->queue->bytes -= t->record.payload.size;
+    c->stats.ledger_bytes -= t->record.payload.size;
+    ledger_remove(&c->ledger, t);
+    list_push_back(&c->gone, &t->node);
+}
+
+/* ---- memory ---- */
+
+static uint8_t *put_slice(uint8_t *at, struct slice *to, struct slice from)
+{
+    *to = (struct slice){0};
+    if (!from.data)
+        return at;
+    if (from.size)
+        memcpy(at, from.data, from.size);
+    *to = slice_of(at, from.size);
+    return at + from.size;
+}
+
+/* Most tasks have nothing rare. A timeout counts, because its fence needs a timer. */
+static bool record_is_rare(const struct record *r)
+{
+    return r->headers.data || r->tag.data || r->unique.data || r->target.data || r->history.data ||
+           r->expires_ms || r->keep_ms || r->timeout_ms;
+}
+
+static void rare_fill(struct task *t, const struct record *r, uint8_t *at)
+{
+    struct rare *rare = t->rare;
+    *rare = (struct rare){
+        .task = t, .expires_ms = r->expires_ms, .unique_ms = r->unique_ms, .keep_ms = r->keep_ms};
+    at = put_slice(at, &rare->headers, r->headers);
+    at = put_slice(at, &rare->tag, r->tag);
+    at = put_slice(at, &rare->unique, r->unique);
+    put_slice(at, &rare->target, r->target);
+    assert(!rare->added);
+}
+
+static void record_fill(struct task *t, struct queue *q, const struct record *r)
+{
+    t->record = (struct task_record){.id = r->id,
+        .queue = q->name,
+        .payload = r->payload,
+        .body = body_ref(r->body),
+        .submitted_ms = r->submitted_ms,
+        .due_ms = r->due_ms,
+        .timeout_ms = r->timeout_ms,
+        .backoff_ms = (uint32_t)(r->backoff_ms > UINT32_MAX ? UINT32_MAX : r->backoff_ms),
+        .attempts = (uint16_t)r->attempts,
+        .max_attempts = (uint16_t)r->max_attempts,
+        .deaths = r->deaths,
+        .priority = r->priority,
+        .followed = r->followed,
+        .suspect = r->suspect,
+        .maybe_running = r->maybe_running,
+        .windowed = r->windowed};
+    assert(r->attempts <= UINT16_MAX && r->max_attempts <= UINT16_MAX);
+}
+
+static struct task *task_allocate(struct core *c, const struct record *r)
+{
+    size_t size = sizeof(struct task) + (r->body ? 0 : r->payload.size);
+    bool rare = record_is_rare(r);
+    if (rare)
+        size +=
+            sizeof(struct rare) + r->headers.size + r->tag.size + r->unique.size + r->target.size;
+    uint8_t size_class;
+    struct task *t = pool_take(&c->pool, size, &size_class);
+    if (!t)
+        return NULL;
+    assert(((uintptr_t)t & 7) == 0);
+    *t = (struct task){.size_class = size_class, .state = TASK_STORING};
+    if (rare)
+        t->rare = (struct rare *)(t + 1);
+    return t;
+}
+
+/* The history comes as an array of DEATH; what is kept is the messages without the array's head. */
+static bool history_fill(struct task *t, struct slice history)
+{
+    struct dec d = dec_of(history);
+    t->rare->history_count = dec_array(&d);
+    assert(!dec_failed(&d));
+    buf_append(&t->rare->history, d.at, (size_t)(d.end - d.at));
+    return !t->rare->history.failed;
+}
+
+struct task *task_new(struct core *c, struct queue *q, const struct record *r)
+{
+    struct task *t = task_allocate(c, r);
+    if (!t)
+        return NULL;
+    record_fill(t, q, r);
+    t->queue = q;
+    list_init(&t->node);
+    uint8_t *at = (uint8_t *)(t + 1);
+    if (t->rare) {
+        at += sizeof(struct rare);
+        rare_fill(t, r, at + (r->body ? 0 : r->payload.size));
+    }
+    if (!r->body)
+        put_slice(at, &t->record.payload, r->payload);
+    if ((r->history.data && !history_fill(t, r->history)) || !ledger_add(&c->ledger, t)) {
+        task_free(c, t);
+        return NULL;
+    }
+    c->counts[TASK_STORING]++;
+    q->counts[TASK_STORING]++;
+    q->bytes += t->record.payload.size;
+    if (q->bypass)
+        c->bypass_bytes += t->record.payload.size;
+    c->stats.ledger_bytes += t->record.payload.size;
+    return t;
+}
+
+static void rare_free(struct rare *rare)
+{
+    assert(!rare->holds && !heap_holds(&rare->timer));
+    buf_free(&rare->history);
+    body_unref(rare->parts);
+    if (rare->added)
+        free(rare);
+}
+
+void task_free(struct core *c, struct task *t)
+{
+    assert(!t->followers);
+    if (t->rare)
+        rare_free(t->rare);
+    if (t->result)
+        body_unref(t->result);
+    if (t->record.body)
+        body_unref(t->record.body);
+    free(t->text);
+    pool_give(&c->pool, t, t->size_class);
+}
+
+struct rare *task_rare(struct task *t)
+{
+    if (t->rare)
+        return t->rare;
+    struct rare *rare = calloc(1, sizeof *rare);
+    if (!rare)
+        return NULL;
+    rare->task = t;
+    rare->added = true;
+    t->rare = rare;
+    assert(t->rare->task == t);
+    return rare;
+}
+
+void task_record(const struct task *t, struct record *r)
+{
+    const struct task_record *from = &t->record;
+    assert(from->id != 0);
+    *r = (struct record){.id = from->id,
+        .queue = from->queue,
+        .payload = from->payload,
+        .body = from->body,
+        .submitted_ms = from->submitted_ms,
+        .due_ms = from->due_ms,
+        .timeout_ms = from->timeout_ms,
+        .backoff_ms = from->backoff_ms,
+        .attempts = from->attempts,
+        .max_attempts = from->max_attempts,
+        .deaths = from->deaths,
+        .priority = from->priority,
+        .followed = from->followed,
+        .suspect = from->suspect,
+        .windowed = from->windowed};
+    if (!t->rare)
+        return;
+    r->headers = t->rare->headers;
+    r->tag = t->rare->tag;
+    r->unique = t->rare->unique;
+    r->target = t->rare->target;
+    r->expires_ms = t->rare->expires_ms;
+    r->unique_ms = t->rare->unique_ms;
+    r->keep_ms = t->rare->keep_ms;
+}

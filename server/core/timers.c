@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Two heaps, by the monotonic clock (backoff, fences) and by the wall clock (due, expiry, unique
+ * keys), and one of workers. A heap, and not a wheel: it is exact, so an idle server wakes up for
+ * nothing, and tasks without timeout, delay or expiry, the many, are in none.
+ */
+#include <assert.h>
+#include "server/core/verbs.h"
+
+/* ---- tasks ---- */
+
+static uint64_t timer_tie(uint64_t id, enum timer_kind kind)
+{
+    assert(id < UINT64_C(1) << 62);
+    return id << 2 | (uint64_t)kind;
+}
+
+/* No memory for the timer: rather too early than never. */
+void timer_delay(struct core *c, struct task *t, uint64_t mono_ns)
+{
+    assert(t->state == TASK_DELAYED);
+    t->backing_off = mono_ns != 0;
+    struct heap *heap = mono_ns ? &c->by_mono : &c->by_wall;
+    uint64_t key = mono_ns ? mono_ns : t->record.due_ms;
+    if (!heap_push(heap, &t->place, key, timer_tie(t->record.id, TIMER_DELAY)))
+        task_requeue(c, t);
+}
+
+void timer_undelay(struct core *c, struct task *t)
+{
+    assert(t->state == TASK_DELAYED);
+    heap_remove(t->backing_off ? &c->by_mono : &c->by_wall, &t->place);
+    t->backing_off = false;
+}
+
+void timer_expiry(struct core *c, struct task *t)
+{
+    struct rare *rare = t->rare;
+    assert(rare && rare->expires_ms);
+    timer_stop(c, t);
+    rare->by_wall = true;
+    heap_push(&c->by_wall, &rare->timer, rare->expires_ms, timer_tie(t->record.id, TIMER_RARE));
+}
+
+bool timer_fence(struct core *c, struct task *t, uint64_t mono_ns)
+{
+    struct rare *rare = task_rare(t);
+    assert(t->state == TASK_LEASED);
+    if (!rare)
+        return false;
+    timer_stop(c, t);
+    rare->by_wall = false;
+    return heap_push(&c->by_mono, &rare->timer, mono_ns, timer_tie(t->record.id, TIMER_RARE));
+}
+
+void timer_stop(struct core *c, struct task *t)
+{
+    assert(t->rare);
+    heap_remove(t->rare->by_wall ? &c->by_wall : &c->by_mono, &t->rare->timer);
+}
+
+/* Does it run, as far as anybody can know? The worker starts them in the order of hand-over. */
+static bool is_running(const struct task *t)
+{
+    const struct list *it = t->worker->outstanding.next;
+    assert(t->state == TASK_LEASED);
+    for (uint32_t i = 0; i < t->worker->slots && it != &t->worker->outstanding; i++, it = it->next)
+        if (it == &t->node)
+            return true;
+    return t->started;
+}
+
+/* The worker did not end it in time: the attempt is over here, whatever it says later. */
+static void fence(struct core *c, struct task *t)
+{
+    assert(t->state == TASK_LEASED);
+    if (!t->cancelling && !is_running(t)) {
+        timer_fence(c, t, c->now.mono_ns + t->record.timeout_ms * MS + TIMEOUT_EXTRA);
+        return;
+    }
+    attempt_fence(c, t);
+    if (t->cancelling)
+        task_finish(c, t, PUSHROD_CANCELLED, PUSHROD_E_TASK_CANCELLED);
+    else
+        attempt_over(c, t, PUSHROD_E_TASK_TIMEOUT,
+            slice_str(pushrod_strerror(PUSHROD_E_TASK_TIMEOUT)), false, 0);
+}
+
+static void rare_fired(struct core *c, struct rare *rare)
+{
+    struct task *t = rare->task;
+    assert(!heap_holds(&rare->timer));
+    if (t->state == TASK_LEASED)
+        fence(c, t);
+    else if (t->state == TASK_MOVING || t->state == TASK_STORING)
+        return; /* task_requeue() looks at the clock */
+    else
+        task_finish(c, t, PUSHROD_EXPIRED, PUSHROD_E_TASK_EXPIRED);
+}
+
+static void heap_run(struct core *c, struct heap *heap, uint64_t now)
+{
+    struct heap_node *top;
+    while ((top = heap_top(heap)) && top->key <= now) {
+        enum timer_kind kind = top->tie & 3;
+        assert(kind <= TIMER_UNIQUE);
+        if (kind == TIMER_DELAY) {
+            task_requeue(c, container_of(top, struct task, place));
+            continue;
+        }
+        heap_remove(heap, top);
+        if (kind == TIMER_RARE)
+            rare_fired(c, container_of(top, struct rare, timer));
+        else
+            unique_expire(c, container_of(top, struct unique, timer));
+    }
+}
+
+bool timer_unique(struct core *c, struct unique *u, uint64_t wall_ms)
+{
+    assert(u->id != 0);
+    return heap_push(&c->by_wall, &u->timer, wall_ms, timer_tie(u->id, TIMER_UNIQUE));
+}
+
+/* ---- workers ---- */
+
+static uint64_t heard_ns(const struct core *c, const struct worker *w)
+{
+    assert(w->heard_ns <= c->now.mono_ns);
+    return w->heard_ns > c->resumed_ns ? w->heard_ns : c->resumed_ns;
+}
+
+static uint64_t silence_ns(const struct core *c)
+{
+    assert(c->config.missed_heartbeats > 0);
+    return c->config.heartbeat_ms * c->config.missed_heartbeats * MS;
+}
+
+static uint64_t worker_next(const struct core *c, const struct worker *w)
+{
+    assert(w->state != WORKER_OVER);
+    if (w->state == WORKER_JOINING)
+        return w->deadline_ns > c->resumed_ns ? w->deadline_ns
+                                              : c->resumed_ns + c->config.ready_wait_ms * MS;
+    uint64_t silent = heard_ns(c, w) + silence_ns(c);
+    uint64_t ping = w->spoken_ns + c->config.ping_ms * MS;
+    uint64_t next = silent < ping ? silent : ping;
+    return w->deadline_ns && w->deadline_ns < next ? w->deadline_ns : next;
+}
+
+/* Only looked at when it fires: what a worker says moves no timer. */
+void worker_timer(struct core *c, struct worker *w)
+{
+    heap_remove(&c->worker_timers, &w->timer);
+    bool pushed = heap_push(&c->worker_timers, &w->timer, worker_next(c, w), w->id);
+    assert(pushed); /* the heap was grown when it joined */
+    (void)pushed;
+}
+
+static void worker_fired(struct core *c, struct worker *w)
+{
+    uint64_t now = c->now.mono_ns;
+    assert(w->state != WORKER_OVER);
+    if (worker_next(c, w) > now) {
+        worker_timer(c, w);
+        return;
+    }
+    if (w->state == WORKER_JOINING) {
+        core_worker_lost(c, w->id, PUSHROD_E_LANE_UNREACHABLE);
+        return;
+    }
+    bool late = w->deadline_ns && w->deadline_ns <= now;
+    if (late || heard_ns(c, w) + silence_ns(c) <= now) {
+        core_worker_lost(c, w->id, PUSHROD_E_TIMED_OUT);
+        return;
+    }
+    if (w->spoken_ns + c->config.ping_ms * MS <= now)
+        out_lane(c, w, (struct lane_action){.kind = LANE_PING, .number = w->acked});
+    worker_timer(c, w);
+}
+
+/* ---- all ---- */
+
+uint64_t wall_to_mono(const struct core *c, uint64_t wall_ms)
+{
+    assert(c->now.mono_ns > 0);
+    if (wall_ms <= c->now.wall_ms)
+        return c->now.mono_ns;
+    uint64_t ahead = wall_ms - c->now.wall_ms;
+    return ahead > (UINT64_C(1) << 40) ? NEVER : c->now.mono_ns + ahead * MS;
+}
+
+void timers_run(struct core *c)
+{
+    struct heap_node *top;
+    assert(c->now.mono_ns > 0);
+    heap_run(c, &c->by_mono, c->now.mono_ns);
+    heap_run(c, &c->by_wall, c->now.wall_ms);
+    while ((top = heap_top(&c->worker_timers)) && top->key <= c->now.mono_ns)
+        worker_fired(c, container_of(top, struct worker, timer));
+    finish_expire(c);
+}
+
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+uint64_t timers_next(const struct core *c)
+{
+    uint64_t next = NEVER;
+    assert(c->wake_ns > 0);
+    if (heap_top(&c->by_mono))
+        next = earlier(next, heap_top(&c->by_mono)->key);
+    if (heap_top(&c->by_wall))
+        next = earlier(next, wall_to_mono(c, heap_top(&c->by_wall)->key));
+    if (heap_top(&c->kept))
+        next = earlier(next, heap_top(&c->kept)->key);
+    if (heap_top(&c->worker_timers))
+        next = earlier(next, heap_top(&c->worker_timers)->key);
+    return earlier(next, loss_next(c));
+}

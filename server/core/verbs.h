@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * verbs: what each file of server/core offers to the others; by file. Private to server/core.
+ */
+#ifndef SERVER_CORE_VERBS_H
+#define SERVER_CORE_VERBS_H
+
+#include "server/core/state.h"
+
+/* out.c: actions of this tick, and memory that lives as long as they do */
+void *arena_alloc(struct core *c, size_t size); /* zeroed; NULL: no memory */
+char *arena_text(struct core *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
+struct slice arena_slice(struct core *c, struct slice bytes);
+void arena_reset(struct core *c);
+void arena_free(struct core *c);
+void out_lane(struct core *c, struct worker *w, struct lane_action action);
+void out_join(struct core *c, struct join_action action);
+struct store_op *out_store(struct core *c, enum store_op_kind kind, uint64_t token);
+void out_conn(struct core *c, struct conn_action action);
+void out_ok(struct core *c, uint64_t conn, uint64_t request, uint64_t count);
+void out_reject(struct core *c, uint64_t conn, uint64_t request, int code, const char *text);
+void out_row(
+    struct core *c, uint64_t conn, uint64_t request, uint16_t kind, const void *row, size_t size);
+void out_notice(struct core *c, struct notice notice);
+void out_worker_notice(
+    struct core *c, enum notice_kind kind, const struct worker *w, int code, const char *text);
+bool out_reserve(struct core *c, size_t more); /* room in each array */
+void out_clear(struct core *c);
+void out_free(struct core *c);
+uint64_t core_random(struct core *c, uint64_t below);
+
+/* pool.c */
+void *pool_take(struct pool *p, size_t size, uint8_t *size_class); /* unset; NULL: no memory */
+void pool_give(struct pool *p, void *block, uint8_t size_class);
+void pool_free(struct pool *p);
+
+/* ledger.c */
+bool ledger_add(struct ledger *l, struct task *t); /* sets t->slot; false: full, or no memory */
+void ledger_remove(struct ledger *l, struct task *t);
+uint64_t ledger_lease(struct ledger *l, const struct task *t); /* a new one */
+struct task *ledger_find(const struct ledger *l, uint64_t id);
+struct task *ledger_find_lease(const struct ledger *l, uint64_t lease, uint64_t id);
+struct task *ledger_at(const struct ledger *l, uint64_t slot); /* NULL: nobody */
+void ledger_free(struct ledger *l);
+
+/* task.c */
+struct task *task_new(struct core *c, struct queue *q, const struct record *r); /* STORING */
+void task_move(struct core *c, struct task *t, enum task_state to);
+void task_drop(struct core *c, struct task *t); /* GONE: out of memory, whatever the store has */
+void task_free(struct core *c, struct task *t);
+struct rare *task_rare(struct task *t); /* made if it was not there; NULL: no memory */
+void task_record(const struct task *t, struct record *r);
+struct order_key task_key(const struct task *t);
+bool task_ended(const struct task *t);
+
+/* queue.c */
+struct queue *queue_get(struct core *c, struct slice name); /* made if it was not there */
+struct queue *queue_find(struct core *c, struct slice name);
+void queue_put(struct core *c, struct task *t); /* READY */
+void queue_take(struct core *c, struct task *t);
+struct task *queue_head(const struct queue *q); /* NULL: nothing may be dispatched */
+struct task *queue_tail(const struct queue *q); /* the least urgent that came in order, or NULL */
+void queue_touch(struct core *c, struct queue *q); /* something changed what may be dispatched */
+uint64_t queue_unfinished(const struct queue *q);
+void queue_free(struct queue *q);
+bool key_before(struct order_key a, struct order_key b);
+void service_add(struct service *s, uint64_t run_ns);
+uint32_t service_estimate(const struct service *s);
+
+/* group.c */
+struct group *group_get(struct core *c, const struct slice *patterns, size_t count);
+void group_link_queue(struct core *c, struct queue *q);
+bool group_serves(const struct group *g, const struct queue *q);
+void group_touch(struct core *c, struct group *g);
+void group_free(struct group *g);
+
+/* worker.c */
+struct worker *worker_find(const struct core *c, uint64_t id);
+void worker_move(struct core *c, struct worker *w, enum worker_state to);
+void worker_room(struct core *c, struct worker *w); /* which list of its group is it in now? */
+void worker_give(struct core *c, struct worker *w, struct task *t); /* LEASED; the lease is set */
+void worker_drop(struct core *c, struct task *t);    /* the opposite; for task_move() */
+void worker_arrived(struct core *c, struct task *t); /* its bytes are there */
+void worker_unreserve(struct core *c, struct task *t);
+void worker_remove(struct core *c, struct worker *w, int code, bool tell_lane);
+void worker_free(struct worker *w);
+void worker_settle(struct worker *w, struct task *t, uint64_t sequence);
+void worker_regroup(struct core *c, struct worker *w, struct group *to);
+void worker_on_record(struct core *c, const struct worker *w, bool gone);
+void worker_ack_later(struct core *c, struct worker *w);
+void worker_acks(struct core *c);
+
+/* leave.c */
+void worker_drain(struct core *c, struct worker *w, uint64_t limit_ms);
+void worker_bye(struct core *c, struct worker *w);
+void worker_supersede(struct core *c, struct worker *w);
+void worker_stop_serving(struct core *c, struct worker *w, struct queue *q);
+void drain_check(struct core *c);
+
+/* target.c: tasks for workers of one name */
+bool target_put(struct core *c, struct task *t); /* false: no memory */
+void target_take(struct core *c, struct task *t);
+void target_touch(struct core *c, struct named *n);
+void target_dispatch(struct core *c);
+bool target_join(struct core *c, struct worker *w); /* sets w->named; false: no memory */
+void target_leave(struct core *c, struct worker *w);
+void target_free(struct target *t);
+void target_free_all(struct core *c);
+
+/* sched.c */
+void sched_run(struct core *c);
+void sched_hand_over(struct core *c, struct worker *w, struct task *t);
+bool sched_fits(const struct core *c, const struct worker *w, const struct task *t);
+
+/* withdraw.c */
+uint64_t withdraw_run(struct core *c); /* when to look again; NEVER: no need */
+
+/* answers.c */
+void attempt_fence(struct core *c, struct task *t); /* its worker is to stop it */
+
+/* retry.c */
+struct slice history_array(struct core *c, const struct task *t);
+void task_reschedule(struct core *c, struct task *t, bool windowed);
+void attempt_over(struct core *c, struct task *t, uint32_t code, struct slice text, bool permanent,
+    uint64_t retry_ms); /* counts an attempt; tries again later, or the task is dead */
+void task_requeue(struct core *c, struct task *t); /* READY, at no cost */
+void history_add(struct core *c, struct task *t, const struct msg_death *death);
+void task_set_text(struct task *t, struct slice text);
+
+/* finish.c */
+void task_finish(struct core *c, struct task *t, enum pushrod_status status, int code);
+void finish_stored(struct core *c, struct task *t);
+void finish_ask(struct core *c, struct task *t);
+void finish_tell(struct core *c, struct task *t, struct follower *f);
+void finish_release(struct core *c, struct task *t); /* the last follower has acknowledged */
+void finish_drop(struct core *c, struct task *t);
+void finish_keep(struct core *c, struct task *t, uint64_t until_ns);
+void finish_expire(struct core *c);
+
+/* follow.c */
+struct conn *conn_get(struct core *c, uint64_t id); /* made if it was not there; NULL: no memory */
+struct follower *follower_new(struct core *c, uint64_t conn, uint64_t request, uint8_t level);
+void follower_free(struct core *c, struct follower *f);
+void follower_attach(struct task *t, struct follower *f);
+void follower_detach(struct task *t, struct follower *f);
+void follow_absent(struct core *c, struct queue *q, uint64_t id, struct follower *chain);
+struct follower *follow_claim(struct core *c, uint64_t id);
+void follow_tell(struct core *c, const struct task *t, uint16_t kind, const void *row, size_t size);
+void follow_free(struct core *c);
+void watch_event(struct core *c, const char *kind, uint64_t id, struct slice worker,
+    struct slice queue, const char *text);
+
+/* timers.c */
+void timer_delay(struct core *c, struct task *t, uint64_t mono_ns); /* 0: by record.due_ms */
+void timer_undelay(struct core *c, struct task *t);
+void timer_expiry(struct core *c, struct task *t);
+bool timer_fence(struct core *c, struct task *t, uint64_t mono_ns);
+void timer_stop(struct core *c, struct task *t);
+void timers_run(struct core *c);
+uint64_t timers_next(const struct core *c);
+uint64_t wall_to_mono(const struct core *c, uint64_t wall_ms);
+void worker_timer(struct core *c, struct worker *w);
+bool timer_unique(struct core *c, struct unique *u, uint64_t wall_ms);
+
+/* unique.c */
+struct unique *unique_find(struct core *c, const struct queue *q, struct slice key);
+bool unique_hold(struct core *c, struct task *t);
+void unique_release(struct core *c, struct task *t);
+void unique_expire(struct core *c, struct unique *u);
+
+/* loss.c */
+void loss_add(struct core *c, struct worker *w, const uint64_t *ids, size_t count, bool cut);
+void loss_rejoined(struct core *c, const uint8_t instance[16]);
+void loss_run(struct core *c);
+uint64_t loss_next(const struct core *c);
+bool loss_pending(const struct core *c, uint64_t id);
+void loss_free(struct core *c);
+
+/* requests.c, rows.c, lookup.c */
+struct request *request_new(
+    struct core *c, enum request_kind kind, uint64_t conn, uint64_t request);
+void request_free(struct request *r);
+bool request_ask(struct core *c, struct request *r, enum store_op_kind kind, uint64_t id);
+const char *unknown_text(struct core *c, uint64_t id);
+void row_task(struct core *c, uint64_t conn, uint64_t request, const struct task *t);
+void row_record(struct core *c, const struct request *r, const struct record *record,
+    const struct finish *finish);
+size_t rows_dead(struct core *c, const struct msg_list *m, uint64_t conn);
+void dead_replay(struct core *c, struct task *t);
+void request_stored(struct core *c, struct request *r, const struct store_event *e);
+
+/* window.c: which tasks of a queue are in memory */
+bool window_open(const struct queue *q, struct order_key key);
+void window_low(struct core *c, struct queue *q);  /* look at it at the end of the tick */
+void window_enter(struct core *c, struct task *t); /* READY, or behind the edge */
+void window_leave(struct core *c, struct task *t); /* to the store only; its followers stay */
+void window_fetch_all(struct core *c);
+void window_fetched(struct core *c, struct queue *q, const struct store_event *e);
+void window_due_ask(struct core *c);
+void window_due(struct core *c, const struct store_event *e);
+struct task *window_adopt(struct core *c, const struct record *r); /* STORING; NULL: no memory */
+
+/* restart.c */
+bool restart_begin(struct core *c, const struct store_opened *opened);
+void restart_rejoined(struct core *c, const uint8_t instance[16]);
+void restart_run(struct core *c);
+bool restart_waits(const struct core *c);
+
+/* stored.c */
+void stored_task(
+    struct core *c, struct task *t, enum store_op_kind kind, const struct store_event *e);
+void stored_run(struct core *c);  /* asks again what the store refused */
+void stored_stop(struct core *c); /* stops and starts queues, as the store can take more */
+
+/* join.c */
+void join_request_free(struct request *r);
+void join_looked_up(struct core *c, struct request *r, const struct store_event *e);
+
+/* submit.c */
+bool ids_take(struct core *c, uint64_t *id);
+void ids_stored(struct core *c, const struct store_event *e);
+void submit_settled(struct core *c, struct task *t, bool stored);
+void submit_accepted(struct core *c, struct task *t);
+void submit_refused(struct core *c, struct task *t, int code, const char *text, uint64_t holder);
+
+#endif

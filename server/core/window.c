@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The store owns the backlog, the core a window: the most urgent tasks of each queue. What comes
+ * after the edge is in the store only. "Operations run in the order asked": a fetch sees every
+ * APPEND that was asked before it, so what is told to be in the store is never forgotten.
+ */
+#include <assert.h>
+#include "server/core/verbs.h"
+
+#define DUE_LIMIT 1000u /* tasks promoted at a time */
+
+bool window_open(const struct queue *q, struct order_key key)
+{
+    assert(key.rank < PRIORITIES);
+    return !q->backlog || !key_before(q->edge, key);
+}
+
+/* Ready tasks that the window counts: suspects and those for one worker stay in any case. */
+static uint32_t window_count(const struct queue *q)
+{
+    uint32_t others = q->targeted + (uint32_t)q->suspects.count;
+    assert(q->counts[TASK_READY] >= others);
+    return q->counts[TASK_READY] - others;
+}
+
+static bool window_over(const struct core *c, const struct queue *q)
+{
+    uint32_t count = window_count(q);
+    assert(c->config.window_tasks > 0);
+    return count > c->config.window_tasks || (count > 1 && q->bytes > c->config.window_bytes);
+}
+
+void window_low(struct core *c, struct queue *q)
+{
+    assert(!q->bypass || !q->backlog);
+    if (q->backlog && !q->fetching && list_empty(&q->low_node))
+        list_push_back(&c->low, &q->low_node);
+}
+
+/* ---- leaving ---- */
+
+/* Out of memory; the store keeps it, and its followers wait for its return. */
+void window_leave(struct core *c, struct task *t)
+{
+    struct queue *q = t->queue;
+    struct follower *chain = t->followers;
+    assert(!q->bypass && t->operations == 0);
+    if (t->record.due_ms)
+        q->stored_delayed++;
+    else
+        q->stored_ready++;
+    t->followers = NULL;
+    uint64_t id = t->record.id;
+    task_drop(c, t);
+    if (chain)
+        follow_absent(c, q, id, chain);
+}
+
+static void window_behind(struct core *c, struct task *t)
+{
+    struct queue *q = t->queue;
+    assert(q->backlog);
+    /* The store has not answered for it yet: that event brings it here again. */
+    if (t->operations)
+        return;
+    window_leave(c, t);
+    window_low(c, q);
+}
+
+/* The least urgent leaves, and the edge comes to the place just before it. */
+static bool window_evict(struct core *c, struct queue *q)
+{
+    struct task *last = queue_tail(q);
+    if (!last || last->operations)
+        return false;
+    struct order_key key = task_key(last);
+    assert(key.id > 0);
+    q->backlog = true;
+    q->edge = (struct order_key){key.rank, key.id - 1};
+    q->fetch_void = q->fetching;
+    window_leave(c, last);
+    return true;
+}
+
+/* ---- entering ---- */
+
+void window_enter(struct core *c, struct task *t)
+{
+    struct queue *q = t->queue;
+    assert(t->state == TASK_STORING || t->state == TASK_MOVING || t->state == TASK_HELD);
+    if (!window_open(q, task_key(t)) && !t->record.suspect) {
+        window_behind(c, t);
+        return;
+    }
+    task_requeue(c, t);
+    if (q->bypass)
+        return;
+    while (window_over(c, q) && window_evict(c, q))
+        ;
+}
+
+struct task *window_adopt(struct core *c, const struct record *r)
+{
+    assert(!ledger_find(&c->ledger, r->id));
+    struct queue *q = queue_get(c, r->queue);
+    struct task *t = q ? task_new(c, q, r) : NULL;
+    if (!t)
+        return NULL;
+    uint64_t *stored = r->due_ms > c->now.wall_ms ? &q->stored_delayed : &q->stored_ready;
+    if (*stored)
+        --*stored;
+    struct follower *f = follow_claim(c, r->id);
+    for (struct follower *next; f; f = next) {
+        next = f->next;
+        follower_attach(t, f);
+    }
+    return t;
+}
+
+/* ---- fetching ---- */
+
+static void window_fetch(struct core *c, struct queue *q)
+{
+    uint32_t count = window_count(q);
+    if (!q->backlog || q->fetching || c->store_down || count > c->config.window_tasks / 2)
+        return;
+    struct store_op *op = out_store(c, STORE_FETCH, (uintptr_t)q);
+    if (!op)
+        return;
+    assert(c->config.window_tasks > count);
+    op->queue = q->name;
+    op->after = q->edge;
+    op->limit = c->config.window_tasks - count;
+    op->limit_bytes = c->config.window_bytes;
+    q->fetching = true;
+    q->fetch_void = false;
+}
+
+void window_fetch_all(struct core *c)
+{
+    for (struct list *it; (it = list_first(&c->low));) {
+        struct queue *q = container_of(it, struct queue, low_node);
+        assert(!q->bypass);
+        list_remove(it);
+        window_fetch(c, q);
+    }
+}
+
+static void window_take(struct core *c, struct queue *q, const struct record *r)
+{
+    struct order_key key = {(uint8_t)(9 - r->priority), r->id};
+    assert(r->priority < PRIORITIES);
+    struct task *t = ledger_find(&c->ledger, r->id) ? NULL : window_adopt(c, r);
+    if (key_before(q->edge, key))
+        q->edge = key;
+    if (!t)
+        return;
+    if (r->maybe_running && restart_waits(c)) {
+        task_move(c, t, TASK_HELD);
+        list_push_back(&c->held, &t->node);
+    } else {
+        task_requeue(c, t);
+    }
+}
+
+void window_fetched(struct core *c, struct queue *q, const struct store_event *e)
+{
+    assert(q->fetching);
+    q->fetching = false;
+    if (e->outcome == OUTCOME_STORED && !q->fetch_void) {
+        for (size_t i = 0; i < e->record_count; i++)
+            window_take(c, q, &e->records[i]);
+        if (e->exhausted) {
+            q->backlog = false;
+            q->stored_ready = 0;
+        }
+    }
+    window_low(c, q);
+    queue_touch(c, q);
+}
+
+/* ---- the agenda ---- */
+
+void window_due_ask(struct core *c)
+{
+    if (c->due_asked || c->store_down || !c->next_due_ms || c->next_due_ms > c->now.wall_ms)
+        return;
+    struct store_op *op = out_store(c, STORE_DUE, 0);
+    if (!op)
+        return;
+    assert(!c->bypass);
+    op->until_ms = c->now.wall_ms;
+    op->limit = DUE_LIMIT;
+    c->due_asked = true;
+    c->next_due_ms = 0;
+}
+
+static void window_due_one(struct core *c, const struct record *r)
+{
+    struct task *t = ledger_find(&c->ledger, r->id) ? NULL : window_adopt(c, r);
+    if (!t)
+        return;
+    assert(t->state == TASK_STORING);
+    bool expired = r->expires_ms && r->expires_ms <= c->now.wall_ms;
+    t->record.due_ms = 0;
+    if (!expired && !(r->maybe_running && restart_waits(c))) {
+        window_enter(c, t);
+        return;
+    }
+    task_move(c, t, TASK_HELD);
+    list_push_back(&c->held, &t->node);
+    if (expired)
+        task_finish(c, t, PUSHROD_EXPIRED, PUSHROD_E_TASK_EXPIRED);
+}
+
+void window_due(struct core *c, const struct store_event *e)
+{
+    assert(c->due_asked);
+    c->due_asked = false;
+    if (e->outcome == OUTCOME_STORED)
+        for (size_t i = 0; i < e->record_count; i++)
+            window_due_one(c, &e->records[i]);
+    uint64_t next = e->outcome == OUTCOME_STORED ? e->next_ms : c->now.wall_ms + 1000;
+    if (next && (!c->next_due_ms || next < c->next_due_ms))
+        c->next_due_ms = next;
+}

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A task that waits behind a slow one is asked back when a slot is idle that could run it. The
+ * worker decides: STARTED, RETURNED and DONE are all valid answers. Each WITHDRAW on its way has an
+ * idle slot reserved (counted in its group), and a task is asked back once at a time.
+ */
+#include <assert.h>
+#include "server/core/verbs.h"
+
+static bool withdrawable(const struct task *t)
+{
+    assert(t->state == TASK_LEASED);
+    return !t->started && !t->reserved_by && !t->cancelling && !t->alone &&
+           !(t->rare && t->rare->target.data);
+}
+
+/* A group with an idle slot that nothing is reserved for, and that serves the queue. */
+static struct group *withdraw_for(const struct queue *q)
+{
+    list_foreach(it, next, &q->links)
+    {
+        struct group *g = container_of(it, struct link, in_queue)->group;
+        assert(g->number > 0);
+        if (g->idle_slots > g->reserved)
+            return g;
+    }
+    return NULL;
+}
+
+static void withdraw(struct core *c, struct worker *w, struct task *t, struct group *g)
+{
+    assert(t->worker == w && g->idle_slots > g->reserved);
+    t->reserved_by = g->number;
+    g->reserved++;
+    w->withdrawing++;
+    c->stats.withdrawn++;
+    out_lane(
+        c, w, (struct lane_action){.kind = LANE_WITHDRAW, .id = t->record.id, .lease = t->lease});
+}
+
+/* From the end: what was handed over last waits longest. The first `slots` are running. */
+static void withdraw_from(struct core *c, struct worker *w)
+{
+    uint32_t behind = w->outstanding_count > w->slots ? w->outstanding_count - w->slots : 0;
+    struct list *it = w->outstanding.prev;
+    assert(w->withdrawing <= w->outstanding_count);
+    for (; behind > 0; behind--, it = it->prev) {
+        struct task *t = container_of(it, struct task, node);
+        struct group *g = withdrawable(t) ? withdraw_for(t->queue) : NULL;
+        if (g)
+            withdraw(c, w, t, g);
+    }
+}
+
+static bool slots_are_idle(const struct core *c)
+{
+    for (size_t i = 0; i < c->group_count; i++) {
+        const struct group *g = c->groups[i];
+        assert(!g || g->number == i + 1);
+        if (g && g->idle_slots > g->reserved)
+            return true;
+    }
+    return false;
+}
+
+uint64_t withdraw_run(struct core *c)
+{
+    if (list_empty(&c->deep) || !slots_are_idle(c))
+        return NEVER;
+    list_foreach(it, next, &c->deep)
+    {
+        struct worker *w = container_of(it, struct worker, deep_node);
+        assert(w->state == WORKER_READY);
+        if (w->progress_ns + STUCK_NS > c->now.mono_ns)
+            return w->progress_ns + STUCK_NS;
+        withdraw_from(c, w);
+    }
+    return NEVER;
+}

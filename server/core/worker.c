@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <assert.h>
+#include <stdlib.h>
+#include "server/core/verbs.h"
+
+#define TO(NAME) (1u << WORKER_##NAME)
+
+static const uint8_t worker_allowed[WORKER_STATE_COUNT] = {
+    [WORKER_JOINING] = TO(READY) | TO(OVER),
+    [WORKER_READY] = TO(DRAINING) | TO(OVER),
+    [WORKER_DRAINING] = TO(OVER),
+    [WORKER_OVER] = 0,
+};
+
+struct worker *worker_find(const struct core *c, uint64_t id)
+{
+    uint64_t pointer;
+    if (!idmap_get(&c->worker_by_id, id, &pointer))
+        return NULL;
+    struct worker *w = (struct worker *)(uintptr_t)pointer;
+    assert(w->id == id);
+    return w;
+}
+
+void worker_move(struct core *c, struct worker *w, enum worker_state to)
+{
+    assert(worker_allowed[w->state] & 1u << to);
+    if (to == WORKER_READY) {
+        w->group->workers++;
+        w->group->slots += w->slots;
+        c->stats.slots += w->slots;
+    } else if (w->state == WORKER_READY) {
+        w->group->workers--;
+        w->group->slots -= w->slots;
+        c->stats.slots -= w->slots;
+    }
+    w->state = (uint8_t)to;
+    worker_room(c, w);
+    if (to == WORKER_READY)
+        target_touch(c, w->named);
+}
+
+/* ---- what it has room for ---- */
+
+static enum room worker_room_now(const struct worker *w, uint32_t load)
+{
+    if (w->state != WORKER_READY || w->alone || w->group->alone == w)
+        return ROOM_NONE;
+    if (load < w->slots)
+        return load ? ROOM_IDLE : ROOM_EMPTY;
+    bool full = load >= w->slots + w->max_prefetch || w->expected_ns >= w->slots * FILL_NS;
+    return full ? ROOM_NONE : ROOM_FILLING;
+}
+
+/* Lanes with more than their worker can run, the longest without progress first. */
+static void worker_depth(struct core *c, struct worker *w, uint32_t load)
+{
+    bool deep = w->state == WORKER_READY && load > w->slots;
+    bool was = !list_empty(&w->deep_node);
+    assert(load == w->outstanding_count + w->ghosts);
+    if (deep && !was) {
+        w->progress_ns = c->now.mono_ns;
+        list_push_back(&c->deep, &w->deep_node);
+    } else if (!deep && was) {
+        list_remove(&w->deep_node);
+    }
+}
+
+void worker_room(struct core *c, struct worker *w)
+{
+    struct group *g = w->group;
+    uint32_t load = w->outstanding_count + w->ghosts;
+    enum room room = worker_room_now(w, load);
+    uint32_t idle = room <= ROOM_IDLE ? w->slots - load : 0;
+    assert(g->idle_slots >= w->idle);
+    g->idle_slots = g->idle_slots - w->idle + idle;
+    bool more = idle > w->idle || room < w->room;
+    w->idle = idle;
+    worker_depth(c, w, load);
+    if (room != w->room || room != ROOM_NONE) {
+        list_remove(&w->in_room);
+        list_push_back(&g->rooms[room], &w->in_room);
+        w->room = (uint8_t)room;
+    }
+    if (more || room == ROOM_FILLING || (w->alone && load == 0))
+        group_touch(c, g);
+    if (more)
+        target_touch(c, w->named);
+}
+
+/* ---- what it has ---- */
+
+void worker_give(struct core *c, struct worker *w, struct task *t)
+{
+    assert(t->state == TASK_LEASED && !t->worker && t->lease);
+    t->worker = w;
+    t->leased_ns = c->now.mono_ns;
+    t->estimate_ns = service_estimate(&t->queue->service);
+    t->ahead = w->outstanding_count + w->ghosts >= w->slots;
+    t->in_flight = true;
+    t->alone = t->record.suspect;
+    w->bytes += t->record.payload.size;
+    if (t->ahead)
+        c->flight_bytes += t->record.payload.size;
+    w->expected_ns += t->estimate_ns;
+    w->outstanding_count++;
+    list_push_back(&w->outstanding, &t->node);
+    if (t->alone)
+        w->alone = true;
+    worker_room(c, w);
+}
+
+void worker_arrived(struct core *c, struct task *t)
+{
+    if (!t->in_flight)
+        return;
+    assert(t->worker && t->worker->bytes >= t->record.payload.size);
+    t->in_flight = false;
+    t->worker->bytes -= t->record.payload.size;
+    if (t->ahead)
+        c->flight_bytes -= t->record.payload.size;
+    if (t->worker->room != ROOM_NONE)
+        group_touch(c, t->worker->group);
+}
+
+void worker_unreserve(struct core *c, struct task *t)
+{
+    if (!t->reserved_by)
+        return;
+    struct group *g = c->groups[t->reserved_by - 1];
+    assert(g && g->reserved > 0 && t->worker->withdrawing > 0);
+    g->reserved--;
+    t->worker->withdrawing--;
+    t->reserved_by = 0;
+}
+
+void worker_drop(struct core *c, struct task *t)
+{
+    struct worker *w = t->worker;
+    assert(w && w->outstanding_count > 0 && w->expected_ns >= t->estimate_ns);
+    list_remove(&t->node);
+    w->outstanding_count--;
+    w->expected_ns -= t->estimate_ns;
+    worker_arrived(c, t);
+    worker_unreserve(c, t);
+    if (t->alone)
+        w->alone = false;
+    t->started = t->alone = t->ahead = false;
+    worker_room(c, w);
+}
+
+/* ---- acknowledgements ---- */
+
+void worker_settle(struct worker *w, struct task *t, uint64_t sequence)
+{
+    assert(t->state == TASK_FINISHING || t->state == TASK_MOVING);
+    t->worker = w;
+    t->sequence = sequence;
+    list_push_back(&w->settling, &t->node);
+}
+
+/* The ACK is the last answer below which all are settled. */
+static void worker_ack(struct core *c, struct worker *w)
+{
+    uint64_t settled = w->received;
+    const struct list *first = list_first(&w->settling);
+    if (first)
+        settled = container_of(first, struct task, node)->sequence - 1;
+    assert(settled >= w->acked);
+    if (settled == w->acked || w->state == WORKER_OVER)
+        return;
+    w->acked = settled;
+    out_lane(c, w, (struct lane_action){.kind = LANE_ACK, .number = settled});
+}
+
+void worker_acks(struct core *c)
+{
+    list_foreach(it, next, &c->acks)
+    {
+        struct worker *w = container_of(it, struct worker, ack_node);
+        assert(w->ack_due);
+        w->ack_due = false;
+        list_remove(&w->ack_node);
+        worker_ack(c, w);
+    }
+}
+
+void worker_ack_later(struct core *c, struct worker *w)
+{
+    assert(w->state <= WORKER_OVER);
+    if (w->ack_due || w->state == WORKER_OVER)
+        return;
+    w->ack_due = true;
+    list_push_back(&c->acks, &w->ack_node);
+}
+
+/* ---- the end ---- */
+
+static void group_leave(struct core *c, struct worker *w)
+{
+    struct group *g = w->group;
+    assert(g->members > 0);
+    g->members--;
+    if (g->alone == w)
+        g->alone = NULL;
+    if (g->members || g->reserved)
+        return;
+    c->groups[g->number - 1] = NULL;
+    w->group = NULL;
+    group_free(g);
+}
+
+/* Everything that a group counts of this worker goes to the other one. */
+void worker_regroup(struct core *c, struct worker *w, struct group *to)
+{
+    struct group *from = w->group;
+    assert(to != from && from->idle_slots >= w->idle);
+    bool ready = w->state == WORKER_READY;
+    from->idle_slots -= w->idle;
+    from->workers -= ready;
+    from->slots -= ready ? w->slots : 0;
+    list_remove(&w->in_room);
+    group_leave(c, w);
+    w->group = to;
+    w->idle = 0;
+    w->room = ROOM_NONE;
+    to->members++;
+    to->workers += ready;
+    to->slots += ready ? w->slots : 0;
+    worker_room(c, w);
+}
+
+/* Its tasks have gone elsewhere before. The struct stays until the actions of this tick are out. */
+void worker_remove(struct core *c, struct worker *w, int code, bool tell_lane)
+{
+    assert(w->outstanding_count == 0);
+    if (tell_lane)
+        out_lane(c, w, (struct lane_action){.kind = LANE_FENCED, .number = (uint64_t)code});
+    out_join(c,
+        (struct join_action){.kind = JOIN_CLOSE, .peer = w->peer, .worker = w->id, .code = code});
+    w->ghosts = 0;
+    worker_move(c, w, WORKER_OVER);
+    list_foreach(it, next, &w->settling)
+    {
+        container_of(it, struct task, node)->worker = NULL;
+        list_remove(it);
+    }
+    idmap_remove(&c->worker_by_id, w->id);
+    heap_remove(&c->worker_timers, &w->timer);
+    list_remove(&w->in_room);
+    list_remove(&w->ack_node);
+    target_leave(c, w);
+    list_remove(&w->in_core);
+    list_push_back(&c->workers_over, &w->in_core);
+    c->worker_count--;
+    group_leave(c, w);
+}
+
+void worker_free(struct worker *w)
+{
+    assert(list_empty(&w->outstanding));
+    free(w);
+}
