@@ -30,7 +30,7 @@ struct pushrod_server *pushrod_server_new(void)
         free(s);
         return NULL;
     }
-    task_init(s);
+    api_task_init(s);
     conn_init(s);
     timers_init(s);
     events_init(s);
@@ -183,7 +183,7 @@ void pushrod_server_free(struct pushrod_server *s)
     for (size_t i = 0; i < s->handler_count; i++)
         free(s->handlers[i].queue);
     free(s->handlers);
-    task_free(s);
+    api_task_free(s);
     conn_free_notes(s);
     events_free(s);
     params_free(s->params);

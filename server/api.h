@@ -151,12 +151,12 @@ int local_run(void *arg, const struct supervise_child *child);
 bool local_wanted(const struct pushrod_server *s);
 
 /* ---- api_task.c ---- */
-void task_init(struct pushrod_server *s);
-void task_free(struct pushrod_server *s);
-void task_self(struct pushrod_server *s, const struct conn_action *action);
-void task_orphan(struct pushrod_server *s, const struct task *task);
+void api_task_init(struct pushrod_server *s);
+void api_task_free(struct pushrod_server *s);
+void api_task_self(struct pushrod_server *s, const struct conn_action *action);
+void api_task_orphan(struct pushrod_server *s, const struct task *task);
 /* The same as pushrod_server_task() with the job's fields; the slot's fn gets `arg`. */
-int64_t task_submit(struct pushrod_server *s, const struct pushrod_job *job,
+int64_t api_task_submit(struct pushrod_server *s, const struct pushrod_job *job,
     pushrod_finish_fn *fn, void *arg);
 /* A copy in one allocation; NULL: no memory. */
 struct pushrod_finish *finish_copy(const struct pushrod_finish *finish);

@@ -133,7 +133,7 @@ void events_notice(struct pushrod_server *s, const struct notice *n)
         stale_log(n);
         break;
     case NOTICE_ORPHAN_FINISH:
-        task_orphan(s, n->task);
+        api_task_orphan(s, n->task);
         break;
     case NOTICE_DRAINED:
         s->drained = true;

@@ -118,7 +118,7 @@ int64_t pushrod_group_task(struct pushrod_group *g, const struct pushrod_job *jo
     struct member *m = member_new(g);
     if (!m)
         return api_fail(s, PUSHROD_E_NO_MEMORY, "out of memory");
-    int64_t id = task_submit(s, job, group_finish, m);
+    int64_t id = api_task_submit(s, job, group_finish, m);
     if (id < 0) {
         free(m);
         return id;

@@ -18,7 +18,7 @@
 
 static void on_self(void *arg, const struct conn_action *action)
 {
-    task_self(arg, action);
+    api_task_self(arg, action);
 }
 
 static void on_clients(void *arg, const struct conn_action *actions, size_t count)

@@ -101,7 +101,7 @@ static int submit_one(struct pushrod_server *s, struct submit *submit, uint64_t 
     return api_fail(s, code, "the task was refused: %s", pushrod_strerror(code));
 }
 
-int64_t task_submit(struct pushrod_server *s, const struct pushrod_job *job, pushrod_finish_fn *fn,
+int64_t api_task_submit(struct pushrod_server *s, const struct pushrod_job *job, pushrod_finish_fn *fn,
     void *arg)
 {
     struct msg_options options;
@@ -138,7 +138,7 @@ int64_t pushrod_server_task(struct pushrod_server *s, const char *queue, const v
     size_t size, const struct pushrod_options *options, pushrod_finish_fn *on_finish, void *arg)
 {
     struct pushrod_job job = {queue, data, size, options};
-    return task_submit(s, &job, on_finish, arg);
+    return api_task_submit(s, &job, on_finish, arg);
 }
 
 int pushrod_server_cancel(struct pushrod_server *s, uint64_t id)
@@ -209,7 +209,7 @@ static void told_refused(struct pushrod_server *s, const struct conn_action *a)
         });
 }
 
-void task_self(struct pushrod_server *s, const struct conn_action *a)
+void api_task_self(struct pushrod_server *s, const struct conn_action *a)
 {
     if (a->kind == MSG_FINISHED) {
         s->told_total++;
@@ -219,7 +219,7 @@ void task_self(struct pushrod_server *s, const struct conn_action *a)
     }
 }
 
-void task_orphan(struct pushrod_server *s, const struct task *task)
+void api_task_orphan(struct pushrod_server *s, const struct task *task)
 {
     if (s->events.finish)
         told_task(s, 0, task);
@@ -260,12 +260,12 @@ static void told_tell(void *arg)
     core_received(host_core(s->host), CONN_SELF, s->told_total);
 }
 
-void task_init(struct pushrod_server *s)
+void api_task_init(struct pushrod_server *s)
 {
     deferral_init(&s->tell, told_tell, s);
 }
 
-void task_free(struct pushrod_server *s)
+void api_task_free(struct pushrod_server *s)
 {
     struct told *told = (struct told *)(void *)s->told.data;
     for (size_t i = 0; i < s->told.size / sizeof *told; i++)

@@ -245,6 +245,15 @@ static struct listener *listener_new(struct conns *set, int fd)
     return NULL;
 }
 
+int listen_tcp(const char *address, int *port, char **error)
+{
+    *error = NULL;
+    int fd = open_tcp(address, error);
+    if (fd >= 0)
+        *port = bound_port(fd);
+    return fd;
+}
+
 int conns_listen(
     struct conns *set, const char *address, const struct conn_ops *ops, void *arg, char **error)
 {
