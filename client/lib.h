@@ -10,7 +10,7 @@
  *   lib_stream.c    the socket's bytes: frames out, frames in
  *   lib_receive.c   what each message of the server does
  *   lib_pending.c   submissions and waits that the server has not answered
- *   lib_task.c      tasks that are followed, and their finishes
+ *   lib_follow.c      tasks that are followed, and their finishes
  *   lib_submit.c, lib_wait.c, lib_request.c, lib_row.c: the public functions
  */
 #ifndef CLIENT_LIB_H
@@ -204,16 +204,16 @@ void pending_give_up(struct pushrod_client *c, int error);
 void pending_forget_receipts(struct pushrod_client *c);
 void pending_free(struct pushrod_client *c);
 
-/* ---- lib_task.c ---- */
-struct task_record *task_find(struct pushrod_client *c, uint64_t id); /* NULL: not followed */
-struct task_record *task_follow(struct pushrod_client *c, uint64_t id, unsigned follow, void *arg);
+/* ---- lib_follow.c ---- */
+struct task_record *follow_find(struct pushrod_client *c, uint64_t id); /* NULL: not followed */
+struct task_record *follow_add(struct pushrod_client *c, uint64_t id, unsigned follow, void *arg);
 /* free_kept: its kept finish goes too; else somebody else has it now. */
-void task_forget(struct pushrod_client *c, struct task_record *record, bool free_kept);
-int task_send_wait(struct pushrod_client *c, uint64_t id, unsigned follow);
-void task_finished(struct pushrod_client *c, const struct msg_finished *m);
-void task_unknown(struct pushrod_client *c, uint64_t id, int error); /* a WAIT was rejected */
-void task_wait_again(struct pushrod_client *c); /* a WAIT for each record, after a loss */
-void task_table_free(struct pushrod_client *c);
+void follow_forget(struct pushrod_client *c, struct task_record *record, bool free_kept);
+int follow_send_wait(struct pushrod_client *c, uint64_t id, unsigned follow);
+void follow_finished(struct pushrod_client *c, const struct msg_finished *m);
+void follow_unknown(struct pushrod_client *c, uint64_t id, int error); /* a WAIT was rejected */
+void follow_wait_again(struct pushrod_client *c); /* a WAIT for each record, after a loss */
+void follow_free(struct pushrod_client *c);
 void kept_free(struct kept *list);
 
 /* ---- lib_row.c ---- */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * lib_task: the tasks that this client follows.
+ * lib_follow: the tasks that this client follows.
  *
  * A record lives from ACCEPTED (or follow) until its finish was delivered, so a finish that is told
  * twice, by two connections, finds no record the second time: once for each id.
@@ -11,7 +11,7 @@
 
 #include "client/lib.h"
 
-struct task_record *task_find(struct pushrod_client *c, uint64_t id)
+struct task_record *follow_find(struct pushrod_client *c, uint64_t id)
 {
     uint64_t place;
     if (id == 0 || !idmap_get(&c->tasks.places, id, &place))
@@ -43,10 +43,10 @@ static uint32_t record_place(struct task_table *t)
     return t->count++;
 }
 
-struct task_record *task_follow(struct pushrod_client *c, uint64_t id, unsigned follow, void *arg)
+struct task_record *follow_add(struct pushrod_client *c, uint64_t id, unsigned follow, void *arg)
 {
     struct task_table *t = &c->tasks;
-    struct task_record *old = task_find(c, id);
+    struct task_record *old = follow_find(c, id);
     if (old) {
         old->arg = arg ? arg : old->arg;
         old->follow = (uint8_t)(follow > old->follow ? follow : old->follow);
@@ -67,7 +67,7 @@ struct task_record *task_follow(struct pushrod_client *c, uint64_t id, unsigned 
     return r;
 }
 
-void task_forget(struct pushrod_client *c, struct task_record *r, bool free_kept)
+void follow_forget(struct pushrod_client *c, struct task_record *r, bool free_kept)
 {
     struct task_table *t = &c->tasks;
     if (!r->kept)
@@ -90,7 +90,7 @@ void kept_free(struct kept *list)
     }
 }
 
-void task_table_free(struct pushrod_client *c)
+void follow_free(struct pushrod_client *c)
 {
     struct task_table *t = &c->tasks;
     for (uint32_t i = 0; i < t->count; i++)
@@ -103,7 +103,7 @@ void task_table_free(struct pushrod_client *c)
 
 /* ---------------------------------------------------------------------------------- waits */
 
-int task_send_wait(struct pushrod_client *c, uint64_t id, unsigned follow)
+int follow_send_wait(struct pushrod_client *c, uint64_t id, unsigned follow)
 {
     if (c->state != CLIENT_UP)
         return 0; /* sent when it is */
@@ -118,13 +118,13 @@ int task_send_wait(struct pushrod_client *c, uint64_t id, unsigned follow)
     return 0;
 }
 
-void task_wait_again(struct pushrod_client *c)
+void follow_wait_again(struct pushrod_client *c)
 {
     struct task_table *t = &c->tasks;
     for (uint32_t i = 0; i < t->count; i++) {
         const struct task_record *r = &t->records[i];
         if (r->id && !r->kept)
-            task_send_wait(c, r->id, r->follow);
+            follow_send_wait(c, r->id, r->follow);
     }
 }
 
@@ -160,7 +160,7 @@ static void finish_keep(
     struct kept *k = kept_new(f);
     if (!k) {
         client_no_memory(c);
-        task_forget(c, r, true);
+        follow_forget(c, r, true);
         return;
     }
     r->kept = k;
@@ -170,7 +170,7 @@ static void finish_keep(
 /* Kept for wait(), if it waits or there is no callback; else to the callback. */
 static void finish_deliver(struct pushrod_client *c, const struct pushrod_finish *f)
 {
-    struct task_record *r = task_find(c, f->id);
+    struct task_record *r = follow_find(c, f->id);
     if (!r || r->kept)
         return;
     if (r->waited || !c->events.finish) {
@@ -178,13 +178,13 @@ static void finish_deliver(struct pushrod_client *c, const struct pushrod_finish
         return;
     }
     void *arg = r->arg;
-    task_forget(c, r, true);
+    follow_forget(c, r, true);
     c->inside++;
     c->events.finish(c, f, arg);
     c->inside--;
 }
 
-void task_finished(struct pushrod_client *c, const struct msg_finished *m)
+void follow_finished(struct pushrod_client *c, const struct msg_finished *m)
 {
     c->received++;
     text_begin(c, m->text.size + 1);
@@ -203,7 +203,7 @@ void task_finished(struct pushrod_client *c, const struct msg_finished *m)
     finish_deliver(c, &f);
 }
 
-void task_unknown(struct pushrod_client *c, uint64_t id, int error)
+void follow_unknown(struct pushrod_client *c, uint64_t id, int error)
 {
     struct pushrod_finish f = {.id = id, .error = error, .error_text = pushrod_strerror(error)};
     finish_deliver(c, &f);
