@@ -179,7 +179,7 @@ void pushrod_client_free(struct pushrod_client *c)
     close_fd(c->epoll);
     stream_free(c);
     pending_free(c);
-    follow_free(c);
+    followed_free(c);
     kept_free(c->handed);
     buf_free(&c->scratch);
     buf_free(&c->encoded);

@@ -205,15 +205,15 @@ void pending_forget_receipts(struct pushrod_client *c);
 void pending_free(struct pushrod_client *c);
 
 /* ---- lib_follow.c ---- */
-struct task_record *follow_find(struct pushrod_client *c, uint64_t id); /* NULL: not followed */
-struct task_record *follow_add(struct pushrod_client *c, uint64_t id, unsigned follow, void *arg);
+struct task_record *followed_find(struct pushrod_client *c, uint64_t id); /* NULL: not followed */
+struct task_record *followed_add(struct pushrod_client *c, uint64_t id, unsigned follow, void *arg);
 /* free_kept: its kept finish goes too; else somebody else has it now. */
-void follow_forget(struct pushrod_client *c, struct task_record *record, bool free_kept);
-int follow_send_wait(struct pushrod_client *c, uint64_t id, unsigned follow);
-void follow_finished(struct pushrod_client *c, const struct msg_finished *m);
-void follow_unknown(struct pushrod_client *c, uint64_t id, int error); /* a WAIT was rejected */
-void follow_wait_again(struct pushrod_client *c); /* a WAIT for each record, after a loss */
-void follow_free(struct pushrod_client *c);
+void followed_forget(struct pushrod_client *c, struct task_record *record, bool free_kept);
+int followed_send_wait(struct pushrod_client *c, uint64_t id, unsigned follow);
+void followed_finished(struct pushrod_client *c, const struct msg_finished *m);
+void followed_unknown(struct pushrod_client *c, uint64_t id, int error); /* a WAIT was rejected */
+void followed_wait_again(struct pushrod_client *c); /* a WAIT for each record, after a loss */
+void followed_free(struct pushrod_client *c);
 void kept_free(struct kept *list);
 
 /* ---- lib_row.c ---- */

@@ -277,7 +277,7 @@ void client_greeted(struct pushrod_client *c, const struct msg_greeting *m)
         m->software.data ? (const char *)m->software.data : "");
     c->info.clock_ahead_ms = (int64_t)m->now_ms - (int64_t)clock_now().wall_ms;
     state_set(c, CLIENT_UP, UINT64_MAX);
-    follow_wait_again(c);
+    followed_wait_again(c);
     call_restart(c);
     if (c->watching)
         pushrod_client_watch(c, true);

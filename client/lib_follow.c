@@ -11,7 +11,7 @@
 
 #include "client/lib.h"
 
-struct task_record *follow_find(struct pushrod_client *c, uint64_t id)
+struct task_record *followed_find(struct pushrod_client *c, uint64_t id)
 {
     uint64_t place;
     if (id == 0 || !idmap_get(&c->tasks.places, id, &place))
@@ -43,10 +43,10 @@ static uint32_t record_place(struct task_table *t)
     return t->count++;
 }
 
-struct task_record *follow_add(struct pushrod_client *c, uint64_t id, unsigned follow, void *arg)
+struct task_record *followed_add(struct pushrod_client *c, uint64_t id, unsigned follow, void *arg)
 {
     struct task_table *t = &c->tasks;
-    struct task_record *old = follow_find(c, id);
+    struct task_record *old = followed_find(c, id);
     if (old) {
         old->arg = arg ? arg : old->arg;
         old->follow = (uint8_t)(follow > old->follow ? follow : old->follow);
@@ -67,7 +67,7 @@ struct task_record *follow_add(struct pushrod_client *c, uint64_t id, unsigned f
     return r;
 }
 
-void follow_forget(struct pushrod_client *c, struct task_record *r, bool free_kept)
+void followed_forget(struct pushrod_client *c, struct task_record *r, bool free_kept)
 {
     struct task_table *t = &c->tasks;
     if (!r->kept)
@@ -90,7 +90,7 @@ void kept_free(struct kept *list)
     }
 }
 
-void follow_free(struct pushrod_client *c)
+void followed_free(struct pushrod_client *c)
 {
     struct task_table *t = &c->tasks;
     for (uint32_t i = 0; i < t->count; i++)
@@ -103,7 +103,7 @@ void follow_free(struct pushrod_client *c)
 
 /* ---------------------------------------------------------------------------------- waits */
 
-int follow_send_wait(struct pushrod_client *c, uint64_t id, unsigned follow)
+int followed_send_wait(struct pushrod_client *c, uint64_t id, unsigned follow)
 {
     if (c->state != CLIENT_UP)
         return 0; /* sent when it is */
@@ -118,13 +118,13 @@ int follow_send_wait(struct pushrod_client *c, uint64_t id, unsigned follow)
     return 0;
 }
 
-void follow_wait_again(struct pushrod_client *c)
+void followed_wait_again(struct pushrod_client *c)
 {
     struct task_table *t = &c->tasks;
     for (uint32_t i = 0; i < t->count; i++) {
         const struct task_record *r = &t->records[i];
         if (r->id && !r->kept)
-            follow_send_wait(c, r->id, r->follow);
+            followed_send_wait(c, r->id, r->follow);
     }
 }
 
@@ -160,7 +160,7 @@ static void finish_keep(
     struct kept *k = kept_new(f);
     if (!k) {
         client_no_memory(c);
-        follow_forget(c, r, true);
+        followed_forget(c, r, true);
         return;
     }
     r->kept = k;
@@ -170,7 +170,7 @@ static void finish_keep(
 /* Kept for wait(), if it waits or there is no callback; else to the callback. */
 static void finish_deliver(struct pushrod_client *c, const struct pushrod_finish *f)
 {
-    struct task_record *r = follow_find(c, f->id);
+    struct task_record *r = followed_find(c, f->id);
     if (!r || r->kept)
         return;
     if (r->waited || !c->events.finish) {
@@ -178,13 +178,13 @@ static void finish_deliver(struct pushrod_client *c, const struct pushrod_finish
         return;
     }
     void *arg = r->arg;
-    follow_forget(c, r, true);
+    followed_forget(c, r, true);
     c->inside++;
     c->events.finish(c, f, arg);
     c->inside--;
 }
 
-void follow_finished(struct pushrod_client *c, const struct msg_finished *m)
+void followed_finished(struct pushrod_client *c, const struct msg_finished *m)
 {
     c->received++;
     text_begin(c, m->text.size + 1);
@@ -203,7 +203,7 @@ void follow_finished(struct pushrod_client *c, const struct msg_finished *m)
     finish_deliver(c, &f);
 }
 
-void follow_unknown(struct pushrod_client *c, uint64_t id, int error)
+void followed_unknown(struct pushrod_client *c, uint64_t id, int error)
 {
     struct pushrod_finish f = {.id = id, .error = error, .error_text = pushrod_strerror(error)};
     finish_deliver(c, &f);

@@ -93,10 +93,10 @@ void pending_settle(
     pending_remove(c, request);
     if (ours)
         error = 0;
-    if (!error && was.follow && !follow_add(c, id, was.follow, was.arg))
+    if (!error && was.follow && !followed_add(c, id, was.follow, was.arg))
         error = PUSHROD_E_NO_MEMORY;
     if (ours && was.follow)
-        follow_send_wait(c, id, was.follow);
+        followed_send_wait(c, id, was.follow);
     if (was.receipt) {
         *was.receipt = (struct pushrod_receipt){id, -error};
         if (error)

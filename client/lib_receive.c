@@ -60,7 +60,7 @@ static void receive_rejected(struct pushrod_client *c, struct dec *in)
     } else if (p && p->kind == PENDING_WAIT) {
         uint64_t id = p->id;
         pending_remove(c, m.request);
-        follow_unknown(c, id, (int)m.code);
+        followed_unknown(c, id, (int)m.code);
     } else if (p) {
         pending_settle(c, m.request, m.id, (int)m.code, text);
     }
@@ -89,7 +89,7 @@ static void receive_finished(struct pushrod_client *c, struct dec *in)
 {
     struct msg_finished m;
     if (msg_finished_decode(in, &m))
-        follow_finished(c, &m);
+        followed_finished(c, &m);
 }
 
 /* ---------------------------------------------------------------------------------- pushed */
@@ -99,7 +99,7 @@ static void receive_progress(struct pushrod_client *c, struct dec *in)
     struct msg_task_progress m;
     if (!msg_task_progress_decode(in, &m))
         return;
-    const struct task_record *r = follow_find(c, m.id);
+    const struct task_record *r = followed_find(c, m.id);
     if (!r || !c->events.progress)
         return;
     text_begin(c, m.text.size + 1);
@@ -114,7 +114,7 @@ static void receive_data(struct pushrod_client *c, struct dec *in)
     struct msg_task_data m;
     if (!msg_task_data_decode(in, &m))
         return;
-    const struct task_record *r = follow_find(c, m.id);
+    const struct task_record *r = followed_find(c, m.id);
     if (!r || !c->events.data)
         return;
     c->inside++;
@@ -127,7 +127,7 @@ static void receive_attempt(struct pushrod_client *c, struct dec *in)
     struct msg_attempt m;
     if (!msg_attempt_decode(in, &m))
         return;
-    const struct task_record *r = follow_find(c, m.id);
+    const struct task_record *r = followed_find(c, m.id);
     if (!r || !c->events.attempt)
         return;
     text_begin(c, m.text.size + m.worker.size + 2);

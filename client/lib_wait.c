@@ -10,25 +10,25 @@ int pushrod_client_follow(
     if (id == 0 || id > INT64_MAX ||
         (follow != PUSHROD_FOLLOW_FINISH && follow != PUSHROD_FOLLOW_ALL))
         return client_fail(c, PUSHROD_E_INVALID, "follow: not a task id, or not a way to follow");
-    const struct task_record *r = follow_find(c, id);
+    const struct task_record *r = followed_find(c, id);
     if (r && (r->kept || r->follow >= follow)) {
-        follow_add(c, id, follow, arg);
+        followed_add(c, id, follow, arg);
         return 0;
     }
-    if (!follow_add(c, id, follow, arg))
+    if (!followed_add(c, id, follow, arg))
         return client_no_memory(c);
-    return follow_send_wait(c, id, follow);
+    return followed_send_wait(c, id, follow);
 }
 
 /* From now on the finish is kept for us, whoever would get it otherwise. */
 static int wait_begin(struct pushrod_client *c, uint64_t id)
 {
-    if (!follow_find(c, id)) {
+    if (!followed_find(c, id)) {
         int error = pushrod_client_follow(c, id, PUSHROD_FOLLOW_FINISH, NULL);
         if (error)
             return error;
     }
-    follow_find(c, id)->waited = true;
+    followed_find(c, id)->waited = true;
     return 0;
 }
 
@@ -36,7 +36,7 @@ static int wait_begin(struct pushrod_client *c, uint64_t id)
 static int wait_all(struct pushrod_client *c, const uint64_t *ids, size_t count, uint64_t until)
 {
     for (size_t i = 0; i < count;) {
-        const struct task_record *r = follow_find(c, ids[i]);
+        const struct task_record *r = followed_find(c, ids[i]);
         if (!r)
             return client_no_memory(c); /* it came and could not be kept */
         if (r->kept) {
@@ -46,7 +46,7 @@ static int wait_all(struct pushrod_client *c, const uint64_t *ids, size_t count,
         int error = client_turn(c, until);
         if (error)
             return error;
-        r = follow_find(c, ids[i]);
+        r = followed_find(c, ids[i]);
         if (r && !r->kept && client_now_ns() >= until)
             return client_fail(c, PUSHROD_E_TIMED_OUT, "task %llu has not finished yet",
                 (unsigned long long)ids[i]);
@@ -59,7 +59,7 @@ static void wait_end(
     struct pushrod_client *c, const uint64_t *ids, size_t count, struct pushrod_finish *finishes)
 {
     for (size_t i = 0; i < count; i++) {
-        struct task_record *r = follow_find(c, ids[i]);
+        struct task_record *r = followed_find(c, ids[i]);
         finishes[i] = (struct pushrod_finish){.id = ids[i], .error_text = ""};
         if (r && r->kept)
             finishes[i] = r->kept->finish;
@@ -67,13 +67,13 @@ static void wait_end(
             r->waited = false;
     }
     for (size_t i = 0; i < count; i++) {
-        struct task_record *r = follow_find(c, ids[i]);
+        struct task_record *r = followed_find(c, ids[i]);
         if (!r || !r->kept)
             continue;
         struct kept *k = r->kept;
         k->next = c->handed;
         c->handed = k;
-        follow_forget(c, r, false);
+        followed_forget(c, r, false);
     }
 }
 
