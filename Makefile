@@ -48,8 +48,8 @@ MAN     :=
 TESTLIB := plane_rig session_play
 TESTS   := buf heap map name codec messages params log client plane zmq_facts plane_join session
 SIM     :=
-STORE_LIB := store_fault
-STORE_TESTS :=
+STORE_LIB := store_fault rig
+STORE_TESTS := store_equal
 FUZZ    := worker_plane client_plane config plane
 E2E     :=
 

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* DUE: what the agenda has for a moment, out of the index's heap and the table. */
+#include "common/list.h"
+#include "server/store/lmdb.h"
+
+#define STALE_ROWS 1000 /* looked at, at the most, for the next moment */
+
+struct moment {
+    uint64_t when_ms;
+    enum agenda_kind kind;
+    uint64_t id;
+};
+
+static bool earlier(const struct moment *a, const struct moment *b)
+{
+    if (a->when_ms != b->when_ms)
+        return a->when_ms < b->when_ms;
+    return a->kind != b->kind ? a->kind < b->kind : a->id < b->id;
+}
+
+static bool heap_moment(const struct lmdb *l, struct moment *m)
+{
+    const struct heap_node *n = heap_top(&l->index.agenda);
+    if (n)
+        *m = (struct moment){n->key / 4, (enum agenda_kind)(n->key & 3), n->tie};
+    return n != NULL;
+}
+
+static struct moment row_moment(struct slice key)
+{
+    return (struct moment){
+        key_read(key.data, 8), (enum agenda_kind)key.data[8], key_read(key.data + 9, 8)};
+}
+
+/* The index knows the task better than the row does. */
+static bool row_stale(const struct lmdb *l, const struct moment *m)
+{
+    return m->kind != AGENDA_UNIQUE && index_get(l, m->id);
+}
+
+/* The first row that means something; those before it, up to the moment, are deleted. */
+static bool row_next(
+    struct lmdb *l, MDB_cursor *c, uint64_t until_ms, struct moment *m, struct slice *unique)
+{
+    struct slice key = {0};
+    while (cursor_get(l, c, &key, unique, MDB_FIRST)) {
+        *m = row_moment(key);
+        if (m->when_ms > until_ms)
+            return false;
+        if (!row_stale(l, m))
+            return true;
+        l->dirty = true;
+        if (mdb_cursor_del(c, 0))
+            return false;
+    }
+    return false;
+}
+
+uint64_t agenda_next(struct lmdb *l)
+{
+    MDB_cursor *c = table_cursor(l, TABLE_AGENDA);
+    struct slice key = {0};
+    struct slice value;
+    struct moment m;
+    uint64_t next = heap_moment(l, &m) ? m.when_ms : 0;
+    bool more = cursor_get(l, c, &key, &value, MDB_FIRST);
+    for (int i = 0; more && i < STALE_ROWS; i++) {
+        m = row_moment(key);
+        if ((next && m.when_ms >= next) || !row_stale(l, &m))
+            break;
+        more = cursor_get(l, c, &key, &value, MDB_NEXT);
+    }
+    if (c)
+        mdb_cursor_close(c);
+    return more && (!next || m.when_ms < next) ? m.when_ms : next;
+}
+
+/* So that after a crash the task is ready and known as windowed, as its event says. */
+static void journal_promotion(struct item *item, const struct found *f)
+{
+    struct record change = {.id = f->record.id,
+        .attempts = f->record.attempts,
+        .deaths = f->record.deaths,
+        .suspect = f->record.suspect,
+        .windowed = true};
+    struct chunk *chunk;
+    size_t offset;
+    uint8_t *to = journal_own(item, ROW_RESCHEDULE, record_packed_size(&change), &chunk, &offset);
+    record_pack(to, &change, f->state);
+}
+
+static void promote(struct lmdb *l, struct item *item, struct found *f, struct reply_records *list)
+{
+    bool maybe_running = task_maybe_running(l, f);
+    f->record.due_ms = 0;
+    f->record.windowed = true;
+    f->state.boot = (uint8_t)l->boot;
+    f->state.expiry_told |= f->record.expires_ms && f->record.expires_ms <= item->op->until_ms;
+    task_change(l, f);
+    journal_promotion(item, f);
+    task_give(l, list, f);
+    list->records[list->count - 1].maybe_running = maybe_running;
+}
+
+/* One entry of the agenda; false: nothing more is due. */
+static bool due_step(
+    struct lmdb *l, struct item *item, MDB_cursor *c, struct reply_records *list, uint32_t *steps)
+{
+    struct moment heap = {0};
+    struct moment row = {0};
+    struct slice unique;
+    struct found f;
+    uint64_t until_ms = item->op->until_ms;
+    bool from_heap = heap_moment(l, &heap) && heap.when_ms <= until_ms;
+    bool from_row = row_next(l, c, until_ms, &row, &unique);
+    if (!from_heap && !from_row)
+        return false;
+    if (*steps == item->op->limit)
+        return false;
+    bool use_row = from_row && (!from_heap || earlier(&row, &heap));
+    if (use_row && row.kind == AGENDA_UNIQUE)
+        unique_ended(l, unique, row.id, row.when_ms);
+    bool found =
+        !(use_row && row.kind == AGENDA_UNIQUE) && task_find(l, use_row ? row.id : heap.id, &f);
+    l->dirty = true;
+    if (use_row && mdb_cursor_del(c, 0))
+        return false;
+    if (found)
+        promote(l, item, &f, list);
+    *steps += found || (use_row && row.kind == AGENDA_UNIQUE);
+    return true;
+}
+
+void op_due(struct lmdb *l, struct item *item, struct reply *reply, struct store_event *e)
+{
+    struct reply_records list = {.reply = reply};
+    MDB_cursor *c = table_cursor(l, TABLE_AGENDA);
+    uint32_t steps = 0;
+    while (c && due_step(l, item, c, &list, &steps))
+        ;
+    if (c)
+        mdb_cursor_close(c);
+    e->next_ms = agenda_next(l);
+    e->exhausted = !e->next_ms || e->next_ms > item->op->until_ms;
+    reply_set_records(&list, e);
+}

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Dead letters of the LMDB store: rows at once, with the commit of their operation. */
+#include "server/store/lmdb.h"
+
+#define RESULT_BIT (UINT64_C(1) << 63) /* parts of a dead letter's result, beside its payload's */
+
+static size_t buried_key(uint8_t key[140], struct slice queue, uint64_t id)
+{
+    memcpy(key, queue.data, queue.size);
+    key[queue.size] = 0;
+    key_u64(key + queue.size + 1, id);
+    return queue.size + 9;
+}
+
+void dead_put(
+    struct lmdb *l, struct found *found, const struct finish *f, const struct body *result)
+{
+    struct record r = found->record;
+    struct finish whole = *f;
+    uint8_t key[8];
+    uint8_t buried[140];
+    if (f->history.data)
+        r.history = f->history;
+    whole.body = (struct body *)(uintptr_t)result; /* packed as its size only */
+    if (result)
+        parts_put(l, TABLE_PARTS, f->id | RESULT_BIT, 0, result);
+    uint32_t record_size = (uint32_t)record_packed_size(&r);
+    size_t head = sizeof(record_size) + record_size;
+    key_u64(key, f->id);
+    uint8_t *to = table_reserve(l, TABLE_DEAD, key, sizeof(key), head + finish_packed_size(&whole));
+    if (to) {
+        memcpy(to, &record_size, sizeof(record_size));
+        record_pack(to + sizeof(record_size), &r, found->state);
+        finish_pack(to + head, &whole);
+    }
+    size_t size = buried_key(buried, r.queue, f->id);
+    table_put(l, TABLE_BURIED, buried, size, (struct slice){0});
+    found->queue->dead++;
+    found->queue->changed = true;
+}
+
+bool dead_get(struct lmdb *l, uint64_t id, struct slice *record, struct slice *finish)
+{
+    struct slice row;
+    uint32_t size;
+    uint8_t key[8];
+    key_u64(key, id);
+    if (!table_copy(l, TABLE_DEAD, key, sizeof(key), &row) || row.size < sizeof(size))
+        return false;
+    memcpy(&size, row.data, sizeof(size));
+    if (size > row.size - sizeof(size))
+        return false;
+    *record = slice_of(row.data + sizeof(size), size);
+    *finish = slice_of(record->data + size, row.size - sizeof(size) - size);
+    return true;
+}
+
+struct finish *dead_finish(struct lmdb *l, uint64_t id, struct slice packed, struct reply *reply)
+{
+    struct finish f;
+    struct body *body = NULL;
+    if (finish_unpack(packed.data, packed.size, &f) && f.result.size && !f.result.data)
+        body = parts_get(l, TABLE_PARTS, id | RESULT_BIT, 0, f.result.size);
+    struct finish *given = reply_finish(reply, packed.data, packed.size, body);
+    body_unref(body);
+    return given;
+}
+
+/* Its row, its place in the queue's list and its result's parts; the payload's stay. */
+static void dead_remove(
+    struct lmdb *l, uint64_t id, const struct record *r, struct slice packed_finish)
+{
+    uint8_t key[8];
+    uint8_t buried[140];
+    struct finish f;
+    struct lmdb_queue *q = queue_get(l, r->queue);
+    key_u64(key, id);
+    table_delete(l, TABLE_DEAD, key, sizeof(key));
+    size_t size = buried_key(buried, r->queue, id);
+    table_delete(l, TABLE_BURIED, buried, size);
+    if (finish_unpack(packed_finish.data, packed_finish.size, &f) && f.result.size &&
+        !f.result.data)
+        parts_delete(l, TABLE_PARTS, id | RESULT_BIT, 0, f.result.size);
+    q->dead--;
+    q->changed = true;
+}
+
+void op_drop(struct lmdb *l, struct item *item, struct store_event *e)
+{
+    struct slice record;
+    struct slice finish;
+    struct record r;
+    if (!dead_get(l, item->op->id, &record, &finish) ||
+        !record_unpack(record.data, record.size, &r, NULL)) {
+        e->outcome = OUTCOME_GONE;
+        return;
+    }
+    dead_remove(l, item->op->id, &r, finish);
+    if (record_detached(&r))
+        parts_delete(l, TABLE_PARTS, r.id, 0, r.payload.size);
+}
+
+/* As an APPEND of the store's own, so that the journal has it. */
+static void revive(struct lmdb *l, struct item *item, struct record *r)
+{
+    struct packed_state state = {.boot = (uint8_t)l->boot};
+    struct lmdb_queue *q = queue_get(l, r->queue);
+    struct chunk *chunk;
+    size_t offset;
+    uint64_t holder;
+    record_revive(r);
+    if (r->unique.data && unique_holder(l, q, r, &holder))
+        r->unique = (struct slice){0};
+    size_t size = record_packed_size(r);
+    record_pack(journal_own(item, ROW_APPEND, size, &chunk, &offset), r, state);
+    if (r->unique.data)
+        unique_take(l, q, r);
+    result_delete(l, r->id);
+    struct entry *entry = index_get(l, r->id);
+    if (!entry)
+        entry = index_add(l, r->id, q, false);
+    index_record(l, entry, chunk, offset + sizeof(struct row), size);
+}
+
+void op_revive(struct lmdb *l, struct item *item, struct reply *reply, struct store_event *e)
+{
+    struct slice record;
+    struct slice finish;
+    struct record r;
+    struct found f;
+    if (!dead_get(l, item->op->id, &record, &finish) ||
+        !record_unpack(record.data, record.size, &r, NULL)) {
+        e->outcome = OUTCOME_GONE;
+        return;
+    }
+    dead_remove(l, item->op->id, &r, finish);
+    revive(l, item, &r);
+    if (task_find(l, r.id, &f)) {
+        struct reply_records list = {.reply = reply};
+        task_give(l, &list, &f);
+        list.records[0].maybe_running = false;
+        reply_set_records(&list, e);
+    }
+}
+
+/* ---- SCAN ---- */
+
+static void scan_one(
+    struct lmdb *l, uint64_t id, struct reply_records *list, struct finish *finishes)
+{
+    struct slice record;
+    struct slice packed;
+    struct record r;
+    struct body *body = NULL;
+    if (!dead_get(l, id, &record, &packed) || !record_unpack(record.data, record.size, &r, NULL))
+        return;
+    if (record_detached(&r))
+        body = parts_get(l, TABLE_PARTS, id, 0, r.payload.size);
+    finishes[list->count] = *dead_finish(l, id, packed, list->reply);
+    reply_record(list, record.data, record.size, body);
+    body_unref(body);
+}
+
+void op_scan(struct lmdb *l, struct item *item, struct reply *reply, struct store_event *e)
+{
+    const struct store_op *op = item->op;
+    struct reply_records list = {.reply = reply};
+    struct finish *finishes = arena_alloc(&reply->arena, op->limit * sizeof(*finishes));
+    MDB_cursor *c = table_cursor(l, op->queue.data ? TABLE_BURIED : TABLE_DEAD);
+    uint8_t from[140];
+    struct slice value;
+    size_t prefix = 0;
+    if (op->queue.data)
+        prefix = buried_key(from, op->queue, op->id + 1) - 8;
+    else
+        key_u64(from, op->id + 1);
+    struct slice key = slice_of(from, prefix + 8);
+    bool more = cursor_get(l, c, &key, &value, MDB_SET_RANGE);
+    for (; more; more = cursor_get(l, c, &key, &value, MDB_NEXT)) {
+        more = key.size == prefix + 8 && memcmp(key.data, from, prefix) == 0;
+        if (!more || list.count == op->limit)
+            break;
+        scan_one(l, key_read(key.data + prefix, 8), &list, finishes);
+    }
+    if (c)
+        mdb_cursor_close(c);
+    e->exhausted = !more;
+    e->finishes = finishes;
+    reply_set_records(&list, e);
+}

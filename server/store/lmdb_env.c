@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The directory of the LMDB store, its environment, and how much room is left. */
+#define _GNU_SOURCE /* asprintf() */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+#include "server/store/lmdb.h"
+
+#define MIB ((uint64_t)1 << 20)
+
+static const char *const table_names[TABLE_RESULTS] = {[TABLE_META] = "meta",
+    [TABLE_QUEUES] = "queues",
+    [TABLE_WORKERS] = "workers",
+    [TABLE_JOURNAL] = "journal",
+    [TABLE_TASKS] = "tasks",
+    [TABLE_READY] = "ready",
+    [TABLE_AGENDA] = "agenda",
+    [TABLE_DEAD] = "dead",
+    [TABLE_BURIED] = "buried",
+    [TABLE_PARTS] = "parts",
+    [TABLE_UNIQUE] = "unique"};
+
+static char *message(const char *format, const char *path, const char *detail)
+{
+    char *text = NULL;
+    if (asprintf(&text, format, path, detail) < 0)
+        abort();
+    return text;
+}
+
+/* ---- the directory and its lock ---- */
+
+static int make_directories(const char *path)
+{
+    char *copy = strdup(path);
+    if (!copy)
+        return ENOMEM;
+    for (char *slash = strchr(copy + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = 0;
+        mkdir(copy, 0755); /* what cannot be made shows below */
+        *slash = '/';
+    }
+    int rc = mkdir(path, 0700) == 0 || errno == EEXIST ? 0 : errno;
+    free(copy);
+    return rc;
+}
+
+/* The lock file holds the process id of who has it, for the message. */
+static char *lock_held(const struct lmdb *l)
+{
+    char pid[24] = "";
+    ssize_t size = pread(l->lock_fd, pid, sizeof(pid) - 1, 0);
+    pid[size > 0 ? strcspn(pid, "\n") : 0] = 0;
+    return message("the store in %s is in use by another server, process %s", l->path,
+        pid[0] ? pid : "(unknown)");
+}
+
+static char *lock_take(struct lmdb *l)
+{
+    char *name = message("%s/%s", l->path, "lock");
+    l->lock_fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    free(name);
+    if (l->lock_fd < 0)
+        return message("cannot write in the store's directory %s: %s", l->path, strerror(errno));
+    if (flock(l->lock_fd, LOCK_EX | LOCK_NB) != 0)
+        return lock_held(l);
+    if (ftruncate(l->lock_fd, 0) != 0 || dprintf(l->lock_fd, "%ld\n", (long)getpid()) < 0) {
+        /* A full disk: the lock holds, it is only without the number. */
+    }
+    return NULL;
+}
+
+char *lmdb_directory_take(struct lmdb *l)
+{
+    struct stat info;
+    int rc = make_directories(l->path);
+    if (rc)
+        return message("cannot create the store's directory %s: %s", l->path, strerror(rc));
+    if (stat(l->path, &info) == 0 && !S_ISDIR(info.st_mode))
+        return message("the store's directory %s: %s", l->path, strerror(ENOTDIR));
+    return lock_take(l);
+}
+
+void lmdb_directory_release(struct lmdb *l)
+{
+    if (l->lock_fd >= 0)
+        close(l->lock_fd);
+    l->lock_fd = -1;
+}
+
+/* ---- the environment ---- */
+
+static int tables_open(struct lmdb *l)
+{
+    int rc = mdb_txn_begin(l->env, NULL, 0, &l->txn);
+    for (int t = 0; t < TABLE_COUNT && rc == 0; t++) {
+        char name[16];
+        unsigned flags = MDB_CREATE;
+        flags |= t == TABLE_TASKS || t == TABLE_JOURNAL ? (unsigned)MDB_INTEGERKEY : 0u;
+        if (t < TABLE_RESULTS)
+            snprintf(name, sizeof(name), "%s", table_names[t]);
+        else
+            snprintf(name, sizeof(name), "results%02d", t - TABLE_RESULTS);
+        rc = mdb_dbi_open(l->txn, name, flags, &l->tables[t]);
+    }
+    return rc;
+}
+
+/* Where the file is mapped, so that its resident pages can be given back. */
+static void find_map(struct lmdb *l)
+{
+    char line[4352];
+    char *file = message("%s/%s", l->path, "data.mdb");
+    char *real = realpath(file, NULL);
+    FILE *maps = fopen("/proc/self/maps", "re");
+    l->map = 0;
+    while (maps && real && fgets(line, sizeof(line), maps)) {
+        unsigned long from;
+        unsigned long to;
+        line[strcspn(line, "\n")] = 0;
+        char *name = strchr(line, '/');
+        if (name && strcmp(name, real) == 0 && sscanf(line, "%lx-%lx", &from, &to) == 2) {
+            l->map = from;
+            l->map_size = to - from;
+        }
+    }
+    if (maps)
+        fclose(maps);
+    free(real);
+    free(file);
+}
+
+static int env_open(struct lmdb *l)
+{
+    /* One thread, one process (the directory is locked): LMDB's own lock file is not needed. */
+    unsigned flags = MDB_NOLOCK | MDB_NOTLS | MDB_NORDAHEAD;
+    int rc = mdb_env_create(&l->env);
+    if (rc == 0)
+        rc = mdb_env_set_maxdbs(l->env, TABLE_COUNT);
+    if (rc == 0)
+        rc = mdb_env_set_mapsize(l->env, l->max_bytes);
+    if (rc == 0)
+        rc = mdb_env_open(l->env, l->path, flags, 0600);
+    return rc ? rc : tables_open(l);
+}
+
+char *lmdb_env_open(struct lmdb *l)
+{
+    int rc = env_open(l);
+    if (rc) {
+        lmdb_env_close(l);
+        return message("cannot open the store in %s: %s", l->path, mdb_strerror(rc));
+    }
+    find_map(l);
+    uint64_t format = meta_get(l, "format", LMDB_FORMAT);
+    if (format == LMDB_FORMAT)
+        return NULL;
+    char number[64];
+    snprintf(number, sizeof(number), "format %llu, this server knows %llu",
+        (unsigned long long)format, (unsigned long long)LMDB_FORMAT);
+    lmdb_env_close(l);
+    return message("the store in %s was written by a newer server (%s)", l->path, number);
+}
+
+void lmdb_env_close(struct lmdb *l)
+{
+    if (l->txn)
+        mdb_txn_abort(l->txn);
+    l->txn = NULL;
+    if (l->env)
+        mdb_env_close(l->env);
+    l->env = NULL;
+    l->map = 0;
+}
+
+bool lmdb_begin(struct lmdb *l)
+{
+    if (l->txn)
+        return true;
+    l->error = l->env ? mdb_txn_begin(l->env, NULL, 0, &l->txn) : EIO;
+    return l->error == 0;
+}
+
+void lmdb_release_pages(struct lmdb *l)
+{
+    if (l->map)
+        madvise((void *)l->map, l->map_size, MADV_DONTNEED);
+}
+
+/* ---- room ---- */
+
+/* Kept back for finishes: 5 %, at least 64 MiB, but never more than an eighth of a small store. */
+static uint64_t reserve_of(uint64_t total)
+{
+    uint64_t wanted = total / 20 > 64 * MIB ? total / 20 : 64 * MIB;
+    return wanted < total / 8 ? wanted : total / 8;
+}
+
+/* Pages that are free within the file; their list is a table, number 0, of LMDB's own. */
+static uint64_t free_pages(struct lmdb *l)
+{
+    MDB_cursor *c = NULL;
+    MDB_val key;
+    MDB_val value;
+    uint64_t pages = 0;
+    if (mdb_cursor_open(l->txn, 0, &c))
+        return 0;
+    while (mdb_cursor_get(c, &key, &value, MDB_NEXT) == 0) {
+        size_t count;
+        memcpy(&count, value.mv_data, sizeof(count));
+        pages += count;
+    }
+    mdb_cursor_close(c);
+    return pages;
+}
+
+void lmdb_text_errno(struct lmdb *l, const char *what, int error)
+{
+    struct statvfs fs;
+    unsigned long long left = 0;
+    if (statvfs(l->path, &fs) == 0)
+        left = (unsigned long long)fs.f_bavail * fs.f_frsize / MIB;
+    snprintf(l->text, sizeof(l->text), "%s: %s (%llu MiB left on the disk of %.128s)", what,
+        mdb_strerror(error), left, l->path);
+}
+
+bool lmdb_room(struct lmdb *l)
+{
+    MDB_envinfo info;
+    struct statvfs fs;
+    mdb_env_info(l->env, &info);
+    uint64_t used = (uint64_t)(info.me_last_pgno + 1) * 4096;
+    uint64_t reserve = reserve_of(l->max_bytes);
+    uint64_t inside = 0;
+    if (used + reserve > l->max_bytes)
+        inside = free_pages(l) * 4096;
+    if (used - inside + reserve > l->max_bytes) {
+        snprintf(l->text, sizeof(l->text), "the store's %llu MiB are full (max_disk)",
+            (unsigned long long)(l->max_bytes / MIB));
+        return false;
+    }
+    if (statvfs(l->path, &fs) != 0)
+        return true;
+    uint64_t left = (uint64_t)fs.f_bavail * fs.f_frsize;
+    uint64_t total = (uint64_t)fs.f_blocks * fs.f_frsize;
+    uint64_t floor = reserve_of(total) < 64 * MIB ? reserve_of(total) : 64 * MIB;
+    if (left >= floor)
+        return true;
+    /* Pages that are free within the file need no disk. */
+    if (!inside)
+        inside = free_pages(l) * 4096;
+    snprintf(l->text, sizeof(l->text), "the disk of %.128s is full (%llu MiB left)", l->path,
+        (unsigned long long)(left / MIB));
+    return left + inside >= 2 * floor;
+}

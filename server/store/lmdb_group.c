@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A group: the operations that one commit covers, and what becomes of them when it fails.
+ *
+ * A sync operation is answered when the commit is on disk. After a failed commit the environment
+ * is closed, opened and the index read again: what was not answered is REFUSED (nothing of it is
+ * there) or UNKNOWN (an fsync failed); what had been answered (async) runs again.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include <pushrod/error.h>
+#include "common/clock.h"
+#include "server/store/lmdb.h"
+
+#define GARBAGE_ROWS 2000
+
+static void give(struct lmdb *l, struct reply *r)
+{
+    uint64_t one = 1;
+    if (r->count == 0) {
+        reply_free(r);
+        return;
+    }
+    pthread_mutex_lock(&l->lock);
+    reply_push(&l->replies, r);
+    pthread_mutex_unlock(&l->lock);
+    if (write(l->event_fd, &one, sizeof(one)) < 0) {
+        /* EAGAIN: it is readable already */
+    }
+}
+
+void group_announce(struct lmdb *l, bool down, uint32_t code)
+{
+    if (l->down == down)
+        return;
+    l->down = down;
+    struct reply *r = reply_new();
+    struct store_event *e = reply_event(r, STORE_APPEND, 0, 0);
+    e->event = down ? EVENT_STORE_DOWN : EVENT_STORE_UP;
+    e->code = down ? code : 0;
+    e->text = down ? arena_copy(&r->arena, l->text, sizeof(l->text)) : NULL;
+    give(l, r);
+}
+
+bool group_waits(const struct lmdb *l)
+{
+    return l->pending != NULL;
+}
+
+/* ---- running ---- */
+
+static void run_item(struct lmdb *l, struct item *item)
+{
+    struct reply *r = item->async ? l->early : l->late;
+    op_run(l, item, r);
+    if (l->error) {
+        r->count--; /* group_fail() answers it */
+        return;
+    }
+    l->pending_sync |= !item->async;
+    item->told = item->async;
+    item->answered = item->async && r->events[r->count - 1].outcome == OUTCOME_STORED;
+}
+
+static void pending_add(struct lmdb *l, struct batch *b)
+{
+    b->next = NULL;
+    if (l->pending_last)
+        l->pending_last->next = b;
+    else
+        l->pending = b;
+    l->pending_last = b;
+    if (l->pending_since_ns == LMDB_NO_AGE)
+        l->pending_since_ns = clock_now().mono_ns;
+    l->group_ops += b->count;
+    l->group_bytes += b->bytes;
+}
+
+static void run_batch(struct lmdb *l, struct batch *b)
+{
+    l->now_ms = b->now_ms;
+    for (const struct chunk *c = b->chunks; c; c = c->next)
+        l->index.bytes += c->capacity;
+    pending_add(l, b);
+    for (size_t i = 0; i < b->count && !l->error; i++)
+        run_item(l, &b->items[i]);
+}
+
+void group_run(struct lmdb *l, struct batch *taken)
+{
+    lmdb_begin(l);
+    for (struct batch *b = taken, *next; b; b = next) {
+        next = b->next;
+        run_batch(l, b);
+    }
+    if (l->early->count) {
+        give(l, l->early);
+        l->early = reply_new();
+    }
+}
+
+/* ---- failure ---- */
+
+static void answer_rest(struct lmdb *l, enum store_outcome outcome, uint32_t code)
+{
+    struct reply *r = reply_new();
+    const char *text = arena_copy(&r->arena, l->text, sizeof(l->text));
+    for (struct batch *b = l->pending; b; b = b->next) {
+        for (size_t i = 0; i < b->count; i++) {
+            struct item *item = &b->items[i];
+            if (item->told)
+                continue;
+            item->told = true;
+            struct store_event *e = reply_event(r, item->kind, item->token, item->id);
+            e->outcome = outcome;
+            e->code = outcome == OUTCOME_REFUSED ? code : 0;
+            e->text = text;
+        }
+    }
+    give(l, r);
+}
+
+/* Only what was answered STORED is left of the batch: true if that is anything. */
+static bool batch_reduce(struct batch *b)
+{
+    size_t left = 0;
+    for (struct chunk *c = b->chunks; c; c = c->next) {
+        for (size_t at = 0; at < c->size;) {
+            struct row row;
+            memcpy(&row, c->data + at, sizeof(row));
+            chunk_void(c, at);
+            at += sizeof(row) + row.size;
+        }
+    }
+    for (size_t i = 0; i < b->count; i++)
+        left += b->items[i].answered;
+    return left > 0;
+}
+
+static enum row_kind row_kind_of(enum store_op_kind kind)
+{
+    static const uint8_t kinds[STORE_WORKER + 1] = {[STORE_APPEND] = ROW_APPEND,
+        [STORE_FINISH] = ROW_FINISH,
+        [STORE_RESCHEDULE] = ROW_RESCHEDULE,
+        [STORE_FORGET] = ROW_FORGET};
+    return (enum row_kind)kinds[kind];
+}
+
+static void run_again(struct lmdb *l, struct batch *b)
+{
+    struct reply *nobody = reply_new();
+    l->now_ms = b->now_ms;
+    for (size_t i = 0; i < b->count && !l->error; i++) {
+        struct item *item = &b->items[i];
+        if (!item->answered)
+            continue;
+        item->chunk->data[item->offset + offsetof(struct row, kind)] =
+            (uint8_t)row_kind_of(item->kind);
+        item->chunk->live++;
+        op_run(l, item, nobody);
+    }
+    reply_free(nobody);
+}
+
+static void pending_reduce(struct lmdb *l)
+{
+    struct batch **place = &l->pending;
+    l->pending_last = NULL;
+    while (*place) {
+        struct batch *b = *place;
+        if (batch_reduce(b)) {
+            l->pending_last = b;
+            place = &b->next;
+            continue;
+        }
+        *place = b->next;
+        atomic_fetch_sub(&l->unsettled, b->bytes);
+        batch_free(l, b);
+    }
+    l->pending_sync = false;
+    if (!l->pending)
+        l->pending_since_ns = LMDB_NO_AGE;
+}
+
+struct kept_edge {
+    struct slice name;
+    struct order_key edge;
+};
+
+/* The edges of the last life stay what they were when this one began. */
+static struct kept_edge *edges_keep(struct lmdb *l, struct arena *a)
+{
+    struct kept_edge *kept = arena_alloc(a, (l->queue_count + 1) * sizeof(*kept));
+    for (size_t i = 0; i < l->queue_count; i++) {
+        const struct lmdb_queue *q = l->queues[i];
+        kept[i].name = slice_of(arena_copy(a, q->name.data, q->name.size), q->name.size);
+        kept[i].edge = q->edge_at_open;
+    }
+    return kept;
+}
+
+bool group_reopen(struct lmdb *l)
+{
+    struct arena a = {0};
+    size_t count = l->queue_count;
+    struct kept_edge *kept = edges_keep(l, &a);
+    lmdb_unload(l);
+    char *error = lmdb_load(l);
+    if (error)
+        snprintf(l->text, sizeof(l->text), "%s", error);
+    free(error);
+    for (size_t i = 0; l->env && i < l->queue_count; i++)
+        l->queues[i]->edge_at_open = (struct order_key){0};
+    for (size_t i = 0; l->env && i < count; i++) {
+        struct lmdb_queue *q = queue_find(l, kept[i].name);
+        if (q)
+            q->edge_at_open = kept[i].edge;
+    }
+    arena_free(&a);
+    for (struct batch *b = l->pending; b && l->env; b = b->next)
+        run_again(l, b);
+    return l->env && !l->error;
+}
+
+/* A full disk may come as EIO; then nothing was written, and there is no doubt about it. */
+static bool is_full(struct lmdb *l, int error)
+{
+    if (error == ENOSPC || error == EDQUOT || error == MDB_MAP_FULL || error == MDB_TXN_FULL)
+        return true;
+    return error == EIO && lmdb_begin(l) && !lmdb_room(l);
+}
+
+/* committing: the error came while pages were written, not before. */
+static void group_fail(struct lmdb *l, bool committing)
+{
+    int error = l->error;
+    reply_free(l->late);
+    l->late = reply_new();
+    if (l->txn)
+        mdb_txn_abort(l->txn);
+    l->txn = NULL;
+    l->error = 0;
+    bool full = is_full(l, error);
+    uint32_t code = full ? PUSHROD_E_STORE_FULL : PUSHROD_E_STORE_FAILED;
+    lmdb_text_errno(l, full ? "the store is full" : "the store cannot write", error);
+    l->full = true;
+    group_announce(l, true, code);
+    answer_rest(l, full || !committing ? OUTCOME_REFUSED : OUTCOME_UNKNOWN, code);
+    pending_reduce(l);
+    group_reopen(l);
+    l->group_ops = l->group_bytes = 0;
+    l->room_ns = clock_now().mono_ns;
+}
+
+/* ---- commit ---- */
+
+static void group_end(struct lmdb *l)
+{
+    for (struct batch *b = l->pending, *next; b; b = next) {
+        next = b->next;
+        atomic_fetch_sub(&l->unsettled, b->bytes);
+        batch_free(l, b);
+    }
+    if (l->late->count) {
+        give(l, l->late);
+        l->late = reply_new();
+    }
+    l->pending = l->pending_last = NULL;
+    l->pending_sync = false;
+    l->pending_since_ns = LMDB_NO_AGE;
+    l->group_ops = l->group_bytes = 0;
+    l->group++;
+    l->commits++;
+}
+
+void group_commit(struct lmdb *l, uint64_t now_ns, size_t apply)
+{
+    l->commit_ns = now_ns;
+    if (!lmdb_begin(l) || l->error) {
+        group_fail(l, false);
+        return;
+    }
+    for (struct batch *b = l->pending; b; b = b->next)
+        journal_write(l, b);
+    if (apply)
+        apply_step(l, apply);
+    queue_garbage_step(l, GARBAGE_ROWS);
+    queues_save(l);
+    bool committing = l->error == 0;
+    if (committing) {
+        l->error = mdb_txn_commit(l->txn);
+        l->txn = NULL;
+    }
+    arena_free(&l->scratch);
+    if (l->error)
+        group_fail(l, committing);
+    else
+        group_end(l);
+}

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The index of what the tables do not know yet: by id, by queue and rank, by time.
+ */
+#include <assert.h>
+#include <stdlib.h>
+#include "common/list.h"
+#include "server/store/lmdb.h"
+
+#define SLAB ((size_t)256) /* entries */
+
+struct entry *index_get(const struct lmdb *l, uint64_t id)
+{
+    uint64_t value;
+    return idmap_get(&l->index.entries, id, &value) ? (struct entry *)(uintptr_t)value : NULL;
+}
+
+static struct entry *entry_alloc(struct index *x)
+{
+    if (!x->free) {
+        struct entry *slab = arena_alloc(&x->slabs, SLAB * sizeof(*slab));
+        for (size_t i = 0; i < SLAB; i++) {
+            slab[i].next_free = x->free;
+            x->free = &slab[i];
+        }
+    }
+    struct entry *e = x->free;
+    x->free = e->next_free;
+    return e;
+}
+
+struct entry *index_add(struct lmdb *l, uint64_t id, struct lmdb_queue *q, bool in_tables)
+{
+    struct index *x = &l->index;
+    struct entry *e = entry_alloc(x);
+    *e = (struct entry){.id = id,
+        .queue = q,
+        .generation = x->generation,
+        .group = l->group,
+        .state = ENTRY_ENDED,
+        .in_tables = in_tables};
+    if (!idmap_put(&x->entries, id, (uintptr_t)e))
+        abort();
+    if (x->fresh_count == x->fresh_capacity)
+        x->fresh = store_grow(x->fresh, &x->fresh_capacity, sizeof(*x->fresh));
+    x->fresh[x->fresh_count++] = id;
+    x->bytes += sizeof(*e) + sizeof(uint64_t);
+    return e;
+}
+
+/* ---- places ---- */
+
+static void agenda_leave(struct lmdb *l, struct entry *e)
+{
+    if (!e->agenda)
+        return;
+    heap_remove(&l->index.agenda, &e->agenda->due);
+    heap_remove(&l->index.agenda, &e->agenda->expiry);
+    free(e->agenda);
+    e->agenda = NULL;
+}
+
+static void agenda_enter(struct lmdb *l, struct entry *e, uint64_t due_ms, uint64_t expires_ms)
+{
+    if (!due_ms && !expires_ms)
+        return;
+    struct heap *heap = &l->index.agenda;
+    struct entry_agenda *a = store_alloc(sizeof(*a));
+    a->entry = e;
+    e->agenda = a;
+    if (due_ms && !heap_push(heap, &a->due, due_ms * 4 + AGENDA_DUE, e->id))
+        abort();
+    if (expires_ms && !heap_push(heap, &a->expiry, expires_ms * 4 + AGENDA_EXPIRE, e->id))
+        abort();
+}
+
+static void rank_sweep(struct lmdb *l, struct lmdb_queue *q, uint8_t rank);
+
+static void rank_enter(struct lmdb *l, struct entry *e)
+{
+    struct rank_ids *r = &e->queue->ranks[e->rank];
+    if (e->listed)
+        return;
+    if (r->count == r->capacity) {
+        rank_sweep(l, e->queue, e->rank); /* most have passed already */
+        if (r->count >= r->capacity / 2)
+            r->ids = store_grow(r->ids, &r->capacity, sizeof(*r->ids));
+    }
+    if (r->count && r->ids[r->count - 1] >= e->id)
+        r->unsorted = true;
+    r->ids[r->count++] = e->id;
+    e->listed = true;
+}
+
+static void bytes_set(
+    struct lmdb *l, struct entry *e, struct chunk *chunk, size_t offset, size_t size)
+{
+    struct chunk *old = e->chunk;
+    if (chunk)
+        chunk->references++;
+    e->chunk = chunk;
+    e->offset = (uint32_t)offset;
+    e->size = (uint32_t)size;
+    if (old)
+        chunk_unref(l, old);
+}
+
+void index_load(const struct entry *e, struct record *r, struct packed_state *state)
+{
+    bool whole = record_unpack(e->chunk->data + e->offset, e->size, r, state);
+    assert(whole);
+    (void)whole;
+}
+
+void index_record(struct lmdb *l, struct entry *e, struct chunk *chunk, size_t offset, size_t size)
+{
+    struct record r;
+    struct packed_state state;
+    agenda_leave(l, e);
+    bytes_set(l, e, chunk, offset, size);
+    index_load(e, &r, &state);
+    e->rank = (uint8_t)(9 - r.priority);
+    e->state = r.due_ms ? ENTRY_DELAYED : ENTRY_READY;
+    if (e->state == ENTRY_READY)
+        rank_enter(l, e);
+    agenda_enter(l, e, r.due_ms, state.expiry_told ? 0 : r.expires_ms);
+}
+
+void index_ended(struct lmdb *l, struct entry *e, struct chunk *chunk, size_t offset, size_t size)
+{
+    agenda_leave(l, e);
+    bytes_set(l, e, chunk, offset, size);
+    e->state = ENTRY_ENDED;
+}
+
+void index_remove(struct lmdb *l, struct entry *e)
+{
+    struct index *x = &l->index;
+    index_ended(l, e, NULL, 0, 0);
+    idmap_remove(&x->entries, e->id);
+    x->bytes -= sizeof(*e) + sizeof(uint64_t);
+    e->next_free = x->free;
+    x->free = e;
+}
+
+void index_clear(struct lmdb *l)
+{
+    struct index *x = &l->index;
+    size_t place = 0;
+    struct idmap_cell cell;
+    while (idmap_next(&x->entries, &place, &cell)) {
+        index_ended(l, (struct entry *)(uintptr_t)cell.value, NULL, 0, 0);
+        x->bytes -= sizeof(struct entry) + sizeof(uint64_t);
+    }
+    idmap_free(&x->entries);
+    heap_free(&x->agenda);
+    arena_free(&x->slabs);
+    free(x->fresh);
+    free(x->aging);
+    uint64_t bytes = x->bytes; /* of chunks that others hold, too */
+    *x = (struct index){.fresh_since_ns = LMDB_NO_AGE, .bytes = bytes};
+}
+
+/* ---- the order of one queue and rank ---- */
+
+static int compare_ids(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a;
+    uint64_t y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* An id whose entry went or moved on may be listed twice, or in vain: only this one counts. */
+static struct entry *rank_entry(struct lmdb *l, struct lmdb_queue *q, uint8_t rank, uint64_t id)
+{
+    struct entry *e = index_get(l, id);
+    return e && e->listed && e->queue == q && e->rank == rank ? e : NULL;
+}
+
+/* Drops the ids without an entry, so that the array does not grow with what has passed. */
+static void rank_sweep(struct lmdb *l, struct lmdb_queue *q, uint8_t rank)
+{
+    struct rank_ids *r = &q->ranks[rank];
+    size_t kept = 0;
+    if (r->unsorted)
+        qsort(r->ids + r->first, r->count - r->first, sizeof(*r->ids), compare_ids);
+    r->unsorted = false;
+    for (size_t i = r->first; i < r->count; i++)
+        if ((!kept || r->ids[kept - 1] != r->ids[i]) && rank_entry(l, q, rank, r->ids[i]))
+            r->ids[kept++] = r->ids[i];
+    r->first = 0;
+    r->count = kept;
+}
+
+size_t index_rank_seek(struct lmdb *l, struct lmdb_queue *q, uint8_t rank, uint64_t after)
+{
+    struct rank_ids *r = &q->ranks[rank];
+    if (r->unsorted)
+        rank_sweep(l, q, rank);
+    while (r->first < r->count && !rank_entry(l, q, rank, r->ids[r->first]))
+        r->first++;
+    size_t low = r->first;
+    for (size_t high = r->count; low < high;) {
+        size_t middle = low + (high - low) / 2;
+        if (r->ids[middle] <= after)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+struct entry *index_rank_next(struct lmdb *l, struct lmdb_queue *q, uint8_t rank, size_t *place)
+{
+    struct rank_ids *r = &q->ranks[rank];
+    for (; *place < r->count; ++*place) {
+        struct entry *e = rank_entry(l, q, rank, r->ids[*place]);
+        if (e && e->state == ENTRY_READY)
+            return e;
+    }
+    return NULL;
+}

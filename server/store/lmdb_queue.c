@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Queues of the LMDB store: settings, counts of the tables, edges, and numbers that were purged. */
+#include <stdlib.h>
+#include "server/store/lmdb.h"
+
+struct queue_row {
+    uint64_t ready;
+    uint64_t delayed;
+    uint64_t dead;
+    uint64_t edge_id;
+    uint8_t edge_rank;
+    uint8_t durability;
+    uint8_t paused;
+    uint8_t garbage; /* purged: no name, only rows that are still to be deleted */
+    uint32_t spare;
+};
+
+static struct lmdb_queue *queue_add(struct lmdb *l, uint32_t number, struct slice name)
+{
+    struct lmdb_queue *q = store_alloc(sizeof(*q));
+    uint8_t *copy = store_alloc(name.size);
+    memcpy(copy, name.data, name.size);
+    q->name = slice_of(copy, name.size);
+    q->number = number;
+    if (l->queue_count == l->queue_capacity)
+        l->queues = store_grow(l->queues, &l->queue_capacity, sizeof(struct lmdb_queue *));
+    l->queues[l->queue_count++] = q;
+    if (!strmap_put(&l->queue_names, q->name, q) ||
+        !idmap_put(&l->queue_numbers, number, (uintptr_t)q))
+        abort();
+    return q;
+}
+
+static void garbage_add(struct lmdb *l, uint32_t number)
+{
+    if (l->garbage_count == l->garbage_capacity)
+        l->garbage = store_grow(l->garbage, &l->garbage_capacity, sizeof(*l->garbage));
+    l->garbage[l->garbage_count++] = number;
+}
+
+static void queue_load(struct lmdb *l, uint32_t number, struct slice value)
+{
+    struct queue_row row;
+    if (value.size < sizeof(row))
+        return;
+    memcpy(&row, value.data, sizeof(row));
+    if (number >= l->next_queue)
+        l->next_queue = number + 1;
+    if (row.garbage) {
+        garbage_add(l, number);
+        return;
+    }
+    struct lmdb_queue *q =
+        queue_add(l, number, slice_of(value.data + sizeof(row), value.size - sizeof(row)));
+    q->durability = (enum durability)row.durability;
+    q->paused = row.paused != 0;
+    q->ready = row.ready;
+    q->delayed = row.delayed;
+    q->dead = row.dead;
+    q->edge = q->edge_at_open = (struct order_key){row.edge_rank, row.edge_id};
+}
+
+void queues_load(struct lmdb *l)
+{
+    MDB_cursor *c = table_cursor(l, TABLE_QUEUES);
+    struct slice key = {0};
+    struct slice value;
+    l->next_queue = 1;
+    for (bool more = cursor_get(l, c, &key, &value, MDB_FIRST); more;
+         more = cursor_get(l, c, &key, &value, MDB_NEXT))
+        queue_load(l, (uint32_t)key_read(key.data, 4), value);
+    if (c)
+        mdb_cursor_close(c);
+}
+
+static void row_put(struct lmdb *l, uint32_t number, const struct queue_row *row, struct slice name)
+{
+    uint8_t key[4];
+    key_u32(key, number);
+    uint8_t *to = table_reserve(l, TABLE_QUEUES, key, sizeof(key), sizeof(*row) + name.size);
+    if (!to)
+        return;
+    memcpy(to, row, sizeof(*row));
+    if (name.size)
+        memcpy(to + sizeof(*row), name.data, name.size);
+}
+
+static void queue_save(struct lmdb *l, struct lmdb_queue *q)
+{
+    struct queue_row row = {.ready = q->ready,
+        .delayed = q->delayed,
+        .dead = q->dead,
+        .edge_id = q->edge.id,
+        .edge_rank = q->edge.rank,
+        .durability = (uint8_t)q->durability,
+        .paused = q->paused};
+    row_put(l, q->number, &row, q->name);
+    q->changed = false;
+}
+
+void queues_save(struct lmdb *l)
+{
+    for (size_t i = 0; i < l->queue_count; i++)
+        if (l->queues[i]->changed)
+            queue_save(l, l->queues[i]);
+}
+
+void queues_free(struct lmdb *l)
+{
+    for (size_t i = 0; i < l->queue_count; i++) {
+        struct lmdb_queue *q = l->queues[i];
+        for (unsigned rank = 0; rank < LMDB_RANKS; rank++)
+            free(q->ranks[rank].ids);
+        free((void *)(uintptr_t)q->name.data);
+        free(q);
+    }
+    free(l->queues);
+    free(l->garbage);
+    strmap_free(&l->queue_names);
+    idmap_free(&l->queue_numbers);
+    l->queues = NULL;
+    l->garbage = NULL;
+    l->queue_count = l->queue_capacity = l->garbage_count = l->garbage_capacity = 0;
+}
+
+struct lmdb_queue *queue_find(struct lmdb *l, struct slice name)
+{
+    return strmap_get(&l->queue_names, name);
+}
+
+struct lmdb_queue *queue_get(struct lmdb *l, struct slice name)
+{
+    struct lmdb_queue *q = queue_find(l, name);
+    if (!q) {
+        q = queue_add(l, l->next_queue++, name);
+        q->changed = true;
+    }
+    return q;
+}
+
+struct lmdb_queue *queue_numbered(struct lmdb *l, uint32_t number)
+{
+    uint64_t value;
+    return idmap_get(&l->queue_numbers, number, &value) ? (struct lmdb_queue *)(uintptr_t)value
+                                                        : NULL;
+}
+
+/* ---- purged rows ---- */
+
+void queue_renumber(struct lmdb *l, struct lmdb_queue *q)
+{
+    struct queue_row row = {.garbage = 1};
+    row_put(l, q->number, &row, (struct slice){0});
+    garbage_add(l, q->number);
+    idmap_remove(&l->queue_numbers, q->number);
+    q->number = l->next_queue++;
+    if (!idmap_put(&l->queue_numbers, q->number, (uintptr_t)q))
+        abort();
+    q->ready = q->delayed = 0;
+    q->changed = true;
+}
+
+static void purged_task_delete(struct lmdb *l, uint32_t number, uint64_t id)
+{
+    struct slice row;
+    struct record r;
+    uint8_t key[17];
+    uint32_t owner;
+    if (!table_copy(l, TABLE_TASKS, &id, sizeof(id), &row) || row.size < sizeof(owner))
+        return;
+    memcpy(&owner, row.data, sizeof(owner));
+    if (owner != number ||
+        !record_unpack(row.data + sizeof(owner), row.size - sizeof(owner), &r, NULL))
+        return;
+    table_delete(l, TABLE_TASKS, &id, sizeof(id));
+    agenda_key(key, r.due_ms, AGENDA_DUE, id);
+    if (r.due_ms)
+        table_delete(l, TABLE_AGENDA, key, sizeof(key));
+    agenda_key(key, r.expires_ms, AGENDA_EXPIRE, id);
+    if (r.expires_ms)
+        table_delete(l, TABLE_AGENDA, key, sizeof(key));
+    if (record_detached(&r))
+        parts_delete(l, TABLE_PARTS, id, 0, r.payload.size);
+}
+
+/* Deletes rows that begin with the number; false: there are none left. */
+static bool garbage_rows(struct lmdb *l, enum table t, uint32_t number, uint32_t rows)
+{
+    uint8_t prefix[4];
+    key_u32(prefix, number);
+    MDB_cursor *c = table_cursor(l, t);
+    bool more = true;
+    while (more && rows--) {
+        struct slice key = slice_of(prefix, sizeof(prefix));
+        struct slice value;
+        more = cursor_get(l, c, &key, &value, MDB_SET_RANGE) && key.size >= sizeof(prefix) &&
+               memcmp(key.data, prefix, sizeof(prefix)) == 0;
+        if (!more)
+            break;
+        uint64_t id = t == TABLE_READY ? key_read(key.data + 5, 8) : 0;
+        l->dirty = true;
+        if (mdb_cursor_del(c, 0) == 0 && id)
+            purged_task_delete(l, number, id);
+    }
+    if (c)
+        mdb_cursor_close(c);
+    return more && !l->error;
+}
+
+void queue_garbage_step(struct lmdb *l, uint32_t rows)
+{
+    uint8_t key[4];
+    if (l->garbage_count == 0)
+        return;
+    uint32_t number = l->garbage[l->garbage_count - 1];
+    if (garbage_rows(l, TABLE_READY, number, rows) || garbage_rows(l, TABLE_UNIQUE, number, rows))
+        return;
+    if (l->error)
+        return;
+    key_u32(key, number);
+    table_delete(l, TABLE_QUEUES, key, sizeof(key));
+    l->garbage_count--;
+}

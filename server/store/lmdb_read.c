@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* FETCH, LOOKUP: the order of a queue and single tasks, out of the index and the tables. */
+#include "server/store/lmdb.h"
+
+/* What the tables have next in the order, passing over what the index knows better. */
+struct table_stream {
+    MDB_cursor *cursor;
+    uint32_t queue;
+    bool there;
+    struct order_key key;
+};
+
+static void stream_read(struct lmdb *l, struct table_stream *s, struct slice key, MDB_cursor_op op)
+{
+    struct slice value;
+    s->there = false;
+    for (; cursor_get(l, s->cursor, &key, &value, op); op = MDB_NEXT) {
+        if (key_read(key.data, 4) != s->queue || key.data[4] >= LMDB_DELAYED)
+            return;
+        s->key = (struct order_key){key.data[4], key_read(key.data + 5, 8)};
+        if (index_get(l, s->key.id))
+            continue;
+        s->there = true;
+        return;
+    }
+}
+
+static void stream_open(
+    struct lmdb *l, struct table_stream *s, const struct lmdb_queue *q, struct order_key after)
+{
+    uint8_t key[13];
+    ready_key(key, q->number, after.rank, after.id + 1);
+    *s = (struct table_stream){.cursor = table_cursor(l, TABLE_READY), .queue = q->number};
+    stream_read(l, s, slice_of(key, sizeof(key)), MDB_SET_RANGE);
+}
+
+struct merge {
+    struct lmdb_queue *queue;
+    struct table_stream tables;
+    uint8_t rank; /* of the index */
+    size_t place;
+};
+
+static void merge_open(
+    struct lmdb *l, struct merge *m, struct lmdb_queue *q, struct order_key after)
+{
+    m->queue = q;
+    m->rank = after.rank;
+    m->place = after.rank < LMDB_RANKS ? index_rank_seek(l, q, after.rank, after.id) : 0;
+    stream_open(l, &m->tables, q, after);
+}
+
+static struct entry *merge_index(struct lmdb *l, struct merge *m)
+{
+    while (m->rank < LMDB_RANKS) {
+        struct entry *e = index_rank_next(l, m->queue, m->rank, &m->place);
+        if (e)
+            return e;
+        if (++m->rank < LMDB_RANKS)
+            m->place = index_rank_seek(l, m->queue, m->rank, 0);
+    }
+    return NULL;
+}
+
+/* The next one in the order; merge_pass() goes behind it. */
+static bool merge_peek(struct lmdb *l, struct merge *m, struct order_key *key)
+{
+    const struct entry *e = merge_index(l, m);
+    struct order_key mine = e ? (struct order_key){e->rank, e->id} : (struct order_key){0};
+    if (!e && !m->tables.there)
+        return false;
+    *key = e && (!m->tables.there || order_key_less(mine, m->tables.key)) ? mine : m->tables.key;
+    return true;
+}
+
+static void merge_pass(struct lmdb *l, struct merge *m, struct order_key key)
+{
+    if (m->tables.there && m->tables.key.id == key.id)
+        stream_read(l, &m->tables, (struct slice){0}, MDB_NEXT);
+    else
+        m->place++;
+}
+
+static void edge_reached(struct lmdb_queue *q, struct order_key key)
+{
+    if (!order_key_less(q->edge, key))
+        return;
+    q->edge = key;
+    q->changed = true;
+}
+
+void op_fetch(struct lmdb *l, struct item *item, struct reply *reply, struct store_event *e)
+{
+    const struct store_op *op = item->op;
+    struct reply_records list = {.reply = reply};
+    struct lmdb_queue *q = queue_find(l, op->queue);
+    struct merge m;
+    struct order_key key;
+    struct found f;
+    e->exhausted = true;
+    if (q)
+        merge_open(l, &m, q, op->after);
+    while (q && merge_peek(l, &m, &key)) {
+        e->exhausted = false;
+        if (list.count == op->limit)
+            break;
+        if (task_find(l, key.id, &f)) {
+            bool fits = list.bytes + f.record.payload.size <= op->limit_bytes;
+            if (list.count && op->limit_bytes && !fits)
+                break;
+            task_give(l, &list, &f);
+            edge_reached(q, key);
+        }
+        merge_pass(l, &m, key);
+        e->exhausted = true;
+    }
+    if (q && m.tables.cursor)
+        mdb_cursor_close(m.tables.cursor);
+    reply_set_records(&list, e);
+}
+
+/* ---- by id ---- */
+
+static bool kept_finish(struct lmdb *l, struct item *item, struct reply *reply, struct finish **out)
+{
+    const struct entry *entry = index_get(l, item->op->id);
+    struct slice packed;
+    enum table table;
+    struct finish f;
+    struct body *body = NULL;
+    if (entry && entry->chunk)
+        packed = slice_of(entry->chunk->data + entry->offset, entry->size);
+    else if (!result_get(l, item->op->id, &packed, &table))
+        return false;
+    if (!finish_unpack(packed.data, packed.size, &f) || f.keep_until_ms <= l->now_ms)
+        return false;
+    if (f.result.size && !f.result.data)
+        body = parts_get(l, table, f.id, 1, f.result.size);
+    *out = reply_finish(reply, packed.data, packed.size, body);
+    body_unref(body);
+    return true;
+}
+
+void op_lookup(struct lmdb *l, struct item *item, struct reply *reply, struct store_event *e)
+{
+    struct found f;
+    struct finish *finish;
+    struct slice record;
+    struct slice packed;
+    if (task_find(l, item->op->id, &f)) {
+        struct reply_records list = {.reply = reply};
+        task_give(l, &list, &f);
+        reply_set_records(&list, e);
+    } else if (kept_finish(l, item, reply, &finish)) {
+        e->finishes = finish;
+    } else if (dead_get(l, item->op->id, &record, &packed)) {
+        e->finishes = dead_finish(l, item->op->id, packed, reply);
+    } else {
+        e->outcome = OUTCOME_GONE;
+    }
+}

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A task of the LMDB store as it is now: the index first, then the tables. */
+#include "server/store/lmdb.h"
+
+/* The row of `tasks`: queue number, then the packed record. Purged ones are not there. */
+static bool find_in_tables(struct lmdb *l, uint64_t id, struct found *f)
+{
+    struct slice row;
+    uint32_t number;
+    if (!table_copy(l, TABLE_TASKS, &id, sizeof(id), &row) || row.size < sizeof(number))
+        return false;
+    memcpy(&number, row.data, sizeof(number));
+    f->queue = queue_numbered(l, number);
+    if (!f->queue)
+        return false;
+    f->packed = slice_of(row.data + sizeof(number), row.size - sizeof(number));
+    return record_unpack(f->packed.data, f->packed.size, &f->record, &f->state);
+}
+
+static void load(struct found *f)
+{
+    f->packed = slice_of(f->entry->chunk->data + f->entry->offset, f->entry->size);
+    index_load(f->entry, &f->record, &f->state);
+}
+
+bool task_find(struct lmdb *l, uint64_t id, struct found *f)
+{
+    f->entry = index_get(l, id);
+    if (!f->entry)
+        return find_in_tables(l, id, f);
+    if (f->entry->state == ENTRY_ENDED)
+        return false;
+    f->queue = f->entry->queue;
+    load(f);
+    return true;
+}
+
+void task_change(struct lmdb *l, struct found *f)
+{
+    size_t size = record_packed_size(&f->record);
+    struct chunk *chunk = chunk_new(size);
+    l->index.bytes += chunk->capacity;
+    record_pack(chunk->data, &f->record, f->state);
+    chunk->size = size;
+    if (!f->entry)
+        f->entry = index_add(l, f->record.id, f->queue, true);
+    index_record(l, f->entry, chunk, 0, size);
+    f->entry->group = 0;
+    load(f); /* borrow from the new bytes */
+    chunk_unref(l, chunk);
+}
+
+bool task_maybe_running(const struct lmdb *l, const struct found *f)
+{
+    bool windowed = f->record.windowed && f->state.boot != (uint8_t)l->boot;
+    return windowed || record_within(&f->record, f->queue->edge_at_open);
+}
+
+void task_give(struct lmdb *l, struct reply_records *list, const struct found *f)
+{
+    struct body *body = NULL;
+    if (record_detached(&f->record))
+        body = parts_get(l, TABLE_PARTS, f->record.id, 0, f->record.payload.size);
+    bool maybe_running = task_maybe_running(l, f);
+    reply_record(list, f->packed.data, f->packed.size, body)->maybe_running = maybe_running;
+    body_unref(body);
+}

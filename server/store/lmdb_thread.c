@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The commit thread: takes batches, decides when a group is committed, and what is done between:
+ * the journal goes to the tables, expired results and resident pages go, a failed store comes up.
+ */
+#include <errno.h>
+#include <time.h>
+#include <pushrod/error.h>
+#include "common/clock.h"
+#include "server/store/lmdb.h"
+
+#define MS            UINT64_C(1000000)
+#define GROUP_NS      (2 * MS)            /* between commits, when there is much to do */
+#define ASYNC_NS      (20 * MS)           /* an async operation waits this long; 50 is promised */
+#define ROOM_NS       (200 * MS)          /* between looks at the disk */
+#define SWEEP_NS      (500 * MS)          /* between looks at expired results and resident pages */
+#define IDLE_NS       (60000 * MS)        /* the longest sleep: results expire meanwhile */
+#define BUSY_OPS      64                  /* a group of more makes the next one wait for company */
+#define GROUP_BYTES   ((uint64_t)4 << 20) /* more do not wait */
+#define APPLY_BUSY    1000                /* entries with a group's commit */
+#define APPLY_IDLE    5000                /* entries with a commit of their own */
+#define APPLY_PRESSED 20000               /* the index is too large */
+
+/* When the pending group is to be committed. */
+static uint64_t commit_due(const struct lmdb *l)
+{
+    if (!group_waits(l))
+        return LMDB_NO_AGE;
+    if (l->down)
+        return l->room_ns + ROOM_NS; /* what was answered waits for better times */
+    if (l->group_bytes > GROUP_BYTES || l->error)
+        return 0;
+    if (!l->pending_sync)
+        return l->pending_since_ns + ASYNC_NS;
+    return l->busy ? l->commit_ns + GROUP_NS : 0;
+}
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static bool settling(const struct lmdb *l)
+{
+    return !l->down && (l->index.applying || l->garbage_count);
+}
+
+/* Until when there is nothing to do, if nobody asks for anything. */
+static uint64_t sleep_until(const struct lmdb *l, uint64_t now_ns)
+{
+    uint64_t until = least(now_ns + IDLE_NS, commit_due(l));
+    if (settling(l))
+        return 0;
+    if (l->down || l->full)
+        until = least(until, l->room_ns + ROOM_NS);
+    else if (l->index.fresh_since_ns != LMDB_NO_AGE)
+        until = least(until, l->index.fresh_since_ns + l->settle_ns);
+    if (l->commits != l->swept_commits)
+        until = least(until, l->swept_ns + SWEEP_NS);
+    return until;
+}
+
+static struct batch *take(struct lmdb *l, uint64_t until_ns, bool *stop)
+{
+    struct timespec at = {(time_t)(until_ns / 1000000000), (long)(until_ns % 1000000000)};
+    pthread_mutex_lock(&l->lock);
+    int rc = 0;
+    while (!l->incoming && !l->stop && rc != ETIMEDOUT)
+        rc = pthread_cond_timedwait(&l->wake, &l->lock, &at);
+    struct batch *taken = l->incoming;
+    l->incoming = l->incoming_last = NULL;
+    *stop = l->stop;
+    pthread_mutex_unlock(&l->lock);
+    return taken;
+}
+
+static size_t apply_share(const struct lmdb *l)
+{
+    if (l->index.bytes > 2 * l->index_bound)
+        return APPLY_PRESSED;
+    return group_waits(l) ? APPLY_BUSY : APPLY_IDLE;
+}
+
+static void rotate_if_due(struct lmdb *l, uint64_t now_ns)
+{
+    const struct index *x = &l->index;
+    if (x->applying || x->fresh_since_ns == LMDB_NO_AGE || group_waits(l))
+        return;
+    if (now_ns >= x->fresh_since_ns + l->settle_ns || x->bytes > l->index_bound)
+        journal_rotate(l);
+}
+
+/* Is there room (again)? A store that was down proves itself with a commit. */
+static void look_for_room(struct lmdb *l, uint64_t now_ns)
+{
+    if (now_ns < l->room_ns + ROOM_NS || group_waits(l))
+        return;
+    l->room_ns = now_ns;
+    if (!l->env && !group_reopen(l))
+        return;
+    if (!lmdb_begin(l))
+        return;
+    if (!lmdb_room(l)) {
+        l->full = true;
+        group_announce(l, true, PUSHROD_E_STORE_FULL);
+        return;
+    }
+    if (l->down) {
+        meta_put(l, "probe", l->commits);
+        group_commit(l, now_ns, 0);
+        if (l->error || !l->env || l->commits == 0)
+            return;
+    }
+    l->full = false;
+    group_announce(l, false, 0);
+}
+
+static void sweep(struct lmdb *l, uint64_t now_ns)
+{
+    if (now_ns < l->swept_ns + SWEEP_NS || l->down || group_waits(l))
+        return;
+    l->swept_ns = now_ns;
+    l->swept_commits = l->commits;
+    if (!lmdb_begin(l))
+        return;
+    results_sweep(l, l->now_ms);
+    if (l->dirty)
+        group_commit(l, now_ns, 0);
+    l->swept_commits = l->commits;
+    lmdb_release_pages(l);
+}
+
+static void step(struct lmdb *l, bool stop)
+{
+    uint64_t now_ns = clock_now().mono_ns;
+    if (group_waits(l) && (stop || now_ns >= commit_due(l))) {
+        l->busy = l->group_ops > BUSY_OPS;
+        group_commit(l, now_ns, apply_share(l));
+    } else if (settling(l) && !group_waits(l)) {
+        group_commit(l, now_ns, apply_share(l));
+    }
+    look_for_room(l, now_ns);
+    sweep(l, now_ns);
+    rotate_if_due(l, now_ns);
+}
+
+void *lmdb_thread(void *store)
+{
+    struct lmdb *l = store;
+    bool stop = false;
+    while (!stop || group_waits(l)) {
+        struct batch *taken = take(l, sleep_until(l, clock_now().mono_ns), &stop);
+        if (taken)
+            group_run(l, taken);
+        step(l, stop);
+        if (stop && l->down)
+            break; /* what could not be written by now never will be */
+    }
+    return NULL;
+}

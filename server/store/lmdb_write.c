@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The operations that change tasks: APPEND, FINISH, RESCHEDULE, FORGET. */
+#include <assert.h>
+#include <pushrod/error.h>
+#include "server/store/lmdb.h"
+
+static struct row row_at(const struct item *item)
+{
+    struct row row;
+    memcpy(&row, item->chunk->data + item->offset, sizeof(row));
+    return row;
+}
+
+static const uint8_t *row_data(const struct item *item)
+{
+    return item->chunk->data + item->offset + sizeof(struct row);
+}
+
+static void refuse(const struct item *item, struct store_event *e, enum store_outcome outcome)
+{
+    chunk_void(item->chunk, item->offset);
+    e->outcome = outcome;
+}
+
+static bool id_taken(struct lmdb *l, uint64_t id)
+{
+    struct found f;
+    bool possible = id <= l->max_id; /* else no APPEND has had it, and no look-up is needed */
+    if (!possible)
+        l->max_id = id;
+    return possible && task_find(l, id, &f);
+}
+
+void op_append(struct lmdb *l, struct item *item, struct reply *reply, struct store_event *e)
+{
+    struct record r;
+    bool whole = record_unpack(row_data(item), row_at(item).size, &r, NULL);
+    assert(whole);
+    (void)whole;
+    e->id = item->id;
+    if (l->full && !item->answered) {
+        refuse(item, e, OUTCOME_REFUSED);
+        e->code = PUSHROD_E_STORE_FULL;
+        e->text = arena_copy(&reply->arena, l->text, sizeof(l->text));
+        return;
+    }
+    struct lmdb_queue *q = queue_get(l, r.queue);
+    if ((r.unique.data && unique_holder(l, q, &r, &e->id)) || id_taken(l, r.id)) {
+        refuse(item, e, OUTCOME_HELD);
+        return;
+    }
+    if (r.unique.data && (r.unique_ms == 0 || r.unique_ms > l->now_ms))
+        unique_take(l, q, &r);
+    if (item->body)
+        parts_put(l, TABLE_PARTS, r.id, 0, item->body);
+    struct entry *entry = index_get(l, r.id);
+    if (!entry)
+        entry = index_add(l, r.id, q, false);
+    index_record(l, entry, item->chunk, item->offset + sizeof(struct row), row_at(item).size);
+}
+
+/* Appended and finished within one group: the journal need not know of it. */
+static void vanish(struct lmdb *l, const struct item *item, struct entry *e)
+{
+    if (e->group == l->group) {
+        chunk_void(e->chunk, e->offset - sizeof(struct row));
+        chunk_void(item->chunk, item->offset);
+    }
+    index_remove(l, e);
+}
+
+static void end_task(
+    struct lmdb *l, const struct item *item, struct found *found, const struct finish *f)
+{
+    bool large = item->body != NULL;
+    struct slice packed = slice_of(row_data(item), row_at(item).size);
+    unique_release(l, found->queue, &found->record);
+    if (f->dead)
+        dead_put(l, found, f, item->body);
+    else if (record_detached(&found->record))
+        parts_delete(l, TABLE_PARTS, f->id, 0, found->record.payload.size);
+    if (f->keep_until_ms && large)
+        result_put(l, f, packed, item->body);
+    bool keep = f->keep_until_ms && !large;
+    if (!found->entry)
+        found->entry = index_add(l, f->id, found->queue, true);
+    if (keep)
+        index_ended(
+            l, found->entry, item->chunk, item->offset + sizeof(struct row), row_at(item).size);
+    else if (found->entry->in_tables)
+        index_ended(l, found->entry, NULL, 0, 0);
+    else
+        vanish(l, item, found->entry);
+}
+
+void op_finish(struct lmdb *l, struct item *item, struct store_event *e)
+{
+    struct finish f;
+    struct found found;
+    bool whole = finish_unpack(row_data(item), row_at(item).size, &f);
+    assert(whole);
+    (void)whole;
+    e->id = f.id;
+    if (!task_find(l, f.id, &found)) {
+        refuse(item, e, OUTCOME_GONE);
+        return;
+    }
+    end_task(l, item, &found, &f);
+}
+
+void op_reschedule(struct lmdb *l, struct item *item, struct store_event *e)
+{
+    struct record change;
+    struct found found;
+    bool whole = record_unpack(row_data(item), row_at(item).size, &change, NULL);
+    assert(whole);
+    (void)whole;
+    e->id = change.id;
+    if (!task_find(l, change.id, &found)) {
+        refuse(item, e, OUTCOME_GONE);
+        return;
+    }
+    record_reschedule(&found.record, &change);
+    found.state.boot = (uint8_t)l->boot;
+    task_change(l, &found);
+}
+
+void op_forget(struct lmdb *l, struct item *item, struct store_event *e)
+{
+    struct entry *entry = index_get(l, item->id);
+    if (!entry || entry->state != ENTRY_ENDED || !entry->chunk) {
+        bool there = result_delete(l, item->id);
+        refuse(item, e, there ? OUTCOME_STORED : OUTCOME_GONE);
+        return;
+    }
+    struct finish f;
+    finish_unpack(entry->chunk->data + entry->offset, entry->size, &f);
+    if (f.keep_until_ms <= l->now_ms)
+        e->outcome = OUTCOME_GONE;
+    if (entry->in_tables)
+        index_ended(l, entry, NULL, 0, 0);
+    else
+        index_remove(l, entry);
+}
