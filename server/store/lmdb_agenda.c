@@ -32,10 +32,17 @@ static struct moment row_moment(struct slice key)
         key_read(key.data, 8), (enum agenda_kind)key.data[8], key_read(key.data + 9, 8)};
 }
 
-/* The index knows the task better than the row does. */
-static bool row_stale(const struct lmdb *l, const struct moment *m)
+/* The index knows the task better than the row does, or the row's queue was purged. */
+static bool row_stale(struct lmdb *l, const struct moment *m, struct slice unique)
 {
-    return m->kind != AGENDA_UNIQUE && index_get(l, m->id);
+    struct slice row;
+    uint32_t number = 0;
+    if (m->kind == AGENDA_UNIQUE)
+        return unique.size < 4 || !queue_numbered(l, (uint32_t)key_read(unique.data, 4));
+    if (index_get(l, m->id) || !table_get(l, TABLE_TASKS, &m->id, sizeof(m->id), &row))
+        return true;
+    memcpy(&number, row.data, sizeof(number));
+    return !queue_numbered(l, number);
 }
 
 /* The first row that means something; those before it, up to the moment, are deleted. */
@@ -47,7 +54,7 @@ static bool row_next(
         *m = row_moment(key);
         if (m->when_ms > until_ms)
             return false;
-        if (!row_stale(l, m))
+        if (!row_stale(l, m, *unique))
             return true;
         l->dirty = true;
         if (mdb_cursor_del(c, 0))
@@ -66,7 +73,7 @@ uint64_t agenda_next(struct lmdb *l)
     bool more = cursor_get(l, c, &key, &value, MDB_FIRST);
     for (int i = 0; more && i < STALE_ROWS; i++) {
         m = row_moment(key);
-        if ((next && m.when_ms >= next) || !row_stale(l, &m))
+        if ((next && m.when_ms >= next) || !row_stale(l, &m, value))
             break;
         more = cursor_get(l, c, &key, &value, MDB_NEXT);
     }

@@ -103,10 +103,12 @@ void mem_scan(struct mem *m, const struct store_op *op, struct store_event *e, s
     struct reply_records list = {.reply = reply};
     struct finish *finishes = arena_alloc(&reply->arena, op->limit * sizeof(*finishes));
     struct tree_node *n = tree_after(&m->dead, 0, op->id);
-    for (; n && list.count < op->limit; n = tree_next(&m->dead, n)) {
+    for (; n; n = tree_next(&m->dead, n)) {
         const struct mem_item *item = container_of(n, struct mem_item, place);
         if (op->queue.data && !slice_equal(op->queue, item->record.queue))
             continue;
+        if (list.count == op->limit)
+            break;
         finishes[list.count] =
             *reply_finish(reply, item->finish->bytes, item->finish->size, item->finish->body);
         reply_record(&list, item->bytes, item->size, item->body);
