@@ -503,6 +503,29 @@ static void lanes_are_bounded(void **state)
     end();
 }
 
+static void thousand_lanes(struct plane_config *config)
+{
+    config->max_lanes = 1000;
+}
+
+/* Sockets, monitors and descriptors for a thousand are there; one dealer asks for all of them. */
+static void thousand_lanes_are_fine(void **state)
+{
+    (void)state;
+    begin(thousand_lanes);
+    uint64_t start_ns = rig_now();
+    for (uint64_t i = 1; i <= 1000; i++) {
+        fake_again(&fake);
+        welcome(&fake, i, i);
+    }
+    print_message("1000 joins: %u ms\n", (unsigned)((rig_now() - start_ns) / 1000000));
+    assert_int_equal(plane_stats(rig.plane)->lanes, 1000);
+    fake_connect_lane(&fake);
+    RIG_UNTIL(&rig, fake_has_hello(&fake));
+    expect_lane_works(&fake, 1000, 1);
+    end();
+}
+
 /* ---------------------------------------------------------------------------- what is lost */
 
 /* Half of the answers of a killed worker arrive after its DISCONNECTED. */
@@ -656,6 +679,7 @@ int main(void)
         cmocka_unit_test(lanes_cost_five_descriptors),
         cmocka_unit_test(options_that_must_stay),
         cmocka_unit_test(lanes_are_bounded),
+        cmocka_unit_test(thousand_lanes_are_fine),
         cmocka_unit_test(answers_of_a_lost_worker_are_read_first),
         cmocka_unit_test(cut_answers_connection),
     };
