@@ -97,7 +97,8 @@ void core_worker_lost(struct core *c, uint64_t id, int code)
     if (!w)
         return;
     bool joining = w->state == WORKER_JOINING;
-    bool crashed = code == PUSHROD_E_TASK_CRASHED;
+    /* Only a connection that went down may mean that the process died. */
+    bool crashed = code == PUSHROD_E_CLOSED || code == PUSHROD_E_TASK_CRASHED;
     uint64_t *ids =
         w->outstanding_count ? arena_alloc(c, w->outstanding_count * sizeof *ids) : NULL;
     size_t suspects, count = take_back(c, w, crashed, ids, &suspects);
