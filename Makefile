@@ -188,7 +188,7 @@ install: all ## PREFIX=/usr/local DESTDIR=
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@PACKAGES@|$(PACKAGES)|' \
 		deploy/pushrod.pc.in > $(DEST)/lib/pkgconfig/pushrod.pc
 	$(if $(strip $(man)),install -m 644 $(man) $(DEST)/share/man/man1)
-	$(if $(wildcard deploy/pushrod.bash),install -m 644 deploy/pushrod.bash $(DEST)/share/bash-completion/completions/pushrod)
+	install -m 644 deploy/completion/pushrod.bash $(DEST)/share/bash-completion/completions/pushrod
 uninstall: ## the same
 	rm -f $(addprefix $(DEST)/bin/,pushrod pushrod-server pushrod-worker) $(DEST)/lib/libpushrod.* \
 		$(DEST)/lib/pkgconfig/pushrod.pc $(MAN:%=$(DEST)/share/man/man1/%) \
