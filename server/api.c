@@ -89,8 +89,8 @@ static int framing_check(struct pushrod_server *s, struct api_listener *l)
     f->eof = l->eof;
     f->length_size = f->length_size ? f->length_size : 4;
     if (f->length_size != 1 && f->length_size != 2 && f->length_size != 4 && f->length_size != 8)
-        return api_fail(s, PUSHROD_E_BAD_OPTION, "length_size is 1, 2, 4 or 8, not %u",
-            f->length_size);
+        return api_fail(
+            s, PUSHROD_E_BAD_OPTION, "length_size is 1, 2, 4 or 8, not %u", f->length_size);
     f->max_message = f->max_message ? f->max_message : MAX_MESSAGE;
     return 0;
 }
@@ -107,8 +107,8 @@ int pushrod_server_listen(
     if (s->state != API_NEW)
         return api_fail(s, PUSHROD_E_WRONG_STATE, "listeners are named before the server starts");
     struct api_listener *l = calloc(1, sizeof *l);
-    struct api_listener **grown
-        = realloc(s->listeners, (s->listener_count + 1) * sizeof *s->listeners);
+    struct api_listener **grown =
+        realloc(s->listeners, (s->listener_count + 1) * sizeof *s->listeners);
     if (grown)
         s->listeners = grown;
     if (l)
@@ -136,10 +136,9 @@ int pushrod_server_on_task(struct pushrod_server *s, const char *queue,
     if (s->state != API_NEW)
         return api_fail(s, PUSHROD_E_WRONG_STATE, "handlers are named before the server starts");
     if (!name_pattern_valid(slice_str(queue)))
-        return api_fail(s, PUSHROD_E_BAD_QUEUE, "%s: %s", queue,
-            pushrod_strerror(PUSHROD_E_BAD_QUEUE));
-    struct api_handler *grown
-        = realloc(s->handlers, (s->handler_count + 1) * sizeof *s->handlers);
+        return api_fail(
+            s, PUSHROD_E_BAD_QUEUE, "%s: %s", queue, pushrod_strerror(PUSHROD_E_BAD_QUEUE));
+    struct api_handler *grown = realloc(s->handlers, (s->handler_count + 1) * sizeof *s->handlers);
     if (grown)
         s->handlers = grown;
     char *copy = strdup(queue);

@@ -6,8 +6,8 @@
  * program: its events, listeners, callbacks, timers and local processes.
  *
  * How callbacks are called: never while the core's actions are being carried out. What they are
- * told is kept (struct told, struct close_note, ...) and told at the start of the next round, within
- * its tick; so a callback may submit, send and cancel as it likes.
+ * told is kept (struct told, struct close_note, ...) and told at the start of the next round,
+ * within its tick; so a callback may submit, send and cancel as it likes.
  */
 #ifndef SERVER_API_H
 #define SERVER_API_H
@@ -70,7 +70,7 @@ struct pushrod_server {
     char error[600];
     struct pushrod_server_events events;
     void *events_arg;
-    bool program;       /* it is pushrod-server: native clients and HTTP by default */
+    bool program; /* it is pushrod-server: native clients and HTTP by default */
     bool catch_signals;
 
     struct api_listener **listeners;
@@ -90,12 +90,12 @@ struct pushrod_server {
     int native_ports[SERVER_PORTS];
     int http_ports[SERVER_PORTS];
     unsigned native_count, http_count;
-    pthread_t thread;   /* that of the loop */
+    pthread_t thread; /* that of the loop */
     uint64_t started_ns;
     enum { API_NEW, API_RUNNING, API_DRAINING, API_FLUSHING, API_OVER } state;
-    atomic_uint stops;  /* how often stop() was called */
+    atomic_uint stops; /* how often stop() was called */
     unsigned stops_seen;
-    bool drained;       /* the core says that nothing runs any more */
+    bool drained; /* the core says that nothing runs any more */
     struct loop_timer drain_timer;
     struct event *signals[5];
 
@@ -107,18 +107,18 @@ struct pushrod_server {
     struct buf told_bytes;
     uint64_t told_total; /* finishes taken, for core_received() */
     struct deferral tell;
-    struct buf closes;  /* struct close_note */
+    struct buf closes; /* struct close_note */
     struct deferral close_tell;
-    uint64_t closing;   /* the connection whose close event is being told; 0: none */
+    uint64_t closing; /* the connection whose close event is being told; 0: none */
     void *closing_data;
-    struct buf notes;   /* struct worker_event */
+    struct buf notes; /* struct worker_event */
     struct deferral note_tell;
     struct deferral start_tell;
     struct list timers;
     uint64_t timer_ids;
-    struct list groups; /* those that are waited for */
-    pthread_mutex_t lock;     /* guards `waits` */
-    struct list waits;  /* other threads in taskwait(); see api_wait.c */
+    struct list groups;   /* those that are waited for */
+    pthread_mutex_t lock; /* guards `waits` */
+    struct list waits;    /* other threads in taskwait(); see api_wait.c */
 
     /* for pushrod-server */
     void (*reload)(struct pushrod_server *server);
@@ -137,12 +137,13 @@ struct host_settings {
 /* 0, or an error with its text. The settings borrow from params; free with settings_free(). */
 int settings_read(struct pushrod_server *s, struct host_settings *out);
 void settings_free(struct host_settings *settings);
+void settings_log(const struct pushrod_server *s);
 bool settings_local_ports(const struct pushrod_server *s); /* any free ports for workers */
 
 /* ---- api_local.c: local workers ---- */
 int local_check(struct pushrod_server *s); /* are its handlers valid? */
-int local_fork(struct pushrod_server *s); /* before any thread or socket; 0 if there are none */
-int local_join(struct pushrod_server *s); /* the join port is bound */
+int local_fork(struct pushrod_server *s);  /* before any thread or socket; 0 if there are none */
+int local_join(struct pushrod_server *s);  /* the join port is bound */
 void local_stop(struct pushrod_server *s);
 bool local_ended(struct pushrod_server *s);
 void local_wait(struct pushrod_server *s);
@@ -156,8 +157,8 @@ void api_task_free(struct pushrod_server *s);
 void api_task_self(struct pushrod_server *s, const struct conn_action *action);
 void api_task_orphan(struct pushrod_server *s, const struct task *task);
 /* The same as pushrod_server_task() with the job's fields; the slot's fn gets `arg`. */
-int64_t api_task_submit(struct pushrod_server *s, const struct pushrod_job *job,
-    pushrod_finish_fn *fn, void *arg);
+int64_t api_task_submit(
+    struct pushrod_server *s, const struct pushrod_job *job, pushrod_finish_fn *fn, void *arg);
 /* A copy in one allocation; NULL: no memory. */
 struct pushrod_finish *finish_copy(const struct pushrod_finish *finish);
 

@@ -65,9 +65,8 @@ static void plane_settings(const struct pushrod_server *s, struct plane_config *
     p->listen = params_text(s->params, "worker-listen");
     p->advertise = advertise[0] ? advertise : NULL;
     p->join_port = any ? 0 : (uint16_t)number(s, "join-port");
-    p->answers_port = any && !params_given(s->params, "answers-port")
-        ? 0
-        : (uint16_t)number(s, "answers-port");
+    p->answers_port =
+        any && !params_given(s->params, "answers-port") ? 0 : (uint16_t)number(s, "answers-port");
     params_ports(s->params, "lane-ports", &p->lane_port_first, &p->lane_port_last);
     if (any && !params_given(s->params, "lane-ports"))
         p->lane_port_first = p->lane_port_last = 0;
@@ -78,6 +77,19 @@ static void plane_settings(const struct pushrod_server *s, struct plane_config *
     p->max_result = number(s, "max-result");
     /* A frame of answers: parts of 64 KiB, and as many as a worker has at a time. */
     p->max_message = p->max_result + (64u << 20);
+}
+
+/* An embedded server is quiet unless its program asks. */
+void settings_log(const struct pushrod_server *s)
+{
+    static const char *const names[] = {"error", "warning", "info", "debug"};
+    const char *text = params_text(s->params, "log-level");
+    enum log_level level = LOG_WARNING;
+    for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(text, names[i]) == 0 && (s->program || params_given(s->params, "log-level")))
+            level = (enum log_level)i;
+    log_setup(s->program ? "pushrod-server" : "pushrod", level,
+        strcmp(params_text(s->params, "log-format"), "json") == 0);
 }
 
 /* ---------------------------------------------------------------------------- --queue P=S,... */
@@ -174,8 +186,7 @@ static int descriptors_check(struct pushrod_server *s, struct host_settings *out
     out->conns.max_clients = (uint32_t)clients;
     log_warning("only %llu file descriptors are allowed: max-clients is lowered to %llu, "
                 "max-workers to %llu",
-        (unsigned long long)limit.rlim_cur, (unsigned long long)clients,
-        (unsigned long long)lanes);
+        (unsigned long long)limit.rlim_cur, (unsigned long long)clients, (unsigned long long)lanes);
     return 0;
 }
 

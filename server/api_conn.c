@@ -75,10 +75,10 @@ static size_t messages_take(struct conn *c, struct slice in)
     while (at < in.size && c->state == CONN_OPEN) {
         struct slice rest = {in.data + at, in.size - at}, body = {0};
         size_t took = l->framing.kind == PUSHROD_FRAMING_EOF
-            ? message_eof(l, rest, &a->searched, &body)
-            : message_length(l, rest, &body);
-        if (took == SIZE_MAX || (took == 0 && rest.size > l->framing.max_message + 8)
-            || body.size > l->framing.max_message)
+                          ? message_eof(l, rest, &a->searched, &body)
+                          : message_length(l, rest, &body);
+        if (took == SIZE_MAX || (took == 0 && rest.size > l->framing.max_message + 8) ||
+            body.size > l->framing.max_message)
             return SIZE_MAX;
         if (took == 0)
             break;
@@ -195,8 +195,8 @@ static struct conn *conn_own(struct pushrod_server *s, uint64_t id)
 
 static int gone(struct pushrod_server *s)
 {
-    return api_fail(s, PUSHROD_E_UNKNOWN_CONNECTION, "%s",
-        pushrod_strerror(PUSHROD_E_UNKNOWN_CONNECTION));
+    return api_fail(
+        s, PUSHROD_E_UNKNOWN_CONNECTION, "%s", pushrod_strerror(PUSHROD_E_UNKNOWN_CONNECTION));
 }
 
 static void send_framed(struct conn *c, const void *data, size_t size)
@@ -218,10 +218,10 @@ int pushrod_server_send(struct pushrod_server *s, uint64_t conn, const void *dat
     if (!c)
         return gone(s);
     const struct pushrod_framing *f = &listener_of(c)->framing;
-    if (f->kind == PUSHROD_FRAMING_LENGTH && f->length_size < 8
-        && (uint64_t)size >> (8 * f->length_size))
-        return api_fail(s, PUSHROD_E_TOO_BIG, "a length of %u bytes cannot say %zu",
-            f->length_size, size);
+    if (f->kind == PUSHROD_FRAMING_LENGTH && f->length_size < 8 &&
+        (uint64_t)size >> (8 * f->length_size))
+        return api_fail(
+            s, PUSHROD_E_TOO_BIG, "a length of %u bytes cannot say %zu", f->length_size, size);
     loop_enter(s->loop);
     send_framed(c, data, size);
     return 0;

@@ -61,8 +61,7 @@ static void group_tell(void *arg)
     group_end(g);
 }
 
-static void group_finish(
-    struct pushrod_server *s, const struct pushrod_finish *finish, void *arg)
+static void group_finish(struct pushrod_server *s, const struct pushrod_finish *finish, void *arg)
 {
     struct member *m = arg;
     struct pushrod_group *g = m->group;
@@ -138,8 +137,8 @@ int pushrod_group_wait(struct pushrod_group *g, int64_t timeout_ms,
     if (s->state == API_NEW || s->state >= API_FLUSHING)
         return api_fail(s, PUSHROD_E_WRONG_STATE, "the server does not run");
     uint64_t now = loop_enter(s->loop).mono_ns;
-    if (timeout_ms >= 0
-        && !loop_timer_set(s->loop, &g->timer, now + (uint64_t)timeout_ms * 1000000u))
+    if (timeout_ms >= 0 &&
+        !loop_timer_set(s->loop, &g->timer, now + (uint64_t)timeout_ms * 1000000u))
         return api_fail(s, PUSHROD_E_NO_MEMORY, "out of memory");
     g->done = done;
     g->arg = arg;
@@ -177,6 +176,5 @@ void pushrod_group_drop(struct pushrod_group *g)
 
 void groups_free(struct pushrod_server *s)
 {
-    list_foreach (node, next, &s->groups)
-        group_free(container_of(node, struct pushrod_group, node));
+    list_foreach(node, next, &s->groups) group_free(container_of(node, struct pushrod_group, node));
 }

@@ -21,8 +21,7 @@ static int headers_encode(
         return api_fail(s, PUSHROD_E_TOO_BIG, "headers take %zu bytes, %u are allowed", out->size,
             PUSHROD_MAX_HEADERS);
     if (!headers_valid(buf_slice(out)))
-        return api_fail(
-            s, PUSHROD_E_BAD_OPTION, "a header's name is 1 to 64 of A-Z a-z 0-9 _ -");
+        return api_fail(s, PUSHROD_E_BAD_OPTION, "a header's name is 1 to 64 of A-Z a-z 0-9 _ -");
     return 0;
 }
 

@@ -212,6 +212,7 @@ int pushrod_server_start(struct pushrod_server *s)
     struct host_settings settings;
     if (s->state != API_NEW)
         return api_fail(s, PUSHROD_E_WRONG_STATE, "the server was started already");
+    settings_log(s);
     int error = settings_read(s, &settings);
     if (error)
         return error;
@@ -415,8 +416,8 @@ static void post_run(void *arg)
     post.fn(post.server, post.arg);
 }
 
-int pushrod_server_post(struct pushrod_server *s,
-    void (*fn)(struct pushrod_server *server, void *arg), void *arg)
+int pushrod_server_post(
+    struct pushrod_server *s, void (*fn)(struct pushrod_server *server, void *arg), void *arg)
 {
     struct server_post *post = malloc(sizeof *post);
     if (!post)

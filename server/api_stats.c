@@ -44,8 +44,8 @@ static void stats_one(
     to->fn(name, value, to->arg);
 }
 
-void pushrod_server_stats(struct pushrod_server *s,
-    void (*fn)(const char *name, uint64_t value, void *arg), void *arg)
+void pushrod_server_stats(
+    struct pushrod_server *s, void (*fn)(const char *name, uint64_t value, void *arg), void *arg)
 {
     struct stats_to to = {fn, arg};
     if (s->host)

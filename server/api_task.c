@@ -36,8 +36,7 @@ static bool calls_grow(struct pushrod_server *s)
 }
 
 /* The place of a new call; false: no memory. */
-static bool call_take(
-    struct pushrod_server *s, pushrod_finish_fn *fn, void *arg, uint32_t *place)
+static bool call_take(struct pushrod_server *s, pushrod_finish_fn *fn, void *arg, uint32_t *place)
 {
     if (s->call_free == 0 && !calls_grow(s))
         return false;
@@ -101,8 +100,8 @@ static int submit_one(struct pushrod_server *s, struct submit *submit, uint64_t 
     return api_fail(s, code, "the task was refused: %s", pushrod_strerror(code));
 }
 
-int64_t api_task_submit(struct pushrod_server *s, const struct pushrod_job *job, pushrod_finish_fn *fn,
-    void *arg)
+int64_t api_task_submit(
+    struct pushrod_server *s, const struct pushrod_job *job, pushrod_finish_fn *fn, void *arg)
 {
     struct msg_options options;
     struct buf headers = BUF_EMPTY;
@@ -176,21 +175,21 @@ static void told_add(struct pushrod_server *s, const struct told *told)
 static void told_task(struct pushrod_server *s, uint64_t request, const struct task *t)
 {
     struct slice tag = task_tag(t);
-    told_add(s,
-        &(struct told){
-            .request = request,
-            .finish = {
-                .id = t->record.id,
-                .status = (enum pushrod_status)t->status,
-                .error = t->code,
-                .attempts = t->hand_overs,
-                .run_ns = t->run_ns,
-                .tag_size = tag.size,
-            },
-            .result = body_ref(t->result),
-            .text = bytes_keep(s, t->text, t->text ? strlen(t->text) : 0),
-            .tag = bytes_keep(s, tag.data, tag.size),
-        });
+    told_add(s, &(struct told){
+                    .request = request,
+                    .finish =
+                        {
+                            .id = t->record.id,
+                            .status = (enum pushrod_status)t->status,
+                            .error = t->code,
+                            .attempts = t->hand_overs,
+                            .run_ns = t->run_ns,
+                            .tag_size = tag.size,
+                        },
+                    .result = body_ref(t->result),
+                    .text = bytes_keep(s, t->text, t->text ? strlen(t->text) : 0),
+                    .tag = bytes_keep(s, tag.data, tag.size),
+                });
 }
 
 /* The store failed after task() had returned the id. What task() itself refused has no call. */
@@ -200,13 +199,12 @@ static void told_refused(struct pushrod_server *s, const struct conn_action *a)
     if (!call)
         return;
     const char *text = a->text ? a->text : pushrod_strerror((int)a->code);
-    told_add(s,
-        &(struct told){
-            .request = a->request,
-            .finish = {.id = call->id, .status = PUSHROD_REFUSED, .error = (int)a->code},
-            .text = bytes_keep(s, text, strlen(text)),
-            .tag = NOTHING,
-        });
+    told_add(s, &(struct told){
+                    .request = a->request,
+                    .finish = {.id = call->id, .status = PUSHROD_REFUSED, .error = (int)a->code},
+                    .text = bytes_keep(s, text, strlen(text)),
+                    .tag = NOTHING,
+                });
 }
 
 void api_task_self(struct pushrod_server *s, const struct conn_action *a)

@@ -11,7 +11,7 @@ struct api_timer {
     void (*fn)(struct pushrod_server *server, void *arg);
     void *arg;
     struct loop_timer timer;
-    bool firing;  /* in its own callback: freed after it */
+    bool firing; /* in its own callback: freed after it */
     bool cleared;
 };
 
@@ -62,7 +62,8 @@ int64_t pushrod_server_timer(struct pushrod_server *s, uint64_t delay_ms, uint64
 
 int pushrod_server_timer_clear(struct pushrod_server *s, int64_t timer)
 {
-    list_foreach (node, next, &s->timers) {
+    list_foreach(node, next, &s->timers)
+    {
         struct api_timer *t = container_of(node, struct api_timer, node);
         if (t->id != (uint64_t)timer || t->cleared)
             continue;
@@ -81,6 +82,5 @@ void timers_init(struct pushrod_server *s)
 
 void timers_free(struct pushrod_server *s)
 {
-    list_foreach (node, next, &s->timers)
-        timer_free(container_of(node, struct api_timer, node));
+    list_foreach(node, next, &s->timers) timer_free(container_of(node, struct api_timer, node));
 }

@@ -41,21 +41,6 @@ static int options_read(struct params *p, int argc, char **argv)
     return file[0] ? params_read_file(p, file) : error;
 }
 
-static enum log_level level_of(const char *text)
-{
-    static const char *const names[] = {"error", "warning", "info", "debug"};
-    for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (strcmp(text, names[i]) == 0)
-            return (enum log_level)i;
-    return LOG_INFO;
-}
-
-static void log_options(const struct params *p)
-{
-    log_setup("pushrod-server", level_of(params_text(p, "log-level")),
-        strcmp(params_text(p, "log-format"), "json") == 0);
-}
-
 /* The flags were permuted by the first reading, which changes nothing for the second. */
 static void options_reload(struct pushrod_server *s)
 {
@@ -75,7 +60,7 @@ static void options_reload(struct pushrod_server *s)
             log_info("reload: %s", line);
         }
         log_info("reload: %u options changed", changed);
-        log_options(s->params);
+        settings_log(s);
     }
     buf_free(&report);
     params_free(fresh);
@@ -95,7 +80,8 @@ static void print_usage(const struct params *p, struct buf *out)
     params_print_help(p, out);
     buf_printf(out,
         "\nEach option can also be set as PUSHROD_NAME in the environment, or as \"name = value\"\n"
-        "in the --config file. SIGTERM drains and stops (the second one at once), SIGHUP reads the\n"
+        "in the --config file. SIGTERM drains and stops (the second one at once), SIGHUP reads "
+        "the\n"
         "options again, SIGUSR2 replaces the local workers one by one.\n");
 }
 
@@ -134,8 +120,8 @@ static bool print_asked(const struct params *p)
 
 /* ----------------------------------------------------------------------------------- running */
 
-static void say_addresses(struct pushrod_server *s, const char *what, const char *option,
-    const char *scheme)
+static void say_addresses(
+    struct pushrod_server *s, const char *what, const char *option, const char *scheme)
 {
     size_t count;
     const char *const *items = params_list(s->params, option, &count);
@@ -215,7 +201,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "pushrod-server: %s\n", params_error(s->params));
         code = EXIT_USAGE;
     } else if (!print_asked(s->params)) {
-        log_options(s->params);
+        settings_log(s);
         code = params_bool(s->params, "check-config") ? check_config(s) : serve(s);
     }
     pushrod_server_free(s);

@@ -66,7 +66,6 @@ int main(int argc, char **argv)
     if (!server)
         return 1;
     pushrod_server_set(server, "task-workers", "4");
-    pushrod_server_set(server, "log-level", "warning");
     pushrod_server_on(server, &events, NULL);
     pushrod_server_on_task(server, "work", on_task, NULL);
     pushrod_server_listen(server, address, NULL);

@@ -59,11 +59,12 @@ static void on_finish(struct pushrod_server *server, const struct pushrod_finish
 {
     char line[LINE];
     (void)arg;
-    int size = finish->status == PUSHROD_DONE
-        ? snprintf(line, sizeof line, "* done for %.*s: %.*s", (int)finish->tag_size,
-            (const char *)finish->tag, (int)finish->result_size, (const char *)finish->result)
-        : snprintf(line, sizeof line, "* failed for %.*s: %s", (int)finish->tag_size,
-            (const char *)finish->tag, finish->error_text);
+    int size =
+        finish->status == PUSHROD_DONE
+            ? snprintf(line, sizeof line, "* done for %.*s: %.*s", (int)finish->tag_size,
+                  (const char *)finish->tag, (int)finish->result_size, (const char *)finish->result)
+            : snprintf(line, sizeof line, "* failed for %.*s: %s", (int)finish->tag_size,
+                  (const char *)finish->tag, finish->error_text);
     if (size >= LINE)
         size = LINE - 1;
     pushrod_server_broadcast(server, line, (size_t)size, 0);

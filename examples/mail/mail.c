@@ -76,8 +76,8 @@ static int smtp_deliver(FILE *smtp, const char *to, const char *subject, char re
     if (code == 250)
         code = smtp_say(smtp, reply, "DATA");
     if (code == 354)
-        code = smtp_say(smtp, reply, "To: %s\r\nSubject: %s\r\n\r\nSent by a Pushrod task.\r\n.",
-            to, subject);
+        code = smtp_say(
+            smtp, reply, "To: %s\r\nSubject: %s\r\n\r\nSent by a Pushrod task.\r\n.", to, subject);
     return code;
 }
 

@@ -78,7 +78,8 @@ void pushrod_server_free(struct pushrod_server *server);
  */
 int pushrod_server_set(struct pushrod_server *server, const char *name, const char *value);
 
-/* What the last function that failed says about it: one line, "" if none did. Until the next call. */
+/* What the last function that failed says about it: one line, "" if none did. Until the next call.
+ */
 const char *pushrod_server_error(const struct pushrod_server *server);
 
 /* A pointer of the program's own. */
@@ -89,7 +90,7 @@ void *pushrod_server_data(const struct pushrod_server *server);
 
 /* A worker, as the events tell it. */
 struct pushrod_worker_note {
-    uint64_t worker;       /* id, never used again */
+    uint64_t worker; /* id, never used again */
     const char *name;
     int error;             /* lost: enum pushrod_error that says why */
     const uint64_t *tasks; /* lost: ids of the tasks that it had; they go to others */
@@ -109,8 +110,7 @@ struct pushrod_server_events {
     void (*close)(struct pushrod_server *server, uint64_t conn, int error, void *arg);
     /* A task that has no callback of its own finished; or one of an earlier life of this program,
      * whose callbacks died with it: its tag says what it was. */
-    void (*finish)(
-        struct pushrod_server *server, const struct pushrod_finish *finish, void *arg);
+    void (*finish)(struct pushrod_server *server, const struct pushrod_finish *finish, void *arg);
     /* A worker can be given tasks; a worker is gone without having said goodbye. */
     void (*worker_join)(
         struct pushrod_server *server, const struct pushrod_worker_note *note, void *arg);
@@ -194,8 +194,8 @@ int pushrod_server_step(struct pushrod_server *server);
 void pushrod_server_stop(struct pushrod_server *server);
 
 /* Has fn called on the server's thread, in order. Any thread. Errors: NO_MEMORY. */
-int pushrod_server_post(struct pushrod_server *server,
-    void (*fn)(struct pushrod_server *server, void *arg), void *arg);
+int pushrod_server_post(
+    struct pushrod_server *server, void (*fn)(struct pushrod_server *server, void *arg), void *arg);
 
 /* ---- tasks ---- */
 
@@ -256,12 +256,12 @@ struct pushrod_group *pushrod_group_new(struct pushrod_server *server);
 int64_t pushrod_group_task(struct pushrod_group *group, const struct pushrod_job *job);
 
 /*
- * Calls `done` once: when every task of the group has finished, or timeout_ms (negative: never) from
- * now with those that have. The group is freed when `done` returns. No task may be added any more.
+ * Calls `done` once: when every task of the group has finished, or timeout_ms (negative: never)
+ * from now with those that have. The group is freed when `done` returns. No task may be added any
+ * more.
  */
 int pushrod_group_wait(struct pushrod_group *group, int64_t timeout_ms,
-    void (*done)(struct pushrod_server *server, struct pushrod_group *group, void *arg),
-    void *arg);
+    void (*done)(struct pushrod_server *server, struct pushrod_group *group, void *arg), void *arg);
 
 size_t pushrod_group_count(const struct pushrod_group *group);
 size_t pushrod_group_finished(const struct pushrod_group *group);
@@ -274,14 +274,15 @@ void pushrod_group_drop(struct pushrod_group *group);
 /* ---- connections of the program's own listeners ---- */
 
 /*
- * Sends bytes; with framing EOF or LENGTH, a message (the end mark or length is added). Copied; leaves
- * at the end of the current callback round. Errors: UNKNOWN_CONNECTION, TOO_BIG. A connection
- * that lets too much pile up is closed: SLOW_READER.
+ * Sends bytes; with framing EOF or LENGTH, a message (the end mark or length is added). Copied;
+ * leaves at the end of the current callback round. Errors: UNKNOWN_CONNECTION, TOO_BIG. A
+ * connection that lets too much pile up is closed: SLOW_READER.
  */
 int pushrod_server_send(
     struct pushrod_server *server, uint64_t conn, const void *data, size_t size);
 
-/* Closes it when what was sent has left. The close event comes later, never from within this call. */
+/* Closes it when what was sent has left. The close event comes later, never from within this call.
+ */
 int pushrod_server_close(struct pushrod_server *server, uint64_t conn);
 
 /* Sends to every connection of the program's own listeners but `except` (0: none). How many. */
@@ -289,10 +290,10 @@ size_t pushrod_server_broadcast(
     struct pushrod_server *server, const void *data, size_t size, uint64_t except);
 
 struct pushrod_conn_info {
-    char peer[80];        /* "127.0.0.1:4711" */
-    unsigned listener;    /* number of the pushrod_server_listen() call, from 0 */
-    uint64_t connected_ms;/* Unix time */
-    size_t unsent;        /* bytes that the peer has not taken */
+    char peer[80];         /* "127.0.0.1:4711" */
+    unsigned listener;     /* number of the pushrod_server_listen() call, from 0 */
+    uint64_t connected_ms; /* Unix time */
+    size_t unsent;         /* bytes that the peer has not taken */
 };
 
 int pushrod_server_conn_info(

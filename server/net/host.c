@@ -18,11 +18,11 @@ struct host {
     struct plane *plane;
     const struct store_ops *ops;
     struct store *store;
-    struct event *store_event;  /* NULL: the store has no descriptor and is polled */
+    struct event *store_event; /* NULL: the store has no descriptor and is polled */
     struct deferral store_poll;
     struct deferral failures;
-    struct buf failed;          /* uint64_t: workers whose lane could not be bound */
-    struct loop_timer wake;     /* when the core wants to be called next */
+    struct buf failed;      /* uint64_t: workers whose lane could not be bound */
+    struct loop_timer wake; /* when the core wants to be called next */
     const struct host_events *events;
     void *arg;
     struct now now;
@@ -182,8 +182,8 @@ static void dispatch_conns(struct host *h, const struct actions *a)
 static void tick_begin(void *arg, struct now now)
 {
     struct host *h = arg;
-    bool late = heap_holds(&h->wake.node) && now.mono_ns > h->wake.node.key
-        && now.mono_ns - h->wake.node.key > h->heartbeat_ns;
+    bool late = heap_holds(&h->wake.node) && now.mono_ns > h->wake.node.key &&
+                now.mono_ns - h->wake.node.key > h->heartbeat_ns;
     h->now = now;
     core_begin(h->core, now);
     if (!late)
@@ -225,8 +225,8 @@ static void woken(void *arg)
 
 /* -------------------------------------------------------------------------------- lifetime */
 
-static bool host_open_store(struct host *h, const struct host_config *config,
-    struct store_opened *opened, char **error)
+static bool host_open_store(
+    struct host *h, const struct host_config *config, struct store_opened *opened, char **error)
 {
     struct store_config store = config->store_config;
     store.now_ms = loop_clock().wall_ms;
@@ -237,8 +237,7 @@ static bool host_open_store(struct host *h, const struct host_config *config,
     int fd = h->ops->event_fd(h->store);
     if (fd < 0)
         return true;
-    h->store_event
-        = event_new(loop_base(h->loop), fd, EV_READ | EV_PERSIST, store_readable, h);
+    h->store_event = event_new(loop_base(h->loop), fd, EV_READ | EV_PERSIST, store_readable, h);
     return h->store_event && event_add(h->store_event, NULL) == 0;
 }
 

@@ -2,10 +2,10 @@
 /*
  * host: the core's place in the world.
  *
- * Knows the loop, the core, the worker plane and the store, and carries what one says to the others:
- * events become calls of the core within a tick; at its end the actions go to the store (one
- * batch), the lanes (one message each) and the connections (one write each). Decides nothing, and
- * does not know what a connection is: those actions go to the two receivers of host_events.
+ * Knows the loop, the core, the worker plane and the store, and carries what one says to the
+ * others: events become calls of the core within a tick; at its end the actions go to the store
+ * (one batch), the lanes (one message each) and the connections (one write each). Decides nothing,
+ * and does not know what a connection is: those actions go to the two receivers of host_events.
  *
  * One thread, that of the loop.
  */
@@ -36,8 +36,9 @@ struct host_config {
  * and the core must not be called from here: see loop_defer().
  */
 struct host_events {
-    void (*self)(void *arg, const struct conn_action *action);    /* of CONN_SELF */
-    void (*clients)(void *arg, const struct conn_action *actions, size_t count); /* of one connection */
+    void (*self)(void *arg, const struct conn_action *action); /* of CONN_SELF */
+    void (*clients)(
+        void *arg, const struct conn_action *actions, size_t count); /* of one connection */
     void (*notice)(void *arg, const struct notice *notice);
     void (*pause)(void *arg, bool paused); /* core: do not read clients; each tick */
     void (*flush)(void *arg);              /* the last call of each tick */

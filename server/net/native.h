@@ -16,14 +16,14 @@
 #include "server/net/conn.h"
 #include "server/net/host.h"
 
-#define NATIVE_FRAME_SPARE  (64u << 10) /* bytes of a frame beyond the largest payload */
-#define NATIVE_FIRST_FRAME  (64u << 10) /* the largest frame before GREETING */
-#define NATIVE_BATCH        512u        /* submissions handed to the core in one call */
+#define NATIVE_FRAME_SPARE (64u << 10) /* bytes of a frame beyond the largest payload */
+#define NATIVE_FIRST_FRAME (64u << 10) /* the largest frame before GREETING */
+#define NATIVE_BATCH       512u        /* submissions handed to the core in one call */
 
 struct native_config {
-    const char *token;      /* what HELLO must carry; "": nothing. Borrowed for ever */
-    size_t max_payload;     /* bytes */
-    uint16_t http_port;     /* named to those who dialled the wrong port; 0: none */
+    const char *token;  /* what HELLO must carry; "": nothing. Borrowed for ever */
+    size_t max_payload; /* bytes */
+    uint16_t http_port; /* named to those who dialled the wrong port; 0: none */
     uint16_t join_port;
 };
 
@@ -32,7 +32,8 @@ struct native;
 struct native *native_new(
     struct conns *set, struct host *host, const struct native_config *config); /* NULL: no memory */
 void native_free(struct native *native); /* after the connections are closed */
-void native_set_token(struct native *native, const char *token); /* for those who come from now on */
+void native_set_token(
+    struct native *native, const char *token); /* for those who come from now on */
 
 /* For conns_listen(), with the struct native as `arg`. */
 extern const struct conn_ops native_ops;

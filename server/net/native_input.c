@@ -71,8 +71,8 @@ static const char *batch_add(
     }
     if (!body && m->payload.size > TASK_INLINE_PAYLOAD) {
         /* One that is too large is refused by the core for its size; it need not be copied. */
-        if (m->payload.size <= n->config.max_payload
-            && !(body = body_copy(m->payload.data, m->payload.size))) {
+        if (m->payload.size <= n->config.max_payload &&
+            !(body = body_copy(m->payload.data, m->payload.size))) {
             native_say_rejected(
                 c, m->request, PUSHROD_E_NO_MEMORY, pushrod_strerror(PUSHROD_E_NO_MEMORY));
             return NULL;
@@ -120,8 +120,7 @@ static void on_hello(struct native *n, struct conn *c, const struct msg_hello *m
                           : "this server wants a token: set PUSHROD_TOKEN to the server's");
     } else {
         conn_greeted(c);
-        native_say_greeting(
-            c, n->config.max_payload, loop_enter(conns_loop(n->set)).wall_ms);
+        native_say_greeting(c, n->config.max_payload, loop_enter(conns_loop(n->set)).wall_ms);
     }
 }
 
@@ -148,9 +147,8 @@ static void request_handle(struct native *n, struct conn *c, unsigned number, st
         REQUEST(CONTROL, control, core_control(core, c->id, &m))
         REQUEST(WATCH, watch, core_watch(core, c->id, m.request, m.on))
         REQUEST(ECHO, echo, native_say_ok(c, m.request, 0))
-        REQUEST(WAIT, wait,
-            if (m.follow > FOLLOW_ALL) dec_fail(d, "follow is 0, 1 or 2");
-            else core_wait(core, c->id, m.request, m.id, (enum follow)m.follow))
+        REQUEST(WAIT, wait, if (m.follow > FOLLOW_ALL) dec_fail(d, "follow is 0, 1 or 2");
+                else core_wait(core, c->id, m.request, m.id, (enum follow)m.follow))
     default:
         dec_fail(d, "the message is not one that a client sends");
     }
@@ -255,7 +253,8 @@ static void large_begin(struct native *n, struct conn *c, struct slice start, si
     conn_fill(c, l->body->data + there, payload - there);
 }
 
-/* c->in is the head of the SUBMIT and the tail of the frame; the payload between them is in body. */
+/* c->in is the head of the SUBMIT and the tail of the frame; the payload between them is in body.
+ */
 static void large_submit(struct native *n, struct conn *c, struct large *l)
 {
     struct msg_submit m = {0};

@@ -91,8 +91,8 @@ static void put_finished_large(struct writer *w, const struct task *t)
     if (w->out->failed) {
         conn_kill(w->c, PUSHROD_E_NO_MEMORY);
     } else {
-        frame_head(w->out->data + begin,
-            (uint32_t)(w->out->size - begin - FRAME_HEAD + m.result.size));
+        frame_head(
+            w->out->data + begin, (uint32_t)(w->out->size - begin - FRAME_HEAD + m.result.size));
         conn_write(w->c, w->out->data, before);
         conn_write_body(w->c, t->result);
         conn_write(w->c, w->out->data + before, w->out->size - before);
