@@ -165,6 +165,7 @@ static void keep(struct core *c, struct worker *w, struct task *t, const struct 
     assert(t->state != TASK_LEASED && !task_ended(t));
     task_move(c, t, TASK_LEASED);
     t->lease = held->lease;
+    t->record.suspect = false; /* the process lives, and runs it beside others */
     worker_give(c, w, t);
     worker_arrived(c, t);
     t->started = held->started || held->answered;
