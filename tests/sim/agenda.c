@@ -155,7 +155,7 @@ bool sim_run_next(struct sim *sim)
     } else if (e->node == NODE_SERVER) {
         server_take(sim, e);
     } else {
-        worker_take(sim, e);
+        node_take(sim, e);
     }
     return true;
 }

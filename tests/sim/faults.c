@@ -14,7 +14,7 @@ static void fault_death(struct sim *sim)
 {
     int node = some_node(sim);
     if (node >= 0)
-        worker_kill(sim, node);
+        node_kill(sim, node);
 }
 
 static void fault_pause(struct sim *sim)
@@ -43,7 +43,7 @@ static void on_silence_over(struct sim *sim, struct event *event)
     truth_worker_faulty(sim, (int)event->a);
     node_lane_down(sim, (int)event->a);
     link_cut(&n->answers_up);
-    sim_send(sim, (int)event->a, NULL, sim_below(sim, MS), worker_on_answers_renewed);
+    sim_send(sim, (int)event->a, NULL, sim_below(sim, MS), node_on_answers_renewed);
 }
 
 static void fault_silence(struct sim *sim)
@@ -78,7 +78,7 @@ static void fault_answers_cut(struct sim *sim)
     link_cut(&sim->nodes[node].answers_up);
     /* libzmq connects again by itself; nobody may have noticed, then a stalled ACK tells. */
     if (sim_chance(sim, 70))
-        sim_send(sim, node, NULL, sim_below(sim, 200 * MS), worker_on_answers_renewed);
+        sim_send(sim, node, NULL, sim_below(sim, 200 * MS), node_on_answers_renewed);
 }
 
 static void on_server_restart(struct sim *sim, struct event *event)
@@ -156,7 +156,7 @@ static void fault_drain(struct sim *sim)
     if (sim_chance(sim, 50))
         client_control(sim, "drain", sim->nodes[node].name, 0);
     else
-        sim_send(sim, node, NULL, 0, worker_on_drain)->a = sim_between(sim, 1, 2000);
+        sim_send(sim, node, NULL, 0, node_on_drain)->a = sim_between(sim, 1, 2000);
 }
 
 static void on_resume(struct sim *sim, struct event *event)
@@ -240,9 +240,9 @@ void faults_end(struct sim *sim)
         struct node *n = &sim->nodes[i];
         n->paused_until = 0;
         if (n->session)
-            worker_wake(sim, i, sim->now.mono_ns);
+            node_wake(sim, i, sim->now.mono_ns);
         if (n->lame && n->session)
-            worker_kill(sim, i);
+            node_kill(sim, i);
     }
     mend_queues(sim, &(struct event){0});
 }

@@ -41,12 +41,12 @@ static void draw_worker(struct sim *sim, int node)
     n->slots = (uint32_t)sim_between(sim, 1, 4);
     n->max_prefetch = sim->plan.max_prefetch;
     n->ahead = sim_chance(sim, 30) ? (uint32_t)sim_between(sim, 1, 6) : 0;
-    sim_after(sim, sim_below(sim, 100 * MS), worker_on_restart, (uint64_t)node, 0);
+    sim_after(sim, sim_below(sim, 100 * MS), node_on_restart, (uint64_t)node, 0);
 }
 
 static void run_until_settled(struct sim *sim)
 {
-    uint64_t active = (uint64_t)sim->plan.active_ms * MS;
+    uint64_t active = sim->now.mono_ns + (uint64_t)sim->plan.active_ms * MS;
     while (sim->now.mono_ns < active && sim_run_next(sim))
         SIM_CHECK(sim, sim->step < STEP_LIMIT, "no end of steps");
     faults_end(sim);
@@ -70,7 +70,7 @@ static void sim_run(struct sim *sim, uint64_t seed)
     plan_draw(sim);
     if (sim->verbose)
         plan_print(sim);
-    sim->now.wall_ms = UINT64_C(1700000000000);
+    sim->now = (struct now){1000 * MS, UINT64_C(1700000001000)};
     disk_init(sim);
     server_start(sim);
     for (int i = 0; i < (int)sim->plan.workers; i++)
@@ -82,7 +82,7 @@ static void sim_run(struct sim *sim, uint64_t seed)
     sim->totals.steps = sim->step;
     agenda_free(sim);
     for (int i = 0; i < SIM_MAX_WORKERS; i++)
-        worker_free(sim, i);
+        node_free(sim, i);
     server_free(sim);
     disk_free(sim);
     idmap_free(&sim->by_id);
@@ -124,9 +124,10 @@ int main(void)
     uint64_t first = one ? one : number_from("FIRST", 1);
     uint64_t count = one ? 1 : number_from("SEEDS", 200);
     sim.verbose = one != 0;
+    setvbuf(stdout, NULL, _IOLBF, 0);
     double begin = seconds();
     signal(SIGABRT, on_abort);
-    signal(SIGSEGV, on_abort);
+
     for (uint64_t seed = first; seed < first + count; seed++) {
         current = &sim;
         sim_run(&sim, seed);

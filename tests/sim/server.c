@@ -70,7 +70,7 @@ static void tell_lane_down(struct sim *sim, int node, uint64_t port)
     struct node *n = &sim->nodes[node];
     link_cut(&n->lane);
     if (n->session && n->port == port)
-        sim_send(sim, node, &n->lane, sim_below(sim, 2 * MS), worker_on_lane_down)->a = port;
+        sim_send(sim, node, &n->lane, sim_below(sim, 2 * MS), node_on_lane_down)->a = port;
 }
 
 void server_kill(struct sim *sim)
@@ -220,7 +220,7 @@ void server_on_join(struct sim *sim, struct event *event)
     } else if (peer->reply.size && sim->nodes[peer->node].session) {
         struct node *n = &sim->nodes[peer->node];
         struct event *e = sim_send(
-            sim, peer->node, &n->join, sim_below(sim, sim->plan.delay_ns), worker_on_welcome);
+            sim, peer->node, &n->join, sim_below(sim, sim->plan.delay_ns), node_on_welcome);
         event_frame(e, &peer->reply);
     }
 }
@@ -248,7 +248,7 @@ void server_on_lane_connect(struct sim *sim, struct event *event)
     struct msg_lane_hello hello = {.worker = lane->worker, .session = lane->session};
     msg_lane_hello_encode(&out, &hello);
     event_frame(sim_send(sim, lane->node, &n->lane, sim_below(sim, sim->plan.delay_ns),
-                    worker_on_lane_frame),
+                    node_on_lane_frame),
         &out);
     buf_free(&out);
 }

@@ -11,7 +11,7 @@ static void lane_flush(struct sim *sim, struct lane *lane, struct body *body)
     struct node *n = &sim->nodes[lane->node];
     if (lane->out.size && lane->admitted && n->session && n->life == lane->life) {
         struct event *e = sim_send(
-            sim, lane->node, &n->lane, sim_below(sim, sim->plan.delay_ns), worker_on_lane_frame);
+            sim, lane->node, &n->lane, sim_below(sim, sim->plan.delay_ns), node_on_lane_frame);
         event_frame(e, &lane->out);
         e->a = lane->port;
         if (body) {
@@ -41,7 +41,7 @@ static void reply_to(struct sim *sim, struct peer *peer)
     if (!n->session || n->life != peer->life || sim_chance(sim, sim->plan.join_lost))
         return;
     event_frame(
-        sim_send(sim, peer->node, &n->join, sim_below(sim, sim->plan.delay_ns), worker_on_welcome),
+        sim_send(sim, peer->node, &n->join, sim_below(sim, sim->plan.delay_ns), node_on_welcome),
         &peer->reply);
 }
 
@@ -114,7 +114,7 @@ static void do_close(struct sim *sim, const struct join_action *a)
     /* Destroying the socket discards what is queued on it; some of it may have left. */
     if (sim_chance(sim, 50))
         link_cut(&n->lane);
-    sim_send(sim, lane->node, &n->lane, sim_below(sim, 2 * MS), worker_on_lane_down)->a =
+    sim_send(sim, lane->node, &n->lane, sim_below(sim, 2 * MS), node_on_lane_down)->a =
         lane->port;
 }
 

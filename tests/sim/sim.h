@@ -10,7 +10,7 @@
  *   plan.c    what a seed switches on (swarm: a random subset, each with its own rate)
  *   disk.c    the store that commits late, fails, and forgets what was not settled in a crash
  *   server.c  the core and a model of the worker plane    (server_out.c: its actions)
- *   worker.c  a session and a model of the runner
+ *   node.c    a session and a model of the runner
  *   runner.c  handlers
  *   client.c  who submits, follows, cancels, vanishes and comes back
  *   truth.c   what really happened, and the checks against it
@@ -244,7 +244,7 @@ apply_fn server_on_status, server_on_list, server_on_join, server_on_obituary, s
     server_on_received, server_on_cancel, server_on_control, server_on_conn_closed,
     server_on_stored;
 
-/* ---- worker.c ---- */
+/* ---- node.c ---- */
 
 struct run {
     uint64_t lease, id, timeout_ms;
@@ -274,14 +274,14 @@ struct node {
     size_t run_count, run_room;
 };
 
-void worker_start(struct sim *, int node);
-void worker_kill(struct sim *, int node); /* -9 */
-void worker_free(struct sim *, int node);
-void worker_take(struct sim *, struct event *);
-void worker_wake(struct sim *, int node, uint64_t at_ns);
+void node_start(struct sim *, int node);
+void node_kill(struct sim *, int node); /* -9 */
+void node_free(struct sim *, int node);
+void node_take(struct sim *, struct event *);
+void node_wake(struct sim *, int node, uint64_t at_ns);
 void node_lane_down(struct sim *, int node); /* both ends lose the lane */
-apply_fn worker_on_restart, worker_on_welcome, worker_on_lane_frame, worker_on_lane_down,
-    worker_on_answers_renewed, worker_on_drain;
+apply_fn node_on_restart, node_on_welcome, node_on_lane_frame, node_on_lane_down,
+    node_on_answers_renewed, node_on_drain;
 
 /* ---- runner.c ---- */
 

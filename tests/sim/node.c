@@ -12,7 +12,7 @@ static void node_instance(struct sim *sim, struct node *n)
     memcpy(n->instance, words, sizeof n->instance);
 }
 
-void worker_start(struct sim *sim, int node)
+void node_start(struct sim *sim, int node)
 {
     struct node *n = &sim->nodes[node];
     struct slice queues[2];
@@ -35,14 +35,14 @@ void worker_start(struct sim *sim, int node)
     n->tick_at = UINT64_MAX;
     n->lame = false;
     sim_trace(sim, "%s: started", n->name);
-    worker_wake(sim, node, sim->now.mono_ns);
+    node_wake(sim, node, sim->now.mono_ns);
 }
 
-void worker_on_restart(struct sim *sim, struct event *event)
+void node_on_restart(struct sim *sim, struct event *event)
 {
     struct node *n = &sim->nodes[event->a];
     if (!n->session)
-        worker_start(sim, (int)event->a);
+        node_start(sim, (int)event->a);
 }
 
 static void lane_lost(struct sim *sim, struct node *n, uint64_t delay)
@@ -75,7 +75,7 @@ static void on_obituary_sent(struct sim *sim, struct event *event)
     e->a = event->a;
 }
 
-void worker_kill(struct sim *sim, int node)
+void node_kill(struct sim *sim, int node)
 {
     struct node *n = &sim->nodes[node];
     sim_trace(sim, "%s: killed", n->name);
@@ -92,10 +92,10 @@ void worker_kill(struct sim *sim, int node)
         event_frame(e, &instance);
     }
     node_forget(sim, node);
-    sim_after(sim, sim_between(sim, 5 * MS, 1000 * MS), worker_on_restart, (uint64_t)node, 0);
+    sim_after(sim, sim_between(sim, 5 * MS, 1000 * MS), node_on_restart, (uint64_t)node, 0);
 }
 
-void worker_free(struct sim *sim, int node)
+void node_free(struct sim *sim, int node)
 {
     struct node *n = &sim->nodes[node];
     if (n->session)
@@ -112,7 +112,7 @@ void node_lane_down(struct sim *sim, int node)
         return;
     link_cut(&n->lane);
     lane_lost(sim, n, sim_below(sim, 20 * MS));
-    sim_send(sim, node, &n->lane, sim_below(sim, 20 * MS), worker_on_lane_down)->a = n->port;
+    sim_send(sim, node, &n->lane, sim_below(sim, 20 * MS), node_on_lane_down)->a = n->port;
 }
 
 /* ---- what the session wants ---- */
@@ -162,10 +162,10 @@ static void do_over(struct sim *sim, int node, const struct session_actions *act
     sim_trace(sim, "%s: over, code %d", sim->nodes[node].name, actions->code);
     truth_worker_faulty(sim, node);
     node_forget(sim, node);
-    sim_after(sim, sim_between(sim, 5 * MS, 500 * MS), worker_on_restart, (uint64_t)node, 0);
+    sim_after(sim, sim_between(sim, 5 * MS, 500 * MS), node_on_restart, (uint64_t)node, 0);
 }
 
-static void worker_out(struct sim *sim, int node, const struct session_actions *actions)
+static void node_out(struct sim *sim, int node, const struct session_actions *actions)
 {
     struct node *n = &sim->nodes[node];
     if (actions->text)
@@ -186,7 +186,7 @@ static void worker_out(struct sim *sim, int node, const struct session_actions *
     for (size_t i = 0; i < actions->run_count; i++)
         runner_take(sim, node, &actions->run[i]);
     if (actions->wake_ns != UINT64_MAX)
-        worker_wake(sim, node, actions->wake_ns + sim_between(sim, US, 300 * US));
+        node_wake(sim, node, actions->wake_ns + sim_between(sim, US, 300 * US));
     if (actions->state == SESSION_OVER)
         do_over(sim, node, actions);
     else
@@ -195,7 +195,7 @@ static void worker_out(struct sim *sim, int node, const struct session_actions *
 
 /* ---- the loop ---- */
 
-static void worker_on_tick(struct sim *sim, struct event *event)
+static void node_on_tick(struct sim *sim, struct event *event)
 {
     int node = (int)event->a;
     struct node *n = &sim->nodes[node];
@@ -203,7 +203,7 @@ static void worker_on_tick(struct sim *sim, struct event *event)
         return;
     n->tick_at = UINT64_MAX;
     if (n->paused_until > sim->now.mono_ns) {
-        worker_wake(sim, node, n->paused_until);
+        node_wake(sim, node, n->paused_until);
         return;
     }
     session_begin(n->session, sim->now);
@@ -212,13 +212,13 @@ static void worker_on_tick(struct sim *sim, struct event *event)
         event_free(n->inbox[i]);
     }
     n->inbox_count = 0;
-    worker_out(sim, node, session_end(n->session));
+    node_out(sim, node, session_end(n->session));
     if (n->crash && n->session)
-        worker_kill(sim, node);
+        node_kill(sim, node);
     n->crash = false;
 }
 
-void worker_wake(struct sim *sim, int node, uint64_t at_ns)
+void node_wake(struct sim *sim, int node, uint64_t at_ns)
 {
     struct node *n = &sim->nodes[node];
     if (at_ns < sim->now.mono_ns)
@@ -226,21 +226,21 @@ void worker_wake(struct sim *sim, int node, uint64_t at_ns)
     if (at_ns >= n->tick_at)
         return;
     n->tick_at = at_ns;
-    sim_after(sim, at_ns - sim->now.mono_ns, worker_on_tick, (uint64_t)node, at_ns);
+    sim_after(sim, at_ns - sim->now.mono_ns, node_on_tick, (uint64_t)node, at_ns);
 }
 
-void worker_take(struct sim *sim, struct event *event)
+void node_take(struct sim *sim, struct event *event)
 {
     struct node *n = &sim->nodes[event->node];
     struct event **place =
         array_add((void **)&n->inbox, &n->inbox_count, &n->inbox_room, sizeof *place);
     *place = event;
-    worker_wake(sim, event->node, sim->now.mono_ns + sim_below(sim, 50 * US));
+    node_wake(sim, event->node, sim->now.mono_ns + sim_below(sim, 50 * US));
 }
 
 /* ---- what arrives; within a tick ---- */
 
-void worker_on_welcome(struct sim *sim, struct event *event)
+void node_on_welcome(struct sim *sim, struct event *event)
 {
     struct session *s = sim->nodes[event->node].session;
     struct dec d = dec_of(slice_of(event->frame, event->frame_size));
@@ -280,7 +280,7 @@ static bool lane_message(struct session *s, struct dec *d, unsigned kind, struct
 #undef CASE
 }
 
-void worker_on_lane_frame(struct sim *sim, struct event *event)
+void node_on_lane_frame(struct sim *sim, struct event *event)
 {
     struct dec d = dec_of(slice_of(event->frame, event->frame_size));
     while (dec_more(&d)) {
@@ -291,7 +291,7 @@ void worker_on_lane_frame(struct sim *sim, struct event *event)
     SIM_CHECK(sim, !dec_failed(&d), "lane: %s", d.error);
 }
 
-void worker_on_lane_down(struct sim *sim, struct event *event)
+void node_on_lane_down(struct sim *sim, struct event *event)
 {
     struct node *n = &sim->nodes[event->node];
     if (n->port != event->a)
@@ -300,12 +300,12 @@ void worker_on_lane_down(struct sim *sim, struct event *event)
     session_lane_down(n->session);
 }
 
-void worker_on_answers_renewed(struct sim *sim, struct event *event)
+void node_on_answers_renewed(struct sim *sim, struct event *event)
 {
     session_answers_renewed(sim->nodes[event->node].session);
 }
 
-void worker_on_drain(struct sim *sim, struct event *event)
+void node_on_drain(struct sim *sim, struct event *event)
 {
     session_drain(sim->nodes[event->node].session, event->a);
 }
