@@ -7,16 +7,19 @@
 #include "client/command.h"
 
 /* The verb for each operand; the first that fails ends it. */
-static int for_each(struct cli *cli, const char *verb, const char *done)
+static int for_each(struct cli *cli, const char *verb, const char *done, bool counted)
 {
     char number[TEXT_SIZE];
     int code = cli_open(cli);
     for (int i = 0; !code && i < cli->count; i++) {
         int64_t count = pushrod_client_control(cli->client, verb, cli->operands[i], 0);
-        if (count >= 0) {
-            printf("%s: %s (%s)\n", cli->operands[i], done, text_count(number, (uint64_t)count));
+        if (count >= 0 && counted)
+            printf(
+                "%s: %s tasks %s\n", cli->operands[i], text_count(number, (uint64_t)count), done);
+        else if (count >= 0)
+            printf("%s: %s\n", cli->operands[i], done);
+        if (count >= 0)
             continue;
-        }
         code = cli_exit_code((int)count);
         cli_say(cli, "cannot %s '%s': %s", verb, cli->operands[i],
             pushrod_client_error_text(cli->client));
@@ -26,17 +29,17 @@ static int for_each(struct cli *cli, const char *verb, const char *done)
 
 int cmd_pause(struct cli *cli)
 {
-    return for_each(cli, "pause", "paused, queues");
+    return for_each(cli, "pause", "paused", false);
 }
 
 int cmd_resume(struct cli *cli)
 {
-    return for_each(cli, "resume", "resumed, queues");
+    return for_each(cli, "resume", "resumed", false);
 }
 
 int cmd_purge(struct cli *cli)
 {
-    return for_each(cli, "purge", "purged, tasks");
+    return for_each(cli, "purge", "purged", true);
 }
 
 /* ---------------------------------------------------------------------------------- drain */
@@ -76,7 +79,7 @@ int cmd_drain(struct cli *cli)
     bool all = params_bool(cli->p, "all");
     if (all == (cli->count > 0))
         return cli_usage(cli, "name the workers, or say --all");
-    return all ? drain_all(cli) : for_each(cli, "drain", "draining, workers");
+    return all ? drain_all(cli) : for_each(cli, "drain", "draining", false);
 }
 
 /* ---------------------------------------------------------------------------------- ping */

@@ -101,6 +101,7 @@ struct map {
     bool stopping;       /* what runs is cancelled */
     int fatal;           /* exit code that ends it; 0: none */
     struct buf failures; /* lines, the first MAP_LISTED */
+    uint64_t listed;     /* of them */
     uint64_t moved_ns;   /* when something finished last */
     struct why why;
     /* progress */

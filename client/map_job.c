@@ -9,8 +9,9 @@
 #include "client/map.h"
 #include "common/clock.h"
 
-#define RETRY_NS UINT64_C(100000000) /* until a job that the server had no room for is sent again  \
-                                      */
+#define RETRY_NS                                                                                   \
+    UINT64_C(100000000) /* until a job that the server had no room for is sent again               \
+                         */
 
 /* ---------------------------------------------------------------------------------- the ring */
 

@@ -88,8 +88,9 @@ static void print_result(struct map *m, const struct job *job)
 static void note_failure(struct map *m, const struct job *job)
 {
     struct buf *to = &m->failures;
-    if (m->failed > MAP_LISTED)
+    if (m->listed == MAP_LISTED)
         return;
+    m->listed++;
     buf_printf(to, "  input %" PRIu64 " '", job->seq);
     text_clean(to, job->input, job->input_size, 60);
     buf_printf(
@@ -100,6 +101,8 @@ static void job_close(struct map *m, struct job *job)
 {
     m->waiting_bytes -= job->result.size;
     if (!job->dropped) {
+        if (job->status != PUSHROD_DONE)
+            note_failure(m, job);
         print_result(m, job);
         map_log_write(m, job);
     }
@@ -118,8 +121,6 @@ void map_ended(struct map *m, struct job *job)
         m->finished++;
         m->succeeded += job->status == PUSHROD_DONE;
         m->failed += job->status != PUSHROD_DONE;
-        if (job->status != PUSHROD_DONE)
-            note_failure(m, job);
     }
     if (m->unordered)
         job_close(m, job);
@@ -141,7 +142,7 @@ void map_report(struct map *m)
         return;
     cli_say(m->cli, "%s of %s failed:", text_count(a, m->failed), text_count(b, m->finished));
     fwrite(m->failures.data, 1, m->failures.size, stderr);
-    if (m->failed > MAP_LISTED)
-        fprintf(stderr, "  and %s more%s\n", text_count(a, m->failed - MAP_LISTED),
+    if (m->failed > m->listed)
+        fprintf(stderr, "  and %s more%s\n", text_count(a, m->failed - m->listed),
             m->log.file ? " (see the joblog)" : "");
 }

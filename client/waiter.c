@@ -16,6 +16,8 @@ static void on_attempt(struct pushrod_client *c, const struct pushrod_attempt *a
 {
     char what[32];
     (void)arg;
+    if (!a->retry_ms)
+        return; /* the last one: the task's failure follows and says it */
     snprintf(what, sizeof what, "task %" PRIu64, a->id);
     why_attempt(pushrod_client_data(c), what, a);
 }
@@ -106,7 +108,11 @@ static int report(const struct waiter *w, const struct pushrod_finish *f)
     if (f->status == PUSHROD_DONE)
         return EXIT_OK;
     why_failed(&why, f);
-    cli_say(w->cli, "task %" PRIu64 "%s: %.*s", f->id, f->status ? " failed" : "", (int)why.size,
+    char attempts[48] = "";
+    if (f->status == PUSHROD_FAILED)
+        snprintf(attempts, sizeof attempts,
+            f->attempts == 1 ? " failed" : " failed after %u attempts", f->attempts);
+    cli_say(w->cli, "task %" PRIu64 "%s: %.*s", f->id, attempts, (int)why.size,
         why.data ? (const char *)why.data : "");
     buf_free(&why);
     return f->status ? EXIT_TASK_FAILED : cli_exit_code(f->error);
