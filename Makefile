@@ -39,14 +39,14 @@ COMMAND := main command cli options interrupt help text json input why waiter ta
 	map_input map_job map_output map_log map_halt map_progress
 # examples/X.c -> build/examples/X, and examples/X.c -> build/examples/X.so
 EXAMPLES :=
-PLUGINS  :=
+PLUGINS  := plugin/hash
 # docs/man/X: manual pages; the line @OPTIONS@ is replaced by what `PROGRAM --print-man` prints
 MAN     :=
 
 # tests/lib/X.c (linked to every test), tests/unit/test_X.c, tests/sim/X.c (one program), tests/store/test_X.c,
 # tests/fuzz/fuzz_X.c, tests/e2e/X (executable scripts)
-TESTLIB := plane_rig session_play
-TESTS   := buf heap map name codec messages params log client plane zmq_facts plane_join session
+TESTLIB := plane_rig session_play run_play
+TESTS   := buf heap map name codec messages params log client plane zmq_facts plane_join session run_exec run_coproc run_function
 SIM     :=
 STORE_LIB := store_fault rig
 STORE_TESTS := store_equal

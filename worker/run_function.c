@@ -86,7 +86,7 @@ uint64_t pushrod_task_remaining_ms(const struct pushrod_task *task)
     if (deadline == UINT64_MAX)
         return UINT64_MAX;
     uint64_t now = clock_now().mono_ns;
-    return now >= deadline ? 0 : (deadline - now) / NS_PER_MS;
+    return now >= deadline ? 0 : (deadline - now + NS_PER_MS - 1) / NS_PER_MS;
 }
 
 bool pushrod_task_cancelled(const struct pushrod_task *task)

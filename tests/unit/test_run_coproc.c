@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Coprocesses: real ones that stay, die, hang, talk nonsense, and are replaced. */
+#include <string.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "tests/lib/run_play.h"
+#include "worker/talk.h"
+
+static struct run_play p;
+
+static void begin_with(const char *command, struct run_config config)
+{
+    run_play_start(&p, run_play_command(&handler_coproc, command), config);
+}
+
+/* Reads a line, takes the payload as shell code, which answers as it likes. */
+#define SHELL                                                                                      \
+    "say() { printf '{\"type\":\"%s\",\"size\":%d}\\n%s' \"$1\" ${#2} \"$2\"; }\n"                 \
+    "while read -r line; do\n"                                                                     \
+    "  size=${line##*\"size\\\":\"}; size=${size##*:}; size=${size%\\}}\n"                         \
+    "  code=$(dd bs=1 count=$size 2>/dev/null); eval \"$code\"\n"                                  \
+    "done"
+
+static void begin(void)
+{
+    begin_with(SHELL, (struct run_config){0});
+}
+
+static void one_process_for_many_tasks(void **state)
+{
+    (void)state;
+    begin();
+    char pid[32];
+    struct outcome *o = run_play_do(&p, "say done $$");
+    assert_int_equal(o->kind, REPORT_DONE);
+    snprintf(pid, sizeof pid, "%s", (char *)o->result.data);
+    for (int i = 0; i < 5; i++)
+        assert_string_equal((char *)run_play_do(&p, "say done $$")->result.data, pid);
+    run_play_stop(&p);
+}
+
+static void it_is_told_what_the_task_is(void **state)
+{
+    (void)state;
+    begin();
+    uint64_t lease = run_play_give_like(&p, (struct attempt){.id = UINT64_C(9223372036854775807),
+                                                .number = 3,
+                                                .queue = slice_str("mail.x"),
+                                                .payload = slice_str("say done \"$line\"")});
+    struct outcome *o = run_play_wait(&p, lease);
+    assert_string_equal((char *)o->result.data,
+        "{\"id\":\"9223372036854775807\",\"queue\":\"mail.x\",\"attempt\":3,\"headers\":{},"
+        "\"size\":16}");
+    run_play_stop(&p);
+}
+
+static void data_and_progress_come_before_the_answer(void **state)
+{
+    (void)state;
+    begin();
+    struct outcome *o = run_play_do(&p,
+        "say data one; echo '{\"type\":\"progress\",\"done\":1,\"total\":3}'; say data two; "
+        "say done x");
+    assert_int_equal(o->kind, REPORT_DONE);
+    assert_int_equal(o->progress, 1);
+    assert_int_equal(o->total, 3);
+    assert_int_equal(o->data.size, 6);
+    assert_memory_equal(o->data.data, "onetwo", 6);
+    run_play_stop(&p);
+}
+
+static void it_fails_for_good_or_asks_for_another_time(void **state)
+{
+    (void)state;
+    begin();
+    struct outcome *o = run_play_do(&p, "say fail bad");
+    assert_true(o->permanent);
+    assert_string_equal(o->text, "bad");
+    o = run_play_do(&p, "printf '{\"type\":\"retry\",\"size\":4,\"after\":2.5}\\nbusy'");
+    assert_false(o->permanent);
+    assert_int_equal(o->retry_ms, 2500);
+    assert_string_equal(o->text, "busy");
+    run_play_stop(&p);
+}
+
+static void a_crash_fails_its_task_and_not_the_next(void **state)
+{
+    (void)state;
+    begin();
+    struct outcome *o = run_play_do(&p, "echo last words >&2; kill -SEGV $$");
+    assert_int_equal(o->kind, REPORT_FAILED);
+    assert_int_equal(o->code, PUSHROD_E_TASK_CRASHED);
+    assert_non_null(strstr(o->text, "killed by signal 11"));
+    assert_non_null(strstr(o->text, "last words"));
+    assert_string_equal((char *)run_play_do(&p, "say done well")->result.data, "well");
+    run_play_stop(&p);
+}
+
+static void an_answer_just_before_the_end_counts(void **state)
+{
+    (void)state;
+    begin();
+    assert_string_equal((char *)run_play_do(&p, "say done bye; exit 0")->result.data, "bye");
+    assert_string_equal((char *)run_play_do(&p, "say done again")->result.data, "again");
+    run_play_stop(&p);
+}
+
+static void nonsense_is_answered_with_a_new_process(void **state)
+{
+    (void)state;
+    begin();
+    static const char *const nonsense[] = {"echo hello; sleep 100", "echo '{}'; sleep 100",
+        "echo '[1]'; sleep 100", "echo '{\"type\":\"done\",\"size\":-1}'; sleep 100",
+        "echo '{\"type\":\"dance\"}'; sleep 100", "yes | tr -d '\\n'"};
+    for (size_t i = 0; i < sizeof nonsense / sizeof nonsense[0]; i++) {
+        struct outcome *o = run_play_do(&p, nonsense[i]);
+        assert_int_equal(o->code, PUSHROD_E_TASK_CRASHED);
+        assert_non_null(strstr(o->text, "not the protocol"));
+    }
+    assert_string_equal((char *)run_play_do(&p, "say done well")->result.data, "well");
+    run_play_stop(&p);
+}
+
+static void what_nobody_asked_for_replaces_it_quietly(void **state)
+{
+    (void)state;
+    begin();
+    struct outcome *o = run_play_do(&p, "say done one; say done two");
+    assert_string_equal((char *)o->result.data, "one");
+    assert_string_equal((char *)run_play_do(&p, "say done three")->result.data, "three");
+    run_play_stop(&p);
+}
+
+static void a_hang_ends_at_the_timeout(void **state)
+{
+    (void)state;
+    begin_with(SHELL, (struct run_config){.timeout_ms = 100, .grace_ms = 100});
+    struct outcome *o = run_play_do(&p, "trap '' TERM; while :; do sleep 0.01; done");
+    assert_int_equal(o->code, PUSHROD_E_TASK_TIMEOUT);
+    assert_string_equal((char *)run_play_do(&p, "say done well")->result.data, "well");
+    run_play_stop(&p);
+}
+
+static bool saw_progress(void *arg)
+{
+    return ((struct outcome *)arg)->progress > 0;
+}
+
+static void cancel_ends_it(void **state)
+{
+    (void)state;
+    begin();
+    const char *code = "echo '{\"type\":\"progress\",\"done\":1}'; sleep 1000";
+    uint64_t lease = run_play_give(&p, code, strlen(code));
+    run_play_until(&p, saw_progress, &p.outcomes[lease - 1]);
+    run_cancel(p.run, lease);
+    assert_int_equal(run_play_wait(&p, lease)->code, PUSHROD_E_TASK_CANCELLED);
+    run_play_stop(&p);
+}
+
+static void too_large_a_result_is_not_read(void **state)
+{
+    (void)state;
+    begin();
+    struct outcome *o =
+        run_play_do(&p, "echo '{\"type\":\"done\",\"size\":1000000000}'; cat /dev/zero");
+    assert_int_equal(o->code, PUSHROD_E_RESULT_TOO_BIG);
+    run_play_stop(&p);
+}
+
+static void a_command_that_is_not_there_is_broken(void **state)
+{
+    (void)state;
+    begin_with("exec /no/such/program", (struct run_config){0});
+    assert_int_equal(run_play_do(&p, "x")->kind, REPORT_BROKEN);
+    run_play_stop(&p);
+}
+
+static void closed_output_is_a_crash(void **state)
+{
+    (void)state;
+    begin();
+    struct outcome *o = run_play_do(&p, "exec 1>&-; sleep 1000");
+    assert_int_equal(o->code, PUSHROD_E_TASK_CRASHED);
+    run_play_stop(&p);
+}
+
+static void the_samples_do_what_they_say(void **state)
+{
+    (void)state;
+    static const char *const samples[] = {
+        "python3 examples/coproc/worker.py", "php examples/coproc/worker.php"};
+    for (size_t i = 0; i < 2; i++) {
+        char probe[100];
+        snprintf(probe, sizeof probe, "command -v %.*s >/dev/null 2>&1",
+            (int)strcspn(samples[i], " "), samples[i]);
+        if (system(probe) != 0) {
+            print_message("left out: %s\n", samples[i]);
+            continue;
+        }
+        begin_with(samples[i], (struct run_config){.slots = 2});
+        for (int n = 0; n < 50; n++)
+            run_play_give(&p, "hello", (size_t)(n % 6));
+        run_play_wait_all(&p);
+        for (int n = 0; n < 50; n++) {
+            assert_int_equal(p.outcomes[n].kind, REPORT_DONE);
+            assert_memory_equal(p.outcomes[n].result.data, "HELLO", (size_t)(n % 6));
+            assert_int_equal(p.outcomes[n].progress, 1);
+        }
+        run_play_stop(&p);
+    }
+}
+
+static void lines_are_parsed_one_at_a_time(void **state)
+{
+    (void)state;
+    struct talk_message m;
+    assert_int_equal(talk_parse(slice_str(""), &m), 0);
+    assert_int_equal(talk_parse(slice_str("{\"type\":\"done\""), &m), 0);
+    assert_int_equal(talk_parse(slice_str("{\"type\":\"done\"}\nrest"), &m), 1);
+    assert_int_equal(m.head, 16);
+    assert_int_equal(m.size, 0);
+    assert_int_equal(talk_parse(slice_str("{\"type\":\"data\",\"size\":3}\n"), &m), 1);
+    assert_int_equal(m.size, 3);
+    assert_int_equal(talk_parse(slice_str("\n"), &m), -1);
+}
+
+int main(void)
+{
+    log_setup("test", LOG_ERROR, false);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(one_process_for_many_tasks),
+        cmocka_unit_test(it_is_told_what_the_task_is),
+        cmocka_unit_test(data_and_progress_come_before_the_answer),
+        cmocka_unit_test(it_fails_for_good_or_asks_for_another_time),
+        cmocka_unit_test(a_crash_fails_its_task_and_not_the_next),
+        cmocka_unit_test(an_answer_just_before_the_end_counts),
+        cmocka_unit_test(nonsense_is_answered_with_a_new_process),
+        cmocka_unit_test(what_nobody_asked_for_replaces_it_quietly),
+        cmocka_unit_test(a_hang_ends_at_the_timeout),
+        cmocka_unit_test(cancel_ends_it),
+        cmocka_unit_test(too_large_a_result_is_not_read),
+        cmocka_unit_test(a_command_that_is_not_there_is_broken),
+        cmocka_unit_test(closed_output_is_a_crash),
+        cmocka_unit_test(the_samples_do_what_they_say),
+        cmocka_unit_test(lines_are_parsed_one_at_a_time),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* C functions as handlers: what they see, what they answer, and how fast they are fed. */
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "proto/codec.h"
+#include "tests/lib/run_play.h"
+
+static struct run_play p;
+static atomic_bool go_on;
+
+static void begin_with(pushrod_handler handler, void *arg, struct run_config config)
+{
+    struct handler h = {.ops = &handler_function, .function = handler, .arg = arg};
+    atomic_store(&go_on, false);
+    run_play_start(&p, h, config);
+}
+
+static void begin(pushrod_handler handler)
+{
+    begin_with(handler, NULL, (struct run_config){0});
+}
+
+static int echo(struct pushrod_task *task, void *arg)
+{
+    size_t size;
+    const void *data = pushrod_task_payload(task, &size);
+    assert_ptr_equal(arg, &p);
+    pushrod_task_progress(task, 1, 2, "half");
+    pushrod_task_emit(task, "chunk", 5);
+    pushrod_task_result(task, "overwritten", 11);
+    return pushrod_task_result(task, data, size);
+}
+
+static void the_last_result_wins(void **state)
+{
+    (void)state;
+    begin_with(echo, &p, (struct run_config){0});
+    struct outcome *o = run_play_do(&p, "hello");
+    assert_int_equal(o->kind, REPORT_DONE);
+    assert_string_equal((char *)o->result.data, "hello");
+    assert_int_equal(o->progress, 1);
+    assert_memory_equal(o->data.data, "chunk", 5);
+    run_play_stop(&p);
+}
+
+static int look(struct pushrod_task *task, void *arg)
+{
+    (void)arg;
+    char text[200];
+    int size =
+        snprintf(text, sizeof text, "%llu %u %s %s %s", (unsigned long long)pushrod_task_id(task),
+            pushrod_task_attempt(task), pushrod_task_queue(task), pushrod_task_header(task, "b"),
+            pushrod_task_header(task, "c") ? "?" : "none");
+    assert_true(pushrod_task_remaining_ms(task) == UINT64_MAX);
+    assert_false(pushrod_task_cancelled(task));
+    return pushrod_task_result(task, text, (size_t)size);
+}
+
+static void it_sees_its_task(void **state)
+{
+    (void)state;
+    struct buf headers = BUF_EMPTY;
+    enc_map(&headers, 2);
+    enc_text(&headers, slice_str("a"));
+    enc_text(&headers, slice_str(""));
+    enc_text(&headers, slice_str("b"));
+    enc_text(&headers, slice_str("value"));
+    begin(look);
+    uint64_t lease = run_play_give_like(&p, (struct attempt){.id = 42,
+                                                .number = 2,
+                                                .queue = {(const uint8_t *)"q.x", 3},
+                                                .headers = buf_slice(&headers)});
+    assert_string_equal((char *)run_play_wait(&p, lease)->result.data, "42 2 q.x value none");
+    run_play_stop(&p);
+    buf_free(&headers);
+}
+
+static int fail_as_told(struct pushrod_task *task, void *arg)
+{
+    (void)arg;
+    size_t size;
+    const char *how = pushrod_task_payload(task, &size);
+    if (*how == 'f')
+        return pushrod_task_fail(task, "for good");
+    if (*how == 'r')
+        return pushrod_task_retry_after(task, 1234, "later");
+    return 17;
+}
+
+static void it_fails_in_three_ways(void **state)
+{
+    (void)state;
+    begin(fail_as_told);
+    struct outcome *o = run_play_do(&p, "f");
+    assert_true(o->kind == REPORT_FAILED && o->permanent);
+    assert_string_equal(o->text, "for good");
+    o = run_play_do(&p, "r");
+    assert_true(!o->permanent && o->retry_ms == 1234);
+    o = run_play_do(&p, "x");
+    assert_string_equal(o->text, "the handler returned 17");
+    run_play_stop(&p);
+}
+
+static int too_much(struct pushrod_task *task, void *arg)
+{
+    (void)arg;
+    static const char bytes[2000];
+    assert_int_equal(pushrod_task_result(task, bytes, 1000), 0);
+    assert_int_equal(pushrod_task_result(task, bytes, 1001), -PUSHROD_E_RESULT_TOO_BIG);
+    return 0;
+}
+
+static void too_large_a_result_fails_whatever_it_returns(void **state)
+{
+    (void)state;
+    begin_with(too_much, NULL, (struct run_config){.max_result = 1000});
+    assert_int_equal(run_play_do(&p, "")->code, PUSHROD_E_RESULT_TOO_BIG);
+    run_play_stop(&p);
+}
+
+static int until_cancelled(struct pushrod_task *task, void *arg)
+{
+    (void)arg;
+    pushrod_task_progress(task, 1, 0, NULL);
+    while (!pushrod_task_cancelled(task))
+        ;
+    return -1;
+}
+
+static bool saw_progress(void *arg)
+{
+    return ((struct outcome *)arg)->progress > 0;
+}
+
+static void it_is_told_of_cancel_and_timeout(void **state)
+{
+    (void)state;
+    begin(until_cancelled);
+    uint64_t lease = run_play_give(&p, "", 0);
+    run_play_until(&p, saw_progress, &p.outcomes[lease - 1]);
+    run_cancel(p.run, lease);
+    assert_int_equal(run_play_wait(&p, lease)->code, PUSHROD_E_TASK_CANCELLED);
+    lease = run_play_give_like(&p, (struct attempt){.timeout_ms = 30});
+    assert_int_equal(run_play_wait(&p, lease)->code, PUSHROD_E_TASK_TIMEOUT);
+    run_play_stop(&p);
+}
+
+static int until_let(struct pushrod_task *task, void *arg)
+{
+    (void)arg;
+    pushrod_task_progress(task, 1, 0, NULL);
+    while (!atomic_load(&go_on))
+        ;
+    return 0;
+}
+
+static bool is_overdue(void *arg)
+{
+    uint64_t run_ns;
+    return run_overdue(p.run, clock_now().mono_ns, &run_ns) == *(uint64_t *)arg;
+}
+
+static void who_does_not_obey_is_seen(void **state)
+{
+    (void)state;
+    begin_with(until_let, NULL, (struct run_config){.grace_ms = 50});
+    uint64_t lease = run_play_give_like(&p, (struct attempt){.timeout_ms = 20});
+    run_play_until(&p, saw_progress, &p.outcomes[lease - 1]);
+    assert_true(run_watched(p.run));
+    run_play_until(&p, is_overdue, &lease);
+    assert_false(run_free(p.run, 10)); /* nothing was freed */
+    atomic_store(&go_on, true);
+    run_play_stop(&p);
+}
+
+static void what_has_not_begun_can_be_taken_back(void **state)
+{
+    (void)state;
+    begin(until_let);
+    uint64_t runs = run_play_give(&p, "", 0);
+    run_play_until(&p, saw_progress, &p.outcomes[runs - 1]);
+    uint64_t second = run_play_give(&p, "", 0);
+    uint64_t third = run_play_give(&p, "", 0);
+    assert_false(run_revoke(p.run, runs));
+    assert_true(run_revoke(p.run, third));
+    assert_true(run_revoke(p.run, second));
+    assert_false(run_revoke(p.run, second));
+    uint64_t fourth = run_play_give(&p, "", 0);
+    atomic_store(&go_on, true);
+    assert_int_equal(run_play_wait(&p, runs)->kind, REPORT_DONE);
+    assert_int_equal(run_play_wait(&p, fourth)->kind, REPORT_DONE);
+    assert_int_equal(p.ended, 2);
+    run_play_stop(&p);
+}
+
+static int nothing(struct pushrod_task *task, void *arg)
+{
+    (void)task;
+    (void)arg;
+    return 0;
+}
+
+/* All are handed in, in batches, while outcomes come back; no order between slots is promised. */
+static void feed(unsigned slots, size_t rounds)
+{
+    static struct attempt attempts[1000];
+    const struct attempt *batch[100];
+    static const struct handler h = {
+        .ops = &handler_function, .function = nothing, .pattern = (char *)(uintptr_t) "q"};
+    struct run_config c = {.slots = slots, .ahead = 1000, .handlers = &h, .handler_count = 1};
+    struct run *run = run_new(&c);
+    size_t out = 0, in = 0, free_count = 0;
+    const struct attempt *spare[1000];
+    for (uint64_t i = 0; i < 1000; i++) {
+        attempts[i] = (struct attempt){.id = i + 1, .lease = i + 1, .queue = slice_str("q")};
+        spare[free_count++] = &attempts[i];
+    }
+    uint64_t begin_ns = clock_now().mono_ns;
+    while (out < rounds * 100) {
+        if (in < rounds * 100 && free_count >= 100) {
+            for (size_t i = 0; i < 100; i++)
+                batch[i] = spare[--free_count];
+            run_start(run, batch, 100);
+            in += 100;
+        }
+        for (struct report *r = run_take(run), *next; r; r = next) {
+            next = r->next;
+            spare[free_count++] = r->task->attempt;
+            out++;
+            run_release(run, r);
+        }
+        assert_true(clock_now().mono_ns - begin_ns < UINT64_C(60000000000));
+    }
+    uint64_t ns = clock_now().mono_ns - begin_ns;
+    print_message("%u slots: %.0f k/s\n", slots, (double)out * 1e6 / (double)ns);
+    assert_true(run_free(run, 20000));
+}
+
+static void batches_go_through(void **state)
+{
+    (void)state;
+    feed(1, 3000);
+    feed(3, 1000);
+}
+
+int main(void)
+{
+    log_setup("test", LOG_ERROR, false);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_last_result_wins),
+        cmocka_unit_test(it_sees_its_task),
+        cmocka_unit_test(it_fails_in_three_ways),
+        cmocka_unit_test(too_large_a_result_fails_whatever_it_returns),
+        cmocka_unit_test(it_is_told_of_cancel_and_timeout),
+        cmocka_unit_test(who_does_not_obey_is_seen),
+        cmocka_unit_test(what_has_not_begun_can_be_taken_back),
+        cmocka_unit_test(batches_go_through),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
