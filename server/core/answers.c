@@ -324,6 +324,5 @@ void core_answers(
     if (!w || w->state == WORKER_OVER)
         return;
     w->heard_ns = c->now.mono_ns;
-    if (count != 1 || a->kind != MSG_HEARTBEAT)
-        worker_ack_later(c, w);
+    worker_ack_later(c, w);
 }
