@@ -404,6 +404,9 @@ static void descriptor_limit_too_low(void **state)
         struct rlimit limit = {200, 563};
         char *error = NULL;
         setrlimit(RLIMIT_NOFILE, &limit);
+        getrlimit(RLIMIT_NOFILE, &limit);
+        if (limit.rlim_max != 563)
+            _exit(77); /* valgrind does not let go of the hard limit */
         bool low =
             !refused_plane(&config, &error) && strstr(error, "100 workers need 564 open files");
         bool says = low && strstr(error, "lower --max-workers to 99");
@@ -412,6 +415,8 @@ static void descriptor_limit_too_low(void **state)
     }
     int status;
     assert_int_equal(waitpid(child, &status, 0), child);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+        skip();
     assert_int_equal(status, 0);
 }
 
