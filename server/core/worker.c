@@ -82,7 +82,7 @@ void worker_room(struct core *c, struct worker *w)
         list_push_back(&g->rooms[room], &w->in_room);
         w->room = (uint8_t)room;
     }
-    if (more || room == ROOM_FILLING || (w->alone && load == 0))
+    if (more || room == ROOM_FILLING || (g->alone == w && load == 0))
         group_touch(c, g);
     if (more)
         target_touch(c, w->named);
