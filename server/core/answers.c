@@ -237,6 +237,8 @@ static void answer_returned(
     settle_later(w, t, a);
     if (a->code == PUSHROD_E_HANDLER_BROKEN)
         worker_stop_serving(c, w, q);
+    else if (a->code == PUSHROD_E_DRAINING && w->state == WORKER_READY)
+        worker_move(c, w, WORKER_DRAINING); /* of its own accord: it gives back what it gets */
 }
 
 /* ---- the worker itself ---- */

@@ -80,19 +80,35 @@ static void suspect_release(struct core *c, struct group *g)
     worker_room(c, w);
 }
 
+/* Somebody in the group may run it, sooner or later: a target may be away. */
+static bool suspect_has_worker(const struct group *g, const struct task *t)
+{
+    assert(t->record.suspect);
+    if (!t->rare || !t->rare->target.data)
+        return g->workers > 0;
+    for (unsigned room = 0; room < 4; room++) {
+        for (const struct list *it = g->rooms[room].next; it != &g->rooms[room]; it = it->next) {
+            const struct worker *w = container_of(it, struct worker, in_room);
+            if (w->state == WORKER_READY && suspect_may_run(w, t))
+                return true;
+        }
+    }
+    return false;
+}
+
+/* The most urgent one that has a worker. There are few suspects, so all are looked at. */
 static struct task *suspect_next(const struct group *g)
 {
     struct task *best = NULL;
     list_foreach(it, next, &g->links)
     {
         const struct queue *q = container_of(it, struct link, in_group)->queue;
-        const struct heap_node *top = heap_top(&q->suspects);
-        if (!top || q->paused || q->stopped)
-            continue;
-        struct task *t = container_of(top, struct task, place);
-        assert(t->state == TASK_READY);
-        if (!best || key_before(task_key(t), task_key(best)))
-            best = t;
+        for (size_t i = 0; i < q->suspects.count && !q->paused && !q->stopped; i++) {
+            struct task *t = container_of(q->suspects.nodes[i], struct task, place);
+            assert(t->state == TASK_READY);
+            if ((!best || key_before(task_key(t), task_key(best))) && suspect_has_worker(g, t))
+                best = t;
+        }
     }
     return best;
 }
@@ -103,6 +119,8 @@ static void sched_suspects(struct core *c, struct group *g)
     for (struct task *t; (t = suspect_next(g));) {
         struct worker *w = suspect_worker(g, t);
         if (!w) {
+            if (g->alone && !suspect_may_run(g->alone, t))
+                suspect_release(c, g);
             if (!g->alone)
                 suspect_reserve(c, g, t);
             return;
