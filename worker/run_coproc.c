@@ -24,6 +24,8 @@
 
 #define NS_PER_MS UINT64_C(1000000)
 #define READ_SIZE 65536u
+/* Between the end of its output and that of the process. */
+#define EXIT_WAIT_MS 100
 
 /* One process; the state of a slot and a handler. */
 struct coproc {
@@ -32,6 +34,8 @@ struct coproc {
     size_t written;
     struct buf out; /* read, not yet understood */
     struct said said;
+    bool used;  /* it was given a task */
+    bool heard; /* it has said something since it got the last one */
 };
 
 /* How the attempt stands. */
@@ -58,6 +62,7 @@ static int coproc_end(struct coproc *p)
     int status = p->child.pid ? child_end(&p->child) : 0;
     said_end(&p->said);
     buf_clear(&p->out);
+    p->used = false;
     return status;
 }
 
@@ -70,10 +75,18 @@ static void coproc_close(void *state)
     free(p);
 }
 
+/* Something that nobody asked for: a second answer, a banner. It would be taken for the next one.
+ */
+static bool said_more(const struct coproc *p)
+{
+    struct pollfd f = {.fd = p->child.out, .events = POLLIN};
+    return p->out.size > 0 || poll(&f, 1, 0) > 0;
+}
+
 /* A process that died, or said something unasked, between two tasks is replaced without a word. */
 static int coproc_ready(struct coproc *p, const char *command)
 {
-    if (p->child.pid && (child_ended(&p->child) || p->out.size))
+    if (p->child.pid && (child_ended(&p->child) || (p->used && said_more(p))))
         coproc_end(p);
     if (p->child.pid)
         return 0;
@@ -134,6 +147,8 @@ static void take_output(struct attempt_run *r)
         int known = talk_parse(slice_of(out->data + at, out->size - at), &m);
         if (known < 0)
             r->turn = TURN_GARBAGE;
+        else if (known > 0 && m.id && m.id != r->task->attempt->id)
+            r->turn = TURN_GARBAGE; /* the answer to an earlier task */
         else if (known > 0 && too_big(r, &m))
             r->turn = TURN_TOO_BIG;
         if (known <= 0 || r->turn != TURN_OPEN || out->size - at - m.head < m.size)
@@ -173,6 +188,7 @@ static void read_output(struct attempt_run *r)
         return;
     }
     p->out.size += (size_t)size;
+    p->heard = true;
     take_output(r);
 }
 
@@ -299,6 +315,20 @@ static void judge(struct attempt_run *r)
             (unsigned long long)((atomic_load(&task->deadline_ns) - task->begin_ns) / NS_PER_MS));
 }
 
+/* It has ended with 0: some do so after a number of tasks. Then it is gone from here as well. */
+static bool left_well(struct coproc *p)
+{
+    siginfo_t info = {0};
+    struct pollfd f = {.fd = p->child.exit, .events = POLLIN};
+    poll(&f, 1, EXIT_WAIT_MS);
+    bool ended = waitid(P_PID, (id_t)p->child.pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+                 info.si_pid == p->child.pid;
+    if (!ended || info.si_code != CLD_EXITED || info.si_status != 0)
+        return false;
+    coproc_end(p);
+    return true;
+}
+
 static struct coproc *coproc_of(struct slot *slot, const struct handler *handler)
 {
     void **state = &slot->state[handler - run_settings(slot->run)->handlers];
@@ -311,28 +341,48 @@ static struct coproc *coproc_of(struct slot *slot, const struct handler *handler
     return *state;
 }
 
+/* One turn in a process. False: it had left in good order after its last task, before it saw this.
+ */
+static bool coproc_turn(struct slot *slot, struct pushrod_task *task, struct coproc *p)
+{
+    bool used = p->used;
+    struct attempt_run r = {.slot = slot, .task = task, .p = p, .kill_ns = UINT64_MAX};
+    p->written = 0;
+    p->used = true;
+    p->heard = false;
+    feed(p);
+    turn_loop(&r);
+    if (r.turn == TURN_ANSWERED && r.kill_ns == UINT64_MAX)
+        return true;
+    if (r.turn == TURN_CLOSED && used && !p->heard && r.kill_ns == UINT64_MAX && left_well(p))
+        return false;
+    judge(&r);
+    return true;
+}
+
+static bool coproc_fresh(struct coproc *p, struct pushrod_task *task)
+{
+    int error = coproc_ready(p, task->handler->command);
+    if (!error)
+        return true;
+    attempt_fail(task, PUSHROD_E_TASK_FAILED, false, "cannot start a process: %s", strerror(error));
+    task->failure.retry_ms = 1000;
+    return false;
+}
+
 static void coproc_run(struct slot *slot, struct pushrod_task *task)
 {
     struct coproc *p = coproc_of(slot, task->handler);
-    int error = p ? coproc_ready(p, task->handler->command) : ENOMEM;
-    if (error) {
-        attempt_fail(
-            task, PUSHROD_E_TASK_FAILED, false, "cannot start a process: %s", strerror(error));
-        task->failure.retry_ms = 1000;
-        return;
-    }
-    buf_clear(&p->in);
-    p->written = 0;
-    if (!talk_request(&p->in, task->attempt)) {
+    if (p)
+        buf_clear(&p->in);
+    if (!p || !talk_request(&p->in, task->attempt)) {
         attempt_fail(task, PUSHROD_E_NO_MEMORY, false, "no memory for the request");
         return;
     }
     said_begin(&p->said, task->attempt->id);
-    struct attempt_run r = {.slot = slot, .task = task, .p = p, .kill_ns = UINT64_MAX};
-    feed(p);
-    turn_loop(&r);
-    if (r.turn != TURN_ANSWERED || r.kill_ns != UINT64_MAX)
-        judge(&r);
+    /* The second process is a new one, so there is no third. */
+    while (coproc_fresh(p, task) && !coproc_turn(slot, task, p))
+        ;
     said_end(&p->said);
 }
 

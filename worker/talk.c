@@ -83,6 +83,8 @@ static bool read_object(const json_t *object, struct talk_message *m)
     m->size = m->type == TALK_PROGRESS ? 0 : size;
     double after = json_number_value(json_object_get(object, "after"));
     m->after_ms = after > 0 && after < 1e9 ? (uint64_t)(after * 1000) : 0;
+    const char *id = json_string_value(json_object_get(object, "id"));
+    m->id = id ? strtoull(id, NULL, 10) : 0;
     const char *text = json_string_value(json_object_get(object, "text"));
     snprintf(m->text, sizeof m->text, "%s", text ? text : "");
     return true;

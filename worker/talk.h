@@ -13,7 +13,8 @@
  *     {"type":"fail","size":10}\nnot a JPEG             it fails for good
  *     {"type":"retry","size":4,"after":2.5}\nbusy       again, 2.5 s from now at the earliest
  *
- * Its standard error goes to the log. It ends when its standard input does.
+ * Each of them may repeat the task's "id"; then an answer to an earlier task is never mistaken for
+ * one to this. Its standard error goes to the log. It ends when its standard input does.
  */
 #ifndef WORKER_TALK_H
 #define WORKER_TALK_H
@@ -27,6 +28,7 @@ enum talk_type { TALK_PROGRESS, TALK_DATA, TALK_DONE, TALK_FAIL, TALK_RETRY };
 
 struct talk_message {
     enum talk_type type;
+    uint64_t id; /* 0: not said */
     size_t head; /* bytes of the line, with its end */
     size_t size; /* bytes behind it */
     uint64_t done;

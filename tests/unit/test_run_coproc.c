@@ -126,9 +126,19 @@ static void what_nobody_asked_for_replaces_it_quietly(void **state)
 {
     (void)state;
     begin();
-    struct outcome *o = run_play_do(&p, "say done one; say done two");
+    struct outcome *o = run_play_do(
+        &p, "printf '{\"type\":\"done\",\"size\":3}\\none{\"type\":\"done\",\"size\":3}\\ntwo'");
     assert_string_equal((char *)o->result.data, "one");
     assert_string_equal((char *)run_play_do(&p, "say done three")->result.data, "three");
+    run_play_stop(&p);
+}
+
+static void an_answer_to_another_task_is_none(void **state)
+{
+    (void)state;
+    begin();
+    struct outcome *o = run_play_do(&p, "echo '{\"type\":\"done\",\"id\":\"77\"}'; sleep 100");
+    assert_int_equal(o->code, PUSHROD_E_TASK_CRASHED);
     run_play_stop(&p);
 }
 
@@ -238,6 +248,7 @@ int main(void)
         cmocka_unit_test(an_answer_just_before_the_end_counts),
         cmocka_unit_test(nonsense_is_answered_with_a_new_process),
         cmocka_unit_test(what_nobody_asked_for_replaces_it_quietly),
+        cmocka_unit_test(an_answer_to_another_task_is_none),
         cmocka_unit_test(a_hang_ends_at_the_timeout),
         cmocka_unit_test(cancel_ends_it),
         cmocka_unit_test(too_large_a_result_is_not_read),
