@@ -163,6 +163,7 @@ void queue_renumber(struct lmdb *l, struct lmdb_queue *q)
 static void purged_task_delete(struct lmdb *l, uint32_t number, uint64_t id)
 {
     struct slice row;
+    struct slice finish;
     struct record r;
     uint8_t key[17];
     uint32_t owner;
@@ -179,7 +180,8 @@ static void purged_task_delete(struct lmdb *l, uint32_t number, uint64_t id)
     agenda_key(key, r.expires_ms, AGENDA_EXPIRE, id);
     if (r.expires_ms)
         table_delete(l, TABLE_AGENDA, key, sizeof(key));
-    if (record_detached(&r))
+    /* A dead letter, or a task that was revived from one, still needs them. */
+    if (record_detached(&r) && !index_get(l, id) && !dead_get(l, id, &finish, &finish))
         parts_delete(l, TABLE_PARTS, id, 0, r.payload.size);
 }
 
