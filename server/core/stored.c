@@ -15,7 +15,7 @@ static void appended(struct core *c, struct task *t, const struct store_event *e
     uint64_t bytes = t->record.payload.size + sizeof *t;
     assert(c->stats.unsettled_bytes >= bytes);
     c->stats.unsettled_bytes -= bytes;
-    bool told = t->state != TASK_STORING || t->queue->durability == DURABILITY_ASYNC;
+    bool told = t->state != TASK_STORING || !submit_waits(t);
     if (e->outcome == OUTCOME_STORED && !told)
         submit_accepted(c, t);
     else if (!told)

@@ -183,11 +183,20 @@ static struct task *submit_task(struct core *c, struct queue *q, const struct su
     return t;
 }
 
+/* ACCEPTED waits for the store; always with a unique key, for only the store knows who holds it. */
+bool submit_waits(const struct task *t)
+{
+    assert(t->queue);
+    if (t->queue->bypass)
+        return false;
+    return t->queue->durability == DURABILITY_SYNC || (t->rare && t->rare->unique.data);
+}
+
 /* Who follows it, or is to be told ACCEPTED later, or takes it along when it leaves. */
 static bool submit_follow(struct core *c, uint64_t conn, struct task *t, const struct submit *s)
 {
     bool attached = s->options && s->options->attached;
-    bool later = t->queue->durability == DURABILITY_SYNC && !t->queue->bypass;
+    bool later = submit_waits(t);
     if (s->follow == FOLLOW_NONE && !attached && !later)
         return true;
     struct follower *f = follower_new(c, conn, s->request, (uint8_t)s->follow);
@@ -218,7 +227,7 @@ static bool submit_store(struct core *c, struct task *t)
     t->record.windowed = !t->record.due_ms && window_open(t->queue, task_key(t));
     task_record(t, r);
     op->record = r;
-    op->async = t->queue->durability == DURABILITY_ASYNC;
+    op->async = !submit_waits(t);
     t->operations++;
     c->stats.unsettled_bytes += t->record.payload.size + sizeof *t;
     return true;
@@ -261,7 +270,7 @@ static bool submit_one(
     }
     *id = t->record.id;
     assert(*id > 0);
-    if (!q->bypass && q->durability == DURABILITY_SYNC)
+    if (submit_waits(t))
         return true;
     tell_accepted(c, conn, s->request, *id);
     if (q->bypass || (!t->record.due_ms && t->record.windowed))

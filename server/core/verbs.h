@@ -220,6 +220,7 @@ void join_looked_up(struct core *c, struct request *r, const struct store_event 
 bool ids_take(struct core *c, uint64_t *id);
 void ids_stored(struct core *c, const struct store_event *e);
 void submit_settled(struct core *c, struct task *t, bool stored);
+bool submit_waits(const struct task *t);
 void submit_accepted(struct core *c, struct task *t);
 void submit_refused(struct core *c, struct task *t, int code, const char *text, uint64_t holder);
 
