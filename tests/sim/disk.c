@@ -169,6 +169,8 @@ static void commit_unknown(struct sim *sim, struct disk_events *out, size_t coun
             state_apply(&d->seen, op, out);
         } else {
             answer(out, op, OUTCOME_UNKNOWN, PUSHROD_E_STORE_FAILED);
+            if (i >= written)
+                truth_unstored(sim, &op->op);
             if (i < written) {
                 state_apply(&d->seen, op, NULL);
                 state_apply(&d->kept, op, NULL);
@@ -187,6 +189,7 @@ static void commit_some(struct sim *sim, struct disk_events *out, size_t count)
     for (size_t i = 0; i < count; i++) {
         struct disk_op *op = d->waiting[i];
         if (refuses(d->trouble, &op->op)) {
+            truth_unstored(sim, &op->op);
             answer(out, op, OUTCOME_REFUSED,
                 d->trouble == DISK_FULL ? PUSHROD_E_STORE_FULL : PUSHROD_E_STORE_FAILED);
             op_free(op);

@@ -247,8 +247,8 @@ void server_on_lane_connect(struct sim *sim, struct event *event)
     struct buf out = BUF_EMPTY;
     struct msg_lane_hello hello = {.worker = lane->worker, .session = lane->session};
     msg_lane_hello_encode(&out, &hello);
-    event_frame(sim_send(sim, lane->node, &n->lane, sim_below(sim, sim->plan.delay_ns),
-                    node_on_lane_frame),
+    event_frame(
+        sim_send(sim, lane->node, &n->lane, sim_below(sim, sim->plan.delay_ns), node_on_lane_frame),
         &out);
     buf_free(&out);
 }

@@ -114,8 +114,7 @@ static void do_close(struct sim *sim, const struct join_action *a)
     /* Destroying the socket discards what is queued on it; some of it may have left. */
     if (sim_chance(sim, 50))
         link_cut(&n->lane);
-    sim_send(sim, lane->node, &n->lane, sim_below(sim, 2 * MS), node_on_lane_down)->a =
-        lane->port;
+    sim_send(sim, lane->node, &n->lane, sim_below(sim, 2 * MS), node_on_lane_down)->a = lane->port;
 }
 
 /* ---- lanes ---- */

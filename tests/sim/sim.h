@@ -174,6 +174,7 @@ void truth_dispatch(struct sim *, const struct lane_action *);
 void truth_run(struct sim *, struct sub *, uint64_t id);
 void truth_server_died(struct sim *);
 void truth_worker_faulty(struct sim *, int node); /* what it has may be run again */
+void truth_unstored(struct sim *, const struct store_op *);
 void truth_purged(struct sim *, struct slice queue);
 bool truth_settled(struct sim *);               /* everything accepted has ended, and was told */
 void truth_idle(struct sim *);                  /* no idle slot beside a task that waits */

@@ -206,6 +206,14 @@ void truth_worker_faulty(struct sim *sim, int node)
     }
 }
 
+/* An async submission was accepted before the store refused it: it lives in memory only. */
+void truth_unstored(struct sim *sim, const struct store_op *op)
+{
+    struct sub *sub = op->kind == STORE_APPEND ? truth_by_id(sim, op->record->id) : NULL;
+    if (sub && op->async)
+        sub->excused = true;
+}
+
 void truth_purged(struct sim *sim, struct slice queue)
 {
     for (size_t i = 0; i < sim->sub_count; i++) {
