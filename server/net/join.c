@@ -143,7 +143,7 @@ static bool join_message(struct plane *plane, struct dec *d, struct slice route)
                 .code = (uint64_t)code,
                 .text = slice_str(r.text),
                 .retry = code == PUSHROD_E_NO_MEMORY});
-    join_request_free(&r);
+    join_parsed_free(&r);
     return code == 0;
 }
 

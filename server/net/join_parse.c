@@ -169,7 +169,7 @@ int join_request_read(struct join_request *r, struct dec *d)
     return code;
 }
 
-void join_request_free(struct join_request *r)
+void join_parsed_free(struct join_request *r)
 {
     free(r->queues);
     free(r->held);

@@ -34,7 +34,7 @@ bool join_peek(const struct dec *d, uint64_t *version, struct slice *nonce);
 
 /* After dec_message() gave MSG_JOIN. 0, or an error whose text is in the request. */
 int join_request_read(struct join_request *r, struct dec *d);
-void join_request_free(struct join_request *r);
+void join_parsed_free(struct join_request *r);
 
 /* The text of BAD_VERSION. */
 void join_version_text(char text[JOIN_MAX_TEXT], uint64_t version);

@@ -46,7 +46,7 @@ static struct arena_block *block_new(struct arena *a, size_t size)
     return block;
 }
 
-void *arena_alloc(struct arena *a, size_t size)
+void *store_arena_alloc(struct arena *a, size_t size)
 {
     size = (size + 15) & ~(size_t)15;
     struct arena_block *block = a->blocks;
@@ -59,7 +59,7 @@ void *arena_alloc(struct arena *a, size_t size)
 
 void *arena_copy(struct arena *a, const void *data, size_t size)
 {
-    void *piece = arena_alloc(a, size);
+    void *piece = store_arena_alloc(a, size);
     if (size)
         memcpy(piece, data, size);
     return piece;
@@ -73,7 +73,7 @@ struct body *arena_body(struct arena *a, struct body *b)
     return b;
 }
 
-void arena_free(struct arena *a)
+void store_arena_free(struct arena *a)
 {
     for (struct arena_block *block = a->blocks, *next; block; block = next) {
         next = block->next;

@@ -24,9 +24,9 @@ void *store_alloc(size_t size); /* zeroed; the caller frees it */
 void *store_grow(
     void *old, size_t *capacity, size_t item); /* doubles an array; at least 16 items */
 
-void *arena_alloc(struct arena *a, size_t size); /* aligned to 16, not zeroed */
+void *store_arena_alloc(struct arena *a, size_t size); /* aligned to 16, not zeroed */
 void *arena_copy(struct arena *a, const void *data, size_t size);
 struct body *arena_body(struct arena *a, struct body *b); /* takes over the caller's reference */
-void arena_free(struct arena *a);                         /* everything; a is empty again */
+void store_arena_free(struct arena *a);                         /* everything; a is empty again */
 
 #endif

@@ -270,8 +270,8 @@ void lmdb_release_pages(struct lmdb *l);
 void queues_load(struct lmdb *l);
 void queues_save(struct lmdb *l); /* those that changed */
 void queues_free(struct lmdb *l);
-struct lmdb_queue *queue_get(struct lmdb *l, struct slice name);
-struct lmdb_queue *queue_find(struct lmdb *l, struct slice name);   /* NULL: never heard of it */
+struct lmdb_queue *lmdb_queue_get(struct lmdb *l, struct slice name);
+struct lmdb_queue *lmdb_queue_find(struct lmdb *l, struct slice name);   /* NULL: never heard of it */
 struct lmdb_queue *queue_numbered(struct lmdb *l, uint32_t number); /* NULL: purged */
 void queue_renumber(struct lmdb *l, struct lmdb_queue *q); /* its old rows become garbage */
 void queue_garbage_step(struct lmdb *l, uint32_t rows);
@@ -324,7 +324,7 @@ void task_give(struct lmdb *l, struct reply_records *list, const struct found *f
 /* ---- lmdb_unique.c ---- */
 bool unique_holder(struct lmdb *l, struct lmdb_queue *q, const struct record *r, uint64_t *holder);
 void unique_take(struct lmdb *l, struct lmdb_queue *q, const struct record *r);
-void unique_release(struct lmdb *l, struct lmdb_queue *q, const struct record *r);
+void lmdb_unique_release(struct lmdb *l, struct lmdb_queue *q, const struct record *r);
 void unique_move(struct lmdb *l, uint32_t from, uint32_t to, const struct record *r);
 void unique_ended(struct lmdb *l, struct slice key, uint64_t id, uint64_t when_ms);
 

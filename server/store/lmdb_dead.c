@@ -73,7 +73,7 @@ static void dead_remove(
     uint8_t key[8];
     uint8_t buried[140];
     struct finish f;
-    struct lmdb_queue *q = queue_get(l, r->queue);
+    struct lmdb_queue *q = lmdb_queue_get(l, r->queue);
     key_u64(key, id);
     table_delete(l, TABLE_DEAD, key, sizeof(key));
     size_t size = buried_key(buried, r->queue, id);
@@ -104,7 +104,7 @@ void op_drop(struct lmdb *l, struct item *item, struct store_event *e)
 static void revive(struct lmdb *l, struct item *item, struct record *r)
 {
     struct packed_state state = {.boot = (uint8_t)l->boot};
-    struct lmdb_queue *q = queue_get(l, r->queue);
+    struct lmdb_queue *q = lmdb_queue_get(l, r->queue);
     struct chunk *chunk;
     size_t offset;
     uint64_t holder;
@@ -165,7 +165,7 @@ void op_scan(struct lmdb *l, struct item *item, struct reply *reply, struct stor
 {
     const struct store_op *op = item->op;
     struct reply_records list = {.reply = reply};
-    struct finish *finishes = arena_alloc(&reply->arena, op->limit * sizeof(*finishes));
+    struct finish *finishes = store_arena_alloc(&reply->arena, op->limit * sizeof(*finishes));
     MDB_cursor *c = table_cursor(l, op->queue.data ? TABLE_BURIED : TABLE_DEAD);
     uint8_t from[140];
     struct slice value;

@@ -192,7 +192,7 @@ struct kept_edge {
 /* The edges of the last life stay what they were when this one began. */
 static struct kept_edge *edges_keep(struct lmdb *l, struct arena *a)
 {
-    struct kept_edge *kept = arena_alloc(a, (l->queue_count + 1) * sizeof(*kept));
+    struct kept_edge *kept = store_arena_alloc(a, (l->queue_count + 1) * sizeof(*kept));
     for (size_t i = 0; i < l->queue_count; i++) {
         const struct lmdb_queue *q = l->queues[i];
         kept[i].name = slice_of(arena_copy(a, q->name.data, q->name.size), q->name.size);
@@ -214,11 +214,11 @@ bool group_reopen(struct lmdb *l)
     for (size_t i = 0; l->env && i < l->queue_count; i++)
         l->queues[i]->edge_at_open = (struct order_key){0};
     for (size_t i = 0; l->env && i < count; i++) {
-        struct lmdb_queue *q = queue_find(l, kept[i].name);
+        struct lmdb_queue *q = lmdb_queue_find(l, kept[i].name);
         if (q)
             q->edge_at_open = kept[i].edge;
     }
-    arena_free(&a);
+    store_arena_free(&a);
     for (struct batch *b = l->pending; b && l->env; b = b->next)
         run_again(l, b);
     return l->env && !l->error;
@@ -293,7 +293,7 @@ void group_commit(struct lmdb *l, uint64_t now_ns, size_t apply)
         l->error = mdb_txn_commit(l->txn);
         l->txn = NULL;
     }
-    arena_free(&l->scratch);
+    store_arena_free(&l->scratch);
     if (l->error)
         group_fail(l, committing);
     else

@@ -18,7 +18,7 @@ struct entry *index_get(const struct lmdb *l, uint64_t id)
 static struct entry *entry_alloc(struct index *x)
 {
     if (!x->free) {
-        struct entry *slab = arena_alloc(&x->slabs, SLAB * sizeof(*slab));
+        struct entry *slab = store_arena_alloc(&x->slabs, SLAB * sizeof(*slab));
         for (size_t i = 0; i < SLAB; i++) {
             slab[i].next_free = x->free;
             x->free = &slab[i];
@@ -154,7 +154,7 @@ void index_clear(struct lmdb *l)
     }
     idmap_free(&x->entries);
     heap_free(&x->agenda);
-    arena_free(&x->slabs);
+    store_arena_free(&x->slabs);
     free(x->fresh);
     free(x->aging);
     uint64_t bytes = x->bytes; /* of chunks that others hold, too */

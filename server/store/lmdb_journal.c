@@ -63,7 +63,7 @@ void batch_free(struct lmdb *l, struct batch *b)
         next = c->next;
         chunk_unref(l, c);
     }
-    arena_free(&b->arena);
+    store_arena_free(&b->arena);
     free(b->items);
     free(b);
 }
@@ -136,7 +136,7 @@ static void replay_append(struct lmdb *l, struct chunk *c, size_t offset, size_t
         return;
     struct entry *e = index_get(l, r.id);
     if (!e)
-        e = index_add(l, r.id, queue_get(l, r.queue), false);
+        e = index_add(l, r.id, lmdb_queue_get(l, r.queue), false);
     index_record(l, e, c, offset, size);
 }
 
@@ -191,7 +191,7 @@ static void replay_purge(struct lmdb *l, const struct chunk *c, size_t offset, s
         return;
     uint64_t *keep = arena_copy(&l->scratch, c->data + offset + sizeof(count), ids);
     size_t name = sizeof(count) + ids;
-    struct lmdb_queue *q = queue_find(l, slice_of(c->data + offset + name, size - name));
+    struct lmdb_queue *q = lmdb_queue_find(l, slice_of(c->data + offset + name, size - name));
     if (q)
         purge_index(l, q, keep, count);
 }

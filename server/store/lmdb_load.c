@@ -31,7 +31,7 @@ char *lmdb_load(struct lmdb *l)
     queues_load(l);
     results_load(l);
     journal_replay(l);
-    arena_free(&l->scratch);
+    store_arena_free(&l->scratch);
     l->group = 1;
     if (!l->error)
         return NULL;
@@ -46,7 +46,7 @@ void lmdb_unload(struct lmdb *l)
     index_clear(l);
     queues_free(l);
     lmdb_env_close(l);
-    arena_free(&l->scratch);
+    store_arena_free(&l->scratch);
 }
 
 /* ---- what open() tells ---- */
@@ -69,7 +69,7 @@ static void count_entry(struct lmdb *l, const struct entry *e, struct store_queu
 static void tell_queues(struct lmdb *l, struct store_opened *opened)
 {
     struct store_queue *told =
-        arena_alloc(&l->opened, (l->queue_count + 1) * sizeof(struct store_queue));
+        store_arena_alloc(&l->opened, (l->queue_count + 1) * sizeof(struct store_queue));
     struct idmap places = {0};
     size_t place = 0;
     struct idmap_cell cell;

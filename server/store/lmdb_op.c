@@ -12,7 +12,7 @@ static void op_ids(struct lmdb *l, const struct item *item, struct store_event *
 
 static void op_queue(struct lmdb *l, const struct item *item)
 {
-    struct lmdb_queue *q = queue_get(l, item->op->queue);
+    struct lmdb_queue *q = lmdb_queue_get(l, item->op->queue);
     q->durability = item->op->durability;
     q->paused = item->op->paused;
     q->changed = true;

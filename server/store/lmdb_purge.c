@@ -107,7 +107,7 @@ static void journal_purge(struct item *item)
 void op_purge(struct lmdb *l, struct item *item, struct store_event *e)
 {
     const struct store_op *op = item->op;
-    struct lmdb_queue *q = queue_find(l, op->queue);
+    struct lmdb_queue *q = lmdb_queue_find(l, op->queue);
     struct found f;
     uint64_t kept = 0;
     if (!q)

@@ -123,14 +123,14 @@ void queues_free(struct lmdb *l)
     l->queue_count = l->queue_capacity = l->garbage_count = l->garbage_capacity = 0;
 }
 
-struct lmdb_queue *queue_find(struct lmdb *l, struct slice name)
+struct lmdb_queue *lmdb_queue_find(struct lmdb *l, struct slice name)
 {
     return strmap_get(&l->queue_names, name);
 }
 
-struct lmdb_queue *queue_get(struct lmdb *l, struct slice name)
+struct lmdb_queue *lmdb_queue_get(struct lmdb *l, struct slice name)
 {
-    struct lmdb_queue *q = queue_find(l, name);
+    struct lmdb_queue *q = lmdb_queue_find(l, name);
     if (!q) {
         q = queue_add(l, l->next_queue++, name);
         q->changed = true;

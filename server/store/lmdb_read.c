@@ -93,7 +93,7 @@ void op_fetch(struct lmdb *l, struct item *item, struct reply *reply, struct sto
 {
     const struct store_op *op = item->op;
     struct reply_records list = {.reply = reply};
-    struct lmdb_queue *q = queue_find(l, op->queue);
+    struct lmdb_queue *q = lmdb_queue_find(l, op->queue);
     struct merge m;
     struct order_key key;
     struct found f;

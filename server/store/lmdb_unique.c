@@ -71,7 +71,7 @@ void unique_take(struct lmdb *l, struct lmdb_queue *q, const struct record *r)
     holder_put(l, key, size, &h);
 }
 
-void unique_release(struct lmdb *l, struct lmdb_queue *q, const struct record *r)
+void lmdb_unique_release(struct lmdb *l, struct lmdb_queue *q, const struct record *r)
 {
     uint8_t key[UNIQUE_KEY_MAX];
     struct holder h;

@@ -44,7 +44,7 @@ void op_append(struct lmdb *l, struct item *item, struct reply *reply, struct st
         e->text = arena_copy(&reply->arena, l->text, sizeof(l->text));
         return;
     }
-    struct lmdb_queue *q = queue_get(l, r.queue);
+    struct lmdb_queue *q = lmdb_queue_get(l, r.queue);
     if ((r.unique.data && unique_holder(l, q, &r, &e->id)) || id_taken(l, r.id)) {
         refuse(item, e, OUTCOME_HELD);
         return;
@@ -74,7 +74,7 @@ static void end_task(
 {
     bool large = item->body != NULL;
     struct slice packed = slice_of(row_data(item), row_at(item).size);
-    unique_release(l, found->queue, &found->record);
+    lmdb_unique_release(l, found->queue, &found->record);
     if (f->dead)
         dead_put(l, found, f, item->body);
     else if (record_detached(&found->record))

@@ -101,7 +101,7 @@ void mem_lookup(struct mem *m, const struct store_op *op, struct store_event *e,
 void mem_scan(struct mem *m, const struct store_op *op, struct store_event *e, struct reply *reply)
 {
     struct reply_records list = {.reply = reply};
-    struct finish *finishes = arena_alloc(&reply->arena, op->limit * sizeof(*finishes));
+    struct finish *finishes = store_arena_alloc(&reply->arena, op->limit * sizeof(*finishes));
     struct tree_node *n = tree_after(&m->dead, 0, op->id);
     for (; n; n = tree_next(&m->dead, n)) {
         const struct mem_item *item = container_of(n, struct mem_item, place);

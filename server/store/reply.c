@@ -13,7 +13,7 @@ void reply_free(struct reply *r)
 {
     if (!r)
         return;
-    arena_free(&r->arena);
+    store_arena_free(&r->arena);
     free(r->events);
     free(r);
 }
@@ -48,7 +48,7 @@ struct record *reply_record(
 
 struct finish *reply_finish(struct reply *r, const uint8_t *packed, size_t size, struct body *body)
 {
-    struct finish *f = arena_alloc(&r->arena, sizeof(*f));
+    struct finish *f = store_arena_alloc(&r->arena, sizeof(*f));
     bool whole = finish_unpack(arena_copy(&r->arena, packed, size), size, f);
     assert(whole);
     (void)whole;

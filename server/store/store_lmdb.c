@@ -142,7 +142,7 @@ static size_t lmdb_poll(struct store *s, const struct store_event **events, size
 {
     struct lmdb *l = (struct lmdb *)s;
     uint64_t wakes;
-    arena_free(&l->opened);
+    store_arena_free(&l->opened);
     pthread_mutex_lock(&l->lock);
     size_t count = reply_poll(&l->replies, events, limit);
     bool empty = !l->replies.first;
@@ -204,7 +204,7 @@ static void lmdb_free(struct lmdb *l)
     reply_queue_free(&l->replies);
     reply_free(l->late);
     reply_free(l->early);
-    arena_free(&l->opened);
+    store_arena_free(&l->opened);
     pthread_cond_destroy(&l->wake);
     pthread_mutex_destroy(&l->lock);
     free(l->path);

@@ -118,7 +118,7 @@ static void mem_submit(struct store *s, const struct store_op *ops, size_t count
 static size_t mem_poll(struct store *s, const struct store_event **events, size_t limit)
 {
     struct mem *m = (struct mem *)s;
-    arena_free(&m->opened);
+    store_arena_free(&m->opened);
     return reply_poll(&m->replies, events, limit);
 }
 
@@ -148,7 +148,7 @@ static void tell_opened(struct mem *m, struct store_opened *opened)
     size_t place = 0;
     struct strmap_cell cell;
     struct store_queue *queues =
-        arena_alloc(&m->opened, (m->queues.count + 1) * sizeof(struct store_queue));
+        store_arena_alloc(&m->opened, (m->queues.count + 1) * sizeof(struct store_queue));
     *opened = (struct store_opened){.boot = m->boot, .queues = queues};
     while (strmap_next(&m->queues, &place, &cell)) {
         struct mem_queue *q = cell.value;
@@ -199,7 +199,7 @@ void store_mem_restart(struct store *s, uint64_t now_ms, struct store_opened *op
     assert(m->ops == &store_mem_plain);
     mem_finish_expire(m, now_ms);
     reply_queue_free(&m->replies);
-    arena_free(&m->opened);
+    store_arena_free(&m->opened);
     m->boot++;
     tell_opened(m, opened);
 }
@@ -240,7 +240,7 @@ static void mem_close(struct store *s)
     strmap_free(&m->uniques);
     free(m->worker_ids);
     reply_queue_free(&m->replies);
-    arena_free(&m->opened);
+    store_arena_free(&m->opened);
     free(m);
 }
 

@@ -38,7 +38,7 @@ static void fuzz_join(struct slice frame)
         for (size_t i = 0; i < r.join.held_count; i++)
             assert(r.join.held[i].id && r.join.held[i].lease);
     }
-    join_request_free(&r);
+    join_parsed_free(&r);
 }
 
 static void fuzz_answers(struct slice frame)

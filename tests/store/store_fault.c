@@ -195,7 +195,7 @@ static void commit_op(
 
 static void pending_free(struct pending *p)
 {
-    arena_free(&p->arena);
+    store_arena_free(&p->arena);
     free(p);
 }
 
