@@ -38,7 +38,7 @@ CLIENT  := lib lib_connect lib_stream lib_receive lib_pending lib_follow lib_sub
 COMMAND := main command cli options interrupt help text json input why waiter task_options cmd_submit cmd_task cmd_list cmd_dead cmd_operate cmd_top cmd_bench cmd_map \
 	map_input map_job map_output map_log map_halt map_progress
 # examples/X.c -> build/examples/X, and examples/X.c -> build/examples/X.so
-EXAMPLES :=
+EXAMPLES := async_task/async_task async_task/server async_task/worker chat/chat mail/mail
 PLUGINS  := plugin/hash
 # docs/man/X: manual pages; the line @OPTIONS@ is replaced by what `PROGRAM --print-man` prints
 MAN     :=
@@ -51,7 +51,7 @@ SIM     :=
 STORE_LIB := store_fault rig
 STORE_TESTS := store_equal
 FUZZ    := worker_plane client_plane config plane
-E2E     :=
+E2E     := examples bad_client
 
 # ---- from here on nothing changes when a file is added ----
 SEEDS   ?= 200
