@@ -152,6 +152,8 @@ void task_requeue(struct core *c, struct task *t)
     assert(!task_ended(t));
     const struct rare *rare = t->rare;
     t->record.due_ms = 0;
+    if (t->state == TASK_STORING)
+        task_move(c, t, TASK_HELD); /* it comes from the store, and may have to end at once */
     if (t->cancelling)
         task_finish(c, t, PUSHROD_CANCELLED, PUSHROD_E_TASK_CANCELLED);
     else if (rare && rare->expires_ms && rare->expires_ms <= c->now.wall_ms)

@@ -88,6 +88,7 @@ void task_move(struct core *c, struct task *t, enum task_state to)
     c->counts[to]++;
     t->queue->counts[to]++;
     t->state = (uint8_t)to;
+    t->refused = false; /* what the store refused of its last state need not be asked again */
     t->worker = NULL;
     if (to == TASK_DELAYED || to == TASK_FINISHED)
         t->place = (struct heap_node){0};

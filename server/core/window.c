@@ -75,9 +75,12 @@ static bool window_evict(struct core *c, struct queue *q)
         return false;
     struct order_key key = task_key(last);
     assert(key.id > 0);
-    q->backlog = true;
-    q->edge = (struct order_key){key.rank, key.id - 1};
-    q->fetch_void = q->fetching;
+    /* A requeued task may lie behind the edge already: then the edge stays. */
+    if (window_open(q, key)) {
+        q->backlog = true;
+        q->edge = (struct order_key){key.rank, key.id - 1};
+        q->fetch_void = q->fetching;
+    }
     window_leave(c, last);
     return true;
 }
