@@ -51,7 +51,7 @@ SIM     :=
 STORE_LIB := store_fault rig
 STORE_TESTS := store_equal
 FUZZ    := worker_plane client_plane config plane
-E2E     := examples bad_client
+E2E     := examples bad_client command map
 
 # ---- from here on nothing changes when a file is added ----
 SEEDS   ?= 200
@@ -114,7 +114,7 @@ $(BUILD)/pushrod-server $(BUILD)/pushrod: $(BUILD)/libpushrod.a
 	$(link)
 
 # Plug-ins find the library's functions in the program that loads them.
-$(BUILD)/pushrod-worker: $(O)/worker/main.o $(BUILD)/libpushrod.a
+$(BUILD)/pushrod-server $(BUILD)/pushrod-worker: $(BUILD)/pushrod-%: $(O)/%/main.o $(BUILD)/libpushrod.a
 	$(CC) $(ALL_LDFLAGS) $< -Wl,--whole-archive $(BUILD)/libpushrod.a -Wl,--no-whole-archive \
 		-Wl,--export-dynamic-symbol='pushrod_*' $(LIBS) -o $@
 

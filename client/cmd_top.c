@@ -127,8 +127,8 @@ static void compose(struct top *t, struct buf *out, unsigned width)
     buf_printf(out, "%s at %s  %s\n", server->software, server->address,
         text_time(a, clock_now().wall_ms));
     buf_printf(out,
-        "%" PRIu64 " workers, %" PRIu64
-        " slots; tasks: %s ready, %s running, %s delayed, %s dead; %s\n\n",
+        "workers %" PRIu64 ", slots %" PRIu64
+        "; tasks: %s ready, %s running, %s delayed, %s dead; %s\n\n",
         t->worker_count, t->slots, text_count(a, t->ready), text_count(b, t->leased),
         text_count(c, t->delayed), text_count(d, t->dead), text_rate(e, t->rate));
     table_end(&t->queues, out, width);

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""shell: the command `pushrod` as the end-to-end tests use it."""
+import json
+import os
+import subprocess
+import sys
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
+from lab import BUILD, Failure, Lab, ROOT, Skip, wait_for  # noqa: E402,F401
+
+PUSHROD = os.path.join(BUILD, "pushrod")
+HANDLERS = ["--exec", "cat=cat", "--exec", "digest=sha256sum", "--exec", "bad=echo no luck >&2; exit 1",
+            "--exec", "gate=read f; while [ ! -e \"$f\" ]; do sleep 0.01; done; cat \"$f\"",
+            "--exec", "odd=read n; [ $((n % 2)) = 1 ] && echo $n || { echo even $n >&2; exit 1; }",
+            "--exec", "head=printf %s \"$PUSHROD_HEADER_COLOUR\"; cat"]
+
+
+class Shell:
+    """The command, with the server of a lab."""
+
+    def __init__(self, lab, server):
+        self.lab, self.server = lab, server
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith("PUSHROD_")}
+        self.env["PUSHROD_SERVER"] = f"127.0.0.1:{server.client_port}"
+
+    def path(self, name):
+        return os.path.join(self.lab.path, name)
+
+    def start(self, *arguments, **options):
+        return subprocess.Popen([PUSHROD, *arguments], env=self.env, stdin=subprocess.PIPE,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+
+    def run(self, *arguments, given=b"", code=0, limit=60, env=None):
+        """(stdout, stderr as text); fails if the exit code is another."""
+        done = subprocess.run([PUSHROD, *arguments], env={**self.env, **(env or {})}, input=given,
+                              capture_output=True, timeout=limit)
+        err = done.stderr.decode(errors="replace")
+        if done.returncode != code:
+            raise Failure(f"pushrod {' '.join(arguments)}: exit code {done.returncode}, not {code}\n"
+                          f"{done.stdout[-500:]}\n{err[-1500:]}")
+        return done.stdout, err
+
+    def rows(self, *arguments):
+        return [json.loads(line) for line in self.run(*arguments, "--json")[0].splitlines()]
+
+    def queue(self, name):
+        return next((row for row in self.rows("queues") if row["name"] == name), None)
+
+
+def same(what, found, wanted):
+    if found != wanted:
+        raise Failure(f"{what}: {found!r}, not {wanted!r}")
+
+
+def says(text, *parts):
+    for part in parts:
+        if part not in text:
+            raise Failure(f"{text!r} does not say {part!r}")
+
+
+def main(run):
+    """Runs the test as tests/run wants it: exit code 77 is a skip."""
+    try:
+        run()
+    except Skip as skip:
+        print(skip)
+        sys.exit(77)
+    except Failure as failure:
+        print(f"FAILED: {failure}")
+        sys.exit(1)
