@@ -108,7 +108,10 @@ int local_check(struct pushrod_server *s)
             "workers is %u, but there is nothing for them to run: add exec, coproc or plugin",
             local_processes(s));
     struct pushrod_worker *w = local_worker(s);
+    bool serial;
     int error = w ? worker_check(w) : -PUSHROD_E_BAD_OPTION;
+    if (w && error == 0)
+        error = plugins_probe(w, &serial);
     if (w && error)
         api_fail(s, -error, "%s", pushrod_worker_error(w));
     pushrod_worker_free(w);
@@ -153,11 +156,6 @@ void local_stop(struct pushrod_server *s)
 {
     if (s->supervised)
         supervisor_stop(&s->supervisor);
-}
-
-bool local_ended(struct pushrod_server *s)
-{
-    return !s->supervised || supervisor_ended(&s->supervisor, NULL);
 }
 
 void local_wait(struct pushrod_server *s)
