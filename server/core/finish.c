@@ -113,7 +113,7 @@ void finish_drop(struct core *c, struct task *t)
         heap_remove(&c->kept, &t->place);
     }
     t->released = true;
-    if (t->operations)
+    if (t->operations || t->refused)
         return;
     if (t->queue->bypass && t->status == PUSHROD_FAILED)
         t->queue->dead--;
@@ -149,12 +149,12 @@ static void finish_told(struct core *c, struct task *t)
 
 void finish_ask(struct core *c, struct task *t)
 {
-    assert(t->state == TASK_FINISHING);
+    assert(t->state == TASK_FINISHING || (t->state == TASK_FINISHED && t->told));
     struct finish *f = arena_alloc(c, sizeof *f);
     struct store_op *op = f ? out_store(c, STORE_FINISH, t->slot) : NULL;
     if (!op)
         return;
-    uint64_t keep = keep_ms(c, t);
+    uint64_t keep = t->released ? 0 : keep_ms(c, t);
     *f = (struct finish){.id = t->record.id,
         .status = t->status,
         .code = t->code,

@@ -83,15 +83,18 @@ void stored_task(
     if (e->outcome == OUTCOME_UNKNOWN && ask_outcome(c, t, kind))
         return;
     bool done = e->outcome == OUTCOME_STORED || e->outcome == OUTCOME_GONE;
+    /* An async finish was told before; it has to be written all the same, or it would run again. */
+    bool again = t->state == TASK_FINISHING || t->state == TASK_MOVING ||
+                 (t->state == TASK_FINISHED && kind == STORE_FINISH);
     if (kind == STORE_APPEND)
         appended(c, t, e);
-    else if (!done && !t->released && (t->state == TASK_FINISHING || t->state == TASK_MOVING))
+    else if (!done && again)
         refused(c, t);
     else if (kind == STORE_RESCHEDULE)
         moved(c, t);
     else
         finished(c, t);
-    if (t->state == TASK_FINISHED && t->released && !t->operations)
+    if (t->state == TASK_FINISHED && t->released && !t->operations && !t->refused)
         finish_drop(c, t);
 }
 
@@ -108,7 +111,7 @@ void stored_run(struct core *c)
             continue;
         assert(t->state == TASK_FINISHING || t->state == TASK_MOVING || t->told);
         t->refused = false;
-        if (t->state == TASK_FINISHING) {
+        if (task_ended(t)) {
             c->unstored -= t->result ? t->result->size : 0;
             finish_ask(c, t);
         } else if (t->state == TASK_MOVING) {
