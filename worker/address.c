@@ -13,9 +13,7 @@
 
 #include <pushrod/error.h>
 #include "common/params.h"
-#include "proto/codec.h"
-#include "proto/frame.h"
-#include "proto/messages.h"
+#include "common/slice.h"
 
 #define CONNECT_WAIT_MS  250
 #define DIAGNOSE_WAIT_MS 500
@@ -122,33 +120,39 @@ const char *address_reachable(const struct address_list *list, size_t first)
 
 /* ----------------------------------------------------------------------- diagnosis */
 
-/* ERROR of the client protocol, after its 4-byte length: the text that it carries. */
-static bool client_error(struct slice bytes, char *text, size_t size)
+/* A line of text is for people: what listens there knows better than we do what it is. */
+static bool is_line(struct slice bytes)
 {
-    if (bytes.size <= FRAME_HEAD)
-        return false;
-    struct dec in = dec_of(slice_of(bytes.data + FRAME_HEAD, bytes.size - FRAME_HEAD));
-    struct msg_error m;
-    if (dec_message(&in) != MSG_ERROR || !msg_error_decode(&in, &m))
-        return false;
-    snprintf(text, size, "%.*s", (int)m.text.size, (const char *)m.text.data);
-    return true;
+    for (size_t i = 0; i < bytes.size; i++) {
+        if (bytes.data[i] == '\n')
+            return i > 0;
+        if (bytes.data[i] < 0x20 || bytes.data[i] > 0x7e)
+            return false;
+    }
+    return false;
 }
 
 /* `bytes`: what the peer says to the first bytes of a ZMTP greeting. */
 static bool explain(struct slice bytes, char *text, size_t size)
 {
-    if (bytes.size == 0) {
-        snprintf(text, size, "something listens there, but it does not speak to workers");
-        return true;
-    }
-    if (bytes.data[0] == 0xff)
+    if (bytes.size && bytes.data[0] == 0xff)
         return false;
     if (bytes.size >= 5 && memcmp(bytes.data, "HTTP/", 5) == 0)
-        snprintf(text, size, "that is an HTTP port; workers join on %u", JOIN_PORT);
-    else if (!client_error(bytes, text, size))
-        snprintf(text, size, "something else listens there; workers join on %u", JOIN_PORT);
+        snprintf(text, size, "that is an HTTP port; workers join at port %u", JOIN_PORT);
+    else if (is_line(bytes))
+        snprintf(text, size, "%.*s", (int)strcspn((const char *)bytes.data, "\n"),
+            (const char *)bytes.data);
+    else
+        snprintf(text, size, "something else listens there; workers join at port %u", JOIN_PORT);
     return true;
+}
+
+static size_t hear(int fd, const void *say, size_t size, void *answer, size_t room)
+{
+    if (send(fd, say, size, MSG_NOSIGNAL) != (ssize_t)size || !await(fd, POLLIN, DIAGNOSE_WAIT_MS))
+        return 0;
+    ssize_t got = recv(fd, answer, room, 0);
+    return got > 0 ? (size_t)got : 0;
 }
 
 bool address_diagnose(const char *address, uint16_t port, char *text, size_t size)
@@ -157,13 +161,10 @@ bool address_diagnose(const char *address, uint16_t port, char *text, size_t siz
     int fd = dial(address, port);
     if (fd < 0)
         return false;
-    uint8_t answer[512];
-    size_t have = 0;
-    bool sent = send(fd, greeting, sizeof greeting, MSG_NOSIGNAL) == (ssize_t)sizeof greeting;
-    if (sent && await(fd, POLLIN, DIAGNOSE_WAIT_MS)) {
-        ssize_t got = recv(fd, answer, sizeof answer, 0);
-        have = got > 0 ? (size_t)got : 0;
-    }
+    uint8_t answer[513] = {0};
+    size_t have = hear(fd, greeting, sizeof greeting, answer, sizeof answer - 1);
+    if (have == 0) /* no ZMTP peer keeps its own greeting back; HTTP waits for the end of a line */
+        have = hear(fd, "\r\n\r\n", 4, answer, sizeof answer - 1);
     close(fd);
     return explain(slice_of(answer, have), text, size);
 }

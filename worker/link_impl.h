@@ -35,6 +35,7 @@ struct link {
     unsigned stops; /* that were acted on */
 
     /* where the server is */
+    char host[256];             /* as it was given */
     char address[ADDRESS_TEXT]; /* reached, numeric; "" at first */
     uint16_t port;
     uint64_t lane_port;

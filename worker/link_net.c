@@ -109,10 +109,11 @@ static int find_server(struct link *l)
 {
     struct address_list list;
     int error = address_resolve(&list, l->config->join, l->tries);
+    snprintf(l->host, sizeof l->host, "%s", list.host);
+    l->port = list.port;
     if (error)
         return error;
     snprintf(l->address, sizeof l->address, "%s", address_reachable(&list, l->tries));
-    l->port = list.port;
     return 0;
 }
 
@@ -139,10 +140,12 @@ void link_complain(struct link *l)
     uint64_t now_ns = l->now.mono_ns;
     if (now_ns - l->contact_ns < COMPLAIN_AFTER_MS * NS_PER_MS || now_ns < l->complain_ns)
         return;
-    char why[300] = "is it running?";
-    if (l->address[0])
-        address_diagnose(l->address, l->port, why, sizeof why);
-    log_warning("cannot reach server %s: %s retrying", l->config->join, why);
+    char why[600]; /* with room for a semicolon */
+    bool known = l->address[0] && address_diagnose(l->address, l->port, why, sizeof why - 1);
+    log_warning("cannot reach server %s:%u: %s retrying", l->host, l->port,
+        known           ? strcat(why, ";")
+        : l->address[0] ? "is it running?"
+                        : "there is no such host;");
     l->complain_pause_ms = l->complain_pause_ms ? l->complain_pause_ms * 2 : 5000;
     if (l->complain_pause_ms > COMPLAIN_CAP_MS)
         l->complain_pause_ms = COMPLAIN_CAP_MS;
