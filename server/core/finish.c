@@ -154,7 +154,7 @@ void finish_ask(struct core *c, struct task *t)
     struct store_op *op = f ? out_store(c, STORE_FINISH, t->slot) : NULL;
     if (!op)
         return;
-    uint64_t keep = t->released ? 0 : keep_ms(c, t);
+    uint64_t keep = keep_ms(c, t);
     *f = (struct finish){.id = t->record.id,
         .status = t->status,
         .code = t->code,
