@@ -142,7 +142,8 @@ int main(int argc, char **argv)
     clock_t start = clock();
     run(tasks, batch);
     double ns = (double)(clock() - start) * (1e9 / CLOCKS_PER_SEC);
-    printf("%zu tasks in batches of %zu: %.0f ns of CPU time each\n", tasks, batch, ns / (double)tasks);
+    printf("%zu tasks in batches of %zu: %.0f ns of CPU time each\n", tasks, batch,
+        ns / (double)tasks);
     memory(100000);
     core_free(core);
     return 0;

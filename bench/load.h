@@ -47,6 +47,7 @@ struct load_task {
     uint64_t seq;
     const char *payload;
     size_t size;
+    bool untold; /* nobody waits for its result */
 };
 
 struct driver {

@@ -49,7 +49,6 @@ static void *client_open(const struct load_options *o)
     c->options.delay_ms = o->delay_ms;
     c->options.keep_ms = o->keep_ms;
     c->task.queue = o->queue;
-    c->task.follow = o->no_result ? PUSHROD_FOLLOW_NONE : PUSHROD_FOLLOW_FINISH;
     c->task.options = o->delay_ms || o->keep_ms ? &c->options : NULL;
     return c;
 }
@@ -59,6 +58,7 @@ static bool client_submit(void *handle, const struct load_task *task)
     struct client *c = handle;
     c->task.data = task->payload;
     c->task.size = task->size;
+    c->task.follow = task->untold ? PUSHROD_FOLLOW_NONE : PUSHROD_FOLLOW_FINISH;
     int error = pushrod_client_submit_async(c->client, &c->task);
     if (error && error != PUSHROD_E_OVERLOADED)
         errx(1, "pushrod: %s", pushrod_client_error_text(c->client));

@@ -19,7 +19,10 @@ struct client {
     struct wire put;  /* tasks */
     struct wire take; /* results */
     const struct load_options *o;
-    int poller; /* over both */
+    int poller;       /* over both */
+    int reserves;     /* in flight */
+    uint64_t deletes; /* not answered */
+    bool closing;     /* what comes now is not a result */
 };
 
 static void watch(int poller, int fd)
@@ -45,6 +48,7 @@ static void *client_open(const struct load_options *o)
         wire_printf(&c->take, "watch %s-results\r\nignore default\r\n", o->queue);
         for (int i = 0; i < RESERVES; i++)
             wire_printf(&c->take, "reserve\r\n");
+        c->reserves = RESERVES;
     }
     return c;
 }
@@ -59,7 +63,10 @@ static bool client_submit(void *handle, const struct load_task *task)
     return true;
 }
 
-/* RESERVED <id> <bytes>, and the bytes; false: not all there. Any other line is left to `other`. */
+/*
+ * The next answer; false: not all there. RESERVED <id> <bytes>, and the bytes: *body is set. Any
+ * other: it is NULL, and *id is 1 if the answer was DELETED.
+ */
 static bool take_reserved(struct wire *w, unsigned long long *id, char **body, size_t *size)
 {
     size_t start = w->in_at, line_size;
@@ -71,6 +78,7 @@ static bool take_reserved(struct wire *w, unsigned long long *id, char **body, s
         if (strncmp(line, "WATCHING", 8) && strncmp(line, "USING", 5) &&
             strncmp(line, "DELETED", 7) && strncmp(line, "INSERTED", 8))
             errx(1, "beanstalkd: %s", line);
+        *id = strncmp(line, "DELETED", 7) == 0;
         return true;
     }
     *body = wire_take(w, *size + 2);
@@ -87,10 +95,15 @@ static void take_results(struct client *c)
     char *body;
     size_t size;
     while (take_reserved(&c->take, &id, &body, &size)) {
-        if (!body)
+        if (!body) {
+            c->deletes -= id;
             continue;
-        wire_printf(&c->take, "delete %llu\r\nreserve\r\n", id);
-        load_finished(body, size);
+        }
+        wire_printf(&c->take, "delete %llu\r\n%s", id, c->closing ? "" : "reserve\r\n");
+        c->reserves -= c->closing;
+        c->deletes++;
+        if (!c->closing)
+            load_finished(body, size);
     }
 }
 
@@ -128,9 +141,30 @@ static bool client_writing(void *handle)
     return false;
 }
 
+/*
+ * Deletes wait behind the reserves in flight: dummy results use those up, so that the last results
+ * are deleted, and not given to the next client.
+ */
+static void use_up_reserves(struct client *c)
+{
+    c->closing = true;
+    wire_printf(&c->put, "use %s-results\r\n", c->o->queue);
+    for (int i = 0; i < RESERVES; i++)
+        wire_printf(&c->put, "put 0 0 120 %d\r\n........\r\n", LOAD_RESULT);
+    while (wire_pending(&c->put))
+        wire_flush(&c->put);
+    while (c->reserves || c->deletes) {
+        wire_block(&c->take);
+        take_results(c);
+        wire_flush(&c->take);
+    }
+}
+
 static void client_close(void *handle)
 {
     struct client *c = handle;
+    if (!c->o->no_result)
+        use_up_reserves(c);
     wire_close(&c->put);
     wire_close(&c->take);
     close(c->poller);

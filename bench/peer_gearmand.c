@@ -68,7 +68,7 @@ static bool client_submit(void *handle, const struct load_task *task)
 {
     struct client *c = handle;
     size_t name = strlen(c->o->queue) + 1;
-    put_head(&c->wire, c->o->no_result ? SUBMIT_JOB_BG : SUBMIT_JOB, name + 1 + task->size);
+    put_head(&c->wire, task->untold ? SUBMIT_JOB_BG : SUBMIT_JOB, name + 1 + task->size);
     wire_put(&c->wire, c->o->queue, name);
     wire_put(&c->wire, "", 1); /* no unique id */
     wire_put(&c->wire, task->payload, task->size);

@@ -85,7 +85,9 @@ static void put_message(
 static void request(struct wire *w, const char *subject, const char *json)
 {
     struct message m;
-    put_message(w, subject, "_B.api", json, strlen(json));
+    char inbox[64];
+    snprintf(inbox, sizeof inbox, "_B.api.%d", (int)getpid());
+    put_message(w, subject, inbox, json, strlen(json));
     while (!take_message(w, &m))
         wire_block(w);
     if (memmem(m.data, m.size, "\"error\"", 7))
@@ -96,9 +98,11 @@ static void open_wire(struct wire *w, const struct load_options *o)
 {
     char json[512];
     wire_open(w, o->address);
-    wire_printf(w, "CONNECT {\"verbose\":false,\"pedantic\":false,\"lang\":\"c\",\"version\":\"1\","
-                   "\"protocol\":1,\"headers\":true,\"no_responders\":true}\r\n"
-                   "SUB _B.api 1\r\n");
+    wire_printf(w,
+        "CONNECT {\"verbose\":false,\"pedantic\":false,\"lang\":\"c\",\"version\":\"1\","
+        "\"protocol\":1,\"headers\":true,\"no_responders\":true}\r\n"
+        "SUB _B.api.%d 1\r\n",
+        (int)getpid());
     snprintf(json, sizeof json,
         "{\"name\":\"BENCH\",\"subjects\":[\"%s\"],\"retention\":\"workqueue\","
         "\"storage\":\"%s\",\"num_replicas\":1}",

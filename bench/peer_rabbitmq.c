@@ -13,14 +13,18 @@
 
 enum { PREFETCH = 64, CHANNEL = 1, FRAME = 128 << 10 };
 
-static void check(amqp_connection_state_t c, const char *what)
+static void check_reply(amqp_rpc_reply_t r, const char *what)
 {
-    amqp_rpc_reply_t r = amqp_get_rpc_reply(c);
     if (r.reply_type == AMQP_RESPONSE_NORMAL)
         return;
     if (r.reply_type == AMQP_RESPONSE_LIBRARY_EXCEPTION)
         errx(1, "rabbitmq: %s: %s", what, amqp_error_string2(r.library_error));
     errx(1, "rabbitmq: %s: the server refused", what);
+}
+
+static void check(amqp_connection_state_t c, const char *what)
+{
+    check_reply(amqp_get_rpc_reply(c), what);
 }
 
 static amqp_connection_state_t open_connection(const struct load_options *o)
@@ -33,8 +37,7 @@ static amqp_connection_state_t open_connection(const struct load_options *o)
     amqp_socket_t *socket = amqp_tcp_socket_new(c);
     if (!socket || amqp_socket_open(socket, host, port) != AMQP_STATUS_OK)
         errx(1, "nobody listens at %s", o->address);
-    amqp_login(c, "/", 0, FRAME, 0, AMQP_SASL_METHOD_PLAIN, "guest", "guest");
-    check(c, "login");
+    check_reply(amqp_login(c, "/", 0, FRAME, 0, AMQP_SASL_METHOD_PLAIN, "guest", "guest"), "login");
     amqp_channel_open(c, CHANNEL);
     check(c, "channel");
     amqp_table_entry_t entry = {.key = amqp_cstring_bytes("x-queue-type"),

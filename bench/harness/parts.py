@@ -1,0 +1,451 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is measured. Each part takes a Run and adds rows to its results; none of them judges a time."""
+import contextlib
+import os
+import re
+import subprocess
+import time
+
+from . import procs, systems
+from .procs import BENCH, BUILD, Failed
+
+MEMORY = ["pushrod-embedded", "pushrod", "gearmand", "beanstalkd", "redis-list", "redis-stream", "nats",
+          "rabbitmq", "celery", "rq", "swoole", "echo", "echo-16"]
+DURABLE = ["pushrod-embedded-sync", "pushrod-sync", "pushrod-async", "beanstalkd-f50", "beanstalkd-sync",
+           "redis-stream-1s", "redis-stream-sync", "nats", "rabbitmq"]
+OURS_AND_ECHO = ["pushrod-embedded", "pushrod", "echo"]
+SLOW = ("celery", "rq")
+
+
+def rounds(run, part, names, workers=4, **options):
+    """The same load for each system, in turn, `run.rounds` times; the order turns with each round."""
+    up = systems.started(systems.available(run.choose(names), run.say), workers, run.say)
+    try:
+        for number in range(run.rounds):
+            turn = number % max(1, len(up))
+            for system in up[turn:] + up[:turn]:
+                run.measure(part, system, round=number, workers=workers, options=dict(options))
+    finally:
+        for system in up:
+            system.stop()
+
+
+def throughput(run):
+    """N no-op tasks of 64 bytes, with their results back at the submitter."""
+    rounds(run, "throughput", MEMORY, seconds=run.seconds)
+
+
+def durable(run):
+    """The same, with what the system promises about a power cut."""
+    rounds(run, "durable", DURABLE, seconds=run.seconds)
+
+
+def submit(run):
+    """Only submitting, until the system has said that it has the task; nobody works."""
+    names = [n for n in MEMORY if not n.startswith("echo")] + DURABLE
+    # In an embedded server the program has the task as soon as the call returns: nothing to measure.
+    for name in dict.fromkeys(n for n in names if "embedded" not in n):
+        for system in systems.available(run.choose([name]), run.say):
+            # A new server for each round: the tasks of the last would be in the way.
+            for number in range(run.rounds):
+                for s in systems.started([systems.BY_NAME[system.name]()], 0, run.say):
+                    run.measure("submit", s, round=number, options={"mode": "submit", "seconds": run.seconds})
+                    s.stop()
+
+
+def latency(run):
+    """Round trips: one at a time, then open loop at 10, 50 and 90 % of each one's own maximum."""
+    names = [n for n in MEMORY if n not in SLOW and n != "echo-16"] + ["pushrod-sync"]
+    up = systems.started(systems.available(run.choose(names), run.say), 4, run.say)
+    try:
+        for number in range(run.rounds):
+            for system in up:
+                run.measure("idle-round-trip", system, round=number,
+                            options={"window": 1, "count": run.scale(1000, 10000)})
+        for system in up:
+            top = run.measure("latency-maximum", system, options={"seconds": run.seconds})
+            for percent in (10, 50, 90) if top else ():
+                rate = top["rate"] * percent / 100
+                run.measure("latency", system, percent=percent,
+                            options={"mode": "open", "rate": rate, "seconds": run.seconds * 2})
+    finally:
+        for system in up:
+            system.stop()
+
+
+def payload(run):
+    """64 bytes to 1 MiB."""
+    sizes = run.scale([64, 1024, 16384, 262144, 1048576], [64, 256, 1024, 4096, 16384, 65536, 262144, 1048576])
+    names = ["pushrod-embedded", "pushrod", "gearmand", "beanstalkd", "redis-list", "nats", "rabbitmq", "echo"]
+    up = systems.started(systems.available(run.choose(names), run.say), 4, run.say)
+    for system in up:
+        for size in sizes:
+            window = max(16, min(system.window, (32 << 20) // size))
+            run.measure("payload", system, size=size,
+                        options={"size": size, "window": window, "seconds": run.seconds})
+        system.stop()
+
+
+def workers(run):
+    """1 to 64 workers, of one slot each."""
+    names = ["pushrod-embedded", "pushrod", "gearmand", "beanstalkd", "redis-list", "nats", "rabbitmq"]
+    for count in run.scale([1, 4, 16, 64], [1, 2, 4, 8, 16, 32, 64]):
+        for system in systems.available(run.choose(names), run.say):
+            for s in systems.started([system], count, run.say):
+                run.measure("workers", s, workers=count, options={"seconds": run.seconds})
+                s.stop()
+
+
+def connections(run):
+    """1 to 10,000 connections: all of them submit; and one submits while all others only are there."""
+    names = ["pushrod", "gearmand", "beanstalkd", "redis-list", "nats"]
+    for count in run.scale([1, 100, 1000, 10000], [1, 10, 100, 1000, 3000, 10000]):
+        for system in systems.available(run.choose(names), run.say):
+            for s in systems.started([system], 4, run.say):
+                if system.name == "pushrod" or count <= 1000:
+                    run.measure("connections", s, connections=count, options={
+                        "conns": count, "window": max(s.window, count), "seconds": run.seconds})
+                if system.name == "pushrod" and count > 1:
+                    run.measure("connections-idle", s, connections=count,
+                                options={"idle": count - 1, "seconds": run.seconds})
+                s.stop()
+
+
+def fill(system, count, limit=600, **options):
+    """Submits `count` tasks that nobody serves; gives the running client and what it said."""
+    command = system.client_command(mode="backlog", count=count, **options)
+    client = procs.start(command, system.directory, "client.log", stdin=subprocess.PIPE,
+                         stdout=subprocess.PIPE)
+    end = time.monotonic() + limit
+    os.set_blocking(client.stdout.fileno(), False)
+    line = b""
+    while not line.endswith(b"\n"):
+        with contextlib.suppress(BlockingIOError):
+            line += client.stdout.read(4096) or b""
+        if client.poll() is not None or time.monotonic() > end:
+            procs.stop(client)
+            raise Failed("filling %d: %s" % (count, procs.read(client.log_path)[-300:]))
+        time.sleep(0.01)
+    return client, procs.json.loads(line)
+
+
+def empty(client, limit=600):
+    """Lets the client of fill() take its results back, now that there are workers."""
+    client.stdin.write(b"go\n")
+    client.stdin.flush()
+    os.set_blocking(client.stdout.fileno(), True)
+    out = client.stdout.read()
+    client.wait(limit)
+    if client.returncode != 0 or not out.strip():
+        raise Failed("emptying: %s" % procs.read(client.log_path)[-300:])
+    return procs.json.loads(out.strip().splitlines()[-1])
+
+
+def backlog(run):
+    """0 to 10 M tasks that wait: how fast they come in, go out, and what each costs in memory."""
+    sizes = run.scale([1000, 100000, 1000000], [1000, 10000, 100000, 1000000, 3000000, 10000000])
+    for name in ["pushrod", "pushrod-sync", "gearmand", "beanstalkd", "redis-list", "nats"]:
+        for size in sizes:
+            if name in ("gearmand", "beanstalkd", "nats") and size > run.scale(100000, 1000000):
+                continue
+            for system in systems.available(run.choose([name]), run.say):
+                with run.guard("backlog", system):
+                    backlog_of(run, system, size)
+
+
+def backlog_of(run, system, size):
+    system.start()
+    try:
+        before = procs.rss_kib(system.server_pids())
+        client, filled = fill(system, size, no_result=1 if system.name.startswith("pushrod") else 0)
+        after = procs.rss_kib(system.server_pids())
+        workers_of(system, 4)
+        drained = empty(client)
+        procs.stop(client)
+        run.add("backlog", system, tasks=size, rate_in=filled["rate"], rate=drained["rate"],
+                rss_kib=after, bytes_per_task=round((after - before) * 1024 / size - 64, 1))
+    finally:
+        system.stop()
+
+
+def workers_of(system, count, slots=1):
+    """Starts workers without waiting for a task there and back: the queue is full already."""
+    if isinstance(system, systems.Native):
+        real = system.client
+        system.client = lambda **_: None
+        system.start_workers(count, slots)
+        system.client = real
+    else:
+        system.await_workers = lambda: None
+        system.start_workers(count)
+
+
+def hol(run):
+    """Head-of-line: 4 workers, 1 % tasks of 1 s among tasks of 1 ms, at 70 % load."""
+    names = ["pushrod", "pushrod-embedded", "gearmand", "beanstalkd", "celery", "echo"]
+    rate = 0.7 * 4 / (0.99 * 0.001 + 0.01 * 1.0)
+    seconds = run.scale(8, 60)
+    for system in systems.available(run.choose(names), run.say):
+        for s in systems.started([system], 4, run.say):
+            run.measure("hol", s, options={"mode": "open", "rate": rate, "seconds": seconds, "warmup": 0.5,
+                                           "long_share": 0.01, "long_us": 1000000, "short_us": 1000, "seed": 7})
+            s.stop()
+    if not run.only or "ideal" in run.only:
+        run.add_row({"part": "hol", "system": "ideal", "title": "one queue, no transport (computed)",
+                     "latency_us": ideal_waits(rate, seconds * 5)})
+
+
+def ideal_waits(rate, seconds):
+    """The waits of the short tasks with 4 workers at one queue, first come, first served."""
+    import heapq
+    import random
+    dice, free, at, waits = random.Random(7), [0.0] * 4, 0.0, []
+    while at < seconds:
+        at += dice.expovariate(rate)
+        is_long = dice.random() < 0.01
+        begin = max(at, free[0])
+        heapq.heapreplace(free, begin + (1.0 if is_long else 0.001))
+        if not is_long:
+            waits.append(begin - at)
+    waits.sort()
+    pick = lambda q: round(waits[int(q * (len(waits) - 1))] * 1e6, 1)
+    return {"p50": pick(0.5), "p90": pick(0.9), "p99": pick(0.99), "p999": pick(0.999), "max": pick(1)}
+
+
+# ---- cost ----
+
+def cost(run):
+    """What one task costs: CPU, instructions, allocations, system calls, bytes, memory."""
+    cost_counted(run)
+    cost_instructions(run)
+    memory(run)
+
+
+def cost_counted(run):
+    names = ["pushrod", "pushrod-sync", "gearmand", "beanstalkd", "redis-list", "nats", "rabbitmq", "pushrod-embedded"]
+    for system in systems.available(run.choose(names), run.say):
+        for window, load in ((system.window, "busy"), (1, "idle")):
+            for s in systems.started([systems.BY_NAME[system.name]()], 4, run.say):
+                with run.guard("cost", s):
+                    count = run.scale(20000, 200000) if window > 1 else run.scale(500, 5000)
+                    before = procs.loopback_bytes()
+                    plain = s.client(count=count, window=window)
+                    wire = procs.loopback_bytes() - before
+                    run.add("cost", s, load=load, cpu_us=plain["cpu_us"], wire_bytes=round(wire / count, 1),
+                            syscalls=system_calls(s, count, window), allocations=allocations(s, count, window))
+                s.stop()
+
+
+def system_calls(system, count, window):
+    """System calls for each task, by group, counted by the kernel (perf) or else by strace."""
+    groups = {"server": system.server_pids(), "worker": system.worker_pids()}
+    counters, found = {}, {}
+    for name, pids in groups.items():
+        if pids:
+            counters[name] = procs.start(
+                ["perf", "stat", "-x,", "-e", "raw_syscalls:sys_enter", "-p", ",".join(map(str, pids))],
+                system.directory, "perf-%s.log" % name)
+    time.sleep(0.2)
+    client = ["perf", "stat", "-x,", "-o", "perf-client.log", "-e", "raw_syscalls:sys_enter"]
+    try:
+        subprocess.run(client + system.client_command(count=count, window=window), cwd=system.directory,
+                       check=True, capture_output=True, timeout=120)
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    finally:
+        for process in counters.values():
+            process.send_signal(2)
+            process.wait(10)
+            procs.stop(process)
+    for name in ["client", *counters]:
+        for line in procs.read(os.path.join(system.directory, "perf-%s.log" % name)).splitlines():
+            match = re.match(r"(\d+),,raw_syscalls", line)
+            if match:
+                found[name] = round(int(match.group(1)) / count, 3)
+    return found
+
+
+def allocations(system, count, window):
+    """malloc() and its like for each task in the client and, for our own programs, in the server."""
+    shim, found = os.path.join(BENCH, "allocations.so"), {}
+
+    def counted(name, measure):
+        path = os.path.join(system.directory, "allocations-" + name)
+        with open(path, "wb") as f:
+            f.write(bytes(8))
+        env = {"LD_PRELOAD": shim, "BENCH_ALLOCATIONS": path}
+        read = lambda: int.from_bytes(open(path, "rb").read(8), "little")
+        measure(env, read, name)
+
+    def client(env, read, name):
+        # Twice, so that what a start costs cancels out.
+        system.client(count=count, window=window, env=env)
+        once = read()
+        system.client(count=2 * count, window=window, env=env)
+        found[name] = round((read() - 2 * once) / count, 3)
+
+    counted("client", client)
+    if isinstance(system, systems.Native):
+        def server(env, read, name):
+            twin = type(system)()
+            twin.server_env = lambda: env
+            for s in systems.started([twin], 4, lambda text: None):
+                s.client(count=count, window=window)
+                before = read()
+                s.client(count=count, window=window)
+                found[name] = round((read() - before) / count, 3)
+                s.stop()
+        counted("server", server)
+    return found
+
+
+def cost_instructions(run):
+    """Instructions for each task under callgrind, where the machine has no counters: N and 2 N tasks."""
+    if run.only and "pushrod" not in run.only or not os.path.exists(os.path.join(BUILD, "pushrod-server")):
+        return
+    for part in ("client", "server", "worker"):
+        with run.guard("instructions", systems.Native()):
+            once, twice = (instructions_of(part, n) for n in (5000, 15000))
+            run.add("instructions", systems.Native(), process=part, instructions=round((twice - once) / 10000))
+
+
+def instructions_of(part, count):
+    system = systems.Native()
+    grind = ["valgrind", "--tool=callgrind", "--callgrind-out-file=callgrind.out.%p", "--trace-children=no"]
+    if part == "server":
+        plain = system.server_command
+        system.server_command = lambda: grind + plain()
+    try:
+        system.start()
+        if part == "worker": # one process of the worker library, without a supervisor
+            system.workers = [procs.start(grind + [
+                os.path.join(BENCH, "native"), "worker", "--address=127.0.0.1:%d" % (system.port + 1),
+                "--workers=4"], system.directory, "grind.log")]
+        else:
+            system.start_workers(4)
+        command = system.client_command(count=count, window=1000)
+        done = subprocess.run(grind + command if part == "client" else command, cwd=system.directory,
+                              capture_output=True, text=True, timeout=300)
+        if done.returncode != 0:
+            raise Failed(done.stderr[-300:])
+        if part == "client":
+            return collected(done.stderr)
+        process = system.server if part == "server" else system.workers[0]
+        process.send_signal(15)
+        process.wait(60)
+        return collected(procs.read(process.log_path))
+    finally:
+        system.stop()
+
+
+def collected(text):
+    found = re.findall(r"Collected : (\d+)", text)
+    if not found:
+        raise Failed("callgrind said nothing: " + text[-200:])
+    return max(map(int, found))
+
+
+def memory(run):
+    """Server memory for each queued, delayed, running and finished task, beside its payload."""
+    count = run.scale(100000, 1000000)
+    for name in ["pushrod", "pushrod-sync", "gearmand", "beanstalkd", "redis-list", "nats"]:
+        for system in systems.available(run.choose([name]), run.say):
+            with run.guard("memory", system):
+                memory_queued(run, system, "queued", count)
+            if name in ("pushrod", "pushrod-sync", "beanstalkd"):
+                with run.guard("memory", system):
+                    memory_queued(run, system, "delayed", count, delay_ms=3600000)
+            if name.startswith("pushrod"):
+                with run.guard("memory", system):
+                    memory_finished(run, system, count)
+    if not run.only or "pushrod" in run.only:
+        with run.guard("memory", systems.Native()):
+            memory_running(run)
+
+
+def memory_queued(run, system, state, count, **options):
+    system.start()
+    try:
+        system.client(mode="submit", count=1000, **options)  # buffers and pools are there
+        before = procs.rss_kib(system.server_pids())
+        system.client(mode="submit", count=count, limit=600, **options)
+        after = procs.rss_kib(system.server_pids())
+        run.add("memory", system, state=state, tasks=count, bytes_per_task=round((after - before) * 1024 / count - 64, 1))
+    finally:
+        system.stop()
+
+
+def memory_finished(run, system, count):
+    system.start()
+    try:
+        system.start_workers(4)
+        system.client(count=20000)
+        before = procs.rss_kib(system.server_pids())
+        system.client(count=count, keep_ms=3600000, limit=600)
+        after = procs.rss_kib(system.server_pids())
+        run.add("memory", system, state="finished, kept", tasks=count,
+                bytes_per_task=round((after - before) * 1024 / count - 8, 1))
+    finally:
+        system.stop()
+
+
+def memory_running(run):
+    """2,000 slots in 4 processes, all busy for 2 s."""
+    system = systems.Native()
+    system.start()
+    try:
+        system.start_workers(4, slots=500)
+        before = procs.rss_kib(system.server_pids())
+        client = procs.start(system.client_command(count=2000, window=2000, short_us=4000000),
+                             system.directory, "client.log")
+        time.sleep(2)
+        after = procs.rss_kib(system.server_pids())
+        client.wait(60)
+        run.add("memory", system, state="running", tasks=2000,
+                bytes_per_task=round((after - before) * 1024 / 2000 - 64, 1))
+    finally:
+        system.stop()
+
+
+def idle(run):
+    """What a server costs that has nothing to do: memory, wake-ups, CPU."""
+    seconds = run.scale(5, 30)
+    names = ["pushrod", "pushrod-sync", "gearmand", "beanstalkd", "redis-list", "nats", "rabbitmq"]
+    for system in systems.available(run.choose(names), run.say):
+        for s in systems.started([system], 4, run.say):
+            with run.guard("idle", s):
+                idle_of(run, s, "4 workers", seconds)
+            s.stop()
+    if not run.only or "pushrod" in run.only:
+        for system in systems.available(["pushrod"], run.say):
+            with run.guard("idle", system):
+                idle_many(run, system, seconds)
+
+
+def idle_of(run, system, load, seconds):
+    pids, worker_pids = system.server_pids(), system.worker_pids()
+    time.sleep(1)
+    cpu, wakes, worker_cpu = procs.cpu_seconds(pids), procs.wakeups(pids), procs.cpu_seconds(worker_pids)
+    time.sleep(seconds)
+    run.add("idle", system, load=load, rss_kib=procs.rss_kib(pids),
+            wakeups_per_s=round((procs.wakeups(pids) - wakes) / seconds, 1),
+            cpu_percent=round((procs.cpu_seconds(pids) - cpu) / seconds * 100, 3),
+            workers_cpu_percent=round((procs.cpu_seconds(worker_pids) - worker_cpu) / seconds * 100, 3))
+
+
+def idle_many(run, system, seconds):
+    """1,000 workers (processes of one slot) and 10,000 connections that do nothing."""
+    workers_wanted, clients = run.scale((200, 2000), (1000, 10000))
+    system.start()
+    try:
+        system.start_workers(workers_wanted)
+        client, _ = fill(system, 1, idle=clients)
+        idle_of(run, system, "%d workers, %d connections" % (workers_wanted, clients), seconds)
+        empty(client)
+        procs.stop(client)
+    finally:
+        system.stop()
+
+
+PARTS = {"throughput": throughput, "durable": durable, "submit": submit, "latency": latency, "payload": payload,
+         "workers": workers, "connections": connections, "backlog": backlog, "hol": hol, "cost": cost, "idle": idle}

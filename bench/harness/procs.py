@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes: start, wait until they listen, look at, stop. Only what was started here is ended."""
+import atexit
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = os.path.abspath(os.path.join(ROOT, os.environ.get("BUILD", "build")))
+BENCH = os.path.join(BUILD, "bench")
+TICK = os.sysconf("SC_CLK_TCK")
+
+_started = []
+_directories = []
+
+
+def free_ports(count):
+    """`count` ports in a row that nobody uses now, below the ephemeral range of most systems."""
+    for base in range(15570 + os.getpid() % 500 * 10, 32000, count + 3):
+        with contextlib.ExitStack() as stack:
+            try:
+                for port in range(base, base + count):
+                    s = stack.enter_context(socket.socket())
+                    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    s.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            if base not in free_ports.given:
+                free_ports.given.update(range(base, base + count))
+                return base
+    sys.exit("bench: no free ports")
+
+
+free_ports.given = set()
+
+
+def temporary(name):
+    path = tempfile.mkdtemp(prefix="bench-%s-" % name, dir=os.environ.get("BENCH_DIR"))
+    os.chmod(path, 0o755)
+    _directories.append(path)
+    return path
+
+
+def remove(path):
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def start(command, directory, log, env=None, stdin=subprocess.DEVNULL, stdout=None):
+    """Starts a process in a session of its own; what it says goes to directory/log."""
+    out = open(os.path.join(directory, log), "ab")
+    process = subprocess.Popen(command, cwd=directory, env={**os.environ, **(env or {})}, stdin=stdin,
+                               stdout=stdout or out, stderr=out, start_new_session=True)
+    process.log_path = out.name
+    out.close()
+    _started.append(process)
+    return process
+
+
+def stop(process, wait=5):
+    """SIGTERM, then SIGKILL to it and to what it started."""
+    if process.poll() is None:
+        family = [process.pid] + descendants(process.pid)
+        process.terminate()
+        try:
+            process.wait(wait)
+        except subprocess.TimeoutExpired:
+            pass
+        for pid in family:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                if session_of(pid) == process.pid:
+                    os.kill(pid, signal.SIGKILL)
+        process.wait()
+    if process in _started:
+        _started.remove(process)
+
+
+def session_of(pid):
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return -1
+
+
+@atexit.register
+def stop_all():
+    for process in list(_started):
+        stop(process, 2)
+    for path in _directories:
+        remove(path)
+
+
+def read(path):
+    try:
+        with open(path) as f:
+            return f.read()
+    except OSError:
+        return ""
+
+
+def descendants(pid):
+    found = []
+    for task in os.listdir("/proc/%d/task" % pid) if os.path.isdir("/proc/%d/task" % pid) else []:
+        for child in read("/proc/%d/task/%s/children" % (pid, task)).split():
+            found += [int(child)] + descendants(int(child))
+    return found
+
+
+def await_port(port, process, seconds=30):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            break
+        with socket.socket() as s:
+            s.settimeout(0.2)
+            if s.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.02)
+    raise Failed("%s does not listen on %d: %s" % (process.args[0], port, read(process.log_path)[-500:]))
+
+
+class Failed(Exception):
+    """A system could not be measured; the text says why."""
+
+
+def status_field(pid, name):
+    for line in read("/proc/%d/status" % pid).splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1])
+    return 0
+
+
+def rss_kib(pids):
+    return sum(status_field(pid, "VmRSS") for pid in pids)
+
+
+def cpu_seconds(pids):
+    """CPU time of all threads, from schedstat (ns), which is finer than the ticks of stat."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for task in os.listdir("/proc/%d/task" % pid):
+                words = read("/proc/%d/task/%s/schedstat" % (pid, task)).split()
+                total += int(words[0]) if words else 0
+    return total / 1e9
+
+
+def wakeups(pids):
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for task in os.listdir("/proc/%d/task" % pid):
+                for line in read("/proc/%d/task/%s/status" % (pid, task)).splitlines():
+                    if line.startswith("voluntary_ctxt_switches"):
+                        total += int(line.split()[1])
+    return total
+
+
+def loopback_bytes():
+    for line in read("/proc/net/dev").splitlines():
+        if line.strip().startswith("lo:"):
+            return int(line.split(":")[1].split()[0])
+    return 0
+
+
+def run_json(command, directory, seconds=120, env=None):
+    """Runs a load program; its last line of output is JSON."""
+    try:
+        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=seconds,
+                              env={**os.environ, **(env or {})})
+    except subprocess.TimeoutExpired:
+        raise Failed("%s did not end in %d s" % (os.path.basename(command[0]), seconds)) from None
+    if done.returncode != 0 or not done.stdout.strip():
+        raise Failed("%s: %s" % (" ".join(command[:3]), (done.stderr or done.stdout).strip()[-300:] or
+                                 "exit code %d" % done.returncode))
+    return json.loads(done.stdout.strip().splitlines()[-1])

@@ -1,0 +1,380 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The systems that are measured: how each is started, at its best, and what it promises."""
+import os
+import shutil
+import subprocess
+import time
+
+from . import procs
+from .procs import BENCH, BUILD, ROOT, Failed
+
+
+class System:
+    """One system in one setting. A subclass says how its server and its workers are started."""
+    name = ""            # in results
+    title = ""           # in tables
+    program = ""         # of bench/: the load and, unless worker_command() says otherwise, the worker
+    variant = ""         # for the program
+    durable = ""         # "fsync": an accepted task is on disk; "late": some time later; "": memory
+    needs = ()           # (program that must be there, Debian package)
+    window = 1000        # tasks in flight, where it does best
+    ports = 1
+    startup = 30         # seconds
+
+    def __init__(self):
+        self.directory = None
+        self.server = None
+        self.helpers = []
+        self.workers = []
+        self.port = 0
+
+    # ---- what is missing ----
+    def missing(self):
+        """None, or what to install."""
+        for program, package in self.needs:
+            if not shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin:/usr/lib/rabbitmq/bin"):
+                return package
+        if self.program and not os.path.exists(os.path.join(BENCH, self.program)):
+            return "the library to compile bench/%s.c" % self.program
+        return None
+
+    # ---- life ----
+    def server_command(self):
+        return None
+
+    def server_env(self):
+        return {}
+
+    def start(self):
+        self.directory = procs.temporary(self.name)
+        self.port = procs.free_ports(self.ports)
+        command = self.server_command()
+        if command:
+            self.server = procs.start(command, self.directory, "server.log", self.server_env())
+            procs.await_port(self.port, self.server, self.startup)
+            self.prepare()
+
+    def prepare(self):
+        """After the server listens."""
+
+    def worker_command(self):
+        return [os.path.join(BENCH, self.program), "worker", *self.common()]
+
+    def start_workers(self, count):
+        for _ in range(count):
+            self.workers.append(procs.start(self.worker_command(), self.directory, "worker.log"))
+        self.await_workers()
+
+    def await_workers(self):
+        """One task there and back says that they work."""
+        if self.workers:
+            self.client(mode="run", count=max(20, 4 * len(self.workers)), window=len(self.workers))
+
+    def stop_workers(self):
+        for worker in self.workers:
+            procs.stop(worker, 3)
+        self.workers = []
+
+    def stop(self):
+        self.stop_workers()
+        if self.server:
+            procs.stop(self.server)
+        for helper in self.helpers:
+            procs.stop(helper)
+        self.server, self.helpers = None, []
+        if self.directory:
+            procs.remove(self.directory)
+            self.directory = None
+
+    # ---- load ----
+    def common(self):
+        return ["--address=127.0.0.1:%d" % self.port, "--queue=bench", "--variant=" + self.variant]
+
+    def server_pids(self):
+        return [self.server.pid] + procs.descendants(self.server.pid) if self.server else []
+
+    def worker_pids(self):
+        return [pid for w in self.workers for pid in [w.pid] + procs.descendants(w.pid)]
+
+    def pids(self):
+        groups = {"server": self.server_pids(), "worker": self.worker_pids()}
+        return ",".join("%s:%s" % (name, "+".join(map(str, pids))) for name, pids in groups.items() if pids)
+
+    def client_command(self, **options):
+        options.setdefault("window", self.window)
+        options.setdefault("pids", self.pids())
+        return [os.path.join(BENCH, self.program), "client", *self.common(),
+                *("--%s=%s" % (name.replace("_", "-"), value) for name, value in options.items())]
+
+    def client(self, limit=150, env=None, **options):
+        return procs.run_json(self.client_command(**options), self.directory, limit, env)
+
+
+# ---- Pushrod ----
+
+class Embedded(System):
+    name, title, program, variant = "pushrod-embedded", "Pushrod, embedded", "embedded", "memory"
+    window = 10000
+    count = 4
+
+    def start_workers(self, count):
+        self.count = count
+
+    def client(self, limit=150, env=None, **options):
+        # Each run makes a server of its own, and a store of its own.
+        procs.remove(os.path.join(self.directory, "store"))
+        return procs.run_json(self.client_command(workers=self.count, **options), self.directory, limit, env)
+
+
+class EmbeddedSync(Embedded):
+    name, title, variant, durable = "pushrod-embedded-sync", "Pushrod, embedded, sync", "sync", "fsync"
+
+
+class Native(System):
+    name, title, program = "pushrod", "Pushrod, client protocol", "native"
+    window = 10000
+    ports = 4
+    extra = ("--durability=memory",)
+    worker_plugin = True
+
+    def server_command(self):
+        return [os.path.join(BUILD, "pushrod-server"), "--listen=127.0.0.1:%d" % self.port,
+                "--join-port=%d" % (self.port + 1), "--answers-port=%d" % (self.port + 2),
+                "--http=127.0.0.1:%d" % (self.port + 3), "--lane-ports=33000-34999",
+                "--max-workers=1100", "--max-clients=12000", "--log-level=warning", *self.extra]
+
+    def missing(self):
+        if not os.path.exists(os.path.join(BUILD, "pushrod-server")):
+            return "pushrod-server (make)"
+        return super().missing()
+
+    def start_workers(self, count, slots=1):
+        command = [os.path.join(BUILD, "pushrod-worker"), "--join=127.0.0.1:%d" % (self.port + 1),
+                   "--plugin=" + os.path.join(BENCH, "noop.so"), "--processes=%d" % count,
+                   "--slots=%d" % slots, "--log-level=warning"]
+        self.workers = [procs.start(command, self.directory, "worker.log")]
+        self.client(mode="run", count=20 * count, window=2 * count)
+
+
+class NativeSync(Native):
+    name, title, durable = "pushrod-sync", "Pushrod, client protocol, sync", "fsync"
+    extra = ("--store=store", "--durability=sync")
+
+
+class NativeAsync(Native):
+    name, title, durable = "pushrod-async", "Pushrod, client protocol, async", "late"
+    extra = ("--store=store", "--durability=async")
+
+
+# ---- peers ----
+
+class Gearmand(System):
+    name, title, program = "gearmand", "gearmand", "peer_gearmand"
+    needs = (("gearmand", "gearman-job-server"),)
+
+    def server_command(self):
+        return ["gearmand", "--listen=127.0.0.1", "--port=%d" % self.port, "--threads=2",
+                "--log-file=none", "--verbose=ERROR", "--pid-file=" + self.directory + "/pid",
+                "--worker-wakeup=1"]
+
+
+class Beanstalkd(System):
+    name, title, program = "beanstalkd", "beanstalkd", "peer_beanstalkd"
+    needs = (("beanstalkd", "beanstalkd"),)
+    log = ()
+
+    def server_command(self):
+        return ["beanstalkd", "-l", "127.0.0.1", "-p", str(self.port), "-z", str(2 << 20), *self.log]
+
+
+class Beanstalkd50(Beanstalkd):
+    name, title, durable = "beanstalkd-f50", "beanstalkd -f 50", "late"
+    log = ("-b", ".", "-f", "50")
+
+
+class BeanstalkdSync(Beanstalkd):
+    name, title, durable = "beanstalkd-sync", "beanstalkd -f 0 (fsync each)", "fsync"
+    log = ("-b", ".", "-f", "0")
+
+
+class Redis(System):
+    name, title, program, variant = "redis-list", "Redis list, BLMPOP 16", "peer_redis", "list"
+    needs = (("redis-server", "redis-server"),)
+    log = ("--appendonly", "no")
+
+    def server_command(self):
+        return ["redis-server", "--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--dir",
+                self.directory, "--daemonize", "no", "--loglevel", "warning", *self.log]
+
+    def prepare(self):
+        if self.variant == "stream":
+            subprocess.run(["redis-cli", "-p", str(self.port), "XGROUP", "CREATE", "bench", "workers", "0",
+                            "MKSTREAM"], check=True, capture_output=True)
+
+
+class RedisStream(Redis):
+    name, title, variant = "redis-stream", "Redis stream, XREADGROUP 16", "stream"
+
+
+class RedisStreamLate(RedisStream):
+    name, title, durable = "redis-stream-1s", "Redis stream, fsync every 1 s", "late"
+    log = ("--appendonly", "yes", "--appendfsync", "everysec")
+
+
+class RedisStreamSync(RedisStream):
+    name, title, durable = "redis-stream-sync", "Redis stream, fsync always", "fsync"
+    log = ("--appendonly", "yes", "--appendfsync", "always")
+
+
+class Nats(System):
+    name, title, program, variant, durable = "nats", "NATS JetStream R1, file", "peer_nats", "file", "late"
+    needs = (("nats-server", "nats-server"),)
+
+    def server_command(self):
+        with open(os.path.join(self.directory, "nats.conf"), "w") as f:
+            f.write("listen: 127.0.0.1:%d\nmax_payload: 8MB\njetstream { store_dir: %s }\n"
+                    % (self.port, self.directory))
+        return ["nats-server", "-c", "nats.conf"]
+
+
+class RabbitMQ(System):
+    name, title, program, durable = "rabbitmq", "RabbitMQ quorum queue", "peer_rabbitmq", "fsync"
+    needs = (("rabbitmq-server", "rabbitmq-server"), ("epmd", "erlang-base"))
+    ports = 3
+    startup = 90
+
+    def start(self):
+        # Its port mapper would go into the background and outlive us: start it here instead.
+        self.port = 0
+        self.epmd_port = procs.free_ports(1)
+        super().start()
+
+    def server_command(self):
+        self.helpers.append(procs.start(["epmd", "-port", str(self.epmd_port), "-address", "127.0.0.1"],
+                                        self.directory, "epmd.log"))
+        procs.await_port(self.epmd_port, self.helpers[-1])
+        return ["/usr/lib/rabbitmq/bin/rabbitmq-server"]
+
+    def server_env(self):
+        d = self.directory
+        return {"HOME": d, "RABBITMQ_NODENAME": "bench%d@localhost" % self.port,
+                "RABBITMQ_NODE_PORT": str(self.port), "RABBITMQ_DIST_PORT": str(self.port + 1),
+                "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1", "ERL_EPMD_PORT": str(self.epmd_port),
+                "RABBITMQ_MNESIA_BASE": d, "RABBITMQ_LOG_BASE": d, "RABBITMQ_PID_FILE": d + "/pid",
+                "RABBITMQ_ENABLED_PLUGINS_FILE": d + "/plugins", "RABBITMQ_CONFIG_FILE": d + "/none",
+                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none +sbwtdcpu none +sbwtdio none"}
+
+
+    def prepare(self):
+        """It listens long before it lets anyone in."""
+        end = time.monotonic() + self.startup
+        while True:
+            try:
+                return self.client(mode="submit", count=1)
+            except Failed:
+                if time.monotonic() > end or self.server.poll() is not None:
+                    raise
+                time.sleep(0.5)
+
+
+class PythonQueue(System):
+    """Celery and RQ, both on a Redis of their own; client and worker are bench/python_load.py."""
+    needs = (("redis-server", "redis-server"),)
+    window = 50
+
+    def server_command(self):
+        return ["redis-server", "--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--dir",
+                self.directory, "--loglevel", "warning", "--appendonly", "no"]
+
+    def script(self, role):
+        return ["/usr/bin/python3", os.path.join(ROOT, "bench", "python_load.py"), role,
+                "--address=127.0.0.1:%d" % self.port, "--system=" + self.name]
+
+    def client_command(self, **options):
+        options.setdefault("window", self.window)
+        options.setdefault("pids", self.pids())
+        if "seconds" in options and options.get("mode", "run") != "open":
+            options["seconds"] = max(1.5, options["seconds"])  # the first results take their time
+        return [*self.script("client"), *("--%s=%s" % (k.replace("_", "-"), v) for k, v in options.items())]
+
+
+class Celery(PythonQueue):
+    name, title = "celery", "Celery on Redis, prefork, prefetch 4"
+    needs = (*PythonQueue.needs, ("celery", "celery"))
+
+    def start_workers(self, count):
+        self.workers = [procs.start([*self.script("worker"), "--workers=%d" % count], self.directory,
+                                    "worker.log")]
+        self.client(mode="run", count=20, window=4)
+
+
+class Rq(PythonQueue):
+    name, title = "rq", "RQ, SimpleWorker"
+    needs = (*PythonQueue.needs, ("rq", "python3-rq"))
+    window = 100
+
+    def worker_command(self):
+        return [*self.script("worker"), "--workers=1"]
+
+
+class Swoole(System):
+    name, title = "swoole", "Swoole task workers"
+
+    def missing(self):
+        return "the Swoole extension of PHP, which Debian does not package"
+
+
+class Echo(System):
+    name, title, program = "echo", "libzmq PUSH/PULL echo (the limit)", "peer_echo"
+    ports = 2
+    batch = 1
+
+    def client(self, limit=150, env=None, workers=4, **options):
+        """The client binds, so its workers are as old as the run."""
+        size = options.get("size", 64)
+        self.workers = [procs.start([*self.worker_command(), "--size=%d" % size], self.directory,
+                                    "worker.log") for _ in range(workers)]
+        time.sleep(0.05)
+        try:
+            return super().client(limit, env, batch=self.batch, workers=workers, **options)
+        finally:
+            self.stop_workers()
+
+    def start_workers(self, count):
+        pass
+
+
+class Echo16(Echo):
+    name, title, batch, window = "echo-16", "the same in batches of 16", 16, 4000
+
+
+ALL = [Embedded, EmbeddedSync, Native, NativeAsync, NativeSync, Gearmand, Beanstalkd, Beanstalkd50, BeanstalkdSync,
+       Redis, RedisStream, RedisStreamLate, RedisStreamSync, Nats, RabbitMQ, Celery, Rq, Swoole, Echo, Echo16]
+BY_NAME = {s.name: s for s in ALL}
+
+
+def available(names, say):
+    """Instances of those that are there; says of the others what is missing."""
+    found = []
+    for name in names:
+        system = BY_NAME[name]()
+        lack = system.missing()
+        if lack:
+            say("%s is left out: %s is not installed" % (system.title, lack))
+        else:
+            found.append(system)
+    return found
+
+
+def started(systems, workers, say):
+    """Starts each, with its workers; those that cannot be started are told and left out."""
+    up = []
+    for system in systems:
+        try:
+            system.start()
+            system.start_workers(workers)
+            up.append(system)
+        except (Failed, OSError, subprocess.SubprocessError) as e:
+            say("%s is left out: %s" % (system.title, e))
+            system.stop()
+    return up
