@@ -49,7 +49,7 @@ TESTLIB := plane_rig session_play run_play
 TESTS   := buf heap map name codec messages params log client plane zmq_facts plane_join session run_exec run_coproc run_function
 SIM     :=
 STORE_LIB := store_fault rig
-STORE_TESTS := store_equal
+STORE_TESTS := store_equal store_conform
 FUZZ    := worker_plane client_plane config plane
 E2E     := examples bad_client command map
 
