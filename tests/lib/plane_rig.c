@@ -105,17 +105,6 @@ void rig_stop(struct rig *rig)
     event_base_free(rig->base);
 }
 
-bool rig_until(struct rig *rig, bool (*condition)(void *), void *arg)
-{
-    uint64_t end_ns = clock_now().mono_ns + RIG_LIMIT_NS;
-    while (!condition(arg)) {
-        if (clock_now().mono_ns > end_ns)
-            return false;
-        event_base_loop(rig->base, EVLOOP_ONCE);
-    }
-    return true;
-}
-
 void rig_turn(struct rig *rig)
 {
     event_base_loop(rig->base, EVLOOP_NONBLOCK);
@@ -417,16 +406,15 @@ static bool rig_joined(void *arg)
 
 void fake_up(struct fake *fake, uint64_t worker, uint64_t session)
 {
-    bool ok = true;
     fake_join(fake);
-    ok = ok && rig_until(fake->rig, rig_joined, fake);
-    ok = ok && rig_welcome(fake->rig, worker, session) == 0;
-    ok = ok && rig_until(fake->rig, fake_is_welcome, fake);
+    RIG_UNTIL(fake->rig, rig_joined(fake));
+    int failed = rig_welcome(fake->rig, worker, session);
+    assert(!failed);
+    (void)failed;
+    RIG_UNTIL(fake->rig, fake_is_welcome(fake));
     fake_connect_lane(fake);
     fake_connect_answers(fake, 0);
-    ok = ok && rig_until(fake->rig, fake_has_hello, fake);
-    if (!ok)
-        abort();
+    RIG_UNTIL(fake->rig, fake_has_hello(fake));
 }
 
 void fake_from(struct fake *fake, struct buf *frame, uint64_t sequence)

@@ -45,8 +45,6 @@ struct rig {
 /* Any free ports on loopback, unless `change` changes that. */
 void rig_start(struct rig *rig, void (*change)(struct plane_config *));
 void rig_stop(struct rig *rig);
-/* Turns the loop until it is true. False: 20 s have passed. */
-bool rig_until(struct rig *rig, bool (*condition)(void *), void *arg);
 void rig_turn(struct rig *rig); /* whatever is there, without waiting */
 
 /* One round; aborts when the time is over, naming what was waited for. */
@@ -99,7 +97,7 @@ struct msg_join fake_join_message(struct fake *fake, struct buf *scratch);
 void fake_join(struct fake *fake);
 void fake_send(struct fake *fake, const struct msg_join *join);
 void fake_send_raw(struct fake *fake, const void *data, size_t size);
-bool fake_is_welcome(void *fake); /* conditions for rig_until() */
+bool fake_is_welcome(void *fake); /* these read, too */
 bool fake_is_refused(void *fake);
 bool fake_has_hello(void *fake);
 bool fake_has_task(void *fake); /* waits for the next one: clear `tasks` before */
