@@ -51,7 +51,7 @@ SIM     :=
 STORE_LIB := store_fault rig
 STORE_TESTS := store_equal store_conform
 FUZZ    := worker_plane client_plane config plane
-E2E     := examples bad_client command map
+E2E     := examples bad_client command map worker
 
 # ---- from here on nothing changes when a file is added ----
 SEEDS   ?= 200
