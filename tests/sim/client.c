@@ -91,6 +91,8 @@ void server_on_control(struct sim *sim, struct event *event)
         .verb = slice_str(verb),
         .name = *name ? slice_str(name) : (struct slice){0},
         .id = event->a};
+    if (strcmp(verb, "purge") == 0)
+        truth_purged(sim, slice_str(name));
     sim_trace(sim, "server: CONTROL %s %s %llu", verb, name, (unsigned long long)event->a);
     core_control(sim->server.core, event->b, &m);
 }

@@ -153,7 +153,8 @@ static void say(struct disk_events *out, enum store_event_kind kind, uint32_t co
 
 static void give(struct sim *sim, struct disk_events *out)
 {
-    struct event *e = sim_send(sim, NODE_SERVER, NULL, sim_below(sim, 200 * US), server_on_stored);
+    struct event *e =
+        sim_send(sim, NODE_SERVER, &sim->store_link, sim_below(sim, 200 * US), server_on_stored);
     e->more = out;
     e->drop = disk_events_free;
 }
@@ -165,8 +166,11 @@ static void commit_unknown(struct sim *sim, struct disk_events *out, size_t coun
     size_t written = sim_below(sim, count + 1);
     for (size_t i = 0; i < count; i++) {
         struct disk_op *op = d->waiting[i];
-        if (!op_writes(&op->op)) {
+        /* DUE gives what it found whatever became of its commit: a later one may give it again. */
+        if (!op_writes(&op->op) || op->op.kind == STORE_DUE) {
             state_apply(&d->seen, op, out);
+            if (op_writes(&op->op))
+                state_apply(&d->kept, op, NULL);
         } else {
             answer(out, op, OUTCOME_UNKNOWN, PUSHROD_E_STORE_FAILED);
             if (i >= written)
@@ -255,6 +259,7 @@ void disk_crash(struct sim *sim)
         keep_tail(d, d->tail_count);
     for (size_t i = 0; i < written; i++)
         state_apply(&d->kept, d->waiting[i], NULL);
+    link_cut(&sim->store_link);
     ops_free(&d->waiting, &d->waiting_count, &d->waiting_room);
     ops_free(&d->tail, &d->tail_count, &d->tail_room);
     d->committing = false;

@@ -167,6 +167,8 @@ void runner_on_event(struct sim *sim, struct event *event)
     struct node *n = &sim->nodes[event->node];
     struct run *run = run_find(n, event->a);
     enum outcome outcome = (enum outcome)event->b;
+    if (outcome == END_BROKEN && sim->over)
+        outcome = END_DONE; /* it was drawn before the faults ended */
     if (!run)
         return; /* it ended otherwise */
     if (outcome == END_TALK) {

@@ -331,6 +331,7 @@ struct sim {
     uint64_t ring_at;
     struct plan plan;
     struct disk disk;
+    struct link store_link; /* its events come in order */
     struct server server;
     struct node nodes[SIM_MAX_WORKERS];
     struct client clients[SIM_MAX_CLIENTS];
