@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results: rows of JSON, tables for the terminal, docs/benchmarks.md and its plots. Ratios first."""
+import collections
+import datetime
+import os
+import platform
+import re
+import statistics
+import subprocess
+
+from .procs import ROOT, read
+
+BASE = "pushrod"  # ratios are to this system, of the same round
+PROMISE = {"fsync": "on disk", "late": "on disk later", "": "memory"}
+
+
+def number(value):
+    if value is None:
+        return ""
+    if abs(value) >= 1000:
+        return "{:,.0f}".format(value)
+    return "%.3g" % value if abs(value) < 100 else "%.0f" % value
+
+
+def spread(values, unit=""):
+    """median (min-max)"""
+    if not values:
+        return ""
+    if len(values) == 1:
+        return number(values[0]) + unit
+    return "%s%s (%s-%s)" % (number(statistics.median(values)), unit, number(min(values)), number(max(values)))
+
+
+class Table:
+    def __init__(self, title, head, note=""):
+        self.title, self.head, self.note, self.rows = title, head, note, []
+
+    def add(self, *cells):
+        self.rows.append([cell if isinstance(cell, str) else number(cell) for cell in cells])
+
+    def markdown(self):
+        lines = ["### " + self.title, ""] + ([self.note, ""] if self.note else [])
+        lines += ["| " + " | ".join(self.head) + " |", "|" + " --- |" + " ---: |" * (len(self.head) - 1)]
+        return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in self.rows]) + "\n"
+
+    def text(self):
+        widths = [max(len(row[i]) for row in [self.head, *self.rows]) for i in range(len(self.head))]
+        line = lambda row: "  ".join(c.ljust(w) if i == 0 else c.rjust(w)
+                                     for i, (c, w) in enumerate(zip(row, widths))).rstrip()
+        return "\n".join(["", self.title, line(self.head), line(["-" * w for w in widths]),
+                          *map(line, self.rows)])
+
+
+def by_system(rows):
+    grouped = collections.OrderedDict()
+    for row in rows:
+        grouped.setdefault(row["system"], []).append(row)
+    return grouped
+
+
+def ratios(rows, base_rows, value, upside_down=False):
+    """For each round both have: value / value of the base."""
+    base = {row.get("round", 0): value(row) for row in base_rows}
+    found = []
+    for row in rows:
+        other = base.get(row.get("round", 0))
+        if other and value(row):
+            found.append(other / value(row) if upside_down else value(row) / other)
+    return found
+
+
+def promise(row):
+    from .systems import BY_NAME
+    system = BY_NAME.get(row["system"])
+    return PROMISE[system.durable] if system else ""
+
+
+def cpu(rows, group):
+    values = [row["cpu_us"][group] for row in rows if group in row.get("cpu_us", {})]
+    return statistics.median(values) if values else None
+
+
+def rate_table(rows, title, base, note):
+    table = Table(title, ["system", "of " + base, "tasks/s: median (min-max)", "accepted is", "CPU us/task: client",
+                          "server", "workers"], note)
+    grouped = by_system(rows)
+    order = sorted(grouped, key=lambda name: -statistics.median(r["rate"] for r in grouped[name]))
+    for name in order:
+        mine = grouped[name]
+        table.add(mine[0]["title"], spread(ratios(mine, grouped.get(base, []), lambda r: r["rate"]), " x"),
+                  spread([r["rate"] for r in mine]), promise(mine[0]),
+                  *(cpu(mine, g) for g in ("client", "server", "worker")))
+    return table
+
+
+def latency_table(rows):
+    table = Table("Round trip of one task, idle", ["system", "of the echo", "p50 us", "p99 us", "max us"],
+                  "One task at a time, 64 bytes, the next when the last is back.")
+    grouped = by_system(rows)
+    p50 = lambda r: r["latency_us"]["p50"]
+    for name in sorted(grouped, key=lambda n: statistics.median(map(p50, grouped[n]))):
+        mine = grouped[name]
+        table.add(mine[0]["title"], spread(ratios(mine, grouped.get("echo", []), p50), " x"),
+                  spread([p50(r) for r in mine]), spread([r["latency_us"]["p99"] for r in mine]),
+                  max(r["latency_us"]["max"] for r in mine))
+    return table
+
+
+def open_table(rows):
+    table = Table("Latency at 10, 50 and 90 % of each one's own maximum",
+                  ["system", "load", "tasks/s", "p50 us", "p99 us", "p99.9 us", "max us"],
+                  "Open loop: Poisson arrivals, latency from the intended start.")
+    for row in rows:
+        lat = row["latency_us"]
+        table.add(row["title"], "%d %%" % row["percent"], row["rate"], lat["p50"], lat["p99"], lat["p999"], lat["max"])
+    return table
+
+
+def pivot_table(rows, title, key, note, value=lambda r: r["rate"]):
+    keys = sorted({row[key] for row in rows})
+    table = Table(title, ["system", *("{:,}".format(k) for k in keys)], note)
+    for name, mine in by_system(rows).items():
+        at = {row[key]: value(row) for row in mine}
+        table.add(mine[0]["title"], *(number(at[k]) if k in at else "" for k in keys))
+    return table
+
+
+def hol_table(rows):
+    table = Table("Head-of-line blocking: the wait of short tasks", ["system", "p50 ms", "p90 ms", "p99 ms", "max ms"],
+                  "4 workers, 1 % tasks of 1 s among tasks of 1 ms, 70 % load, open loop: the time from the intended "
+                  "start to the result, less the 1 ms of work (Celery: until a worker began it).")
+    for row in rows:
+        table.add(row["title"], *(row["latency_us"][q] / 1000 for q in ("p50", "p90", "p99", "max")))
+    return table
+
+
+def cost_table(rows):
+    table = Table("What one task costs", ["system", "load", "CPU us: client", "server", "workers", "system calls: client",
+                                          "server", "workers", "allocations: client", "server", "bytes on the wire"],
+                  "Pipelined (busy) and one at a time (idle). System calls are counted by the kernel, allocations in a "
+                  "preloaded malloc(), bytes with TCP/IP headers on the loopback device.")
+    for r in rows:
+        table.add(r["title"], r["load"], *(r["cpu_us"].get(g) for g in ("client", "server", "worker")),
+                  *(r["syscalls"].get(g) for g in ("client", "server", "worker")),
+                  *(r["allocations"].get(g) for g in ("client", "server")), r["wire_bytes"])
+    return table
+
+
+def plain_table(rows, title, columns, note=""):
+    table = Table(title, ["system", *columns.values()], note)
+    for r in rows:
+        table.add(r["title"], *(r.get(c) if isinstance(r.get(c), str) else number(r.get(c)) for c in columns))
+    return table
+
+
+def tables(rows):
+    """(part, table) for all that was measured."""
+    part = collections.defaultdict(list)
+    for row in rows:
+        part[row["part"]].append(row)
+    made = []
+
+    def make(name, builder, *args, **kwargs):
+        if part[name]:
+            made.append((name, builder(part[name], *args, **kwargs)))
+
+    make("throughput", rate_table, "No-op tasks, results back at the submitter, 4 workers", BASE,
+         "64-byte payloads, each system pipelined with its best client; rounds of all systems in turn.")
+    make("durable", rate_table, "The same, with a store", "pushrod-sync",
+         "What each promises when it has accepted a task stands in the table: compare like with like.")
+    make("submit", rate_table, "Submitting only", BASE, "Until the system has said that it has the task.")
+    make("idle-round-trip", latency_table)
+    make("latency", open_table)
+    make("payload", pivot_table, "Payload, bytes: MB/s", "size", "Payload bytes moved to the workers.",
+         lambda r: r["rate"] * r["size"] / 1e6)
+    make("workers", pivot_table, "Workers: tasks/s", "workers", "Processes of one slot each, on the same cores.")
+    make("connections", pivot_table, "Connections that submit: tasks/s", "connections", "")
+    make("connections-idle", pivot_table, "Connections that only are there: tasks/s of one", "connections", "")
+    make("backlog", pivot_table, "Backlog, tasks waiting: tasks/s in", "tasks", "", lambda r: r["rate_in"])
+    make("backlog", pivot_table, "Backlog, tasks waiting: tasks/s out", "tasks", "")
+    make("backlog", pivot_table, "Backlog, tasks waiting: server bytes for each, beside the payload", "tasks", "",
+         lambda r: r["bytes_per_task"])
+    make("hol", hol_table)
+    make("cost", cost_table)
+    make("instructions", plain_table, "Instructions for each task (callgrind)", {"process": "process", "instructions":
+         "instructions"}, "User space only; pipelined, results back.")
+    make("memory", plain_table, "Server memory for each task", {"state": "state", "tasks": "tasks",
+         "bytes_per_task": "bytes beside its payload"}, "Growth of the resident size; kept results: beside the result.")
+    make("idle", plain_table, "Doing nothing", {"load": "with", "rss_kib": "server RSS KiB", "wakeups_per_s":
+         "wake-ups/s", "cpu_percent": "server CPU %", "workers_cpu_percent": "workers CPU %"})
+    return made
+
+
+# ---- plots ----
+
+PLOTS = {  # part: (key, x label, value, y label)
+    "latency": ("percent", "load, % of its own maximum", lambda r: r["latency_us"]["p99"], "p99 latency, us"),
+    "payload": ("size", "payload, bytes", lambda r: r["rate"] * r["size"] / 1e6, "MB/s"),
+    "workers": ("workers", "workers", lambda r: r["rate"], "tasks/s"),
+    "connections": ("connections", "connections that submit", lambda r: r["rate"], "tasks/s"),
+    "backlog": ("tasks", "tasks waiting", lambda r: r["rate"], "tasks/s out"),
+    "backlog-memory": ("tasks", "tasks waiting", lambda r: r["rss_kib"] / 1024, "server RSS, MiB"),
+}
+
+
+def plot(rows, directory):
+    """Writes the SVG files; gives the names of those that could be made."""
+    names = []
+    for name, (key, x, value, y) in PLOTS.items():
+        mine = [r for r in rows if r["part"] == name.split("-")[0]]
+        if mine:
+            lines = {rs[0]["title"]: sorted((r[key], value(r)) for r in rs) for rs in by_system(mine).values()}
+            if gnuplot(os.path.join(directory, name + ".svg"), x, y, lines):
+                names.append(name)
+    return names
+
+
+def gnuplot(path, x, y, lines):
+    script = ["set terminal svg size 800,480 font 'sans,12' background 'white'", "set output '%s'" % path,
+              "set logscale xy", "set format x '%.0s%c'", "set format y '%.0s%c'", "set grid", "set key outside right",
+              "set xlabel '%s'" % x, "set ylabel '%s'" % y,
+              "plot " + ", ".join("'-' using 1:2 with linespoints lw 2 title \"%s\"" % title for title in lines)]
+    for points in lines.values():
+        script += ["%g %g" % (a, max(b, 1e-9)) for a, b in points] + ["e"]
+    try:
+        return subprocess.run(["gnuplot"], input="\n".join(script) + "\n", text=True, capture_output=True,
+                              check=False).returncode == 0
+    except OSError:
+        return False
+
+
+# ---- the machine ----
+
+VERSIONS = {"gearmand": "gearman-job-server", "beanstalkd": "beanstalkd", "Redis": "redis-server", "NATS": "nats-server",
+            "RabbitMQ": "rabbitmq-server", "Celery": "python3-celery", "RQ": "python3-rq", "libzmq": "libzmq5",
+            "LMDB": "liblmdb0"}
+
+
+def machine():
+    """What the figures depend on."""
+    cpu_names = set(re.findall(r"model name\s*: (.*)", read("/proc/cpuinfo")))
+    memory = re.search(r"MemTotal:\s*(\d+)", read("/proc/meminfo"))
+    commit = said(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"])
+    return {"date": datetime.date.today().isoformat(), "cpu": ", ".join(sorted(cpu_names)) or platform.machine(),
+            "cores": len(os.sched_getaffinity(0)), "memory_mib": int(memory.group(1)) // 1024 if memory else 0,
+            "kernel": platform.release(), "compiler": said(["gcc", "--version"]).splitlines()[0] if said(["gcc", "--version"]) else "",
+            "commit": commit, "load_before": os.getloadavg()[0],
+            "versions": {name: v for name, p in VERSIONS.items()
+                         if (v := said(["dpkg-query", "-W", "-f", "${Version}", p]))}}
+
+
+def said(command):
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        return ""
+
+
+def document(facts, rows, left_out, plots):
+    versions = ", ".join("%s %s" % item for item in facts["versions"].items())
+    lines = ["# Benchmarks", "",
+             "Written by `make bench` (%s); do not edit. What it does and how to read it stands at the end." % facts["how"], "",
+             "| | |", "| --- | --- |",
+             "| date, commit | %s, %s |" % (facts["date"], facts["commit"]),
+             "| machine | %d cores of %s, %d MiB; Linux %s |" % (facts["cores"], facts["cpu"], facts["memory_mib"], facts["kernel"]),
+             "| compiler | %s |" % facts["compiler"],
+             "| versions | %s |" % versions,
+             "| load of the machine before and after | %.2f, %.2f |" % (facts["load_before"], facts["load_after"]), ""]
+    if facts["load_before"] > 0.5:
+        lines += ["**The machine was not idle when this run began: others were at work on it, and the absolute figures "
+                  "are too low. Ratios of the same round suffer less.**", ""]
+    shown = set()
+    for part, table in tables(rows):
+        lines.append(table.markdown())
+        for name in plots:
+            if name.split("-")[0] == part and name not in shown:
+                shown.add(name)
+                lines += ["![%s](plots/%s.svg)" % (name, name), ""]
+    if left_out:
+        lines += ["## Left out", ""] + ["- " + text for text in left_out] + [""]
+    with open(os.path.join(ROOT, "bench", "method.md")) as f:
+        lines.append(f.read())
+    return "\n".join(lines)
