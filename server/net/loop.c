@@ -31,6 +31,7 @@ struct loop {
     struct heap timers;
     struct event *timer_event;
     int timer_fd;
+    int poll_fd;       /* of libevent; -1: not looked for yet */
     uint64_t armed_ns; /* when timer_fd fires; UINT64_MAX: it does not */
 
     struct event *wake_event;
@@ -245,6 +246,8 @@ static bool epoll_watches(const char *name, int target)
  */
 int loop_fd(struct loop *loop)
 {
+    if (loop->poll_fd >= 0)
+        return loop->poll_fd;
     DIR *dir = opendir("/proc/self/fdinfo");
     if (!dir)
         return -1;
@@ -253,7 +256,7 @@ int loop_fd(struct loop *loop)
         if (entry->d_name[0] != '.' && epoll_watches(entry->d_name, loop->timer_fd))
             fd = atoi(entry->d_name);
     closedir(dir);
-    return fd;
+    return loop->poll_fd = fd;
 }
 
 /* --------------------------------------------------------------------------------- lifetime */
@@ -287,6 +290,7 @@ struct loop *loop_new(void)
     list_init(&loop->deferred);
     loop->posts_end = &loop->posts;
     loop->armed_ns = UINT64_MAX;
+    loop->poll_fd = -1;
     pthread_mutex_init(&loop->lock, NULL);
     loop->base = base_new();
     loop->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);

@@ -1,0 +1,606 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The server library as a program sees it: tasks in local processes, callbacks, groups, other
+ * threads, connections, timers, somebody else's loop, stopping. Any free ports, memory store.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <pthread.h>
+#include <pushrod/server.h>
+#include <pushrod/worker.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include "tests/unit/unit.h"
+
+#define LIMIT_MS 20000
+
+/* ---- handlers, in processes of their own ---- */
+
+static int echo(struct pushrod_task *task, void *arg)
+{
+    size_t size;
+    const void *data = pushrod_task_payload(task, &size);
+    (void)arg;
+    return pushrod_task_result(task, data, size);
+}
+
+static int refuse(struct pushrod_task *task, void *arg)
+{
+    (void)arg;
+    return pushrod_task_fail(task, "never");
+}
+
+/* Ends when it is cancelled. */
+static int hang(struct pushrod_task *task, void *arg)
+{
+    (void)arg;
+    while (!pushrod_task_cancelled(task))
+        poll(NULL, 0, 5);
+    return pushrod_task_fail(task, "cancelled");
+}
+
+/* ---- a server, driven by step() ---- */
+
+struct seen {
+    unsigned started, stopped, joined, finishes, general, connects, closes, ticks, posts;
+    struct pushrod_finish last;
+    char result[64], error_text[64], tag[16], received[256];
+    uint64_t conn;
+    struct pushrod_group *group;
+    size_t group_finished;
+    bool group_done;
+};
+
+static struct seen seen;
+
+static void copy_finish(const struct pushrod_finish *f)
+{
+    seen.last = *f;
+    snprintf(seen.result, sizeof seen.result, "%.*s", (int)f->result_size, (const char *)f->result);
+    snprintf(seen.error_text, sizeof seen.error_text, "%s", f->error_text);
+    snprintf(seen.tag, sizeof seen.tag, "%.*s", (int)f->tag_size, (const char *)f->tag);
+}
+
+static void on_finish(struct pushrod_server *s, const struct pushrod_finish *f, void *arg)
+{
+    (void)s;
+    assert_ptr_equal(arg, &seen);
+    copy_finish(f);
+    seen.finishes++;
+}
+
+static void on_general(struct pushrod_server *s, const struct pushrod_finish *f, void *arg)
+{
+    (void)s, (void)arg;
+    copy_finish(f);
+    seen.general++;
+}
+
+static void on_start(struct pushrod_server *s, void *arg)
+{
+    (void)s, (void)arg;
+    seen.started++;
+}
+
+static void on_stop(struct pushrod_server *s, void *arg)
+{
+    (void)s, (void)arg;
+    seen.stopped++;
+}
+
+static void on_join(struct pushrod_server *s, const struct pushrod_worker_note *note, void *arg)
+{
+    (void)s, (void)arg;
+    assert_true(note->worker > 0 && note->name[0]);
+    seen.joined++;
+}
+
+static void on_connect(struct pushrod_server *s, uint64_t conn, void *arg)
+{
+    (void)arg;
+    seen.connects++;
+    seen.conn = conn;
+    assert_int_equal(pushrod_server_conn_set_data(s, conn, &seen), 0);
+}
+
+static void on_receive(
+    struct pushrod_server *s, uint64_t conn, const void *data, size_t size, void *arg)
+{
+    size_t at = strlen(seen.received);
+    (void)s, (void)conn, (void)arg;
+    snprintf(
+        seen.received + at, sizeof seen.received - at, "[%.*s]", (int)size, (const char *)data);
+}
+
+static void on_close(struct pushrod_server *s, uint64_t conn, int error, void *arg)
+{
+    (void)error, (void)arg;
+    assert_ptr_equal(pushrod_server_conn_data(s, conn), &seen);
+    seen.closes++;
+}
+
+static struct pushrod_server *server_new(void)
+{
+    const struct pushrod_server_events events = {
+        .start = on_start,
+        .stop = on_stop,
+        .finish = on_general,
+        .worker_join = on_join,
+        .connect = on_connect,
+        .receive = on_receive,
+        .close = on_close,
+    };
+    memset(&seen, 0, sizeof seen);
+    struct pushrod_server *s = pushrod_server_new();
+    assert_non_null(s);
+    pushrod_server_on(s, &events, NULL);
+    assert_int_equal(pushrod_server_set(s, "task-workers", "2"), 0);
+    assert_int_equal(pushrod_server_on_task(s, "echo", echo, NULL), 0);
+    assert_int_equal(pushrod_server_on_task(s, "refuse", refuse, NULL), 0);
+    assert_int_equal(pushrod_server_on_task(s, "hang", hang, NULL), 0);
+    return s;
+}
+
+static void server_start(struct pushrod_server *s)
+{
+    int error = pushrod_server_start(s);
+    if (error)
+        fail_msg("start: %s", pushrod_server_error(s));
+}
+
+/* As a foreign loop does: waits for the descriptor, then steps. */
+static int step(struct pushrod_server *s)
+{
+    struct pollfd poll_fd = {pushrod_server_fd(s), POLLIN, 0};
+    assert_true(poll_fd.fd >= 0);
+    assert_int_not_equal(poll(&poll_fd, 1, LIMIT_MS), 0);
+    return pushrod_server_step(s);
+}
+
+#define STEP_UNTIL(s, condition)                                                                   \
+    while (!(condition))                                                                           \
+    assert_int_equal(step(s), 1)
+
+static void server_stop(struct pushrod_server *s)
+{
+    pushrod_server_stop(s);
+    while (step(s) == 1)
+        continue;
+    assert_int_equal(seen.stopped, 1);
+    pushrod_server_free(s);
+}
+
+/* ---- tasks ---- */
+
+static void test_finish(void **state)
+{
+    struct pushrod_server *s = server_new();
+    struct pushrod_options options = {.tag = "order 7", .tag_size = 7};
+    (void)state;
+    assert_int_equal(
+        pushrod_server_task(s, "echo", "x", 1, NULL, NULL, NULL), -PUSHROD_E_WRONG_STATE);
+    server_start(s);
+    int64_t id = pushrod_server_task(s, "echo", "hello", 5, &options, on_finish, &seen);
+    assert_true(id > 0);
+    assert_int_equal(seen.finishes, 0);
+    STEP_UNTIL(s, seen.finishes == 1);
+    assert_int_equal(seen.started, 1);
+    assert_int_equal(seen.last.id, id);
+    assert_int_equal(seen.last.status, PUSHROD_DONE);
+    assert_int_equal(seen.last.attempts, 1);
+    assert_string_equal(seen.result, "hello");
+    assert_string_equal(seen.error_text, "");
+    assert_string_equal(seen.tag, "order 7");
+    /* Without a callback: to the event. */
+    assert_true(pushrod_server_task(s, "refuse", NULL, 0, NULL, NULL, NULL) > 0);
+    STEP_UNTIL(s, seen.general == 1);
+    assert_int_equal(seen.last.status, PUSHROD_FAILED);
+    assert_string_equal(seen.error_text, "never");
+    server_stop(s);
+}
+
+static void test_many(void **state)
+{
+    struct pushrod_server *s = server_new();
+    enum { MANY = 20000 };
+    (void)state;
+    server_start(s);
+    for (int i = 0; i < MANY; i++)
+        assert_true(pushrod_server_task(s, "echo", &i, sizeof i, NULL, on_finish, &seen) > 0);
+    STEP_UNTIL(s, seen.finishes == MANY);
+    server_stop(s);
+}
+
+static void test_large(void **state)
+{
+    struct pushrod_server *s = server_new();
+    size_t size = 5u << 20;
+    char *data = malloc(size);
+    (void)state;
+    assert_non_null(data);
+    memset(data, 'x', size);
+    server_start(s);
+    assert_true(pushrod_server_task(s, "echo", data, size, NULL, on_finish, &seen) > 0);
+    STEP_UNTIL(s, seen.finishes == 1);
+    assert_int_equal(seen.last.status, PUSHROD_DONE);
+    assert_int_equal(seen.last.result_size, size);
+    free(data);
+    server_stop(s);
+}
+
+static void test_refusals(void **state)
+{
+    struct pushrod_server *s = server_new();
+    struct pushrod_options priority = {.priority_plus_1 = 11};
+    struct pushrod_header header = {"a b", "x"};
+    struct pushrod_options headers = {.headers = &header, .header_count = 1};
+    struct pushrod_options unique = {.unique_key = "k"};
+    (void)state;
+    assert_int_equal(pushrod_server_set(s, "max-payload", "1k"), 0);
+    assert_int_equal(pushrod_server_set(s, "max-payload", "much"), -PUSHROD_E_BAD_OPTION);
+    assert_non_null(strstr(pushrod_server_error(s), "max-payload"));
+    assert_non_null(strstr(pushrod_server_error(s), "much"));
+    server_start(s);
+    char big[1025] = {0};
+    assert_int_equal(
+        pushrod_server_task(s, "", "", 0, NULL, on_finish, &seen), -PUSHROD_E_BAD_QUEUE);
+    assert_int_equal(
+        pushrod_server_task(s, "a b", "", 0, NULL, on_finish, &seen), -PUSHROD_E_BAD_QUEUE);
+    assert_int_equal(pushrod_server_task(s, "echo", big, sizeof big, NULL, on_finish, &seen),
+        -PUSHROD_E_TOO_BIG);
+    assert_int_equal(
+        pushrod_server_task(s, "echo", "", 0, &priority, on_finish, &seen), -PUSHROD_E_BAD_OPTION);
+    assert_int_equal(
+        pushrod_server_task(s, "echo", "", 0, &headers, on_finish, &seen), -PUSHROD_E_BAD_OPTION);
+    assert_true(pushrod_server_task(s, "hang", "", 0, &unique, on_finish, &seen) > 0);
+    int64_t id = (int64_t)seen.last.id;
+    assert_int_equal(
+        pushrod_server_task(s, "hang", "", 0, &unique, on_finish, &seen), -PUSHROD_E_DUPLICATE);
+    assert_int_equal(pushrod_server_cancel(s, 0), -PUSHROD_E_INVALID);
+    (void)id;
+    pushrod_server_stop(s);
+    pushrod_server_stop(s);
+    while (step(s) == 1)
+        continue;
+    pushrod_server_free(s);
+}
+
+static void test_cancel(void **state)
+{
+    struct pushrod_server *s = server_new();
+    (void)state;
+    server_start(s);
+    int64_t runs = pushrod_server_task(s, "hang", "", 0, NULL, on_finish, &seen);
+    STEP_UNTIL(s, seen.joined >= 1);
+    assert_int_equal(pushrod_server_cancel(s, (uint64_t)runs), 0);
+    STEP_UNTIL(s, seen.finishes == 1);
+    assert_int_equal(seen.last.status, PUSHROD_CANCELLED);
+    /* One that nobody can run. */
+    int64_t waits = pushrod_server_task(s, "nobody", "", 0, NULL, on_finish, &seen);
+    assert_int_equal(pushrod_server_cancel(s, (uint64_t)waits), 0);
+    STEP_UNTIL(s, seen.finishes == 2);
+    assert_int_equal(seen.last.id, waits);
+    assert_int_equal(seen.last.status, PUSHROD_CANCELLED);
+    server_stop(s);
+}
+
+/* ---- groups, and other threads ---- */
+
+static void on_group(struct pushrod_server *s, struct pushrod_group *g, void *arg)
+{
+    (void)s;
+    assert_ptr_equal(arg, &seen);
+    assert_ptr_equal(g, seen.group);
+    seen.group_done = true;
+    seen.group_finished = pushrod_group_finished(g);
+    if (seen.group_finished)
+        copy_finish(pushrod_group_finish(g, 0));
+}
+
+static void test_group(void **state)
+{
+    struct pushrod_server *s = server_new();
+    struct pushrod_job job = {"echo", "one", 3, NULL}, slow = {"hang", "", 0, NULL};
+    (void)state;
+    server_start(s);
+    seen.group = pushrod_group_new(s);
+    assert_int_equal(pushrod_group_task(seen.group, &job), 0);
+    job.data = "two";
+    assert_int_equal(pushrod_group_task(seen.group, &job), 1);
+    assert_int_equal(pushrod_group_wait(seen.group, -1, on_group, &seen), 0);
+    assert_int_equal(pushrod_group_task(seen.group, &job), -PUSHROD_E_WRONG_STATE);
+    STEP_UNTIL(s, seen.group_done);
+    assert_int_equal(seen.group_finished, 2);
+    assert_string_equal(seen.result, "one");
+    /* Partial results at the deadline. */
+    seen.group_done = false;
+    seen.group = pushrod_group_new(s);
+    assert_int_equal(pushrod_group_task(seen.group, &job), 0);
+    assert_int_equal(pushrod_group_task(seen.group, &slow), 1);
+    uint64_t id = pushrod_group_id(seen.group, 1);
+    STEP_UNTIL(s, pushrod_group_finished(seen.group) == 1);
+    assert_int_equal(pushrod_group_wait(seen.group, 10, on_group, &seen), 0);
+    STEP_UNTIL(s, seen.group_done);
+    assert_int_equal(seen.group_finished, 1);
+    assert_string_equal(seen.result, "two");
+    /* The late finish goes to the event, and an empty group is done at once. */
+    seen.group_done = false;
+    seen.group = pushrod_group_new(s);
+    assert_int_equal(pushrod_group_wait(seen.group, -1, on_group, &seen), 0);
+    assert_int_equal(pushrod_server_cancel(s, id), 0);
+    STEP_UNTIL(s, seen.group_done && seen.general == 1);
+    assert_int_equal(seen.last.id, id);
+    server_stop(s);
+}
+
+struct thread {
+    struct pushrod_server *server;
+    int echoed, timed_out, partial_errors[2];
+    int64_t partial;
+    char result[16];
+};
+
+static void count_post(struct pushrod_server *s, void *arg)
+{
+    (void)s, (void)arg;
+    seen.posts++;
+}
+
+static void *thread_main(void *arg)
+{
+    struct thread *t = arg;
+    struct pushrod_job echo_job = {"echo", "hi", 2, NULL}, hang_job = {"hang", "", 0, NULL};
+    struct pushrod_job both[2] = {echo_job, hang_job};
+    struct pushrod_finish *finish = NULL, *two[2];
+    t->echoed = pushrod_server_taskwait(t->server, &echo_job, -1, &finish);
+    if (finish)
+        snprintf(t->result, sizeof t->result, "%.*s", (int)finish->result_size,
+            (const char *)finish->result);
+    pushrod_server_finish_free(finish);
+    t->timed_out = pushrod_server_taskwait(t->server, &hang_job, 20, &finish);
+    t->partial = pushrod_server_taskwait_many(t->server, both, 2, 500, two, t->partial_errors);
+    pushrod_server_finish_free(two[0]);
+    pushrod_server_finish_free(two[1]);
+    pushrod_server_post(t->server, count_post, NULL);
+    return NULL;
+}
+
+static void test_threads(void **state)
+{
+    struct pushrod_server *s = server_new();
+    struct thread t = {.server = s};
+    struct pushrod_job job = {"echo", "hi", 2, NULL};
+    struct pushrod_finish *finish;
+    pthread_t thread;
+    (void)state;
+    server_start(s);
+    STEP_UNTIL(s, seen.joined == 2);
+    assert_int_equal(pushrod_server_taskwait(s, &job, 0, &finish), -PUSHROD_E_WRONG_STATE);
+    assert_int_equal(pthread_create(&thread, NULL, thread_main, &t), 0);
+    STEP_UNTIL(s, seen.posts == 1);
+    pthread_join(thread, NULL);
+    assert_int_equal(t.echoed, 0);
+    assert_string_equal(t.result, "hi");
+    assert_int_equal(t.timed_out, -PUSHROD_E_TIMED_OUT);
+    /* One slot still hangs; the other one answers. */
+    assert_int_equal(t.partial, 1);
+    assert_int_equal(t.partial_errors[0], 0);
+    assert_int_equal(t.partial_errors[1], -PUSHROD_E_TIMED_OUT);
+    pushrod_server_stop(s);
+    pushrod_server_stop(s);
+    while (step(s) == 1)
+        continue;
+    pushrod_server_free(s);
+}
+
+/* ---- connections ---- */
+
+static int dial(struct pushrod_server *s, unsigned listener)
+{
+    int port = pushrod_server_port(s, "own", listener);
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    assert_true(port > 0);
+    at.sin_port = htons((uint16_t)port);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&at, sizeof at), 0);
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    return fd;
+}
+
+static void say(int fd, const char *data, size_t size)
+{
+    assert_int_equal(write(fd, data, size), (ssize_t)size);
+}
+
+/* Steps until `size` bytes are there, and compares them. */
+static void hear(struct pushrod_server *s, int fd, const char *data, size_t size)
+{
+    char buffer[256];
+    size_t got = 0;
+    while (got < size) {
+        ssize_t more = read(fd, buffer + got, sizeof buffer - got);
+        if (more > 0)
+            got += (size_t)more;
+        else
+            assert_int_equal(step(s), 1);
+    }
+    assert_int_equal(got, size);
+    assert_memory_equal(buffer, data, size);
+}
+
+static void test_framings(void **state)
+{
+    struct pushrod_server *s = server_new();
+    struct pushrod_framing lines = {.kind = PUSHROD_FRAMING_EOF, .eof = "\r\n", .max_message = 100};
+    struct pushrod_framing length = {.kind = PUSHROD_FRAMING_LENGTH, .length_size = 2};
+    struct pushrod_framing wrong = {.kind = PUSHROD_FRAMING_LENGTH, .length_size = 3};
+    (void)state;
+    assert_int_equal(pushrod_server_listen(s, "127.0.0.1:0", &lines), 0);
+    assert_int_equal(pushrod_server_listen(s, "127.0.0.1:0", &length), 0);
+    assert_int_equal(pushrod_server_listen(s, "127.0.0.1:0", &wrong), -PUSHROD_E_BAD_OPTION);
+    server_start(s);
+    int fd = dial(s, 0);
+    say(fd, "one\r\n\r\nthr", 10);
+    STEP_UNTIL(s, strcmp(seen.received, "[one][]") == 0);
+    say(fd, "ee\r", 3);
+    say(fd, "\nfour\r\nx", 8);
+    STEP_UNTIL(s, strcmp(seen.received, "[one][][three][four]") == 0);
+    assert_int_equal(pushrod_server_send(s, seen.conn, "yes", 3), 0);
+    hear(s, fd, "yes\r\n", 5);
+    /* A message that never ends. */
+    char junk[300];
+    memset(junk, 'j', sizeof junk);
+    say(fd, junk, sizeof junk);
+    STEP_UNTIL(s, seen.closes == 1);
+    close(fd);
+    seen.received[0] = 0;
+    fd = dial(s, 1);
+    say(fd, "\0\3abc\0\0\0", 8);
+    STEP_UNTIL(s, strcmp(seen.received, "[abc][]") == 0);
+    say(fd, "\2de", 3);
+    STEP_UNTIL(s, strcmp(seen.received, "[abc][][de]") == 0);
+    assert_int_equal(pushrod_server_broadcast(s, "all", 3, 0), 1);
+    hear(s, fd, "\0\3all", 5);
+    close(fd);
+    STEP_UNTIL(s, seen.closes == 2);
+    assert_int_equal(pushrod_server_send(s, seen.conn, "x", 1), -PUSHROD_E_UNKNOWN_CONNECTION);
+    server_stop(s);
+}
+
+static void test_connections(void **state)
+{
+    struct pushrod_server *s = server_new();
+    struct pushrod_conn_info info;
+    char byte;
+    (void)state;
+    assert_int_equal(pushrod_server_listen(s, "127.0.0.1:0", NULL), 0);
+    server_start(s);
+    int a = dial(s, 0), b;
+    STEP_UNTIL(s, seen.connects == 1);
+    uint64_t first = seen.conn;
+    b = dial(s, 0);
+    STEP_UNTIL(s, seen.connects == 2);
+    assert_int_not_equal(seen.conn, first);
+    assert_int_equal(pushrod_server_conn_info(s, first, &info), 0);
+    assert_non_null(strstr(info.peer, "127.0.0.1:"));
+    assert_int_equal(pushrod_server_broadcast(s, "b", 1, first), 1);
+    hear(s, b, "b", 1);
+    assert_int_equal(read(a, &byte, 1), -1);
+    assert_int_equal(pushrod_server_send(s, first, "last words", 10), 0);
+    assert_int_equal(pushrod_server_close(s, first), 0);
+    assert_int_equal(seen.closes, 0);
+    hear(s, a, "last words", 10);
+    close(a);
+    STEP_UNTIL(s, seen.closes == 1);
+    assert_int_equal(pushrod_server_close(s, first), -PUSHROD_E_UNKNOWN_CONNECTION);
+    close(b);
+    server_stop(s);
+}
+
+static void test_taken_port(void **state)
+{
+    struct pushrod_server *s = server_new();
+    assert_int_equal(pushrod_server_listen(s, "127.0.0.1:0", NULL), 0);
+    server_start(s);
+    char address[32];
+    (void)state;
+    snprintf(address, sizeof address, "127.0.0.1:%d", pushrod_server_port(s, "own", 0));
+    struct pushrod_server *other = pushrod_server_new();
+    assert_int_equal(pushrod_server_set(other, "join-port", "0"), 0);
+    assert_int_equal(pushrod_server_set(other, "answers-port", "0"), 0);
+    assert_int_equal(pushrod_server_listen(other, address, NULL), 0);
+    assert_int_equal(pushrod_server_run(other), -PUSHROD_E_SYSTEM);
+    assert_non_null(strstr(pushrod_server_error(other), address));
+    assert_non_null(strstr(pushrod_server_error(other), "taken"));
+    pushrod_server_free(other);
+    server_stop(s);
+}
+
+/* ---- timers, signals ---- */
+
+static void on_tick(struct pushrod_server *s, void *arg)
+{
+    (void)s, (void)arg;
+    seen.ticks++;
+}
+
+static void test_timers(void **state)
+{
+    struct pushrod_server *s = server_new();
+    (void)state;
+    assert_int_equal(pushrod_server_timer(s, 1, 0, on_tick, NULL), -PUSHROD_E_WRONG_STATE);
+    server_start(s);
+    assert_true(pushrod_server_timer(s, 1, 0, on_tick, NULL) > 0);
+    STEP_UNTIL(s, seen.ticks == 1);
+    int64_t repeats = pushrod_server_timer(s, 1, 1, on_tick, NULL);
+    STEP_UNTIL(s, seen.ticks >= 4);
+    assert_int_equal(pushrod_server_timer_clear(s, repeats), 0);
+    assert_int_equal(pushrod_server_timer_clear(s, repeats), -PUSHROD_E_INVALID);
+    server_stop(s);
+}
+
+static void raise_once(struct pushrod_server *s, void *arg)
+{
+    (void)s, (void)arg;
+    raise(SIGTERM);
+}
+
+static void test_signals(void **state)
+{
+    struct pushrod_server *s = server_new();
+    (void)state;
+    pushrod_server_catch_signals(s, true);
+    server_start(s);
+    assert_true(pushrod_server_timer(s, 1, 0, raise_once, NULL) > 0);
+    assert_int_equal(pushrod_server_run(s), 0);
+    assert_int_equal(seen.stopped, 1);
+    assert_int_equal(pushrod_server_step(s), 0);
+    pushrod_server_free(s);
+}
+
+static void count_stat(const char *name, uint64_t value, void *arg)
+{
+    if (strcmp(name, "done") == 0)
+        *(uint64_t *)arg = value;
+}
+
+static void test_stats(void **state)
+{
+    struct pushrod_server *s = server_new();
+    uint64_t done = 99;
+    (void)state;
+    server_start(s);
+    pushrod_server_stats(s, count_stat, &done);
+    assert_int_equal(done, 0);
+    assert_true(pushrod_server_task(s, "echo", "", 0, NULL, on_finish, &seen) > 0);
+    STEP_UNTIL(s, seen.finishes == 1);
+    pushrod_server_stats(s, count_stat, &done);
+    assert_int_equal(done, 1);
+    server_stop(s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_finish),
+        cmocka_unit_test(test_many),
+        cmocka_unit_test(test_large),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_group),
+        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_framings),
+        cmocka_unit_test(test_connections),
+        cmocka_unit_test(test_taken_port),
+        cmocka_unit_test(test_timers),
+        cmocka_unit_test(test_signals),
+        cmocka_unit_test(test_stats),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
