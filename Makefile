@@ -30,7 +30,7 @@ STORE   := arena packed tree reply mem_item mem_write mem_read store_mem store_l
 	lmdb_result lmdb_dead lmdb_purge
 NET     := loop conn listen host http native_input native_output watch zap ports monitor socket peers lane join_parse join answer_parse answers plane
 SERVER  := api api_config api_conn api_event api_group api_local api_options api_run api_stats api_task api_timer api_wait
-SESSION := session session_join session_task session_log
+SESSION := session session_join session_task session_answer session_log
 WORKER  := address api environment handlers link link_act link_net link_read notes obituary plugin run run_coproc run_exec \
 	run_function run_life said spawn supervise supervise_fork supervise_guard talk
 CLIENT  := lib lib_connect lib_stream lib_receive lib_pending lib_follow lib_submit lib_wait lib_request lib_row

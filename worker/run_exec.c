@@ -239,7 +239,7 @@ static void judge_stop(struct exec *e)
             run_settings(e->slot->run)->max_result);
         break;
     case EXEC_FREE:
-        assert(!"it was stopped");
+        assert(false); /* then it was not stopped */
     }
 }
 

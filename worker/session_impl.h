@@ -4,7 +4,8 @@
  *
  *   session.c        joining, life signs, leaving; session_begin() and session_end()
  *   session_join.c   JOIN with what is held, WELCOME with its verdicts
- *   session_task.c   tasks from the lane to the runner and back
+ *   session_task.c   tasks from the lane to the runner
+ *   session_answer.c and back
  *   session_log.c    answers: numbered, kept until acknowledged, sent and sent again
  */
 #ifndef WORKER_SESSION_IMPL_H
@@ -178,6 +179,13 @@ void item_drop(struct session *s, struct item *it); /* the server does not want 
 void item_sweep(struct session *s);                 /* a new tick: nothing names what ended */
 void item_free_all(struct session *s);
 struct item *item_find(const struct session *s, uint64_t lease);
+void item_end(struct session *s, struct item *it); /* it has its answer, or needs none */
 void run_add(struct session *s, enum run_kind kind, const struct attempt *attempt);
+
+/* session_answer.c */
+void item_say_started(struct session *s, struct item *it);
+void item_say_returned(struct session *s, uint64_t id, uint64_t lease, uint32_t code);
+void item_say_failed(
+    struct session *s, const struct item *it, uint64_t run_ns, const struct attempt_failure *f);
 
 #endif

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What is said about a task: what the runner reports, as messages of the answers plane. */
+#include <assert.h>
+#include <stdio.h>
+
+#include "common/name.h"
+#include "worker/session_impl.h"
+
+void item_say_returned(struct session *s, uint64_t id, uint64_t lease, uint32_t code)
+{
+    /* After a lost session the server hands out again whatever is not `held`: nothing to say. */
+    if (!session_active(s))
+        return;
+    struct msg_returned m = {.id = id, .lease = lease, .code = code};
+    size_t from = answer_log_open(&s->log);
+    msg_returned_encode(&s->log.bytes, &m);
+    answer_log_close(&s->log, from, MSG_RETURNED, id, lease);
+    s->returned++;
+}
+
+void item_say_started(struct session *s, struct item *it)
+{
+    if (!session_active(s))
+        return;
+    struct msg_started m = {.id = it->attempt.id, .lease = it->attempt.lease};
+    size_t from = answer_log_open(&s->log);
+    msg_started_encode(&s->log.bytes, &m);
+    answer_log_close(&s->log, from, MSG_STARTED, m.id, m.lease);
+    it->told = true;
+}
+
+void item_say_failed(
+    struct session *s, const struct item *it, uint64_t run_ns, const struct attempt_failure *f)
+{
+    struct msg_task_failed m = {
+        .id = it->attempt.id,
+        .lease = it->attempt.lease,
+        .run_ns = run_ns,
+        .code = f->code,
+        .permanent = f->permanent,
+        .retry_ms = f->retry_ms,
+        .text = f->text,
+    };
+    if (m.text.size > PUSHROD_MAX_ERROR_TEXT)
+        m.text.size = PUSHROD_MAX_ERROR_TEXT;
+    size_t from = answer_log_open(&s->log);
+    msg_task_failed_encode(&s->log.bytes, &m);
+    answer_log_close(&s->log, from, MSG_TASK_FAILED, m.id, m.lease);
+}
+
+/* All but the last 64 KiB in PARTs; gives how many. */
+static uint32_t answer_parts(struct session *s, const struct item *it, struct slice *result)
+{
+    struct msg_part m = {.id = it->attempt.id, .lease = it->attempt.lease, .total = result->size};
+    uint32_t parts = 0;
+    while (result->size > LOG_PART) {
+        m.data = slice_of(result->data, LOG_PART);
+        size_t from = answer_log_open(&s->log);
+        msg_part_encode(&s->log.bytes, &m);
+        answer_log_close(&s->log, from, MSG_PART, m.id, m.lease);
+        *result = slice_of(result->data + LOG_PART, result->size - LOG_PART);
+        parts++;
+    }
+    return parts;
+}
+
+static void answer_done(
+    struct session *s, const struct item *it, uint64_t run_ns, struct slice result)
+{
+    uint32_t parts = answer_parts(s, it, &result);
+    struct msg_task_done m = {
+        .id = it->attempt.id, .lease = it->attempt.lease, .run_ns = run_ns, .result = result};
+    size_t from = answer_log_open(&s->log);
+    msg_task_done_encode(&s->log.bytes, &m);
+    answer_log_close(&s->log, from, MSG_TASK_DONE, m.id, m.lease);
+    if (parts)
+        answer_log_group(&s->log, parts + 1);
+}
+
+/* ------------------------------------------------------------- from the runner */
+
+void session_revoked(struct session *s, uint64_t lease, bool given_back)
+{
+    struct item *it = item_find(s, lease);
+    if (!it || !it->revoking)
+        return;
+    it->revoking = false;
+    s->revoking_count--;
+    if (!given_back) {
+        if (!it->dropped)
+            item_say_started(s, it);
+        return;
+    }
+    if (!it->dropped)
+        item_say_returned(s, it->attempt.id, lease, s->draining ? PUSHROD_E_DRAINING : 0);
+    item_end(s, it);
+}
+
+void session_progress(
+    struct session *s, uint64_t lease, uint64_t done, uint64_t total, struct slice text)
+{
+    struct item *it = item_find(s, lease);
+    if (!it || it->dropped || !session_active(s))
+        return;
+    struct msg_progress m = {
+        .id = it->attempt.id, .lease = lease, .done = done, .total = total, .text = text};
+    size_t from = answer_log_open(&s->log);
+    msg_progress_encode(&s->log.bytes, &m);
+    answer_log_close(&s->log, from, MSG_PROGRESS, m.id, lease);
+}
+
+void session_data(struct session *s, uint64_t lease, struct slice data)
+{
+    struct item *it = item_find(s, lease);
+    if (!it || it->dropped)
+        return;
+    while (data.size) {
+        size_t size = data.size < LOG_PART ? data.size : LOG_PART;
+        struct msg_data m = {
+            .id = it->attempt.id, .lease = lease, .data = slice_of(data.data, size)};
+        size_t from = answer_log_open(&s->log);
+        msg_data_encode(&s->log.bytes, &m);
+        answer_log_close(&s->log, from, MSG_DATA, m.id, lease);
+        data = slice_of(data.data + size, data.size - size);
+    }
+}
+
+static void too_big(struct session *s, const struct item *it, uint64_t run_ns, uint64_t size)
+{
+    char text[128];
+    snprintf(text, sizeof text, "the result has %llu bytes, the server takes %llu",
+        (unsigned long long)size, (unsigned long long)s->max_result);
+    struct attempt_failure f = {
+        .code = PUSHROD_E_RESULT_TOO_BIG, .permanent = true, .text = slice_str(text)};
+    item_say_failed(s, it, run_ns, &f);
+}
+
+void session_done(struct session *s, uint64_t lease, uint64_t run_ns, struct slice result)
+{
+    struct item *it = item_find(s, lease);
+    if (!it)
+        return;
+    assert(it->handed);
+    s->ended++;
+    if (!it->dropped && s->max_result && result.size > s->max_result)
+        too_big(s, it, run_ns, result.size);
+    else if (!it->dropped)
+        answer_done(s, it, run_ns, result);
+    item_end(s, it);
+}
+
+void session_failed(
+    struct session *s, uint64_t lease, uint64_t run_ns, const struct attempt_failure *f)
+{
+    struct item *it = item_find(s, lease);
+    if (!it)
+        return;
+    assert(it->handed);
+    s->ended++;
+    if (!it->dropped)
+        item_say_failed(s, it, run_ns, f);
+    item_end(s, it);
+}
+
+void session_abandoned(
+    struct session *s, uint64_t lease, uint64_t run_ns, const struct attempt_failure *f)
+{
+    struct item *it = item_find(s, lease);
+    if (!it)
+        return;
+    session_failed(s, lease, run_ns, f);
+    list_remove(&it->node);
+    list_push_back(&s->lost, &it->node);
+}
+
+/* The pattern that `queue` is served by: the most specific one that matches; count: none. */
+static size_t pattern_of(const struct session *s, struct slice queue)
+{
+    size_t best = s->pattern_count;
+    for (size_t i = 0; i < s->pattern_count; i++) {
+        if (!name_matches(s->patterns[i], queue))
+            continue;
+        if (best == s->pattern_count ||
+            name_specificity(s->patterns[i]) > name_specificity(s->patterns[best]))
+            best = i;
+    }
+    return best;
+}
+
+static void return_waiting_of(struct session *s, size_t pattern)
+{
+    list_foreach(node, next, &s->waiting)
+    {
+        struct item *it = container_of(node, struct item, node);
+        if (pattern_of(s, it->attempt.queue) != pattern)
+            continue;
+        item_say_returned(s, it->attempt.id, it->attempt.lease, PUSHROD_E_HANDLER_BROKEN);
+        item_end(s, it);
+    }
+}
+
+void session_broken(struct session *s, uint64_t lease, struct slice text)
+{
+    struct item *it = item_find(s, lease);
+    if (!it)
+        return;
+    size_t pattern = pattern_of(s, it->attempt.queue);
+    if (!it->dropped)
+        item_say_returned(s, it->attempt.id, lease, PUSHROD_E_HANDLER_BROKEN);
+    item_end(s, it);
+    if (pattern == s->pattern_count)
+        return; /* known already */
+    return_waiting_of(s, pattern);
+    struct slice name = s->patterns[pattern];
+    session_say(s, "no longer serving %.*s: %.*s", (int)name.size, (const char *)name.data,
+        (int)text.size, (const char *)text.data);
+    s->patterns[pattern] = s->patterns[--s->pattern_count];
+    if (s->pattern_count > 0)
+        return;
+    s->code = PUSHROD_E_HANDLER_BROKEN;
+    session_drain(s, 0);
+}
