@@ -316,6 +316,8 @@ void core_answers(
     struct worker *w = worker_find(c, worker);
     if (w && w->session != session)
         w = NULL;
+    if (w)
+        w->heard_ns = c->now.mono_ns;
     assert(count == 0 || a);
     for (size_t i = 0; i < count; i++) {
         if (!w || w->state == WORKER_OVER)
@@ -323,8 +325,6 @@ void core_answers(
         else
             answer_take(c, w, &a[i]);
     }
-    if (!w || w->state == WORKER_OVER)
-        return;
-    w->heard_ns = c->now.mono_ns;
-    worker_ack_later(c, w);
+    if (w)
+        worker_ack_later(c, w);
 }

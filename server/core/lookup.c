@@ -84,12 +84,26 @@ static void tell_adopted(struct core *c, struct request *r, struct task *t)
         finish_drop(c, t);
 }
 
+/* Its finish is on the way to the store, behind the look-up: ask once more. */
+static void wait_again(struct core *c, const struct request *r, const struct task *t)
+{
+    assert(t->released);
+    struct request *again =
+        t->refused ? NULL : request_new(c, REQUEST_WAIT, r->conn, r->request);
+    if (again)
+        again->follow = r->follow;
+    if (!again || !request_ask(c, again, STORE_LOOKUP, r->id))
+        out_reject(c, r->conn, r->request, PUSHROD_E_STORE_FAILED, NULL);
+}
+
 static void waited(struct core *c, struct request *r, const struct store_event *e)
 {
     struct task *t = ledger_find(&c->ledger, r->id);
     assert(r->kind == REQUEST_WAIT);
     if (t && !t->released) {
         core_wait(c, r->conn, r->request, r->id, r->follow);
+    } else if (t && e->outcome == OUTCOME_STORED && e->record_count) {
+        wait_again(c, r, t);
     } else if (e->outcome == OUTCOME_STORED && e->record_count == 0 && e->finishes && !t) {
         t = finish_adopt(c, &e->finishes[0]);
         if (t)

@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Workers: who gets what, how they are lost, what they come back with. */
+#include "tests/unit/core_fixture.h"
+
+static void heartbeats_and_fence(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 1);
+    uint64_t id = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    assert_int_equal(f.acts->wake_ns, f.now.mono_ns + 3000 * MSEC);
+    fix_later(&f, 2999);
+    fix_tick(&f);
+    assert_int_equal(f.acts->join_count, 0);
+    fix_later(&f, 1);
+    fix_tick(&f);
+    assert_int_equal(f.acts->join[0].kind, JOIN_CLOSE);
+    assert_int_equal(fix_notice(&f, NOTICE_WORKER_LOST)->ids[0], id);
+    assert_int_equal(core_stats(f.core)->ready, 1);
+    fix_free(&f);
+}
+
+static void late_server_does_not_fence(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 1);
+    fix_tick(&f);
+    fix_later(&f, 60000);
+    fix_tick(&f);
+    assert_int_equal(core_stats(f.core)->workers, 1);
+    fix_free(&f);
+}
+
+static void not_ready_in_time(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    fix_join_held(&f, 0, "q", 1, NULL, 0);
+    fix_later(&f, 5000);
+    fix_tick(&f);
+    assert_int_equal(f.acts->join[0].kind, JOIN_CLOSE);
+    assert_int_equal(f.acts->join[0].code, PUSHROD_E_LANE_UNREACHABLE);
+    fix_free(&f);
+}
+
+static void poison_is_dead_after_three(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    uint64_t id = fix_submit(&f, 5, "q", "", NULL, FOLLOW_FINISH);
+    for (unsigned n = 0; n < 3; n++) {
+        fix_worker(&f, n, "q", 1);
+        fix_tick(&f);
+        assert_int_equal(fix_lane(&f, n, LANE_TASK, 0)->id, id);
+        fix_later(&f, 1);
+        core_worker_lost(f.core, f.worker[n], PUSHROD_E_TASK_CRASHED);
+        uint8_t instance[16] = {(uint8_t)(n + 1)};
+        struct msg_obituary o = {.instance = slice_of(instance, 16), .signal = 11, .peak_kib = 7};
+        core_obituary(f.core, &o);
+        fix_tick(&f);
+        fix_later(&f, 1);
+        if (n < 2)
+            assert_null(fix_conn(&f, 5, MSG_FINISHED, 0));
+    }
+    core_status(f.core, 5, 8, id);
+    fix_tick(&f);
+    const struct msg_task_row *row = fix_conn(&f, 5, MSG_TASK_ROW, 0)->row;
+    assert_int_equal(row->code, PUSHROD_E_TASK_POISON);
+    assert_int_equal(row->deaths, 3);
+    assert_true(row->history.size > 0);
+    fix_free(&f);
+}
+
+static void a_fence_is_no_death(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    uint64_t id = fix_submit(&f, 5, "q", "", NULL, FOLLOW_FINISH);
+    for (unsigned n = 0; n < 5; n++) {
+        fix_worker(&f, n, "q", 1);
+        fix_tick(&f);
+        assert_int_equal(fix_lane(&f, n, LANE_TASK, 0)->id, id);
+        fix_later(&f, 1);
+        core_worker_lost(f.core, f.worker[n], PUSHROD_E_TIMED_OUT);
+        fix_tick(&f);
+        fix_later(&f, 1);
+    }
+    assert_int_equal(core_stats(f.core)->failed, 0);
+    fix_tick(&f);
+    fix_free(&f);
+}
+
+static void suspects_run_alone(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 2);
+    uint64_t a = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    uint64_t b = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    uint64_t c = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    fix_later(&f, 1);
+    core_worker_lost(f.core, f.worker[0], PUSHROD_E_TASK_CRASHED);
+    fix_tick(&f);
+    fix_later(&f, 1);
+    fix_worker(&f, 1, "q", 2);
+    fix_tick(&f);
+    assert_int_equal(fix_lane(&f, 1, LANE_TASK, 0)->id, a);
+    assert_null(fix_lane(&f, 1, LANE_TASK, 1));
+    uint64_t lease = fix_lane(&f, 1, LANE_TASK, 0)->lease;
+    fix_later(&f, 1);
+    fix_answer(&f, 1, fix_done(a, lease, ""));
+    fix_tick(&f);
+    assert_int_equal(fix_lane(&f, 1, LANE_TASK, 0)->id, b);
+    assert_null(fix_lane(&f, 1, LANE_TASK, 1));
+    (void)c;
+    fix_free(&f);
+}
+
+/* Makes the queue known as fast: 20 attempts of 1 us. */
+static void warm(struct fix *f, unsigned n, const char *queue)
+{
+    for (int i = 0; i < 20; i++) {
+        uint64_t id = fix_submit(f, 5, queue, "", NULL, FOLLOW_NONE);
+        fix_tick(f);
+        assert_null(fix_lane(f, n, LANE_TASK, 1));
+        uint64_t lease = fix_lane(f, n, LANE_TASK, 0)->lease;
+        fix_later(f, 1);
+        fix_answer(f, n, fix_done(id, lease, ""));
+    }
+}
+
+static void prefetch_and_withdraw(void **state)
+{
+    (void)state;
+    struct fix f;
+    uint64_t ids[50];
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 1);
+    warm(&f, 0, "q");
+    for (size_t i = 0; i < 50; i++)
+        ids[i] = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    assert_non_null(fix_lane(&f, 0, LANE_TASK, 49));
+    uint64_t lease = fix_lane(&f, 0, LANE_TASK, 49)->lease;
+    /* Another worker comes, and the first one is stuck with what it runs. */
+    fix_later(&f, 1);
+    fix_worker(&f, 1, "q", 2);
+    fix_tick(&f);
+    assert_int_equal(fix_lane(&f, 0, LANE_WITHDRAW, 0)->id, ids[49]);
+    assert_int_equal(fix_lane(&f, 0, LANE_WITHDRAW, 1)->id, ids[48]);
+    assert_null(fix_lane(&f, 0, LANE_WITHDRAW, 2));
+    fix_later(&f, 1);
+    fix_answer(&f, 0, (struct answer){.kind = MSG_RETURNED, .id = ids[49], .lease = lease});
+    fix_tick(&f);
+    assert_int_equal(fix_lane(&f, 1, LANE_TASK, 0)->id, ids[49]);
+    assert_null(fix_lane(&f, 0, LANE_WITHDRAW, 0));
+    fix_free(&f);
+}
+
+static void lane_carries_its_bytes(void **state)
+{
+    (void)state;
+    struct fix f;
+    struct core_config config = {.seed = 1, .lane_bytes = 100, .store = {.bypass = true}};
+    char payload[81];
+    memset(payload, 'x', 80);
+    payload[80] = '\0';
+    fix_new(&f, &config);
+    fix_worker(&f, 0, "q", 4);
+    uint64_t a = fix_submit(&f, 5, "q", payload, NULL, FOLLOW_NONE);
+    uint64_t b = fix_submit(&f, 5, "q", payload, NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    assert_null(fix_lane(&f, 0, LANE_TASK, 1));
+    uint64_t lease = fix_lane(&f, 0, LANE_TASK, 0)->lease;
+    fix_later(&f, 1);
+    fix_answer(&f, 0, (struct answer){.kind = MSG_STARTED, .id = a, .lease = lease});
+    fix_tick(&f);
+    assert_int_equal(fix_lane(&f, 0, LANE_TASK, 0)->id, b);
+    fix_free(&f);
+}
+
+static void targeted_tasks_wait_for_their_worker(void **state)
+{
+    (void)state;
+    struct fix f;
+    struct msg_options o = fix_options();
+    o.worker = S("w1");
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 1);
+    uint64_t a = fix_submit(&f, 5, "q", "", &o, FOLLOW_NONE);
+    uint64_t b = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    assert_int_equal(fix_lane(&f, 0, LANE_TASK, 0)->id, b);
+    fix_later(&f, 1);
+    fix_worker(&f, 1, "other", 1);
+    fix_tick(&f);
+    assert_null(fix_lane(&f, 1, LANE_TASK, 0));
+    fix_later(&f, 1);
+    core_worker_lost(f.core, f.worker[1], PUSHROD_E_TIMED_OUT);
+    fix_tick(&f);
+    fix_later(&f, 1);
+    fix_worker(&f, 1, "*", 1);
+    fix_tick(&f);
+    assert_int_equal(fix_lane(&f, 1, LANE_TASK, 0)->id, a);
+    fix_free(&f);
+}
+
+static void broken_handler_is_not_asked_again(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "*", 1);
+    uint64_t a = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    uint64_t lease = fix_lane(&f, 0, LANE_TASK, 0)->lease;
+    fix_later(&f, 1);
+    fix_answer(&f, 0,
+        (struct answer){
+            .kind = MSG_RETURNED, .id = a, .lease = lease, .code = PUSHROD_E_HANDLER_BROKEN});
+    uint64_t b = fix_submit(&f, 5, "other", "", NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    assert_int_equal(fix_lane(&f, 0, LANE_TASK, 0)->id, b);
+    assert_null(fix_lane(&f, 0, LANE_TASK, 1));
+    assert_int_equal(core_stats(f.core)->ready, 1);
+    fix_free(&f);
+}
+
+static void rejoin_keeps_what_runs(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 2);
+    uint64_t a = fix_submit(&f, 5, "q", "", NULL, FOLLOW_FINISH);
+    uint64_t b = fix_submit(&f, 5, "q", "", NULL, FOLLOW_FINISH);
+    fix_tick(&f);
+    struct held held[] = {{a, fix_lane(&f, 0, LANE_TASK, 0)->lease, false, true},
+        {999, 1, false, true}, {998, 1, true, true}};
+    fix_later(&f, 1);
+    uint64_t old = f.worker[0];
+    fix_join_held(&f, 0, "q", 2, held, 3);
+    assert_int_not_equal(f.worker[0], old);
+    const struct join_action *welcome = &f.acts->join[1];
+    assert_int_equal(f.acts->join[0].kind, JOIN_CLOSE);
+    assert_int_equal(welcome->kind, JOIN_WELCOME);
+    assert_int_equal(welcome->verdicts[0], VERDICT_KEEP);
+    assert_int_equal(welcome->verdicts[1], VERDICT_CANCEL);
+    assert_int_equal(welcome->verdicts[2], VERDICT_FORGET);
+    fix_later(&f, 1);
+    fix_answer(&f, 0, (struct answer){.kind = MSG_READY});
+    fix_answer(&f, 0, fix_done(a, held[0].lease, "x"));
+    fix_tick(&f);
+    assert_int_equal(fix_conn(&f, 5, MSG_FINISHED, 0)->id, a);
+    assert_int_equal(fix_lane(&f, 0, LANE_TASK, 0)->id, b);
+    fix_free(&f);
+}
+
+static void first_done_wins(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 1);
+    uint64_t id = fix_submit(&f, 5, "q", "", NULL, FOLLOW_FINISH);
+    fix_tick(&f);
+    uint64_t lease = fix_lane(&f, 0, LANE_TASK, 0)->lease;
+    fix_later(&f, 1);
+    core_worker_lost(f.core, f.worker[0], PUSHROD_E_TIMED_OUT);
+    fix_tick(&f);
+    fix_later(&f, 1);
+    fix_worker(&f, 1, "q", 1);
+    fix_tick(&f);
+    assert_non_null(fix_lane(&f, 1, LANE_TASK, 0));
+    fix_later(&f, 1);
+    fix_answer(&f, 0, fix_done(id, lease, "first"));
+    fix_tick(&f);
+    assert_int_equal(fix_conn(&f, 5, MSG_FINISHED, 0)->id, id);
+    assert_int_equal(fix_lane(&f, 1, LANE_CANCEL, 0)->id, id);
+    fix_free(&f);
+}
+
+static void drain_returns_and_ends(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 1);
+    fix_tick(&f);
+    fix_later(&f, 1);
+    core_drain(f.core, 100);
+    fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    assert_int_equal(fix_lane(&f, 0, LANE_DRAIN, 0)->number, 100);
+    assert_int_equal(fix_conn(&f, 5, MSG_REJECTED, 0)->code, PUSHROD_E_DRAINING);
+    fix_later(&f, 1);
+    fix_answer(&f, 0, (struct answer){.kind = MSG_BYE});
+    fix_tick(&f);
+    assert_non_null(fix_notice(&f, NOTICE_DRAINED));
+    assert_int_equal(f.acts->wake_ns, UINT64_MAX);
+    fix_free(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(heartbeats_and_fence),
+        cmocka_unit_test(late_server_does_not_fence),
+        cmocka_unit_test(not_ready_in_time),
+        cmocka_unit_test(poison_is_dead_after_three),
+        cmocka_unit_test(a_fence_is_no_death),
+        cmocka_unit_test(suspects_run_alone),
+        cmocka_unit_test(prefetch_and_withdraw),
+        cmocka_unit_test(lane_carries_its_bytes),
+        cmocka_unit_test(targeted_tasks_wait_for_their_worker),
+        cmocka_unit_test(broken_handler_is_not_asked_again),
+        cmocka_unit_test(rejoin_keeps_what_runs),
+        cmocka_unit_test(first_done_wins),
+        cmocka_unit_test(drain_returns_and_ends),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
