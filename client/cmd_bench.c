@@ -165,7 +165,6 @@ int cmd_bench(struct cli *cli)
     char *payload = calloc(1, size + 1);
     int code = payload ? cli_open(cli) : EXIT_REFUSED;
     if (!code) {
-        memset(payload, 'x', size);
         b.task = (struct pushrod_submission){.queue = params_text(cli->p, "queue"),
             .data = payload,
             .size = size,
