@@ -2,6 +2,7 @@
 #include "server/net/monitor.h"
 
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <zmq.h>
@@ -50,10 +51,14 @@ static bool monitor_ready(void *arg, int events)
     return false;
 }
 
-/* A name that no other monitor of the process has. */
-static void monitor_name(const struct monitor *m, char *name, size_t size)
+/*
+ * A name that no monitor of the process had before. It must not come from an address: the name of
+ * a monitor that was stopped stays taken for a moment, and memory is used again at once.
+ */
+static void monitor_name(char *name, size_t size)
 {
-    snprintf(name, size, "inproc://monitor-%" PRIxPTR, (uintptr_t)m);
+    static atomic_uint_fast64_t last;
+    snprintf(name, size, "inproc://monitor-%" PRIuFAST64, atomic_fetch_add(&last, 1) + 1);
 }
 
 bool monitor_start(struct monitor *m, struct event_base *base, void *context, void *socket,
@@ -61,7 +66,7 @@ bool monitor_start(struct monitor *m, struct event_base *base, void *context, vo
 {
     char name[64];
     *m = (struct monitor){.socket = socket, .what = what, .strangers = strangers};
-    monitor_name(m, name, sizeof name);
+    monitor_name(name, sizeof name);
     m->pair = zmq_socket(context, ZMQ_PAIR);
     int linger = 0;
     if (m->pair && zmq_setsockopt(m->pair, ZMQ_LINGER, &linger, sizeof linger) == 0 &&

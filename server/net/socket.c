@@ -8,8 +8,7 @@
 
 #include "server/net/plane_internal.h"
 
-#define HANDSHAKE_MS   10000 /* a stranger that connects and says nothing holds a descriptor */
-#define ANY_PORT_TRIES 16u
+#define HANDSHAKE_MS 10000 /* a stranger that connects and says nothing holds a descriptor */
 #define KEEPALIVE_S                                                                                \
     60 /* peers that vanish are noticed by our heartbeats; this is for strangers                   \
         */
@@ -72,11 +71,7 @@ uint16_t socket_bind(void *socket, const char *listen, uint16_t port)
     }
     if (six && !set_int(socket, ZMQ_IPV6, 1))
         return 0;
-    /* "Any free port" is no promise: with SO_REUSEADDR two may be given the same one, and the
-     * second fails to listen. */
-    unsigned tries = port ? 1 : ANY_PORT_TRIES;
-    while (zmq_bind(socket, endpoint) != 0)
-        if (errno != EADDRINUSE || --tries == 0)
-            return 0;
+    if (zmq_bind(socket, endpoint) != 0)
+        return 0;
     return socket_port(socket);
 }

@@ -409,8 +409,10 @@ void fake_up(struct fake *fake, uint64_t worker, uint64_t session)
     fake_join(fake);
     RIG_UNTIL(fake->rig, rig_joined(fake));
     int failed = rig_welcome(fake->rig, worker, session);
-    assert(!failed);
-    (void)failed;
+    if (failed) {
+        fprintf(stderr, "plane_welcome: %s\n", pushrod_strerror(failed));
+        abort();
+    }
     RIG_UNTIL(fake->rig, fake_is_welcome(fake));
     fake_connect_lane(fake);
     fake_connect_answers(fake, 0);
