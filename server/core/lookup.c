@@ -88,8 +88,7 @@ static void tell_adopted(struct core *c, struct request *r, struct task *t)
 static void wait_again(struct core *c, const struct request *r, const struct task *t)
 {
     assert(t->released);
-    struct request *again =
-        t->refused ? NULL : request_new(c, REQUEST_WAIT, r->conn, r->request);
+    struct request *again = t->refused ? NULL : request_new(c, REQUEST_WAIT, r->conn, r->request);
     if (again)
         again->follow = r->follow;
     if (!again || !request_ask(c, again, STORE_LOOKUP, r->id))
