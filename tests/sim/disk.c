@@ -214,7 +214,7 @@ static void commit_some(struct sim *sim, struct disk_events *out, size_t count)
 static void disk_on_commit(struct sim *sim, struct event *event)
 {
     struct disk *d = &sim->disk;
-    if (event->a != sim->server.life)
+    if (event->a != sim->server.life || !sim->server.up)
         return; /* of a process that died */
     d->committing = false;
     struct disk_events *out = calloc(1, sizeof *out);

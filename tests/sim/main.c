@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 /* After the faults have ended, everything must end within this (retries and backoff included). */
-#define PATIENCE_NS (UINT64_C(180000) * MS)
+#define PATIENCE_NS (UINT64_C(900000) * MS)
 /* A run that takes more steps than this goes round in circles. */
 #define STEP_LIMIT 3000000
 
