@@ -224,9 +224,10 @@ struct lmdb {
     uint64_t commit_ns;   /* when the last commit began */
     uint64_t group_ops;   /* operations in the group */
     uint64_t group_bytes;
-    bool busy;         /* the last group was a large one */
-    uint64_t room_ns;  /* of the last look at the disk, or try to come up again */
-    uint64_t swept_ns; /* of the last look at expired results and resident pages */
+    uint64_t unlooked_bytes; /* submitted since the last look at the room that is left */
+    bool busy;               /* the last group was a large one */
+    uint64_t room_ns;        /* of the last look at the disk, or try to come up again */
+    uint64_t swept_ns;       /* of the last look at expired results and resident pages */
     uint64_t swept_commits;
     uintptr_t map; /* address and size of the map, for madvise(); 0: unknown */
     size_t map_size;
@@ -271,8 +272,8 @@ void queues_load(struct lmdb *l);
 void queues_save(struct lmdb *l); /* those that changed */
 void queues_free(struct lmdb *l);
 struct lmdb_queue *lmdb_queue_get(struct lmdb *l, struct slice name);
-struct lmdb_queue *lmdb_queue_find(struct lmdb *l, struct slice name);   /* NULL: never heard of it */
-struct lmdb_queue *queue_numbered(struct lmdb *l, uint32_t number); /* NULL: purged */
+struct lmdb_queue *lmdb_queue_find(struct lmdb *l, struct slice name); /* NULL: never heard of it */
+struct lmdb_queue *queue_numbered(struct lmdb *l, uint32_t number);    /* NULL: purged */
 void queue_renumber(struct lmdb *l, struct lmdb_queue *q); /* its old rows become garbage */
 void queue_garbage_step(struct lmdb *l, uint32_t rows);
 

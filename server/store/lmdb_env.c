@@ -183,6 +183,7 @@ bool lmdb_begin(struct lmdb *l)
 {
     if (l->txn)
         return true;
+    l->dirty = false;
     l->error = l->env ? mdb_txn_begin(l->env, NULL, 0, &l->txn) : EIO;
     return l->error == 0;
 }

@@ -76,6 +76,7 @@ static void pending_add(struct lmdb *l, struct batch *b)
         l->pending_since_ns = clock_now().mono_ns;
     l->group_ops += b->count;
     l->group_bytes += b->bytes;
+    l->unlooked_bytes += b->bytes;
 }
 
 static void run_batch(struct lmdb *l, struct batch *b)

@@ -10,12 +10,13 @@
 #include "server/store/lmdb.h"
 
 #define MS            UINT64_C(1000000)
-#define GROUP_NS      (2 * MS)            /* between commits, when there is much to do */
-#define ASYNC_NS      (20 * MS)           /* an async operation waits this long; 50 is promised */
-#define ROOM_NS       (200 * MS)          /* between looks at the disk */
-#define SWEEP_NS      (500 * MS)          /* between looks at expired results and resident pages */
-#define IDLE_NS       (60000 * MS)        /* the longest sleep: results expire meanwhile */
-#define BUSY_OPS      64                  /* a group of more makes the next one wait for company */
+#define GROUP_NS      (2 * MS)     /* between commits, when there is much to do */
+#define ASYNC_NS      (20 * MS)    /* an async operation waits this long; 50 is promised */
+#define ROOM_NS       (200 * MS)   /* between looks at the disk */
+#define SWEEP_NS      (500 * MS)   /* between looks at expired results and resident pages */
+#define IDLE_NS       (60000 * MS) /* the longest sleep: results expire meanwhile */
+#define STOP_TRIES    3            /* commits that may fail before a store is closed anyhow */
+#define BUSY_OPS      64           /* a group of more makes the next one wait for company */
 #define GROUP_BYTES   ((uint64_t)4 << 20) /* more do not wait */
 #define APPLY_BUSY    1000                /* entries with a group's commit */
 #define APPLY_IDLE    5000                /* entries with a commit of their own */
@@ -26,7 +27,7 @@ static uint64_t commit_due(const struct lmdb *l)
 {
     if (!group_waits(l))
         return LMDB_NO_AGE;
-    if (l->down)
+    if (l->down && !l->pending_sync)
         return l->room_ns + ROOM_NS; /* what was answered waits for better times */
     if (l->group_bytes > GROUP_BYTES || l->error)
         return 0;
@@ -93,9 +94,11 @@ static void rotate_if_due(struct lmdb *l, uint64_t now_ns)
 /* Is there room (again)? A store that was down proves itself with a commit. */
 static void look_for_room(struct lmdb *l, uint64_t now_ns)
 {
-    if (now_ns < l->room_ns + ROOM_NS || group_waits(l))
+    bool much = l->unlooked_bytes > l->max_bytes / 128; /* a part of the reserve */
+    if ((now_ns < l->room_ns + ROOM_NS && !much) || group_waits(l))
         return;
     l->room_ns = now_ns;
+    l->unlooked_bytes = 0;
     if (!l->env && !group_reopen(l))
         return;
     if (!lmdb_begin(l))
@@ -148,12 +151,13 @@ void *lmdb_thread(void *store)
 {
     struct lmdb *l = store;
     bool stop = false;
+    unsigned tries = 0;
     while (!stop || group_waits(l)) {
         struct batch *taken = take(l, sleep_until(l, clock_now().mono_ns), &stop);
         if (taken)
             group_run(l, taken);
         step(l, stop);
-        if (stop && l->down)
+        if (stop && l->down && ++tries > STOP_TRIES)
             break; /* what could not be written by now never will be */
     }
     return NULL;

@@ -29,8 +29,8 @@ struct rig {
     uint64_t now_ms;
     const struct store_event *events; /* of the last rig_wait() */
     size_t count;
-    struct store_event downs[16]; /* DOWN and UP, as they came; texts are not kept */
-    size_t down_count;
+    bool down;    /* as the last DOWN or UP said */
+    size_t downs; /* DOWN events so far */
 };
 
 void rig_open(struct rig *r, const struct backend *b); /* a new, empty store */
@@ -44,6 +44,7 @@ void rig_remove(struct rig *r);
 const struct store_event *rig_do(struct rig *r, const struct store_op *op);
 /* The next event of any kind. */
 const struct store_event *rig_next(struct rig *r);
+void rig_wait_up(struct rig *r); /* until the store takes writes */
 
 /* Shorthands; each gives the event. */
 struct record rig_record(uint64_t id, const char *queue, unsigned priority);

@@ -1,0 +1,511 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The LMDB store on bad days: killed, without power, an fsync that fails, a disk that is full,
+ * a directory that is taken or too new, and a store whose Nth write fails.
+ *
+ * The power loss: this program's own pwrite(), pwritev(), writev() and fdatasync() stand before
+ * the C library's, note what LMDB writes and copy it to a shadow file when it was synced (the
+ * meta page goes through a descriptor with O_DSYNC, and so at once). Of what was not synced, a
+ * random part is in the shadow as well, as a disk might do. It covers the order of writes and
+ * fsyncs; it does not cover a drive that lies about them.
+ */
+#define _GNU_SOURCE /* RTLD_NEXT */
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <lmdb.h>
+#include "tests/store/rig.h"
+#include "tests/store/store_fault.h"
+#include "tests/unit/unit.h"
+
+static const struct order_key start = {0, 0};
+
+/* ---- the disk below ---- */
+
+struct write_range {
+    off_t offset;
+    size_t size;
+};
+
+static struct {
+    int shadow; /* descriptor; -1: not in use */
+    int reader; /* of the file that is shadowed */
+    ino_t file;
+    struct write_range *unsynced;
+    size_t count;
+    uint64_t random;
+    int failing_syncs; /* that many fsyncs from now on fail with EIO */
+} disk = {.shadow = -1};
+
+static bool is_data_file(int fd)
+{
+    struct stat info;
+    return disk.shadow >= 0 && fstat(fd, &info) == 0 && info.st_ino == disk.file;
+}
+
+static void shadow_copy(off_t offset, size_t size)
+{
+    static char buffer[1 << 20];
+    while (size) {
+        ssize_t got =
+            pread(disk.reader, buffer, size < sizeof(buffer) ? size : sizeof(buffer), offset);
+        if (got <= 0)
+            return;
+        ssize_t (*real)(int, const void *, size_t, off_t) =
+            (ssize_t(*)(int, const void *, size_t, off_t))dlsym(RTLD_NEXT, "pwrite");
+        real(disk.shadow, buffer, (size_t)got, offset);
+        offset += got;
+        size -= (size_t)got;
+    }
+}
+
+static void wrote(int fd, off_t offset, ssize_t size)
+{
+    if (size <= 0 || !is_data_file(fd))
+        return;
+    bool at_once = (fcntl(fd, F_GETFL) & O_DSYNC) != 0;
+    if (at_once || random_next(&disk.random) % 4 == 0)
+        shadow_copy(offset, (size_t)size);
+    if (at_once)
+        return;
+    disk.unsynced = realloc(disk.unsynced, (disk.count + 1) * sizeof(*disk.unsynced));
+    disk.unsynced[disk.count++] = (struct write_range){offset, (size_t)size};
+}
+
+ssize_t pwrite(int fd, const void *data, size_t size, off_t offset)
+{
+    ssize_t (*real)(int, const void *, size_t, off_t) =
+        (ssize_t(*)(int, const void *, size_t, off_t))dlsym(RTLD_NEXT, "pwrite");
+    ssize_t done = real(fd, data, size, offset);
+    wrote(fd, offset, done);
+    return done;
+}
+
+ssize_t pwritev(int fd, const struct iovec *parts, int count, off_t offset)
+{
+    ssize_t (*real)(int, const struct iovec *, int, off_t) =
+        (ssize_t(*)(int, const struct iovec *, int, off_t))dlsym(RTLD_NEXT, "pwritev");
+    ssize_t done = real(fd, parts, count, offset);
+    wrote(fd, offset, done);
+    return done;
+}
+
+ssize_t writev(int fd, const struct iovec *parts, int count)
+{
+    ssize_t (*real)(int, const struct iovec *, int) =
+        (ssize_t(*)(int, const struct iovec *, int))dlsym(RTLD_NEXT, "writev");
+    off_t offset = lseek(fd, 0, SEEK_CUR);
+    ssize_t done = real(fd, parts, count);
+    wrote(fd, offset, done);
+    return done;
+}
+
+int fdatasync(int fd)
+{
+    int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
+    if (disk.failing_syncs > 0) {
+        disk.failing_syncs--;
+        errno = EIO;
+        return -1;
+    }
+    int rc = real(fd);
+    if (rc == 0 && is_data_file(fd)) {
+        for (size_t i = 0; i < disk.count; i++)
+            shadow_copy(disk.unsynced[i].offset, disk.unsynced[i].size);
+        disk.count = 0;
+    }
+    return rc;
+}
+
+/* From now on `directory`/data.mdb is shadowed in `shadow`/data.mdb. */
+static void disk_shadow(const struct rig *r, const struct rig *shadow)
+{
+    char from[128];
+    char to[128];
+    char command[300];
+    struct stat info;
+    snprintf(from, sizeof(from), "%s/data.mdb", r->directory);
+    snprintf(to, sizeof(to), "%s/data.mdb", shadow->directory);
+    snprintf(command, sizeof(command), "cp %s %s", from, to);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(stat(from, &info), 0);
+    disk.file = info.st_ino;
+    disk.count = 0;
+    disk.shadow = open(to, O_RDWR | O_CLOEXEC);
+    disk.reader = open(from, O_RDONLY | O_CLOEXEC);
+    assert_true(disk.shadow >= 0 && disk.reader >= 0);
+}
+
+static void disk_unshadow(void)
+{
+    close(disk.shadow);
+    close(disk.reader);
+    disk.shadow = -1;
+    free(disk.unsynced);
+    disk.unsynced = NULL;
+    disk.count = 0;
+}
+
+/* ---- a run whose acknowledged operations are known ---- */
+
+#define RUN_IDS 4000u
+
+enum fate { NOT_ASKED, ASKED, STORED, FINISH_ASKED, FINISHED };
+
+/* Shared with a child that is killed. */
+struct run {
+    volatile uint8_t fate[RUN_IDS + 1];
+    volatile uint64_t asked;
+    volatile uint64_t events;
+};
+
+static void run_ask(struct rig *r, struct run *run, uint64_t id)
+{
+    struct record record = rig_record(id, "q", (unsigned)(id % 10));
+    struct finish finish = {.id = id > 50 ? id - 50 : 0, .status = 1};
+    struct store_op ops[2] = {{.kind = STORE_APPEND, .record = &record, .token = id},
+        {.kind = STORE_FINISH, .finish = &finish, .token = finish.id}};
+    bool finishes = finish.id && id % 3 && run->fate[finish.id] == STORED;
+    run->fate[id] = ASKED;
+    if (finishes)
+        run->fate[finish.id] = FINISH_ASKED;
+    run->asked += finishes ? 2 : 1;
+    r->backend->ops->submit(r->store, ops, finishes ? 2 : 1, r->now_ms);
+}
+
+static void run_events(struct rig *r, struct run *run)
+{
+    const struct store_event *events;
+    size_t count = r->backend->ops->poll(r->store, &events, 100);
+    for (size_t i = 0; i < count; i++) {
+        if (events[i].outcome == OUTCOME_STORED)
+            run->fate[events[i].token] = events[i].kind == STORE_APPEND ? STORED : FINISHED;
+        run->events++;
+    }
+}
+
+static void run_all(struct rig *r, struct run *run, uint64_t until_events)
+{
+    for (uint64_t id = 1; id <= RUN_IDS && run->events < until_events; id++) {
+        run_ask(r, run, id);
+        while (run->asked - run->events > 40)
+            run_events(r, run);
+    }
+}
+
+/* Everything acknowledged is there, everything finished is gone. */
+static void run_check(struct rig *r, const struct run *run)
+{
+    uint64_t stored = 0;
+    uint64_t finished = 0;
+    for (uint64_t id = 1; id <= RUN_IDS; id++) {
+        enum store_outcome outcome = rig_id(r, STORE_LOOKUP, id)->outcome;
+        if (run->fate[id] == STORED && outcome != OUTCOME_STORED)
+            fail_msg("task %llu was stored and is lost", (unsigned long long)id);
+        if (run->fate[id] == FINISHED && outcome != OUTCOME_GONE)
+            fail_msg("task %llu was finished and is back", (unsigned long long)id);
+        if (run->fate[id] == NOT_ASKED && outcome != OUTCOME_GONE)
+            fail_msg("task %llu was never asked for", (unsigned long long)id);
+        stored += run->fate[id] == STORED;
+        finished += run->fate[id] == FINISHED;
+    }
+    print_message("  %llu stored, %llu finished, 0 lost\n", (unsigned long long)stored,
+        (unsigned long long)finished);
+}
+
+static void killed_processes_lose_nothing(void **state)
+{
+    uint64_t seed = random_seed();
+    struct run *run =
+        mmap(NULL, sizeof(*run), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_true(run != MAP_FAILED);
+    for (int round = 0; round < 6; round++) {
+        struct rig r;
+        rig_open(&r, *state);
+        rig_stop(&r);
+        memset((void *)run, 0, sizeof(*run));
+        uint64_t until = 50 + random_next(&seed) % 3000;
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            rig_start(&r);
+            run_all(&r, run, UINT64_MAX);
+            for (;;)
+                run_events(&r, run);
+        }
+        while (run->events < until && waitpid(child, NULL, WNOHANG) == 0)
+            sched_yield();
+        kill(child, SIGKILL);
+        assert_int_equal(waitpid(child, NULL, 0), child);
+        rig_start(&r);
+        assert_int_equal(r.opened.boot, 3);
+        run_check(&r, run);
+        rig_close(&r);
+    }
+    munmap(run, sizeof(*run));
+}
+
+static void power_loss_loses_nothing(void **state)
+{
+    uint64_t seed = random_seed();
+    for (int round = 0; round < 6; round++) {
+        static struct run run;
+        struct rig r;
+        struct rig shadow;
+        memset(&run, 0, sizeof(run));
+        disk.random = random_next(&seed);
+        rig_open(&r, *state);
+        rig_open(&shadow, *state);
+        rig_stop(&shadow);
+        disk_shadow(&r, &shadow);
+        run_all(&r, &run, 50 + random_next(&seed) % 3000);
+        /* The power goes here: what this copy of `run` knows was acknowledged before. */
+        disk_unshadow();
+        rig_start(&shadow);
+        run_check(&shadow, &run);
+        rig_close(&shadow);
+        rig_close(&r);
+    }
+}
+
+/* ---- failures that are told ---- */
+
+static void a_failed_fsync_leaves_doubt_but_no_damage(void **state)
+{
+    struct rig r;
+    rig_open(&r, *state);
+    struct record in = rig_record(1, "q", 4);
+    assert_int_equal(rig_append(&r, &in)->outcome, OUTCOME_STORED);
+    disk.failing_syncs = 1;
+    in.id = 2;
+    const struct store_event *e = rig_append(&r, &in);
+    assert_int_equal(e->outcome, OUTCOME_UNKNOWN);
+    assert_true(r.down && r.downs == 1);
+    rig_wait_up(&r);
+    assert_int_equal(rig_id(&r, STORE_LOOKUP, 1)->outcome, OUTCOME_STORED);
+    enum store_outcome second = rig_id(&r, STORE_LOOKUP, 2)->outcome;
+    assert_true(second == OUTCOME_STORED || second == OUTCOME_GONE);
+    in.id = 3;
+    assert_int_equal(rig_append(&r, &in)->outcome, OUTCOME_STORED);
+    rig_reopen(&r);
+    assert_int_equal(rig_id(&r, STORE_LOOKUP, 3)->outcome, OUTCOME_STORED);
+    assert_int_equal(rig_id(&r, STORE_LOOKUP, 2)->outcome, second);
+    rig_close(&r);
+}
+
+static void async_answers_survive_a_failed_commit(void **state)
+{
+    struct rig r;
+    rig_open(&r, *state);
+    struct record in = rig_record(1, "q", 4);
+    struct store_op op = {.kind = STORE_APPEND, .record = &in, .async = true};
+    disk.failing_syncs = 1;
+    assert_int_equal(rig_do(&r, &op)->outcome, OUTCOME_STORED);
+    while (!r.downs)
+        rig_next(&r);
+    rig_wait_up(&r);
+    rig_reopen(&r);
+    assert_int_equal(rig_id(&r, STORE_LOOKUP, 1)->outcome, OUTCOME_STORED);
+    rig_close(&r);
+}
+
+static char *open_error(struct rig *r)
+{
+    char *error = NULL;
+    struct store_opened opened;
+    struct store *s = r->backend->ops->open(&r->config, &opened, &error);
+    assert_null(s);
+    assert_non_null(error);
+    return error;
+}
+
+static void a_second_opener_is_told_who_has_it(void **state)
+{
+    struct rig r;
+    char pid[32];
+    rig_open(&r, *state);
+    char *error = open_error(&r);
+    snprintf(pid, sizeof(pid), "process %ld", (long)getpid());
+    assert_non_null(strstr(error, "in use"));
+    assert_non_null(strstr(error, pid));
+    free(error);
+    rig_close(&r);
+}
+
+static void a_newer_format_is_refused(void **state)
+{
+    struct rig r;
+    MDB_env *env;
+    MDB_txn *txn;
+    MDB_dbi meta;
+    uint64_t format = 2;
+    MDB_val key = {6, (void *)(uintptr_t) "format"};
+    MDB_val value = {sizeof(format), &format};
+    rig_open(&r, *state);
+    rig_stop(&r);
+    assert_int_equal(mdb_env_create(&env), 0);
+    mdb_env_set_maxdbs(env, 4);
+    assert_int_equal(mdb_env_open(env, r.directory, MDB_NOLOCK, 0600), 0);
+    assert_int_equal(mdb_txn_begin(env, NULL, 0, &txn), 0);
+    assert_int_equal(mdb_dbi_open(txn, "meta", 0, &meta), 0);
+    assert_int_equal(mdb_put(txn, meta, &key, &value, 0), 0);
+    assert_int_equal(mdb_txn_commit(txn), 0);
+    mdb_env_close(env);
+    char *error = open_error(&r);
+    assert_non_null(strstr(error, "newer"));
+    assert_non_null(strstr(error, "format 2"));
+    free(error);
+    rig_remove(&r);
+}
+
+static void a_directory_that_cannot_be_made(void **state)
+{
+    struct rig r = {.backend = *state, .config = {.path = "/proc/pushrod/store"}};
+    char *error = open_error(&r);
+    assert_non_null(strstr(error, "/proc/pushrod/store"));
+    free(error);
+    r.config.path = "/dev/null";
+    error = open_error(&r);
+    assert_non_null(strstr(error, "/dev/null"));
+    free(error);
+}
+
+/* ---- full ---- */
+
+static uint64_t fill(struct rig *r, uint64_t id, struct body *body)
+{
+    for (;; id++) {
+        struct record in = rig_record(id, "q", 4);
+        in.body = body;
+        in.payload = body_slice(body);
+        const struct store_event *e = rig_append(r, &in);
+        if (e->outcome == OUTCOME_STORED)
+            continue;
+        assert_int_equal(e->outcome, OUTCOME_REFUSED);
+        assert_int_equal(e->code, PUSHROD_E_STORE_FULL);
+        assert_non_null(strstr(e->text, "full"));
+        return id;
+    }
+}
+
+/* Refused when full; what was accepted is there and can be finished; then there is room again. */
+static void fill_and_drain(struct rig *r)
+{
+    struct body *body = rig_body(1, 1 << 20);
+    uint64_t end = fill(r, 1, body);
+    assert_true(end > 5);
+    for (uint64_t id = 1; id < end; id++)
+        assert_int_equal(rig_id(r, STORE_LOOKUP, id)->record_count, 1);
+    for (uint64_t id = 1; id < end; id++)
+        assert_int_equal(rig_finish(r, id)->outcome, OUTCOME_STORED);
+    rig_wait_up(r);
+    assert_true(fill(r, end, body) > end + 5);
+    print_message("  full after %llu tasks of 1 MiB, and again\n", (unsigned long long)(end - 1));
+    body_unref(body);
+}
+
+static void max_bytes_is_a_bound(void **state)
+{
+    struct rig r;
+    struct stat info;
+    char file[128];
+    rig_open(&r, *state);
+    rig_stop(&r);
+    rig_remove(&r);
+    mkdir(r.directory, 0700);
+    r.config.max_bytes = 64 << 20;
+    rig_start(&r);
+    fill_and_drain(&r);
+    snprintf(file, sizeof(file), "%s/data.mdb", r.directory);
+    assert_int_equal(stat(file, &info), 0);
+    assert_true(info.st_size <= 64 << 20);
+    rig_close(&r);
+}
+
+static void a_full_disk_refuses_and_recovers(void **state)
+{
+    struct rig r;
+    rig_open(&r, *state);
+    rig_stop(&r);
+    rig_remove(&r);
+    mkdir(r.directory, 0700);
+    if (mount("none", r.directory, "tmpfs", 0, "size=48m") != 0) {
+        print_message("  skipped: a small disk cannot be mounted: %s\n", strerror(errno));
+        rmdir(r.directory);
+        skip();
+    }
+    rig_start(&r);
+    fill_and_drain(&r);
+    rig_stop(&r);
+    umount(r.directory);
+    rmdir(r.directory);
+}
+
+/* ---- each write fails once ---- */
+
+static bool workload(struct rig *r)
+{
+    struct record in = rig_record(1, "q", 4);
+    struct record change = {.id = 1, .attempts = 1};
+    bool whole = rig_append(r, &in)->outcome == OUTCOME_STORED;
+    in.id = 2;
+    whole &= rig_append(r, &in)->outcome == OUTCOME_STORED;
+    struct store_op op = {.kind = STORE_RESCHEDULE, .record = &change};
+    whole &= rig_do(r, &op)->outcome == OUTCOME_STORED;
+    whole &= rig_fetch(r, "q", start, 9)->outcome == OUTCOME_STORED;
+    whole &= rig_finish_kept(r, 1, "x", 1000)->outcome == OUTCOME_STORED;
+    whole &= rig_kill(r, 2, "boom")->outcome == OUTCOME_STORED;
+    whole &= rig_id(r, STORE_REVIVE, 2)->outcome == OUTCOME_STORED;
+    whole &= rig_purge(r, "q", NULL, 0)->outcome == OUTCOME_STORED;
+    return whole;
+}
+
+static void the_nth_write_fails(void **state)
+{
+    uint64_t n = 0;
+    bool whole = false;
+    while (!whole) {
+        struct rig r;
+        char *error = NULL;
+        struct fault_plan plan = {.refuse_at = ++n};
+        const struct backend fault = {"fault", &store_fault_ops, true, 1};
+        rig_open(&r, *state);
+        rig_stop(&r);
+        r.store = store_fault_open(&store_lmdb, &r.config, &plan, &r.opened, &error);
+        assert_non_null(r.store);
+        r.backend = &fault;
+        whole = workload(&r);
+        assert_true(n < 50);
+        rig_close(&r);
+    }
+    assert_int_equal(n, 9); /* eight writes, and a round in which none fails */
+}
+
+#define FOR(test, n)                                                                               \
+    {                                                                                              \
+#test ", " #n, test, NULL, NULL, (void *)(uintptr_t)&backends[n]                           \
+    }
+
+int main(int argc, char **argv)
+{
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
+    const struct CMUnitTest tests[] = {FOR(killed_processes_lose_nothing, 1),
+        FOR(killed_processes_lose_nothing, 2), FOR(power_loss_loses_nothing, 1),
+        FOR(power_loss_loses_nothing, 2), FOR(a_failed_fsync_leaves_doubt_but_no_damage, 1),
+        FOR(a_failed_fsync_leaves_doubt_but_no_damage, 2),
+        FOR(async_answers_survive_a_failed_commit, 1), FOR(a_second_opener_is_told_who_has_it, 1),
+        FOR(a_newer_format_is_refused, 1), FOR(a_directory_that_cannot_be_made, 1),
+        FOR(max_bytes_is_a_bound, 1), FOR(max_bytes_is_a_bound, 2),
+        FOR(a_full_disk_refuses_and_recovers, 2), FOR(the_nth_write_fails, 2)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
