@@ -196,6 +196,7 @@ struct task *task_new(struct core *c, struct queue *q, const struct record *r)
         return NULL;
     record_fill(t, q, r);
     t->queue = q;
+    t->hand_overs = r->attempts; /* what is known of those before it left memory */
     list_init(&t->node);
     uint8_t *at = (uint8_t *)(t + 1);
     if (t->rare) {
