@@ -49,9 +49,9 @@ TESTLIB := plane_rig session_play run_play
 TESTS   := buf heap map name codec messages params log client plane zmq_facts plane_join session run_exec run_coproc run_function server core_task core_worker
 SIM     := agenda client disk disk_copy disk_state faults main node plan runner server server_out truth
 STORE_LIB := store_fault rig
-STORE_TESTS := store_equal store_conform
+STORE_TESTS := store_equal store_conform store_recover
 FUZZ    := worker_plane client_plane config plane
-E2E     := examples bad_client command map worker
+E2E     := examples bad_client command map worker instructions bench
 
 # ---- from here on nothing changes when a file is added ----
 SEEDS   ?= 200
@@ -76,7 +76,7 @@ fuzzers  := $(FUZZ:%=$(BUILD)/fuzz/fuzz_%)
 dirs := common proto server client worker tests tools include examples
 sources  = $(shell find $(dirs) -name '*.[ch]')
 
-.PHONY: all test unit check-all sim chaos fuzz fuzzers bench serve demo run install uninstall clean format help protocol-doc
+.PHONY: all test unit check-all sim chaos fuzz fuzzers bench bench-peers serve demo run install uninstall clean format help protocol-doc
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -169,7 +169,9 @@ serve_script := deploy/serve
 run_script   := deploy/run-hash-job
 demo_script  := tests/demo
 chaos: ## kill, stop and cut what runs, and count what is lost
-bench: ## our own figures, and the peers beside them
+bench: ## our own figures, and the peers beside them; BENCH=full for all of it
+bench-peers: ## install the peers, from Debian's packages
+	bench/peers
 serve: ## a server and four workers, until you stop them
 run: ## the same, and a real job: hash every file of the source tree
 demo: ## a tour on one screen

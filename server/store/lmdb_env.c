@@ -203,21 +203,28 @@ static uint64_t reserve_of(uint64_t total)
     return wanted < total / 8 ? wanted : total / 8;
 }
 
-/* Pages that are free within the file; their list is a table, number 0, of LMDB's own. */
+/*
+ * Pages that are free within the file, as of the last commit. Their list is LMDB's table 0, which
+ * only a transaction for reading may look at; it is over before anything is written.
+ */
 static uint64_t free_pages(struct lmdb *l)
 {
+    MDB_txn *reader = NULL;
     MDB_cursor *c = NULL;
     MDB_val key;
     MDB_val value;
     uint64_t pages = 0;
-    if (mdb_cursor_open(l->txn, 0, &c))
+    if (mdb_txn_begin(l->env, NULL, MDB_RDONLY, &reader))
         return 0;
-    while (mdb_cursor_get(c, &key, &value, MDB_NEXT) == 0) {
-        size_t count;
-        memcpy(&count, value.mv_data, sizeof(count));
-        pages += count;
+    if (mdb_cursor_open(reader, 0, &c) == 0) {
+        while (mdb_cursor_get(c, &key, &value, MDB_NEXT) == 0) {
+            size_t count;
+            memcpy(&count, value.mv_data, sizeof(count));
+            pages += count;
+        }
+        mdb_cursor_close(c);
     }
-    mdb_cursor_close(c);
+    mdb_txn_abort(reader);
     return pages;
 }
 
