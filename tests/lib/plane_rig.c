@@ -66,7 +66,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     (void)arg;
 }
 
-void rig_start(struct rig *rig, void (*change)(struct plane_config *))
+void plane_rig_start(struct rig *rig, void (*change)(struct plane_config *))
 {
     static const struct plane_events events = {
         .join = on_join,
@@ -98,33 +98,33 @@ void rig_start(struct rig *rig, void (*change)(struct plane_config *))
     }
 }
 
-void rig_stop(struct rig *rig)
+void plane_rig_stop(struct rig *rig)
 {
     plane_free(rig->plane);
     event_free(rig->tick);
     event_base_free(rig->base);
 }
 
-void rig_turn(struct rig *rig)
+void plane_rig_turn(struct rig *rig)
 {
     event_base_loop(rig->base, EVLOOP_NONBLOCK);
 }
 
-uint64_t rig_now(void)
+uint64_t plane_rig_now(void)
 {
     return clock_now().mono_ns;
 }
 
-void rig_wait(struct rig *rig, uint64_t begun_ns, const char *what)
+void plane_rig_wait(struct rig *rig, uint64_t begun_ns, const char *what)
 {
-    if (rig_now() > begun_ns + RIG_LIMIT_NS) {
+    if (plane_rig_now() > begun_ns + RIG_LIMIT_NS) {
         fprintf(stderr, "waited in vain for: %s\n", what);
         abort();
     }
     event_base_loop(rig->base, EVLOOP_ONCE);
 }
 
-int rig_welcome(struct rig *rig, uint64_t worker, uint64_t session)
+int plane_rig_welcome(struct rig *rig, uint64_t worker, uint64_t session)
 {
     static const uint8_t verdicts[8] = {VERDICT_KEEP, VERDICT_SEND, VERDICT_CANCEL, VERDICT_FORGET,
         VERDICT_KEEP, VERDICT_KEEP, VERDICT_KEEP, VERDICT_KEEP};
@@ -140,13 +140,13 @@ int rig_welcome(struct rig *rig, uint64_t worker, uint64_t session)
     return plane_welcome(rig->plane, &action);
 }
 
-void rig_close(struct rig *rig, uint64_t worker, int code)
+void plane_rig_close(struct rig *rig, uint64_t worker, int code)
 {
     struct join_action action = {.kind = JOIN_CLOSE, .worker = worker, .code = code};
     plane_close(rig->plane, &action);
 }
 
-void rig_ack(struct rig *rig, uint64_t worker, uint64_t sequence)
+void plane_rig_ack(struct rig *rig, uint64_t worker, uint64_t sequence)
 {
     struct lane_action action = {.worker = worker, .kind = LANE_ACK, .number = sequence};
     plane_put(rig->plane, &action);
@@ -408,7 +408,7 @@ void fake_up(struct fake *fake, uint64_t worker, uint64_t session)
 {
     fake_join(fake);
     RIG_UNTIL(fake->rig, rig_joined(fake));
-    int failed = rig_welcome(fake->rig, worker, session);
+    int failed = plane_rig_welcome(fake->rig, worker, session);
     if (failed) {
         fprintf(stderr, "plane_welcome: %s\n", pushrod_strerror(failed));
         abort();

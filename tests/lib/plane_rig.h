@@ -43,21 +43,21 @@ struct rig {
 };
 
 /* Any free ports on loopback, unless `change` changes that. */
-void rig_start(struct rig *rig, void (*change)(struct plane_config *));
-void rig_stop(struct rig *rig);
-void rig_turn(struct rig *rig); /* whatever is there, without waiting */
+void plane_rig_start(struct rig *rig, void (*change)(struct plane_config *));
+void plane_rig_stop(struct rig *rig);
+void plane_rig_turn(struct rig *rig); /* whatever is there, without waiting */
 
 /* One round; aborts when the time is over, naming what was waited for. */
-void rig_wait(struct rig *rig, uint64_t begun_ns, const char *what);
-uint64_t rig_now(void);
+void plane_rig_wait(struct rig *rig, uint64_t begun_ns, const char *what);
+uint64_t plane_rig_now(void);
 #define RIG_UNTIL(rig, expression)                                                                 \
-    for (uint64_t begun_ns = rig_now(); !(expression);)                                            \
-    rig_wait((rig), begun_ns, #expression)
+    for (uint64_t begun_ns = plane_rig_now(); !(expression);)                                      \
+    plane_rig_wait((rig), begun_ns, #expression)
 
 /* What the core would do. */
-int rig_welcome(struct rig *rig, uint64_t worker, uint64_t session);
-void rig_close(struct rig *rig, uint64_t worker, int code);
-void rig_ack(struct rig *rig, uint64_t worker, uint64_t sequence); /* put, not flushed */
+int plane_rig_welcome(struct rig *rig, uint64_t worker, uint64_t session);
+void plane_rig_close(struct rig *rig, uint64_t worker, int code);
+void plane_rig_ack(struct rig *rig, uint64_t worker, uint64_t sequence); /* put, not flushed */
 
 struct fake {
     struct rig *rig;

@@ -13,7 +13,7 @@ static struct fake fake;
 
 static void begin(void)
 {
-    rig_start(&rig, NULL);
+    plane_rig_start(&rig, NULL);
     fake_start(&fake, &rig);
     fake_up(&fake, 7, 70);
 }
@@ -21,7 +21,7 @@ static void begin(void)
 static void end(void)
 {
     fake_stop(&fake);
-    rig_stop(&rig);
+    plane_rig_stop(&rig);
 }
 
 static struct task task_of(uint64_t id, struct slice payload, struct body *body)
@@ -69,7 +69,7 @@ static void worker_joins_and_answers(void **state)
     RIG_UNTIL(&rig, rig.lost);
     assert_int_equal(rig.lost_worker, 7);
     assert_int_equal(rig.lost_code, PUSHROD_E_CLOSED);
-    rig_close(&rig, 7, 0);
+    plane_rig_close(&rig, 7, 0);
     assert_int_equal(plane_stats(rig.plane)->lanes, 0);
     end();
 }
@@ -133,7 +133,7 @@ static void late_answers_of_a_closed_session(void **state)
     begin();
     fake_done(&fake, 1, 1, (struct slice){0});
     RIG_UNTIL(&rig, rig.answers == 1);
-    rig_close(&rig, 7, 0);
+    plane_rig_close(&rig, 7, 0);
     fake_done(&fake, 1, 3, (struct slice){0});
     RIG_UNTIL(&rig, rig.answers == 3);
     assert_int_equal(rig.from_session, 70);
@@ -232,7 +232,7 @@ static void one_message_for_a_tick(void **state)
     fake.frames = 0;
     for (unsigned i = 0; i < 100; i++)
         put_task(&task);
-    rig_ack(&rig, 7, 99);
+    plane_rig_ack(&rig, 7, 99);
     plane_put(
         rig.plane, &(struct lane_action){.worker = 7, .kind = LANE_CANCEL, .id = 1, .lease = 2});
     plane_put(
@@ -268,7 +268,7 @@ static void payload_sizes(void **state)
         if (sizes[i] == 0)
             task.record.payload = (struct slice){0};
         fake.tasks = 0;
-        rig_ack(&rig, 7, i + 1);
+        plane_rig_ack(&rig, 7, i + 1);
         put_task(&task);
         plane_flush(rig.plane);
         RIG_UNTIL(&rig, fake_has_task(&fake));
@@ -296,7 +296,7 @@ static void close_discards_what_is_queued(void **state)
     fake_join(&fake);
     size_t joins = rig.joins;
     RIG_UNTIL(&rig, rig.joins > joins);
-    assert_int_equal(rig_welcome(&rig, 7, 71), 0);
+    assert_int_equal(plane_rig_welcome(&rig, 7, 71), 0);
     RIG_UNTIL(&rig, fake_is_welcome(&fake));
     fake.lane = fake_plain(fake.context, ZMQ_PULL, fake.user, fake.token);
     int one = 1, small = 4096;
@@ -308,7 +308,7 @@ static void close_discards_what_is_queued(void **state)
         put_task(&task);
     plane_flush(rig.plane);
     assert_true(atomic_load(&body->references) > 100);
-    rig_close(&rig, 7, 0);
+    plane_rig_close(&rig, 7, 0);
     RIG_UNTIL(&rig, atomic_load(&body->references) == 1);
     body_unref(body);
     end();
@@ -320,7 +320,7 @@ static void farewell_arrives(void **state)
     begin();
     plane_put(rig.plane,
         &(struct lane_action){.worker = 7, .kind = LANE_FENCED, .number = PUSHROD_E_SUPERSEDED});
-    rig_close(&rig, 7, PUSHROD_E_SUPERSEDED);
+    plane_rig_close(&rig, 7, PUSHROD_E_SUPERSEDED);
     RIG_UNTIL(&rig, (fake_read_lane(&fake), fake.fences == 1));
     RIG_UNTIL(&rig, fake_is_refused(&fake));
     assert_int_equal(fake.code, PUSHROD_E_SUPERSEDED);
@@ -366,9 +366,9 @@ static void drain_input_reads_everything(void **state)
     begin();
     for (unsigned i = 0; i < 100; i++)
         fake_done(&fake, 1 + i * 100, 100, slice_str("0123456789012345678901234567890123456789"));
-    for (uint64_t begun = rig_now(); rig.answers < 10000;) {
+    for (uint64_t begun = plane_rig_now(); rig.answers < 10000;) {
         plane_drain_input(rig.plane);
-        assert_true(rig_now() < begun + UINT64_C(20000000000));
+        assert_true(plane_rig_now() < begun + UINT64_C(20000000000));
     }
     zmq_close(fake.lane);
     fake.lane = NULL;

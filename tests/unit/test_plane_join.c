@@ -17,7 +17,7 @@ static struct msg_join join;
 static int begin(void **state)
 {
     (void)state;
-    rig_start(&rig, NULL);
+    plane_rig_start(&rig, NULL);
     fake_start(&fake, &rig);
     scratch = BUF_EMPTY;
     join = fake_join_message(&fake, &scratch);
@@ -29,7 +29,7 @@ static int end(void **state)
     (void)state;
     buf_free(&scratch);
     fake_stop(&fake);
-    rig_stop(&rig);
+    plane_rig_stop(&rig);
     return 0;
 }
 
@@ -181,7 +181,7 @@ static void held_is_judged(void **state)
     assert_int_equal(rig.held[1].id, 12);
     assert_int_equal(rig.held[1].lease, 22);
     assert_true(rig.held[1].answered);
-    assert_int_equal(rig_welcome(&rig, 7, 70), 0);
+    assert_int_equal(plane_rig_welcome(&rig, 7, 70), 0);
     RIG_UNTIL(&rig, fake_is_welcome(&fake));
     assert_int_equal(fake.verdicts, 3);
     buf_free(&held);
@@ -214,7 +214,7 @@ static void same_nonce_same_welcome(void **state)
     (void)state;
     expect_joined();
     fake_send(&fake, &join); /* not answered yet: the answer comes once it is known */
-    assert_int_equal(rig_welcome(&rig, 7, 70), 0);
+    assert_int_equal(plane_rig_welcome(&rig, 7, 70), 0);
     RIG_UNTIL(&rig, fake_is_welcome(&fake));
     strcpy(token, fake.token);
     uint64_t port = fake.welcome.lane_port;
@@ -248,7 +248,7 @@ static void refusal_of_the_core(void **state)
     assert_true(fake.retry);
     assert_string_equal(fake.text, "the server is stopping, come again");
     plane_refuse(rig.plane, &action); /* nobody is there any more */
-    assert_int_equal(rig_welcome(&rig, 7, 70), -PUSHROD_E_UNKNOWN_CONNECTION);
+    assert_int_equal(plane_rig_welcome(&rig, 7, 70), -PUSHROD_E_UNKNOWN_CONNECTION);
 }
 
 static void unreachable_lane_is_told(void **state)
@@ -256,9 +256,9 @@ static void unreachable_lane_is_told(void **state)
     char text[128];
     (void)state;
     expect_joined();
-    assert_int_equal(rig_welcome(&rig, 7, 70), 0);
+    assert_int_equal(plane_rig_welcome(&rig, 7, 70), 0);
     RIG_UNTIL(&rig, fake_is_welcome(&fake));
-    rig_close(&rig, 7, PUSHROD_E_LANE_UNREACHABLE);
+    plane_rig_close(&rig, 7, PUSHROD_E_LANE_UNREACHABLE);
     RIG_UNTIL(&rig, fake_is_refused(&fake));
     snprintf(text, sizeof text,
         "cannot reach lane port %u of 127.0.0.1: ", (unsigned)fake.welcome.lane_port);
@@ -276,19 +276,19 @@ static void lane_range(struct plane_config *config)
 static void unreachable_lane_names_the_range(void **state)
 {
     (void)state;
-    rig_start(&rig, lane_range);
+    plane_rig_start(&rig, lane_range);
     fake_start(&fake, &rig);
     fake_join(&fake);
     RIG_UNTIL(&rig, rig.joins == 1);
-    assert_int_equal(rig_welcome(&rig, 7, 70), 0);
+    assert_int_equal(plane_rig_welcome(&rig, 7, 70), 0);
     RIG_UNTIL(&rig, fake_is_welcome(&fake));
     assert_int_equal(fake.welcome.lane_port, 23880);
-    rig_close(&rig, 7, PUSHROD_E_LANE_UNREACHABLE);
+    plane_rig_close(&rig, 7, PUSHROD_E_LANE_UNREACHABLE);
     RIG_UNTIL(&rig, fake_is_refused(&fake));
     assert_string_equal(
         fake.text, "cannot reach lane port 23880 of gate.example: open 23880-23889");
     fake_stop(&fake);
-    rig_stop(&rig);
+    plane_rig_stop(&rig);
 }
 
 static void garbage_is_counted(void **state)

@@ -29,14 +29,14 @@ static struct fake fake;
 
 static void begin(void (*change)(struct plane_config *))
 {
-    rig_start(&rig, change);
+    plane_rig_start(&rig, change);
     fake_start(&fake, &rig);
 }
 
 static void end(void)
 {
     fake_stop(&fake);
-    rig_stop(&rig);
+    plane_rig_stop(&rig);
 }
 
 /* Joins and is welcomed; connects to nothing yet. */
@@ -45,7 +45,7 @@ static void welcome(struct fake *who, uint64_t worker, uint64_t session)
     size_t joins = rig.joins;
     fake_join(who);
     RIG_UNTIL(&rig, rig.joins > joins);
-    assert_int_equal(rig_welcome(&rig, worker, session), 0);
+    assert_int_equal(plane_rig_welcome(&rig, worker, session), 0);
     RIG_UNTIL(&rig, fake_is_welcome(who));
 }
 
@@ -73,7 +73,7 @@ static void scan(uint64_t port, unsigned times)
 {
     for (unsigned i = 0; i < times; i++) {
         close(tcp_connect(port));
-        rig_turn(&rig);
+        plane_rig_turn(&rig);
     }
 }
 
@@ -85,7 +85,7 @@ static uint64_t strangers(void)
 /* The lane still works: what is put arrives. */
 static void expect_lane_works(struct fake *who, uint64_t worker, uint64_t sequence)
 {
-    rig_ack(&rig, worker, sequence);
+    plane_rig_ack(&rig, worker, sequence);
     plane_flush(rig.plane);
     RIG_UNTIL(&rig, (fake_read_lane(who), who->last_ack == sequence));
     assert_int_equal(rig.lost, 0);
@@ -245,13 +245,13 @@ static void reconnecting_peer_stays_outside(void **state)
     zmq_setsockopt(fake.lane, ZMQ_RECONNECT_IVL, &soon, sizeof soon);
     fake_connect(fake.lane, fake.welcome.lane_port);
     RIG_UNTIL(&rig, fake_has_hello(&fake));
-    rig_close(&rig, 7, 0);
+    plane_rig_close(&rig, 7, 0);
     fake_start(&next, &rig);
     fake_join(&next);
     size_t joins = rig.joins;
     RIG_UNTIL(&rig, rig.joins > joins);
     /* The only port is in quarantine: try again later. */
-    assert_int_equal(rig_welcome(&rig, 8, 80), -PUSHROD_E_TOO_MANY);
+    assert_int_equal(plane_rig_welcome(&rig, 8, 80), -PUSHROD_E_TOO_MANY);
     RIG_UNTIL(&rig, fake_is_refused(&next));
     assert_int_equal(next.code, PUSHROD_E_TOO_MANY);
     assert_true(next.retry);
@@ -260,7 +260,7 @@ static void reconnecting_peer_stays_outside(void **state)
         joins = rig.joins;
         fake_join(&next);
         RIG_UNTIL(&rig, rig.joins > joins);
-        bound = rig_welcome(&rig, 8, 80);
+        bound = plane_rig_welcome(&rig, 8, 80);
     }
     RIG_UNTIL(&rig, fake_is_welcome(&next) && next.welcomed);
     assert_int_equal(next.welcome.lane_port, FIRST_PORT);
@@ -286,7 +286,7 @@ static void first_message_after_each_handshake(void **state)
         fake_start(&one, &rig);
         fake_up(&one, i, i + 1000);
         expect_lane_works(&one, i, i);
-        rig_close(&rig, i, 0);
+        plane_rig_close(&rig, i, 0);
         fake_stop(&one);
     }
     end();
@@ -313,7 +313,7 @@ static void taken_lane_port_is_left_out(void **state)
     fake_start(&second, &rig);
     fake_join(&second);
     RIG_UNTIL(&rig, rig.joins == 2);
-    assert_int_equal(rig_welcome(&rig, 8, 80), -PUSHROD_E_TOO_MANY);
+    assert_int_equal(plane_rig_welcome(&rig, 8, 80), -PUSHROD_E_TOO_MANY);
     RIG_UNTIL(&rig, fake_is_refused(&second));
     assert_true(second.retry);
     assert_non_null(strstr(second.text, "lane port"));
@@ -339,14 +339,14 @@ static void freed_ports_are_used_again(void **state)
         fake_again(&fake);
         fake_join(&fake);
         RIG_UNTIL(&rig, rig.joins > joins);
-        if (rig_welcome(&rig, i, i) != 0)
+        if (plane_rig_welcome(&rig, i, i) != 0)
             continue;
         RIG_UNTIL(&rig, fake_is_welcome(&fake));
         assert_int_not_equal(fake.welcome.lane_port, last);
         last = fake.welcome.lane_port;
         fake_connect_lane(&fake);
         RIG_UNTIL(&rig, fake_has_hello(&fake));
-        rig_close(&rig, i++, 0);
+        plane_rig_close(&rig, i++, 0);
         zmq_close(fake.lane);
         fake.lane = NULL;
     }
@@ -454,7 +454,7 @@ static void lanes_cost_five_descriptors(void **state)
     assert_true(with - after >= 20);
     assert_true(after - before <= 20 * 5);
     for (unsigned i = 0; i < 20; i++)
-        rig_close(&rig, i + 1, 0);
+        plane_rig_close(&rig, i + 1, 0);
     RIG_UNTIL(&rig, open_descriptors() <= before);
     end();
 }
@@ -500,7 +500,7 @@ static void lanes_are_bounded(void **state)
     fake_start(&others[1], &rig);
     fake_join(&others[1]);
     RIG_UNTIL(&rig, rig.joins == 3);
-    assert_int_equal(rig_welcome(&rig, 3, 3), -PUSHROD_E_TOO_MANY);
+    assert_int_equal(plane_rig_welcome(&rig, 3, 3), -PUSHROD_E_TOO_MANY);
     RIG_UNTIL(&rig, fake_is_refused(&others[1]));
     assert_non_null(strstr(others[1].text, "--max-workers"));
     fake_stop(&others[0]);
@@ -518,12 +518,12 @@ static void thousand_lanes_are_fine(void **state)
 {
     (void)state;
     begin(thousand_lanes);
-    uint64_t start_ns = rig_now();
+    uint64_t start_ns = plane_rig_now();
     for (uint64_t i = 1; i <= 1000; i++) {
         fake_again(&fake);
         welcome(&fake, i, i);
     }
-    print_message("1000 joins: %u ms\n", (unsigned)((rig_now() - start_ns) / 1000000));
+    print_message("1000 joins: %u ms\n", (unsigned)((plane_rig_now() - start_ns) / 1000000));
     assert_int_equal(plane_stats(rig.plane)->lanes, 1000);
     fake_connect_lane(&fake);
     RIG_UNTIL(&rig, fake_has_hello(&fake));
@@ -542,7 +542,7 @@ static void answers_of_a_lost_worker_are_read_first(void **state)
     fake_up(&fake, 7, 70);
     for (unsigned i = 0; i < 1000; i++)
         fake_done(&fake, i + 1, 1, slice_of(result, sizeof result));
-    uint64_t before_ns = rig_now();
+    uint64_t before_ns = plane_rig_now();
     zmq_close(fake.lane);
     fake.lane = NULL;
     RIG_UNTIL(&rig, lane_find(rig.plane, 7)->state == LANE_LOST);
@@ -626,21 +626,21 @@ static void cutter_start(struct cutter *cutter, uint16_t to)
 /* The worker's rule: send on while acknowledgements come, else all of it again. */
 static void resend_until_taken(struct cutter *cutter)
 {
-    uint64_t sent = 0, taken = 0, stalled_ns = rig_now();
+    uint64_t sent = 0, taken = 0, stalled_ns = plane_rig_now();
     while (rig.answers < CUT_TOTAL) {
         if (sent < CUT_TOTAL && sent - rig.answers < 20000) {
             fake_done(&fake, sent + 1, CUT_FRAME, slice_str("0123456789"));
             sent += CUT_FRAME;
         }
-        rig_turn(&rig);
+        plane_rig_turn(&rig);
         if (rig.answers != taken)
-            stalled_ns = rig_now();
+            stalled_ns = plane_rig_now();
         taken = rig.answers;
         if (cutter->cuts < 3 && rig.answers > (cutter->cuts + 1) * 50000)
             cutter_cut(cutter);
-        if (rig_now() - stalled_ns > 100000000) {
+        if (plane_rig_now() - stalled_ns > 100000000) {
             sent = rig.answers - rig.answers % CUT_FRAME;
-            stalled_ns = rig_now();
+            stalled_ns = plane_rig_now();
         }
     }
 }
