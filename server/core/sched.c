@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Who gets what. Only at the end of a tick, so that all its submissions and answers meet. First
- * what only one worker may run, then suspects, then idle slots, then prefetch. A hand-over takes a
- * task and some room away and never makes any, so one pass over the groups that something happened
- * to is enough.
+ * what only one worker may run, then suspects, then idle slots, then prefetch. Only groups that
+ * something happened to are visited.
  */
 #include <assert.h>
 #include "server/core/verbs.h"
@@ -165,7 +164,8 @@ static struct worker *idle_worker(const struct core *c, struct group *g, const s
     return NULL;
 }
 
-static void sched_idle(struct core *c, struct group *g)
+/* True: a slot is idle, and what waits does not fit into its lane's credit. */
+static bool sched_idle(struct core *c, struct group *g)
 {
     struct link *missed = NULL, *link;
     while (g->idle_slots && (link = ring_next(g, missed))) {
@@ -179,6 +179,7 @@ static void sched_idle(struct core *c, struct group *g)
             missed = link;
         }
     }
+    return missed != NULL;
 }
 
 /* ---- prefetch: what fills about a millisecond, and never behind something slow ---- */
@@ -219,17 +220,53 @@ static void sched_fill(struct core *c, struct group *g)
     }
 }
 
-void sched_run(struct core *c)
+/*
+ * A slot that is idle only because the head of a queue has too many bytes for its lane can run
+ * what comes after that head, once the head has gone to another worker.
+ */
+static void sched_behind_large(struct core *c)
 {
-    assert(list_empty(&c->dirty_groups) || c->group_count > 0);
-    target_dispatch(c);
+    uint64_t before;
+    do {
+        before = c->stats.dispatched;
+        for (size_t i = 0; i < c->group_count; i++) {
+            struct group *g = c->groups[i];
+            assert(!g || g->number == i + 1);
+            if (g && g->idle_slots && !list_empty(&g->ring))
+                sched_idle(c, g);
+        }
+    } while (c->stats.dispatched != before);
+}
+
+/*
+ * True: another round may find more. One is enough, unless bytes are in the way: then a group that
+ * was visited may fit what became the first of its queue when another group took the one before it.
+ */
+static bool sched_slots(struct core *c)
+{
+    uint64_t before = c->stats.dispatched;
+    bool missed = false;
     /* Groups that are touched meanwhile come to the end of the list, and are visited, too. */
     for (struct list *it = c->dirty_groups.next; it != &c->dirty_groups; it = it->next) {
-        sched_suspects(c, container_of(it, struct group, dirty_node));
-        sched_idle(c, container_of(it, struct group, dirty_node));
+        struct group *g = container_of(it, struct group, dirty_node);
+        assert(g->dirty);
+        sched_suspects(c, g);
+        missed = sched_idle(c, g) || missed;
     }
+    return missed && c->stats.dispatched != before;
+}
+
+void sched_run(struct core *c)
+{
+    uint64_t before = c->stats.dispatched;
+    assert(list_empty(&c->dirty_groups) || c->group_count > 0);
+    target_dispatch(c);
+    while (sched_slots(c))
+        ;
     for (struct list *it = c->dirty_groups.next; it != &c->dirty_groups; it = it->next)
         sched_fill(c, container_of(it, struct group, dirty_node));
+    if (c->stats.dispatched != before)
+        sched_behind_large(c);
     for (struct list *it; (it = list_first(&c->dirty_groups));) {
         container_of(it, struct group, dirty_node)->dirty = false;
         list_remove(it);
