@@ -25,6 +25,8 @@ struct flight {
     uint64_t work_us;
 };
 
+enum { IDEAL_WORKERS = 64 };
+
 /* One run of this program: everything that drivers report to. */
 static struct {
     const struct driver *driver;
@@ -39,6 +41,8 @@ static struct {
     uint64_t random;
     bool timed; /* results are entered into the histogram */
     struct hist latency;
+    struct hist ideal; /* waits of the short tasks at one queue without a transport */
+    double free_at[IDEAL_WORKERS];
     struct usage usage;
     uint64_t begin_ns, end_ns, begin_done, end_done, begin_accepted, end_accepted;
 } load;
@@ -234,6 +238,19 @@ static void closed_loop(bool accepted)
         measure_end();
 }
 
+/* The same arrival at workers that share one queue, first come, first served, and cost nothing. */
+static void arrive_ideal(double at, bool is_long, bool counted)
+{
+    unsigned best = 0, workers = load.o.workers < IDEAL_WORKERS ? load.o.workers : IDEAL_WORKERS;
+    for (unsigned i = 1; i < workers; i++)
+        if (load.free_at[i] < load.free_at[best])
+            best = i;
+    double begin = load.free_at[best] > at ? load.free_at[best] : at;
+    load.free_at[best] = begin + (double)(is_long ? load.o.long_us : load.o.short_us) * 1e3;
+    if (counted && !is_long)
+        hist_add(&load.ideal, (uint64_t)(begin - at));
+}
+
 /*
  * Open loop: Poisson arrivals at `rate`, whatever comes back. Latency counts from when a task was
  * meant to start, so a system that stalls pays for all that should have been sent meanwhile.
@@ -254,6 +271,8 @@ static void open_loop(void)
             bool is_long = load.o.long_share > 0 && random_unit() < load.o.long_share;
             if (!submit_one((uint64_t)next, is_long ? load.o.long_us : load.o.short_us))
                 break;
+            if (load.o.long_share > 0)
+                arrive_ideal(next, is_long, measuring);
             next += -log(random_unit()) / load.o.rate * 1e9;
         }
         process_used(from);
@@ -307,21 +326,26 @@ static void print_usage(double tasks)
     printf("}");
 }
 
+static void print_hist(const char *name, const struct hist *h)
+{
+    static const double quantiles[] = {0.5, 0.9, 0.99, 0.999};
+    static const char *const names[] = {"p50", "p90", "p99", "p999"};
+    printf(", \"%s\": {\"count\": %" PRIu64 ", \"mean\": %.2f", name, h->count, hist_mean(h) / 1e3);
+    for (size_t i = 0; i < sizeof quantiles / sizeof *quantiles; i++)
+        printf(", \"%s\": %.2f", names[i], (double)hist_quantile(h, quantiles[i]) / 1e3);
+    printf(", \"max\": %.2f}", (double)h->max / 1e3);
+}
+
 static void print_report(bool accepted)
 {
     double seconds = (double)(load.end_ns - load.begin_ns) / 1e9;
     double tasks = (double)(accepted ? load.end_accepted - load.begin_accepted
                                      : load.end_done - load.begin_done);
-    const struct hist *h = &load.latency;
     printf("{\"tasks\": %.0f, \"seconds\": %.6f, \"rate\": %.2f", tasks, seconds,
         seconds > 0 ? tasks / seconds : 0);
-    printf(
-        ", \"latency_us\": {\"count\": %" PRIu64 ", \"mean\": %.2f", h->count, hist_mean(h) / 1e3);
-    static const double quantiles[] = {0.5, 0.9, 0.99, 0.999};
-    static const char *const names[] = {"p50", "p90", "p99", "p999"};
-    for (size_t i = 0; i < sizeof quantiles / sizeof *quantiles; i++)
-        printf(", \"%s\": %.2f", names[i], (double)hist_quantile(h, quantiles[i]) / 1e3);
-    printf(", \"max\": %.2f}", (double)h->max / 1e3);
+    print_hist("latency_us", &load.latency);
+    if (load.ideal.count)
+        print_hist("ideal_us", &load.ideal);
     print_usage(tasks);
     printf(", \"duplicates\": %" PRIu64 "}\n", load.duplicates);
     fflush(stdout);
@@ -365,6 +389,7 @@ static int run_client(void)
     bool accepted = strcmp(load.o.mode, "submit") == 0;
     prctl(PR_SET_TIMERSLACK, 1);
     hist_init(&load.latency);
+    hist_init(&load.ideal);
     usage_init(&load.usage, load.o.pids);
     load.random = load.o.seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
     load.o.no_result = load.o.no_result || accepted;

@@ -67,9 +67,26 @@ static void parse_group(struct usage_group *g, char *text)
         errx(2, "not GROUP:PID+PID: %s", text);
     *rest++ = 0;
     strcpy(g->name, text);
-    for (char *save, *pid = strtok_r(rest, "+", &save); pid; pid = strtok_r(NULL, "+", &save))
+    g->children = strcmp(rest, "children") == 0;
+    for (char *save, *pid = g->children ? NULL : strtok_r(rest, "+", &save); pid;
+         pid = strtok_r(NULL, "+", &save))
         if (g->count < USAGE_PIDS)
             g->pids[g->count++] = atoi(pid);
+}
+
+/* Adds the children of a process, and theirs. */
+static void add_descendants(struct usage_group *g, int pid)
+{
+    char path[64];
+    int child;
+    snprintf(path, sizeof path, "/proc/%d/task/%d/children", pid, pid);
+    FILE *file = fopen(path, "re");
+    while (file && fscanf(file, "%d", &child) == 1 && g->count < USAGE_PIDS) {
+        g->pids[g->count++] = child;
+        add_descendants(g, child);
+    }
+    if (file)
+        fclose(file);
 }
 
 void usage_init(struct usage *u, const char *pids)
@@ -92,8 +109,14 @@ void usage_init(struct usage *u, const char *pids)
 
 void usage_begin(struct usage *u)
 {
-    for (size_t i = 0; i < u->count; i++)
-        u->groups[i].before_ns = group_ns(&u->groups[i]);
+    for (size_t i = 0; i < u->count; i++) {
+        struct usage_group *g = &u->groups[i];
+        if (g->children) {
+            g->count = 0;
+            add_descendants(g, getpid());
+        }
+        g->before_ns = group_ns(g);
+    }
 }
 
 void usage_end(struct usage *u)

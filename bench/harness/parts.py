@@ -184,32 +184,16 @@ def hol(run):
     """Head-of-line: 4 workers, 1 % tasks of 1 s among tasks of 1 ms, at 70 % load."""
     names = ["pushrod", "pushrod-embedded", "gearmand", "beanstalkd", "celery", "echo"]
     rate = 0.7 * 4 / (0.99 * 0.001 + 0.01 * 1.0)
-    seconds = run.scale(8, 60)
+    seconds = run.hol_seconds
     for system in systems.available(run.choose(names), run.say):
         for s in systems.started([system], 4, run.say):
             run.measure("hol", s, options={"mode": "open", "rate": rate, "seconds": seconds, "warmup": 0.5,
                                            "long_share": 0.01, "long_us": 1000000, "short_us": 1000, "seed": 7})
             s.stop()
-    if not run.only or "ideal" in run.only:
-        run.add_row({"part": "hol", "system": "ideal", "title": "one queue, no transport (computed)",
-                     "latency_us": ideal_waits(rate, seconds * 5)})
-
-
-def ideal_waits(rate, seconds):
-    """The waits of the short tasks with 4 workers at one queue, first come, first served."""
-    import heapq
-    import random
-    dice, free, at, waits = random.Random(7), [0.0] * 4, 0.0, []
-    while at < seconds:
-        at += dice.expovariate(rate)
-        is_long = dice.random() < 0.01
-        begin = max(at, free[0])
-        heapq.heapreplace(free, begin + (1.0 if is_long else 0.001))
-        if not is_long:
-            waits.append(begin - at)
-    waits.sort()
-    pick = lambda q: round(waits[int(q * (len(waits) - 1))] * 1e6, 1)
-    return {"p50": pick(0.5), "p90": pick(0.9), "p99": pick(0.99), "p999": pick(0.999), "max": pick(1)}
+    ideal = [row["ideal_us"] for row in run.rows if row["part"] == "hol" and "ideal_us" in row]
+    if ideal:
+        run.add_row({"part": "hol", "system": "ideal", "title": "one queue without a transport (computed)",
+                     "latency_us": ideal[0]})
 
 
 # ---- cost ----

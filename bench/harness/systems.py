@@ -120,6 +120,9 @@ class Embedded(System):
     def start_workers(self, count):
         self.count = count
 
+    def pids(self):
+        return "worker:children"
+
     def client(self, limit=150, env=None, **options):
         # Each run makes a server of its own, and a store of its own.
         procs.remove(os.path.join(self.directory, "store"))
