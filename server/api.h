@@ -169,6 +169,7 @@ int options_convert(struct pushrod_server *s, const struct pushrod_options *from
 /* ---- api_conn.c ---- */
 extern const struct conn_ops api_conn_ops;
 void conn_init(struct pushrod_server *s);
+void conn_tell_last(struct pushrod_server *s);
 void conn_free_notes(struct pushrod_server *s);
 
 /* ---- api_group.c, api_timer.c, api_stats.c, api_event.c ---- */

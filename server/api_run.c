@@ -315,7 +315,11 @@ static void server_end(struct pushrod_server *s)
             event_free(s->signals[i]);
     memset(s->signals, 0, sizeof s->signals);
     http_free(s->http);
-    conns_free(s->conns);
+    struct conns *conns = s->conns;
+    s->state = API_OVER;
+    s->conns = NULL;
+    conns_free(conns);
+    conn_tell_last(s);
     native_free(s->native);
     host_free(s->host);
     /* stop() may be called by a signal at any time: it must not find a loop that is being freed. */
@@ -323,13 +327,11 @@ static void server_end(struct pushrod_server *s)
     s->loop = NULL;
     loop_free(loop);
     s->http = NULL;
-    s->conns = NULL;
     s->native = NULL;
     s->host = NULL;
     free(s->token);
     s->token = NULL;
     local_wait(s);
-    s->state = API_OVER;
 }
 
 static void stops_look(struct pushrod_server *s)

@@ -116,7 +116,8 @@ struct pushrod_server_events {
         struct pushrod_server *server, const struct pushrod_worker_note *note, void *arg);
     void (*worker_lost)(
         struct pushrod_server *server, const struct pushrod_worker_note *note, void *arg);
-    /* All is over; the last event. Connections are still open: a last word can be sent. */
+    /* All is over. Connections are still open: a last word can be sent. Then they are closed, each
+     * with its close event, in which nothing can be sent any more. */
     void (*stop)(struct pushrod_server *server, void *arg);
 };
 
