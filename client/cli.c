@@ -9,6 +9,7 @@
 #include "client/command.h"
 #include "client/interrupt.h"
 
+/* What is drawn at the bottom of the terminal goes first; it is drawn again when it is due. */
 void cli_say(struct cli *cli, const char *format, ...)
 {
     va_list args;
@@ -21,6 +22,7 @@ void cli_say(struct cli *cli, const char *format, ...)
     va_end(args);
 }
 
+/* Usage errors name the command, and where its help is; errors of the server do not need it. */
 int cli_usage(struct cli *cli, const char *format, ...)
 {
     va_list args;
@@ -32,6 +34,7 @@ int cli_usage(struct cli *cli, const char *format, ...)
     return EXIT_USAGE;
 }
 
+/* The exit codes of the manual: scripts rely on them, so each error has its place here. */
 int cli_exit_code(int error)
 {
     switch (error < 0 ? -error : error) {
@@ -91,6 +94,9 @@ static int set_server(struct cli *cli)
     return count ? pushrod_client_set(cli->client, "server", servers[count - 1]) : 0;
 }
 
+/*
+ * Flags win over environment and file; the library's own reading of the environment is overridden.
+ */
 static int client_configure(struct cli *cli)
 {
     char number[24];

@@ -52,6 +52,7 @@ static void on_finish(struct pushrod_client *c, const struct pushrod_finish *f, 
     b->failed += f->status != PUSHROD_DONE;
 }
 
+/* Closed loop: the next task goes when one has come back, so the bound is what is in flight. */
 static int send_some(struct bench *b)
 {
     while (b->sent < b->count && b->sent - b->finished - b->refused < b->in_flight) {
@@ -91,6 +92,7 @@ static int compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* Of the sorted latencies; exact, since every one was kept. */
 static uint64_t percentile(const struct bench *b, double part)
 {
     size_t place = (size_t)(part * (double)b->finished);

@@ -37,6 +37,7 @@ static void on_dead(const struct pushrod_task_info *t, void *arg)
         *t->text ? ": " : "", t->text);
 }
 
+/* A terminal gets lines cut at its edge, a pipe gets them whole. */
 static int dead_ls(struct cli *cli)
 {
     struct dead_list l = {.json = params_bool(cli->p, "json")};
@@ -73,6 +74,7 @@ static void print_text(const char *indent, const char *text)
     }
 }
 
+/* How a worker died is what no other task queue tells: signal, exit code, peak memory. */
 static void print_death(const struct pushrod_death *d)
 {
     char when[TEXT_SIZE], memory[TEXT_SIZE];
@@ -167,6 +169,9 @@ static int control_all(struct cli *cli, const char *verb)
     return EXIT_OK;
 }
 
+/*
+ * Ids are named, or --all is said: dropping everything must not be what a forgotten operand does.
+ */
 static int dead_control(struct cli *cli, const char *verb)
 {
     bool all = params_bool(cli->p, "all");

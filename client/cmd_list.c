@@ -28,6 +28,7 @@ void rows_begin_workers(struct table *t)
     table_begin(t, worker_titles, sizeof worker_titles / sizeof worker_titles[0]);
 }
 
+/* A dash where a number would mean nothing: no age without a waiting task. */
 void rows_queue(struct table *t, const struct pushrod_queue_info *q)
 {
     char text[TEXT_SIZE];
@@ -90,6 +91,7 @@ static void listing_print(struct listing *l)
     buf_free(&out);
 }
 
+/* An empty list is no error, but silence would look like one. */
 static int list_end(struct cli *cli, struct listing *l, int64_t rows, const char *none)
 {
     if (rows == 0 && !l->json)
@@ -163,6 +165,7 @@ static void on_event(struct pushrod_client *c, const struct pushrod_event *e)
     fflush(stdout);
 }
 
+/* Endless; a reconnect watches again by itself. */
 int cmd_events(struct cli *cli)
 {
     static const struct pushrod_client_events events = {

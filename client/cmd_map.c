@@ -17,6 +17,7 @@
 
 /* ---------------------------------------------------------------------------------- flags */
 
+/* All that can be wrong is said before the server is asked. */
 static int read_flags(struct map *m)
 {
     struct cli *cli = m->cli;
@@ -73,6 +74,10 @@ static bool take_input(struct map *m, struct slice input, bool too_long)
     return true;
 }
 
+/*
+ * Three bounds: what is in flight, the bytes of it, and how far results may run ahead of their
+ * turn.
+ */
 static bool has_room(const struct map *m)
 {
     if (m->in_flight + m->ready >= m->jobs || m->in_flight_bytes >= MAP_BYTES)
@@ -146,6 +151,7 @@ static void tell_why(struct map *m)
     why_explain(m->cli, &m->why, m->queue, 0);
 }
 
+/* A fatal error or `now` cancels what runs; `soon` only reads no more. */
 static void check_stop(struct map *m)
 {
     if (m->fatal && !m->stopping)
@@ -249,6 +255,7 @@ static void map_free(struct map *m)
     task_options_free(&m->task);
 }
 
+/* The last word on standard error: what failed. The exit code says the same. */
 static int finish(struct map *m, int code)
 {
     if (m->progress && !m->fatal)
@@ -266,6 +273,7 @@ static int finish(struct map *m, int code)
     return m->failed ? EXIT_TASK_FAILED : EXIT_OK;
 }
 
+/* Connected first: the limits of the server are those of the inputs. */
 static int map_run(struct map *m)
 {
     static const struct pushrod_client_events events = {.accepted = map_on_accepted,

@@ -112,6 +112,7 @@ static int ping_wait(struct cli *cli, const char *text)
     return 0;
 }
 
+/* The first round trip is as good as the others: the connection is there already. */
 static int ping_run(struct cli *cli, bool quiet)
 {
     char took[TEXT_SIZE];
@@ -127,6 +128,7 @@ static int ping_run(struct cli *cli, bool quiet)
     return EXIT_OK;
 }
 
+/* --wait is for scripts that have just started a server. */
 int cmd_ping(struct cli *cli)
 {
     const char *wait = params_text(cli->p, "wait");

@@ -40,6 +40,7 @@ static int read_payload(struct submit *s, struct buf *to, const char *operand)
     return EXIT_USAGE;
 }
 
+/* Options that map does not have, or has with another meaning. */
 static void set_options(struct submit *s)
 {
     const struct params *p = s->cli->p;
@@ -52,6 +53,7 @@ static void set_options(struct submit *s)
     o->max_attempts = (unsigned)params_number(p, "attempts");
 }
 
+/* Payloads are read before the first task is sent: a missing file submits nothing. */
 static int make_tasks(struct submit *s, bool follow)
 {
     struct cli *cli = s->cli;
@@ -142,6 +144,7 @@ static int submit_run(struct submit *s)
     return waited ? waited : code;
 }
 
+/* Without a payload operand there is one task, of standard input. */
 int cmd_submit(struct cli *cli)
 {
     struct submit s = {.cli = cli, .count = cli->count > 1 ? (size_t)cli->count - 1 : 1};

@@ -41,6 +41,7 @@ int cmd_wait(struct cli *cli)
     return code;
 }
 
+/* The age is since submission, whatever became of the task meanwhile. */
 static void status_row(struct table *t, const struct pushrod_task_info *info)
 {
     char size[TEXT_SIZE], age[TEXT_SIZE];
@@ -103,6 +104,7 @@ int cmd_status(struct cli *cli)
     return code;
 }
 
+/* The first id that cannot be cancelled ends it; those before it are cancelled. */
 int cmd_cancel(struct cli *cli)
 {
     uint64_t *ids = read_ids(cli, 0);

@@ -100,6 +100,7 @@ static void on_worker(const struct pushrod_worker_info *w, void *arg)
     rows_worker(&t->workers, w);
 }
 
+/* Two requests, one after the other: the numbers are of nearly the same moment. */
 static int look(struct top *t)
 {
     uint64_t now = clock_now().mono_ns;
@@ -157,6 +158,7 @@ static void draw(const struct buf *text)
     buf_free(&screen);
 }
 
+/* A terminal is drawn over, anything else gets one report after the other. */
 static void show(struct top *t)
 {
     struct buf text = BUF_EMPTY;
@@ -172,6 +174,7 @@ static void show(struct top *t)
 /* ---------------------------------------------------------------------------------- the terminal
  */
 
+/* Without line mode, so that a q needs no return; signals stay as they are. */
 static void terminal_begin(struct top *t)
 {
     t->terminal =
@@ -234,6 +237,7 @@ static int pause_until(struct top *t, uint64_t until)
     }
 }
 
+/* The terminal is put back on every way out but a second interrupt. */
 int cmd_top(struct cli *cli)
 {
     static const struct pushrod_client_events events = {.connection = on_connection};

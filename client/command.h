@@ -64,7 +64,7 @@ const struct command *command_find(const char *name); /* NULL: there is none */
     {                                                                                              \
         .name = (text), .type = PARAM_TITLE                                                        \
     }
-#define ROWS(name) const size_t name##_count = sizeof name / sizeof name[0]
+#define ROWS(name) size_t name##_count = sizeof name / sizeof name[0]
 
 /* ---- cli.c ---- */
 

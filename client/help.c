@@ -6,6 +6,7 @@
 #include "client/command.h"
 #include "client/options.h"
 
+/* Short enough for one screen; everything else is one command away. */
 void help_program(struct buf *out)
 {
     buf_printf(out,
@@ -20,6 +21,7 @@ void help_program(struct buf *out)
         "'pushrod COMMAND --help' explains a command.\n");
 }
 
+/* The options come from the same rows that read them. */
 int help_command(struct cli *cli, struct buf *out)
 {
     const struct command *command = cli->command;
@@ -77,6 +79,7 @@ static void man_text(struct buf *out, const char *text)
     }
 }
 
+/* Put into docs/man/pushrod.1 by the Makefile. */
 void help_man(struct buf *out)
 {
     for (size_t i = 0; i < command_count; i++) {
@@ -105,6 +108,7 @@ void help_man(struct buf *out)
     free(rows);
 }
 
+/* deploy/completion/pushrod.bash asks for these words each time, so it never lags behind. */
 void help_completion(const char *name, struct buf *out)
 {
     const struct command *command = name ? command_find(name) : NULL;

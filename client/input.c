@@ -8,6 +8,7 @@
 
 #include "client/interrupt.h"
 
+/* One byte over the limit is read on purpose: it is how too much is noticed. */
 static int read_all(struct buf *to, int fd, size_t limit)
 {
     size_t begin = to->size;

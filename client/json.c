@@ -16,6 +16,7 @@ static json_t *json_number(uint64_t number)
     return json_integer((json_int_t)number);
 }
 
+/* RFC 4648; only for what is not UTF-8, so that text stays readable. */
 static json_t *json_base64(const uint8_t *data, size_t size)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -131,6 +132,7 @@ json_t *json_worker(const struct pushrod_worker_info *w)
     return o;
 }
 
+/* status is null if the server can no longer tell it. */
 json_t *json_finish(const struct pushrod_finish *f)
 {
     json_t *o = json_object();
@@ -145,6 +147,7 @@ json_t *json_finish(const struct pushrod_finish *f)
     return o;
 }
 
+/* One line each: what reads them needs no parser for streams. */
 void json_print(json_t *value)
 {
     json_dumpf(value, stdout, JSON_COMPACT);

@@ -45,6 +45,7 @@ const char *pushrod_client_error_text(const struct pushrod_client *c)
 
 /* ---------------------------------------------------------------------------------- settings */
 
+/* Values are copied: callers may pass what getenv() or a parser owns. */
 static int set_text(struct pushrod_client *c, char **to, const char *value)
 {
     char *copy = strdup(value);
@@ -68,6 +69,10 @@ static int set_ms(struct pushrod_client *c, uint64_t *to, const char *name, cons
     return 0;
 }
 
+/*
+ * Secrets come from files where other users could read the environment or the command line. A file
+ * of one line; an editor's newline at its end is not part of the token.
+ */
 static int set_token_file(struct pushrod_client *c, const char *path)
 {
     char line[1024] = "";
@@ -87,6 +92,10 @@ static int set_token_file(struct pushrod_client *c, const char *path)
     return set_text(c, &c->token, line);
 }
 
+/*
+ * A chain of comparisons and no table: the values are of three kinds, and the list is complete on
+ * one screen.
+ */
 int pushrod_client_set(struct pushrod_client *c, const char *name, const char *value)
 {
     if (!value || strlen(value) > 4096)
@@ -128,12 +137,14 @@ static int set_environment(struct pushrod_client *c)
     return error;
 }
 
+/* The three descriptors of a client live in one epoll, which is what other loops watch. */
 static bool watch_fd(struct pushrod_client *c, int fd)
 {
     struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
     return fd >= 0 && epoll_ctl(c->epoll, EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
+/* What new() needs from the system; all of it is closed by free(), however far it came. */
 static bool client_open(struct pushrod_client *c)
 {
     c->fd = -1;
@@ -169,6 +180,7 @@ static void close_fd(int fd)
         close(fd);
 }
 
+/* The order: first the socket, so that nothing arrives any more, then what events would touch. */
 void pushrod_client_free(struct pushrod_client *c)
 {
     if (!c)

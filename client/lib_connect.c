@@ -43,6 +43,7 @@ static void state_set(struct pushrod_client *c, enum client_state state, uint64_
     timerfd_settime(c->timer, TFD_TIMER_ABSTIME, &when, NULL);
 }
 
+/* Closing takes the descriptor out of epoll as well. */
 static void socket_close(struct pushrod_client *c)
 {
     if (c->fd >= 0)
@@ -185,6 +186,10 @@ static int split_address(struct pushrod_client *c, char *host, size_t room, char
     return 0;
 }
 
+/*
+ * Resolving blocks: getaddrinfo has no other portable form, and a numeric address does not wait.
+ * The addresses are kept until one of them has greeted.
+ */
 static void dial(struct pushrod_client *c)
 {
     char host[256], port[8];
@@ -207,6 +212,7 @@ static void dial(struct pushrod_client *c)
     dial_next(c, 0);
 }
 
+/* "Nobody listens" is the common case, and its question says it all; other reasons are named. */
 static void dial_failed(struct pushrod_client *c, int why)
 {
     bool nobody = why == ECONNREFUSED;
@@ -255,6 +261,7 @@ static void say_hello(struct pushrod_client *c)
     stream_write(c);
 }
 
+/* connect() has ended; a refusal goes on with the next address of the same name. */
 static void dial_ready(struct pushrod_client *c)
 {
     int why = 0;
@@ -268,6 +275,10 @@ static void dial_ready(struct pushrod_client *c)
     dial_next(c, why);
 }
 
+/*
+ * From here on the connection counts as had: everything that waited for it goes out in this order,
+ * tasks that are followed first, since their finishes may be there already.
+ */
 void client_greeted(struct pushrod_client *c, const struct msg_greeting *m)
 {
     addresses_free(c);
@@ -290,6 +301,7 @@ void client_greeted(struct pushrod_client *c, const struct msg_greeting *m)
 
 /* ---------------------------------------------------------------------------------- the loop */
 
+/* Each state that has a deadline says here what its passing means. */
 static void deadline_reached(struct pushrod_client *c)
 {
     switch (c->state) {
@@ -339,6 +351,10 @@ static int wait_ms(uint64_t now, uint64_t until)
     return ms > INT_MAX ? INT_MAX : (int)ms;
 }
 
+/*
+ * Write, wait, read, look at the clock. The order matters: what is to be sent leaves before we
+ * sleep, and answers that were caused by callbacks leave before we return.
+ */
 int client_turn(struct pushrod_client *c, uint64_t until_ns)
 {
     assert(!c->inside);
@@ -377,6 +393,7 @@ int client_may_wait(struct pushrod_client *c)
     return client_fail(c, PUSHROD_E_WRONG_STATE, "a function that waits was called in a callback");
 }
 
+/* IDLE after a turn means that dialling was given up: client_turn() gives the reason. */
 int client_up(struct pushrod_client *c)
 {
     int error = client_may_wait(c);

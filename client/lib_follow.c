@@ -19,6 +19,7 @@ struct task_record *followed_find(struct pushrod_client *c, uint64_t id)
     return &c->tasks.records[place];
 }
 
+/* Records move, so a pointer to one lives until the next follow. */
 static bool records_grow(struct task_table *t)
 {
     uint32_t capacity = t->capacity ? t->capacity * 2 : 256;
@@ -43,6 +44,7 @@ static uint32_t record_place(struct task_table *t)
     return t->count++;
 }
 
+/* Following twice is one record: the later argument and the wider interest win. */
 struct task_record *followed_add(struct pushrod_client *c, uint64_t id, unsigned follow, void *arg)
 {
     struct task_table *t = &c->tasks;
@@ -103,6 +105,7 @@ void followed_free(struct pushrod_client *c)
 
 /* ---------------------------------------------------------------------------------- waits */
 
+/* Not connected is no error: client_greeted() asks for every record. */
 int followed_send_wait(struct pushrod_client *c, uint64_t id, unsigned follow)
 {
     if (c->state != CLIENT_UP)
@@ -184,6 +187,7 @@ static void finish_deliver(struct pushrod_client *c, const struct pushrod_finish
     c->inside--;
 }
 
+/* Counted before anything else: RECEIVED says how many were taken, wanted or not. */
 void followed_finished(struct pushrod_client *c, const struct msg_finished *m)
 {
     c->received++;
@@ -203,6 +207,7 @@ void followed_finished(struct pushrod_client *c, const struct msg_finished *m)
     finish_deliver(c, &f);
 }
 
+/* The server cannot tell how it ended; whoever waits must not wait for ever. */
 void followed_unknown(struct pushrod_client *c, uint64_t id, int error)
 {
     struct pushrod_finish f = {.id = id, .error = error, .error_text = pushrod_strerror(error)};

@@ -18,6 +18,7 @@ static struct pending *ring_cell(const struct pending_ring *r, uint64_t request)
     return &r->cells[request & r->mask];
 }
 
+/* The cells move, so nobody may keep a pointer over pending_add(). */
 static bool ring_grow(struct pending_ring *r)
 {
     size_t size = r->mask ? (r->mask + 1) * 2 : RING_FIRST;
@@ -139,6 +140,7 @@ void pending_reconnect(struct pushrod_client *c)
     }
 }
 
+/* Callbacks may submit anew while this runs: only what was there at the beginning is answered. */
 void pending_give_up(struct pushrod_client *c, int error)
 {
     char text[sizeof c->error_text];
@@ -153,6 +155,7 @@ void pending_give_up(struct pushrod_client *c, int error)
     }
 }
 
+/* The answers that still come find no cell, and are ignored. */
 void pending_forget_receipts(struct pushrod_client *c)
 {
     for (uint64_t i = c->pending.base; i < c->pending.next; i++) {

@@ -26,6 +26,7 @@ static void receive_greeting(struct pushrod_client *c, struct dec *in)
         c->info.address, (unsigned long long)m.version, PROTOCOL_VERSION);
 }
 
+/* pending_settle() finds what the request was; an answer that nobody waits for is ignored. */
 static void receive_accepted(struct pushrod_client *c, struct dec *in)
 {
     struct msg_accepted m;
@@ -66,6 +67,7 @@ static void receive_rejected(struct pushrod_client *c, struct dec *in)
     }
 }
 
+/* Of a call, or of a WAIT: that FINISHED will come. An OK to something else asks for nothing. */
 static void receive_ok(struct pushrod_client *c, struct dec *in)
 {
     struct msg_ok m;
@@ -94,6 +96,7 @@ static void receive_finished(struct pushrod_client *c, struct dec *in)
 
 /* ---------------------------------------------------------------------------------- pushed */
 
+/* The argument is that of the task; a task that is not followed any more is not news. */
 static void receive_progress(struct pushrod_client *c, struct dec *in)
 {
     struct msg_task_progress m;
@@ -209,6 +212,10 @@ static void receive_message(struct pushrod_client *c, unsigned number, struct de
         receivers[number](c, in);
 }
 
+/*
+ * A callback may lose the connection, and with it the bytes of the frame: looked at before each
+ * message.
+ */
 void receive_frame(struct pushrod_client *c, struct slice frame)
 {
     struct dec in = dec_of(frame);

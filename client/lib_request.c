@@ -9,6 +9,7 @@
 
 #include "client/lib.h"
 
+/* The message is kept by the caller: a reconnect sends the same bytes again. */
 static void call_send(struct pushrod_client *c, struct call *call)
 {
     buf_append(stream_out(c), call->message->data, call->message->size);
@@ -66,6 +67,7 @@ int pushrod_client_cancel_async(struct pushrod_client *c, uint64_t id)
     return 0;
 }
 
+/* Each verb may be repeated without harm, which is why call_restart() may do so. */
 int64_t pushrod_client_control(
     struct pushrod_client *c, const char *verb, const char *name, uint64_t id)
 {

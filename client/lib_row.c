@@ -31,6 +31,7 @@ const char *text_of(struct pushrod_client *c, struct slice text)
 
 /* ---------------------------------------------------------------------------------- tasks */
 
+/* The count comes from the wire; dec_array() has held it against the bytes that are there. */
 static size_t history_count(struct slice history)
 {
     struct dec in = dec_of(history);
@@ -53,6 +54,7 @@ static bool history_decode(
     return true;
 }
 
+/* One allocation for the texts, one for the history; the caller of the row frees both. */
 static bool task_info(struct pushrod_client *c, const struct msg_task_row *m,
     struct pushrod_task_info *info, struct pushrod_death **history)
 {
@@ -130,6 +132,7 @@ static void row_stat(struct pushrod_client *c, struct dec *in, struct call *call
 
 /* ---------------------------------------------------------------------------------- lists */
 
+/* All lists: the message is encoded once, and the rows go to the user as they come. */
 static int64_t list_run(struct pushrod_client *c, const struct msg_list *list, struct call *call)
 {
     struct buf message = BUF_EMPTY;

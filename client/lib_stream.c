@@ -25,6 +25,7 @@ struct buf *stream_out(struct pushrod_client *c)
     return &c->out;
 }
 
+/* A frame is closed when it is large enough to be worth a write, or when it has to leave. */
 static void frame_close(struct pushrod_client *c)
 {
     if (c->open_frame == SIZE_MAX)
@@ -93,6 +94,7 @@ static bool write_buf(struct pushrod_client *c, const struct buf *from, size_t *
     return true;
 }
 
+/* HELLO has a buffer of its own: `out` may hold requests from before the connection. */
 void stream_write(struct pushrod_client *c)
 {
     if (c->fd < 0 || c->broken || (c->state != CLIENT_UP && c->state != CLIENT_GREETING))
@@ -168,6 +170,7 @@ static void tell_received(struct pushrod_client *c)
     c->received_told = c->received;
 }
 
+/* Before the greeting an end means another kind of server; after it, a loss. */
 static void read_failed(struct pushrod_client *c, int why)
 {
     if (c->state == CLIENT_GREETING)
@@ -231,6 +234,9 @@ static void salvage_frame(struct pushrod_client *c, struct slice frame, struct b
     assert(!dec_failed(&in));
 }
 
+/*
+ * Frames that were written in part are whole again in what is kept: the server never saw their end.
+ */
 void stream_reset(struct pushrod_client *c)
 {
     frame_close(c);

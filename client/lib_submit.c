@@ -12,6 +12,7 @@
 
 /* ---------------------------------------------------------------------------------- limits */
 
+/* A time beyond any sense is a mistake in a unit; it is refused before sums overflow. */
 static int check_ms(struct pushrod_client *c, const char *option, uint64_t ms)
 {
     if (ms <= MAX_MS)
@@ -44,6 +45,10 @@ static int check_times(struct pushrod_client *c, const struct pushrod_options *o
     return error ? error : check_ms(c, "keep_ms", o->keep_ms);
 }
 
+/*
+ * What the server would refuse is refused here, with the name of the field: no round trip, no
+ * guess.
+ */
 static int check_options(struct pushrod_client *c, const struct pushrod_options *o)
 {
     if (o->priority_plus_1 > PUSHROD_MAX_PRIORITY + 1)
@@ -66,6 +71,7 @@ static int check_options(struct pushrod_client *c, const struct pushrod_options 
     return error ? error : check_times(c, o);
 }
 
+/* Before the first connection the server's own limit is not known: the protocol's stands in. */
 static int check_submission(struct pushrod_client *c, const struct pushrod_submission *s)
 {
     uint64_t limit = c->info.max_payload ? c->info.max_payload : PUSHROD_MAX_PAYLOAD;
@@ -147,6 +153,9 @@ static bool keep_copy(struct pending *p, const struct msg_submit *m)
     return !p->copy->failed;
 }
 
+/*
+ * Nothing is allocated here in the steady state: ring, buffer and records have their sizes by then.
+ */
 static int submit_encode(
     struct pushrod_client *c, const struct pushrod_submission *s, struct pushrod_receipt *receipt)
 {
@@ -207,6 +216,7 @@ static int wait_answers(struct pushrod_client *c, size_t left)
     return error;
 }
 
+/* An error of one submission is its receipt; an error of the connection ends the batch. */
 static int submit_one(
     struct pushrod_client *c, const struct pushrod_submission *s, struct pushrod_receipt *receipt)
 {

@@ -94,6 +94,7 @@ int pushrod_client_wait(struct pushrod_client *c, const uint64_t *ids, size_t co
     return error;
 }
 
+/* The task's own text is what the caller wants to read; the code says only which kind it is. */
 static int call_result(struct pushrod_client *c, const struct pushrod_finish *f)
 {
     if (f->status == PUSHROD_DONE)

@@ -94,6 +94,7 @@ static int check_operands(struct cli *cli)
     return 0;
 }
 
+/* Standard output may be a full disk: what was not written must not end in exit code 0. */
 static int run_with(struct cli *cli, int argc, char **argv)
 {
     int code;
@@ -113,6 +114,7 @@ static int run_with(struct cli *cli, int argc, char **argv)
     return code;
 }
 
+/* Everything is freed on the way out, so that leak checkers see only leaks. */
 static int run_command(int argc, char **argv)
 {
     struct cli cli = {.command = command_find(argv[0])};

@@ -37,6 +37,7 @@ bool halt_parse(const char *text, struct halt *halt)
            (!halt->percent || halt->value <= 100);
 }
 
+/* A share of all needs to know how many there are; without that it never holds. */
 bool halt_reached(const struct map *m)
 {
     const struct halt *h = &m->halt;

@@ -31,6 +31,7 @@ bool input_delimiter(const char *text, uint8_t *delimiter)
     return true;
 }
 
+/* Inputs as operands have no delimiter, and no end but their number. */
 static enum input_result next_argument(struct input *in, struct slice *line)
 {
     if (in->argument_at == in->argument_count)
@@ -72,6 +73,7 @@ static enum input_result next_partial(struct input *in, struct slice *line)
     return INPUT_ONE;
 }
 
+/* What was looked at without success is not looked at again: a line of 16 MiB stays linear. */
 enum input_result input_next(struct input *in, struct slice *line)
 {
     if (in->arguments)
@@ -96,6 +98,7 @@ enum input_result input_next(struct input *in, struct slice *line)
     }
 }
 
+/* Called when poll() says that a read will not block; on a file it never does. */
 void input_fill(struct input *in)
 {
     if (in->arguments || in->eof)

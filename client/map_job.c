@@ -20,6 +20,7 @@ struct job *map_job(struct map *m, uint64_t seq)
     return &m->window[seq & m->mask];
 }
 
+/* Jobs move; callbacks find theirs by number, never by address. */
 static bool window_grow(struct map *m)
 {
     size_t size = m->window ? (m->mask + 1) * 2 : 1024;
@@ -53,6 +54,7 @@ bool map_job_new(struct map *m, struct slice input)
 
 /* ---------------------------------------------------------------------------------- the end */
 
+/* The one way out of flight: the counts and the state change together. */
 static void job_end(struct map *m, struct job *job)
 {
     if (job->state == JOB_SENT) {
@@ -117,11 +119,13 @@ static const struct pushrod_options *options_of(
     return &m->unique;
 }
 
+/* Progress and failed attempts cost messages: only where they will be shown. */
 static bool follows_all(const struct map *m)
 {
     return m->unordered || m->task.options.max_attempts > 1;
 }
 
+/* A file is read when its turn comes, so that only what is in flight is in memory. */
 int map_job_send(struct map *m, struct job *job)
 {
     struct buf file = BUF_EMPTY;

@@ -78,6 +78,7 @@ static bool read_log(struct map *m, const char *path)
     return cut;
 }
 
+/* A new run begins a new log; a resumed one goes on behind the old lines. */
 int map_log_open(struct map *m)
 {
     const struct params *p = m->cli->p;
@@ -112,6 +113,7 @@ bool map_log_has(const struct map *m, uint64_t seq, struct slice input)
     return same;
 }
 
+/* Exitval is the error number of Pushrod: 0 is done, as everywhere. */
 void map_log_write(struct map *m, const struct job *job)
 {
     struct buf text = BUF_EMPTY;

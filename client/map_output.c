@@ -49,6 +49,7 @@ static void write_results(struct map *m, const struct job *job)
 
 /* ---------------------------------------------------------------------------------- printing */
 
+/* Each line of the result, as GNU parallel does. */
 static void print_tagged(const struct job *job)
 {
     const uint8_t *at = job->result.data, *end = at + job->result.size;
@@ -97,6 +98,7 @@ static void note_failure(struct map *m, const struct job *job)
         to, "': %.*s\n", (int)job->text.size, job->text.data ? (const char *)job->text.data : "");
 }
 
+/* Memory of a job ends here; its place in the ring is free for another number. */
 static void job_close(struct map *m, struct job *job)
 {
     m->waiting_bytes -= job->result.size;
@@ -113,6 +115,7 @@ static void job_close(struct map *m, struct job *job)
     job->state = JOB_FREE;
 }
 
+/* In order: the head of the ring, and all behind it that had to wait for it. */
 void map_ended(struct map *m, struct job *job)
 {
     m->moved_ns = clock_now().mono_ns;
@@ -134,6 +137,7 @@ void map_ended(struct map *m, struct job *job)
     }
 }
 
+/* At the end, where the reader looks; the first ones are enough to see what is wrong. */
 void map_report(struct map *m)
 {
     char a[TEXT_SIZE], b[TEXT_SIZE];

@@ -25,6 +25,7 @@ static void bar(struct buf *line, double part, unsigned width)
     buf_printf(line, "] %3u%%  ", (unsigned)(part * 100)); /* 100 % only when all is done */
 }
 
+/* The rate is over the whole run: a bar that jumps tells less. */
 static void compose(const struct map *m, struct buf *line, uint64_t now, unsigned width)
 {
     char a[TEXT_SIZE], b[TEXT_SIZE], c[TEXT_SIZE];

@@ -44,6 +44,7 @@ size_t options_count(const struct command *command)
     return own_count(command) + shared_rows(NULL);
 }
 
+/* A name that a command has itself is found first, since its rows stand first. */
 struct param *options_rows(const struct command *command)
 {
     struct param *rows = calloc(options_count(command), sizeof *rows);

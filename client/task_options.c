@@ -30,6 +30,7 @@ static uint64_t parse_when(const char *text)
     return 0;
 }
 
+/* Names are checked by the library, which says what is allowed. */
 static int read_headers(struct cli *cli, struct task_options *to)
 {
     size_t count;
@@ -53,6 +54,7 @@ static int read_headers(struct cli *cli, struct task_options *to)
     return 0;
 }
 
+/* What submit and map share; what they do not is set by them. */
 int task_options_read(struct cli *cli, struct task_options *to)
 {
     const char *when = params_text(cli->p, "at");

@@ -11,6 +11,7 @@
 
 #define MAX_COLUMNS 16
 
+/* Two digits that matter, never more than five characters: columns stay narrow. */
 const char *text_bytes(char to[TEXT_SIZE], uint64_t bytes)
 {
     static const char units[] = "BKMGTPE";
@@ -45,10 +46,12 @@ const char *text_rate(char to[TEXT_SIZE], double per_second)
     else if (per_second >= 999.5)
         snprintf(to, TEXT_SIZE, "%.1fk/s", per_second / 1e3);
     else
-        snprintf(to, TEXT_SIZE, per_second && per_second < 9.95 ? "%.1f/s" : "%.0f/s", per_second);
+        snprintf(
+            to, TEXT_SIZE, per_second > 0 && per_second < 9.95 ? "%.1f/s" : "%.0f/s", per_second);
     return to;
 }
 
+/* The two largest units: 2d03h says all that somebody wants to know. */
 const char *text_ms(char to[TEXT_SIZE], uint64_t ms)
 {
     unsigned long long s = ms / 1000;
@@ -115,6 +118,7 @@ static size_t utf8_size(const uint8_t *at, size_t left)
     return size;
 }
 
+/* Errors of handlers and names of strangers end up on terminals; escape sequences must not. */
 void text_clean(struct buf *to, const char *text, size_t size, size_t width)
 {
     const uint8_t *bytes = (const uint8_t *)text;
@@ -216,6 +220,7 @@ static void table_line(
     buf_append(out, "\n", 1);
 }
 
+/* Two passes: the widths are known when all cells are. */
 void table_end(struct table *t, struct buf *out, unsigned width)
 {
     struct layout l = {.width = width};

@@ -95,6 +95,7 @@ static int wait_one(
     }
 }
 
+/* The result is all that goes to standard output, byte for byte. */
 static int report(const struct waiter *w, const struct pushrod_finish *f)
 {
     struct buf why = BUF_EMPTY;
@@ -118,6 +119,7 @@ static int report(const struct waiter *w, const struct pushrod_finish *f)
     return f->status ? EXIT_TASK_FAILED : cli_exit_code(f->error);
 }
 
+/* A task outlives the command that waits for it: the reader is told so. */
 static int wait_ended(const struct waiter *w, int error, size_t at)
 {
     if (error == -PUSHROD_E_TIMED_OUT)
@@ -130,6 +132,7 @@ static int wait_ended(const struct waiter *w, int error, size_t at)
     return cli_exit_code(error);
 }
 
+/* In the order of the ids; what ends earlier is kept by the library until its turn. */
 int waiter_run(struct waiter *w)
 {
     struct why why = {""};

@@ -21,6 +21,7 @@ struct look {
     char text[512];
 };
 
+/* The filter may be a pattern for the server; here only the queue itself counts. */
 static void look_queue(const struct pushrod_queue_info *row, void *arg)
 {
     struct look *l = arg;
@@ -72,6 +73,7 @@ static void serving_text(const struct look *l, struct buf *to)
     }
 }
 
+/* The most frequent mistake is a name: so the names that would work are shown. */
 static void say_nobody(struct look *l)
 {
     struct buf names = BUF_EMPTY;
@@ -109,6 +111,7 @@ static bool say_task(struct look *l, const struct pushrod_task_info *t)
     return true;
 }
 
+/* From what an operator did, over who is missing, to plain load. */
 static void say_queue(struct look *l)
 {
     char a[TEXT_SIZE], b[TEXT_SIZE];
@@ -128,6 +131,7 @@ static void say_queue(struct look *l)
             text_count(a, q->leased), text_count(b, q->ready));
 }
 
+/* Three questions to the server, once a second at the most, and only while nothing happens. */
 static void explain(struct cli *cli, struct look *l, uint64_t id)
 {
     struct pushrod_task_info task;

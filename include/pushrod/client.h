@@ -17,8 +17,9 @@
  * pushrod_client_error_text() then says in one line what was wrong and what to do.
  *
  * Waiting: functions with a `timeout_ms` block at the most that long; negative: without a limit;
- * 0: only what is there already. All others that need an answer of the server are bounded by
- * the settings `connect-timeout` and `reconnect`. The first call that needs the server connects.
+ * 0: only what is there already. All others wait for the server's answer as long as the connection
+ * holds, which a slow disk may need; pushrod_client_interrupt() ends that. The first call that
+ * needs the server connects, bounded by the settings `connect-timeout` and `connect-wait`.
  *
  * Reconnects: when the connection is lost the library dials again, with jittered backoff from 50 ms
  * to 1 s, for as long as `reconnect` says, and waits again for every task that it followed. Each
