@@ -212,8 +212,8 @@ static void free_tasks(struct mem *m)
     struct idmap_cell cell;
     while (idmap_next(&m->items, &place, &cell))
         mem_item_free(m, (struct mem_item *)(uintptr_t)cell.value);
-    for (struct tree_node *n = tree_first(&m->dead), *next; n; n = next) {
-        next = tree_next(&m->dead, n);
+    for (struct tree_node *n; (n = tree_first(&m->dead));) {
+        tree_remove(&m->dead, n);
         mem_item_free(m, container_of(n, struct mem_item, place));
     }
     mem_finish_expire(m, UINT64_MAX);
