@@ -183,20 +183,17 @@ class Worker(Process):
                 f"work={sys.executable} {RECORDER} {self.record}", *options]
         super().__init__(lab, name, argv)
 
-    def handler_parents(self):
-        """Processes that run handlers: the parents of the recorders."""
-        parents = set()
-        for pid in self.tree():
+    def inner(self):
+        """The processes that run handlers: those below the supervisor."""
+        found = []
+        for pid in self.tree()[1:]:
             try:
                 with open(f"/proc/{pid}/cmdline", "rb") as f:
-                    words = f.read().split(b"\0")
-                with open(f"/proc/{pid}/stat", "rb") as f:
-                    parent = int(f.read().rsplit(b")", 1)[1].split()[1])
+                    if f.read().startswith(self.argv[0].encode()):
+                        found.append(pid)
             except OSError:
-                continue
-            if RECORDER.encode() in words and b"-c" not in words:
-                parents.add(parent)
-        return parents
+                pass
+        return found
 
 
 class Connection:

@@ -20,6 +20,18 @@ def note(record, letter, task, attempt):
     os.write(record, b"%s %d %d %d %d\n" % (letter, task, attempt, os.getpid(), time.monotonic_ns()))
 
 
+def worker_above():
+    """The process that runs handlers: the nearest ancestor that is a pushrod-worker."""
+    pid = os.getppid()
+    while pid > 1:
+        with open(f"/proc/{pid}/cmdline", "rb") as f:
+            if os.path.basename(f.read().split(b"\0")[0]) == b"pushrod-worker":
+                return pid
+        with open(f"/proc/{pid}/stat", "rb") as f:
+            pid = int(f.read().rsplit(b")", 1)[1].split()[1])
+    raise ProcessLookupError("no pushrod-worker above")
+
+
 def answer(out, kind, data):
     out.write(json.dumps({"type": kind, "size": len(data)}).encode() + b"\n" + data)
     out.flush()
@@ -35,7 +47,8 @@ def main():
         words = dict(w.partition("=")[::2] for w in payload.decode("ascii", "replace").split())
         note(record, b"S", task, attempt)
         if "crash" in words:
-            os.kill(os.getppid(), signal.SIGKILL)
+            os.kill(worker_above(), signal.SIGKILL)
+            signal.pause()  # until the process group is killed, too
         if "ms" in words:
             select.select([], [], [], int(words["ms"]) / 1000)
         note(record, b"E", task, attempt)
