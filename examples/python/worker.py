@@ -96,13 +96,13 @@ class Worker:
         self.answers = self.connect(zmq.PUSH, port, **plain)
         alive, heard = True, time.monotonic()
         while alive and time.monotonic() - heard < 3 * ping / 1000:
-            events = zmq.select([lane, dealer, self.woken], [], [], beat / 1000)[0]
+            events = zmq.select([lane, dealer, self.woken.fileno()], [], [], beat / 1000)[0]
             if lane in events:
                 (frame, *parts), heard = lane.recv_multipart(), time.monotonic()
                 alive = all([self.hear(*m, parts=parts) for m in msgpack.Unpacker(io.BytesIO(frame))])
             if dealer in events:  # REFUSED: the lane could not be reached
                 alive = print("worker.py:", msgpack.unpackb(dealer.recv())[3], file=sys.stderr)
-            if self.last and self.woken in events and self.woken.recv(9) and self.task and self.task[2].done():
+            if self.last and self.woken.fileno() in events and self.woken.recv(9) and self.task and self.task[2].done():
                 self.finish(*self.task)
             if self.last and time.monotonic() - self.spoke >= beat / 1000:
                 self.send(self.kept) if self.kept else self.answer([HEARTBEAT, int(self.task is not None)])
