@@ -28,6 +28,8 @@
 
 #define SERVER_PORTS 16u /* addresses of one kind whose port can be asked for */
 
+enum api_state { API_NEW, API_RUNNING, API_DRAINING, API_FLUSHING, API_OVER };
+
 /* One pushrod_server_listen(). */
 struct api_listener {
     struct pushrod_server *server;
@@ -92,7 +94,7 @@ struct pushrod_server {
     unsigned native_count, http_count;
     pthread_t thread; /* that of the loop */
     uint64_t started_ns;
-    enum { API_NEW, API_RUNNING, API_DRAINING, API_FLUSHING, API_OVER } state;
+    enum api_state state;
     atomic_uint stops; /* how often stop() was called */
     unsigned stops_seen;
     bool drained; /* the core says that nothing runs any more */

@@ -241,7 +241,7 @@ int pushrod_server_start(struct pushrod_server *s)
 
 /* ----------------------------------------------------------------------------------- ending */
 
-static void state_set(struct pushrod_server *s, int state)
+static void state_set(struct pushrod_server *s, enum api_state state)
 {
     /* Other threads look at it before they post. */
     pthread_mutex_lock(&s->lock);

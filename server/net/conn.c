@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "server/net/conn.h"
+#include "server/net/conn_impl.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -16,24 +16,6 @@
 /* An id is generation << SLOT_BITS | slot; generations start at 1, so that CONN_SELF is free. */
 #define SLOT_BITS 24u
 #define SLOT_MASK ((UINT64_C(1) << SLOT_BITS) - 1)
-
-struct conns {
-    struct loop *loop;
-    struct conns_config config;
-    struct conn_stats stats;
-    struct conn **slots; /* NULL: free */
-    uint32_t *free_slots;
-    uint32_t free_count;
-    uint32_t slot_count;
-    uint64_t generation;
-    bool paused;
-    size_t busy;              /* connections with bytes in `out` */
-    struct list paused_conns; /* those that had something to say meanwhile */
-    struct list dirty;        /* written to in this tick */
-    struct list dead;         /* freed at the end of the tick */
-    struct list listeners;
-    uint8_t input[2 * CONN_READ]; /* left over, then one read */
-};
 
 /* ------------------------------------------------------------------------------- the slots */
 
@@ -98,25 +80,25 @@ void conns_each(
 
 /* --------------------------------------------------------------------------------- closing */
 
-static uint64_t after_ms(struct conn *c, uint64_t ms)
+uint64_t conn_after_ms(struct conn *c, uint64_t ms)
 {
     return loop_enter(c->set->loop).mono_ns + ms * 1000000u;
 }
 
-static void read_stop(struct conn *c)
+void conn_read_stop(struct conn *c)
 {
     if (c->reading)
         event_del(&c->read_event);
     c->reading = false;
 }
 
-static void read_start(struct conn *c)
+void conn_read_start(struct conn *c)
 {
     if (!c->reading && c->state != CONN_DEAD)
         c->reading = event_add(&c->read_event, NULL) == 0;
 }
 
-static void write_stop(struct conn *c)
+void conn_write_stop(struct conn *c)
 {
     if (c->writing)
         event_del(&c->write_event);
@@ -136,8 +118,8 @@ void conn_kill(struct conn *c, int code)
         c->code = code;
     c->state = CONN_DEAD;
     struct conns *set = c->set;
-    read_stop(c);
-    write_stop(c);
+    conn_read_stop(c);
+    conn_write_stop(c);
     loop_timer_clear(set->loop, &c->timer);
     list_remove(&c->node);
     list_push_back(&set->dead, &c->node);
@@ -152,7 +134,7 @@ void conn_kill(struct conn *c, int code)
     c->fd = -1;
 }
 
-static void conn_free(struct conn *c)
+void conn_free(struct conn *c)
 {
     loop_timer_clear(c->set->loop, &c->timer);
     slot_give(c->set, c);
@@ -164,10 +146,10 @@ static void conn_free(struct conn *c)
 }
 
 /* All is sent: end our half; the peer's close, or the timer, ends the rest. */
-static void closing_flushed(struct conn *c)
+void conn_flushed(struct conn *c)
 {
     shutdown(c->fd, SHUT_WR);
-    read_start(c);
+    conn_read_start(c);
 }
 
 void conn_close(struct conn *c, int code)
@@ -177,7 +159,7 @@ void conn_close(struct conn *c, int code)
     c->state = CONN_CLOSING;
     c->code = code;
     c->fill_to = NULL;
-    if (!loop_timer_set(c->set->loop, &c->timer, after_ms(c, CLOSING_MS))) {
+    if (!loop_timer_set(c->set->loop, &c->timer, conn_after_ms(c, CLOSING_MS))) {
         conn_kill(c, code);
         return;
     }
@@ -301,7 +283,7 @@ static void conn_readable(int fd, short what, void *arg)
     if (c->state == CONN_DEAD)
         return;
     if (c->set->paused && c->state == CONN_OPEN) {
-        read_stop(c);
+        conn_read_stop(c);
         if (list_empty(&c->node))
             list_push_back(&c->set->paused_conns, &c->node);
         return;
@@ -326,163 +308,8 @@ void conns_pause(struct conns *set, bool paused)
         struct conn *c = container_of(list_first(&set->paused_conns), struct conn, node);
         list_remove(&c->node);
         if (!c->choked)
-            read_start(c);
+            conn_read_start(c);
     }
-}
-
-/* --------------------------------------------------------------------------------- writing */
-
-static void conn_dirty(struct conn *c)
-{
-    if (!c->writing) {
-        list_remove(&c->node);
-        list_push_back(&c->set->dirty, &c->node);
-    }
-}
-
-/* Called with every change of what is unsent: who does not read is not read either. */
-static void unsent_set(struct conn *c, size_t unsent)
-{
-    struct conns *set = c->set;
-    set->busy += (size_t)(unsent > 0) - (size_t)(c->unsent > 0);
-    c->unsent = unsent;
-    if (c->state != CONN_OPEN)
-        return;
-    if (!c->choked && unsent > CONN_PAUSE) {
-        c->choked = true;
-        read_stop(c);
-    } else if (c->choked && unsent < CONN_RESUME) {
-        c->choked = false;
-        read_start(c);
-    }
-    if (unsent > set->config.max_unsent)
-        conn_kill(c, PUSHROD_E_SLOW_READER);
-}
-
-static bool out_ready(struct conn *c)
-{
-    if (c->state != CONN_OPEN)
-        return false;
-    if (!c->out && !(c->out = evbuffer_new())) {
-        conn_kill(c, PUSHROD_E_NO_MEMORY);
-        return false;
-    }
-    return true;
-}
-
-void conn_write(struct conn *c, const void *data, size_t size)
-{
-    if (size == 0 || !out_ready(c))
-        return;
-    if (evbuffer_add(c->out, data, size)) {
-        conn_kill(c, PUSHROD_E_NO_MEMORY);
-        return;
-    }
-    conn_dirty(c);
-    unsent_set(c, c->unsent + size);
-}
-
-static void body_release(const void *data, size_t size, void *arg)
-{
-    (void)data, (void)size;
-    body_unref(arg);
-}
-
-void conn_write_body(struct conn *c, struct body *body)
-{
-    if (!body || body->size == 0 || !out_ready(c))
-        return;
-    if (evbuffer_add_reference(c->out, body->data, body->size, body_release, body_ref(body))) {
-        body_unref(body);
-        conn_kill(c, PUSHROD_E_NO_MEMORY);
-        return;
-    }
-    conn_dirty(c);
-    unsent_set(c, c->unsent + body->size);
-}
-
-void conn_send(struct conn *c, const void *data, size_t size)
-{
-    size_t sent = 0;
-    if (c->state == CONN_OPEN && c->unsent == 0) {
-        ssize_t put = send(c->fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT);
-        if (put < 0 && errno != EAGAIN && errno != EINTR) {
-            conn_kill(c, PUSHROD_E_CLOSED);
-            return;
-        }
-        sent = put > 0 ? (size_t)put : 0;
-        c->set->stats.bytes_out += sent;
-    }
-    conn_write(c, (const uint8_t *)data + sent, size - sent);
-}
-
-/* The socket is full: the time in which it must take something begins anew with each progress. */
-static void flush_waits(struct conn *c, bool progress)
-{
-    if (!c->writing)
-        c->writing = event_add(&c->write_event, NULL) == 0;
-    if (c->state == CONN_OPEN && c->greeted && (progress || !heap_holds(&c->timer.node)))
-        loop_timer_set(c->set->loop, &c->timer, after_ms(c, c->set->config.slow_ms));
-}
-
-static void flush_done(struct conn *c)
-{
-    write_stop(c);
-    if (c->state == CONN_CLOSING)
-        closing_flushed(c);
-    else if (c->greeted)
-        loop_timer_clear(c->set->loop, &c->timer);
-}
-
-static void conn_flush(struct conn *c)
-{
-    bool progress = false;
-    while (c->unsent > 0) {
-        int put = evbuffer_write(c->out, c->fd);
-        if (put < 0 && errno != EAGAIN && errno != EINTR) {
-            conn_kill(c, PUSHROD_E_CLOSED);
-            return;
-        }
-        if (put <= 0)
-            break;
-        c->set->stats.bytes_out += (uint64_t)put;
-        unsent_set(c, c->unsent - (size_t)put);
-        progress = true;
-    }
-    if (c->unsent > 0)
-        flush_waits(c, progress);
-    else
-        flush_done(c);
-}
-
-static void conn_writable(int fd, short what, void *arg)
-{
-    struct conn *c = arg;
-    (void)fd, (void)what;
-    loop_enter(c->set->loop);
-    if (c->state != CONN_DEAD)
-        conn_flush(c);
-}
-
-void conns_flush(struct conns *set)
-{
-    while (!list_empty(&set->dirty)) {
-        struct conn *c = container_of(list_first(&set->dirty), struct conn, node);
-        list_remove(&c->node);
-        /* Those whose socket is full wait for it to say that it is not. */
-        if (!c->writing || c->state == CONN_CLOSING)
-            conn_flush(c);
-        /* It may have been taken off the list of those that pause_clients stopped. */
-        if (c->state == CONN_OPEN && !c->choked)
-            read_start(c);
-    }
-    while (!list_empty(&set->dead))
-        conn_free(container_of(list_first(&set->dead), struct conn, node));
-}
-
-bool conns_busy(const struct conns *set)
-{
-    return set->busy > 0;
 }
 
 /* -------------------------------------------------------------------------------- lifetime */
@@ -505,8 +332,8 @@ static struct conn *conn_new(struct conns *set, int fd, const struct conn_ops *o
     event_assign(&c->read_event, base, fd, EV_READ | EV_PERSIST, conn_readable, c);
     event_assign(&c->write_event, base, fd, EV_WRITE | EV_PERSIST, conn_writable, c);
     /* Without memory for its timer a silent stranger would stay for ever. */
-    if (loop_timer_set(set->loop, &c->timer, after_ms(c, set->config.handshake_ms)))
-        read_start(c);
+    if (loop_timer_set(set->loop, &c->timer, conn_after_ms(c, set->config.handshake_ms)))
+        conn_read_start(c);
     return c;
 }
 

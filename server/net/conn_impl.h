@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Inside of conn, shared by conn.c (coming, reading, going) and conn_output.c. Nobody else's. */
+#ifndef SERVER_NET_CONN_IMPL_H
+#define SERVER_NET_CONN_IMPL_H
+
+#include "server/net/conn.h"
+
+struct conns {
+    struct loop *loop;
+    struct conns_config config;
+    struct conn_stats stats;
+    struct conn **slots; /* NULL: free */
+    uint32_t *free_slots;
+    uint32_t free_count;
+    uint32_t slot_count;
+    uint64_t generation;
+    bool paused;
+    size_t busy;              /* connections with bytes in `out` */
+    struct list paused_conns; /* those that had something to say meanwhile */
+    struct list dirty;        /* written to in this tick */
+    struct list dead;         /* freed at the end of the tick */
+    struct list listeners;
+    uint8_t input[2 * CONN_READ]; /* left over, then one read */
+};
+
+uint64_t conn_after_ms(struct conn *c, uint64_t ms); /* monotonic ns */
+void conn_read_stop(struct conn *c);
+void conn_read_start(struct conn *c);
+void conn_write_stop(struct conn *c);
+void conn_flushed(struct conn *c); /* CLOSING: all is sent */
+void conn_free(struct conn *c);
+void conn_writable(int fd, short what, void *arg); /* of libevent */
+
+#endif
