@@ -158,7 +158,8 @@ void queue_take(struct core *c, struct task *t)
     t->out_of_order = false;
     if (q->backlog)
         window_low(c, q);
-    if (q->active && !queue_head(q))
+    /* What is first now may fit where the other did not. */
+    if (q->active)
         queue_touch(c, q);
 }
 
@@ -208,6 +209,8 @@ void queue_touch(struct core *c, struct queue *q)
             group_touch(c, link->group);
     }
     q->active = active;
+    if (q->backlog && !active)
+        window_low(c, q);
 }
 
 /* ---- how long its attempts take ---- */

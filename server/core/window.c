@@ -125,15 +125,17 @@ struct task *window_adopt(struct core *c, const struct record *r)
 static void window_fetch(struct core *c, struct queue *q)
 {
     uint32_t count = window_count(q);
-    if (!q->backlog || q->fetching || c->store_down || count > c->config.window_tasks / 2)
+    /* What was requeued behind the edge fills the window, and waits for what lies before it. */
+    bool low = count <= c->config.window_tasks / 2 || !queue_head(q);
+    if (!q->backlog || q->fetching || c->store_down || !low)
         return;
     struct store_op *op = out_store(c, STORE_FETCH, (uintptr_t)q);
     if (!op)
         return;
-    assert(c->config.window_tasks > count);
+    assert(!q->bypass);
     op->queue = q->name;
     op->after = q->edge;
-    op->limit = c->config.window_tasks - count;
+    op->limit = count < c->config.window_tasks ? c->config.window_tasks - count : 1;
     op->limit_bytes = c->config.window_bytes;
     q->fetching = true;
     q->fetch_void = false;
