@@ -198,10 +198,14 @@ static void answer_done(struct core *c, struct worker *w, struct task *t, const 
     if (w)
         worker_progress(c, w);
     /* While its APPEND, FINISH or RESCHEDULE is on its way a finish may not overtake it. */
-    if (!t || task_ended(t) || t->state == TASK_STORING)
-        stale(c, w);
-    else
+    if (t && !task_ended(t) && t->state != TASK_STORING) {
         done_wins(c, w, t, a);
+        return;
+    }
+    stale(c, w);
+    /* Sent again in a new session: acknowledged when its finish is stored, as the first one. */
+    if (w && t && t->state == TASK_FINISHING && !t->worker)
+        worker_settle(w, t, a->sequence);
 }
 
 static void answer_failed(struct core *c, struct worker *w, struct task *t, const struct answer *a)
