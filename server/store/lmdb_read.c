@@ -39,7 +39,20 @@ struct merge {
     struct table_stream tables;
     uint8_t rank; /* of the index */
     size_t place;
+    const struct entry *mine; /* the index's next; looked up once for each step of its own */
 };
+
+static void merge_index(struct lmdb *l, struct merge *m)
+{
+    m->mine = NULL;
+    while (m->rank < LMDB_RANKS) {
+        m->mine = index_rank_next(l, m->queue, m->rank, &m->place);
+        if (m->mine)
+            return;
+        if (++m->rank < LMDB_RANKS)
+            m->place = index_rank_seek(l, m->queue, m->rank, 0);
+    }
+}
 
 static void merge_open(
     struct lmdb *l, struct merge *m, struct lmdb_queue *q, struct order_key after)
@@ -47,25 +60,14 @@ static void merge_open(
     m->queue = q;
     m->rank = after.rank;
     m->place = after.rank < LMDB_RANKS ? index_rank_seek(l, q, after.rank, after.id) : 0;
+    merge_index(l, m);
     stream_open(l, &m->tables, q, after);
 }
 
-static struct entry *merge_index(struct lmdb *l, struct merge *m)
-{
-    while (m->rank < LMDB_RANKS) {
-        struct entry *e = index_rank_next(l, m->queue, m->rank, &m->place);
-        if (e)
-            return e;
-        if (++m->rank < LMDB_RANKS)
-            m->place = index_rank_seek(l, m->queue, m->rank, 0);
-    }
-    return NULL;
-}
-
 /* The next one in the order; merge_pass() goes behind it. */
-static bool merge_peek(struct lmdb *l, struct merge *m, struct order_key *key)
+static bool merge_peek(const struct merge *m, struct order_key *key)
 {
-    const struct entry *e = merge_index(l, m);
+    const struct entry *e = m->mine;
     struct order_key mine = e ? (struct order_key){e->rank, e->id} : (struct order_key){0};
     if (!e && !m->tables.there)
         return false;
@@ -75,10 +77,12 @@ static bool merge_peek(struct lmdb *l, struct merge *m, struct order_key *key)
 
 static void merge_pass(struct lmdb *l, struct merge *m, struct order_key key)
 {
-    if (m->tables.there && m->tables.key.id == key.id)
+    if (m->tables.there && m->tables.key.id == key.id) {
         stream_read(l, &m->tables, (struct slice){0}, MDB_NEXT);
-    else
+    } else {
         m->place++;
+        merge_index(l, m);
+    }
 }
 
 static void edge_reached(struct lmdb_queue *q, struct order_key key)
@@ -100,7 +104,7 @@ void op_fetch(struct lmdb *l, struct item *item, struct reply *reply, struct sto
     e->exhausted = true;
     if (q)
         merge_open(l, &m, q, op->after);
-    while (q && merge_peek(l, &m, &key)) {
+    while (q && merge_peek(&m, &key)) {
         e->exhausted = false;
         if (list.count == op->limit)
             break;

@@ -13,7 +13,7 @@
 #define GROUP_NS      (2 * MS)     /* between commits, when there is much to do */
 #define ASYNC_NS      (20 * MS)    /* an async operation waits this long; 50 is promised */
 #define ROOM_NS       (200 * MS)   /* between looks at the disk */
-#define SWEEP_NS      (500 * MS)   /* between looks at expired results and resident pages */
+#define SWEEP_NS      (250 * MS)   /* between looks at expired results and resident pages */
 #define IDLE_NS       (60000 * MS) /* the longest sleep: results expire meanwhile */
 #define STOP_TRIES    3            /* commits that may fail before a store is closed anyhow */
 #define BUSY_OPS      64           /* a group of more makes the next one wait for company */

@@ -8,7 +8,7 @@
 #include "server/store/lmdb.h"
 
 #define DEFAULT_BYTES ((uint64_t)16 << 30)
-#define INDEX_BOUND   ((uint64_t)24 << 20)
+#define INDEX_BOUND   ((uint64_t)12 << 20)
 #define ID_BLOCK      ((uint32_t)1 << 20)
 
 /* ---- handing over ---- */

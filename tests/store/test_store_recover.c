@@ -46,6 +46,11 @@ static struct {
     int failing_syncs; /* that many fsyncs from now on fail with EIO */
 } disk = {.shadow = -1};
 
+static void *libc(const char *name)
+{
+    return dlsym(RTLD_NEXT, name);
+}
+
 static bool is_data_file(int fd)
 {
     struct stat info;
@@ -111,7 +116,7 @@ ssize_t writev(int fd, const struct iovec *parts, int count)
 
 int fdatasync(int fd)
 {
-    int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
+    int (*real)(int) = libc("fdatasync");
     if (disk.failing_syncs > 0) {
         disk.failing_syncs--;
         errno = EIO;
