@@ -180,6 +180,15 @@ static void check_ack(struct sim *sim, struct lane *lane, uint64_t number)
     }
 }
 
+/* An attempt that was told to stop still has its slot, but nothing depends on it any more. */
+static void forget_suspect(struct lane *lane, uint64_t lease)
+{
+    for (size_t i = 0; i < lane->task_count; i++) {
+        if (lane->tasks[i].lease == lease)
+            lane->tasks[i].suspect = false;
+    }
+}
+
 static void do_lane(struct sim *sim, const struct lane_action *a)
 {
     struct lane *lane = server_lane(sim, a->worker);
@@ -192,6 +201,7 @@ static void do_lane(struct sim *sim, const struct lane_action *a)
         put_task(sim, lane, a);
         return;
     case LANE_CANCEL:
+        forget_suspect(lane, a->lease);
         msg_cancel_task_encode(out, &(struct msg_cancel_task){a->id, a->lease});
         break;
     case LANE_WITHDRAW:
