@@ -13,6 +13,8 @@
 #include <string.h>
 #include "bench/load.h"
 
+#define WORKERS_WAIT_NS UINT64_C(30000000000)
+
 struct client {
     struct pushrod_server *server;
     const struct load_options *o;
@@ -70,12 +72,14 @@ static void *client_open(const struct load_options *o)
     set(c, "task-workers", workers);
     set(c, "durability", *o->variant ? o->variant : "memory");
     if (*o->variant && strcmp(o->variant, "memory") != 0)
-        set(c, "store", "store");
+        set(c, "data", "store");
     pushrod_server_on(c->server, &(struct pushrod_server_events){.worker_join = joined}, c);
     if (pushrod_server_on_task(c->server, o->queue, run_task, NULL) != 0 ||
         pushrod_server_start(c->server) != 0)
         errx(1, "pushrod: %s", pushrod_server_error(c->server));
-    while (c->joined < o->workers) {
+    for (uint64_t end = now_ns() + WORKERS_WAIT_NS; c->joined < o->workers;) {
+        if (now_ns() > end)
+            errx(1, "pushrod: %u of %u workers joined in 30 s", c->joined, o->workers);
         struct pollfd p = {.fd = pushrod_server_fd(c->server), .events = POLLIN};
         poll(&p, 1, 100);
         step(c);

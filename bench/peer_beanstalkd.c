@@ -23,6 +23,7 @@ struct client {
     int reserves;     /* in flight */
     uint64_t deletes; /* not answered */
     bool closing;     /* what comes now is not a result */
+    bool taker;       /* one connection of a load takes the results of all */
 };
 
 static void watch(int poller, int fd)
@@ -34,17 +35,20 @@ static void watch(int poller, int fd)
 
 static void *client_open(const struct load_options *o)
 {
+    static bool taken;
     struct client *c = calloc(1, sizeof *c);
     if (!c)
         err(1, "calloc");
     c->o = o;
+    c->taker = !o->no_result && !taken;
+    taken = true;
     c->poller = epoll_create1(EPOLL_CLOEXEC);
     wire_open(&c->put, o->address);
     wire_printf(&c->put, "use %s\r\n", o->queue);
     watch(c->poller, c->put.fd);
-    wire_open(&c->take, o->address);
-    watch(c->poller, c->take.fd);
-    if (!o->no_result) {
+    if (c->taker) {
+        wire_open(&c->take, o->address);
+        watch(c->poller, c->take.fd);
         wire_printf(&c->take, "watch %s-results\r\nignore default\r\n", o->queue);
         for (int i = 0; i < RESERVES; i++)
             wire_printf(&c->take, "reserve\r\n");
@@ -119,6 +123,8 @@ static void client_process(void *handle)
             else if (strncmp(line, "USING", 5))
                 errx(1, "beanstalkd: %s", line);
         }
+    if (!c->taker)
+        return;
     wire_flush(&c->take);
     while (wire_fill(&c->take))
         take_results(c);
@@ -163,10 +169,11 @@ static void use_up_reserves(struct client *c)
 static void client_close(void *handle)
 {
     struct client *c = handle;
-    if (!c->o->no_result)
+    if (c->taker) {
         use_up_reserves(c);
+        wire_close(&c->take);
+    }
     wire_close(&c->put);
-    wire_close(&c->take);
     close(c->poller);
     free(c);
 }

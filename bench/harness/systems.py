@@ -152,6 +152,8 @@ class Native(System):
         return super().missing()
 
     def start_workers(self, count, slots=1):
+        if count == 0:
+            return
         command = [os.path.join(BUILD, "pushrod-worker"), "--join=127.0.0.1:%d" % (self.port + 1),
                    "--plugin=" + os.path.join(BENCH, "noop.so"), "--processes=%d" % count,
                    "--slots=%d" % slots, "--log-level=warning"]
@@ -161,12 +163,12 @@ class Native(System):
 
 class NativeSync(Native):
     name, title, durable = "pushrod-sync", "Pushrod, client protocol, sync", "fsync"
-    extra = ("--store=store", "--durability=sync")
+    extra = ("--data=store", "--durability=sync")
 
 
 class NativeAsync(Native):
     name, title, durable = "pushrod-async", "Pushrod, client protocol, async", "late"
-    extra = ("--store=store", "--durability=async")
+    extra = ("--data=store", "--durability=async")
 
 
 # ---- peers ----
