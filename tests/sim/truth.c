@@ -245,6 +245,8 @@ static uint64_t idle_since(const struct sim *sim, const struct lane *lane, const
 void truth_idle(struct sim *sim)
 {
     uint64_t bound = 4 * sim->plan.delay_ns + 5 * MS;
+    if (sim->plan.window)
+        bound += 3 * sim->plan.commit_ns; /* it may lie in the store, and a fetch comes late */
     if (!sim->plan.calm || sim->plan.big || sim->plan.lane_bytes)
         return;
     for (size_t i = 0; i < sim->sub_count; i++) {
