@@ -32,7 +32,7 @@ NET     := loop conn conn_output listen host http native_input native_output wat
 SERVER  := api api_config api_conn api_event api_group api_local api_options api_run api_stats api_task api_timer api_wait
 SESSION := session session_join session_task session_answer session_log
 WORKER  := address api environment handlers link link_act link_net link_read notes obituary plugin run run_coproc run_exec \
-	run_function run_life said spawn supervise supervise_fork supervise_guard talk
+	run_function run_life said spawn supervise supervise_fork supervise_guard supervise_told talk
 CLIENT  := lib lib_connect lib_stream lib_receive lib_pending lib_follow lib_submit lib_wait lib_request lib_row
 # The programs: server/main.c, worker/main.c, and the files of the command in client/.
 COMMAND := main command cli options interrupt help text json input why waiter task_options cmd_submit cmd_task cmd_list cmd_dead cmd_operate cmd_top cmd_bench cmd_map \
@@ -108,14 +108,13 @@ define link
 @mkdir -p $(@D); echo "LINK $@"
 $(Q)$(LINK) $(1) $(LIBS) -o $@
 endef
-$(BUILD)/pushrod-server: $(O)/server/main.o
-$(BUILD)/pushrod: $(COMMAND:%=$(O)/client/%.o)
-$(BUILD)/pushrod-server $(BUILD)/pushrod: $(BUILD)/libpushrod.a
+$(BUILD)/pushrod: $(COMMAND:%=$(O)/client/%.o) $(BUILD)/libpushrod.a
 	$(link)
 
 # Plug-ins find the library's functions in the program that loads them.
 $(BUILD)/pushrod-server $(BUILD)/pushrod-worker: $(BUILD)/pushrod-%: $(O)/%/main.o $(BUILD)/libpushrod.a
-	$(CC) $(ALL_LDFLAGS) $< -Wl,--whole-archive $(BUILD)/libpushrod.a -Wl,--no-whole-archive \
+	@echo "LINK $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) $< -Wl,--whole-archive $(BUILD)/libpushrod.a -Wl,--no-whole-archive \
 		-Wl,--export-dynamic-symbol='pushrod_*' $(LIBS) -o $@
 
 $(BUILD)/examples/%.so: $(O)/examples/%.o

@@ -80,7 +80,7 @@ const struct param option_rows[] = {
     NUMBER("connect-timeout", DURATION, CLIENT, "10s", 1, 24 HOUR, "for a server that cannot be reached", NONE),
 
     TITLE("Store"),
-    OPTION("store", STRING, SERVER, "memory", "memory, or the directory of the store", .value_name = "DIR"),
+    OPTION("data", STRING, SERVER, NULL, "where tasks are kept; without it they are in memory only", .value_name = "DIR"),
     OPTION("durability", ENUM, SERVER, "sync", "of queues that are not named by --queue", .allowed = "sync|async|memory"),
     OPTION("queue", LIST, SERVER, NULL, "PATTERN=SETTING,...: durability and max-tasks of queues", .value_name = "PATTERN=..."),
     NUMBER("max-disk", SIZE, SERVER, "16g", 16 MIB, 0, "share of the disk that the store may take", NONE),
@@ -93,7 +93,9 @@ const struct param option_rows[] = {
     NUMBER("task-workers", UNSIGNED, SERVER, "4", 1, 1024, "local processes for on_task() handlers", NONE),
     NUMBER("slots", UNSIGNED, SERVER | WORKER, "0", 0, 4096, "tasks at the same time, 0 for one for each CPU", NONE),
     NUMBER("processes", UNSIGNED, WORKER, "1", 1, 1024, "worker processes, restarted when they die", NONE),
-    NUMBER("recycle-tasks", UNSIGNED, SERVER | WORKER, "0", 0, 0, "leave after so many tasks, 0 for never", NONE),
+    NUMBER("recycle-tasks", UNSIGNED, SERVER, "0", 0, 0, "local workers leave after so many tasks, 0 for never", NONE),
+    NUMBER("max-tasks", UNSIGNED, WORKER, "0", 0, 0, "leave after so many tasks, 0 for never",
+        .variable = "PUSHROD_LEAVE_AFTER"), /* PUSHROD_MAX_TASKS is the server's */
     NUMBER("max-memory", SIZE, SERVER | WORKER, "0", 0, 0, "leave when a process is larger, 0 for no bound", NONE),
     OPTION("name", STRING, WORKER, NULL, "of the worker, for people and for targeted tasks", .value_name = "NAME"),
 

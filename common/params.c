@@ -31,12 +31,18 @@ static bool name_equal(const char *name, const char *other, size_t size)
     return name[size] == '\0';
 }
 
+/* Programs may call different things by one name, so a row of this scope goes first. */
 const struct param *params_find(const struct params *p, const char *name, size_t size)
 {
-    for (size_t i = 0; i < p->count; i++)
-        if (p->rows[i].type != PARAM_TITLE && name_equal(p->rows[i].name, name, size))
+    const struct param *elsewhere = NULL;
+    for (size_t i = 0; i < p->count; i++) {
+        if (p->rows[i].type == PARAM_TITLE || !name_equal(p->rows[i].name, name, size))
+            continue;
+        if (param_in_scope(p, &p->rows[i]))
             return &p->rows[i];
-    return NULL;
+        elsewhere = &p->rows[i];
+    }
+    return elsewhere;
 }
 
 struct value *params_value(const struct params *p, const struct param *row)
@@ -70,7 +76,7 @@ static void row_check(struct params *p, const struct param *row)
     param_variable(row, variable);
     assert(row->help && row->scope && !variable_is_injected(variable));
     assert((row->type == PARAM_ENUM) == (row->allowed != NULL));
-    assert(params_find(p, row->name, strlen(row->name)) == row);
+    assert(!param_in_scope(p, row) || params_find(p, row->name, strlen(row->name)) == row);
     (void)variable_is_injected;
 }
 

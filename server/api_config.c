@@ -63,6 +63,7 @@ static void plane_settings(const struct pushrod_server *s, struct plane_config *
     const char *advertise = params_text(s->params, "advertise");
     bool any = settings_local_ports(s);
     p->listen = params_text(s->params, "worker-listen");
+    p->token = params_text(s->params, "token");
     p->advertise = advertise[0] ? advertise : NULL;
     p->join_port = any ? 0 : (uint16_t)number(s, "join-port");
     p->answers_port =
@@ -192,14 +193,14 @@ static int descriptors_check(struct pushrod_server *s, struct host_settings *out
 
 int settings_read(struct pushrod_server *s, struct host_settings *out)
 {
-    const char *store = params_text(s->params, "store");
+    const char *data = params_text(s->params, "data");
     *out = (struct host_settings){0};
     core_settings(s, &out->host.core);
     plane_settings(s, &out->host.plane);
-    bool memory = !store[0] || strcmp(store, "memory") == 0;
+    bool memory = !data || !data[0];
     out->host.store = memory ? &store_mem : &store_lmdb;
     out->host.store_config = (struct store_config){
-        .path = memory ? NULL : store,
+        .path = memory ? NULL : data,
         .max_bytes = number(s, memory ? "max-bytes" : "max-disk"),
     };
     out->conns = (struct conns_config){

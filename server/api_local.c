@@ -9,8 +9,12 @@
 
 /* Options of the server that its local workers are given as they are. */
 static const char *const passed_lists[] = {"exec", "coproc", "plugin"};
-static const char *const passed[] = {
-    "slots", "max-result", "max-prefetch", "recycle-tasks", "max-memory", "drain-timeout"};
+static const struct passed {
+    const char *name;
+    const char *worker; /* what the worker calls it */
+} passed[] = {{"slots", "slots"}, {"max-result", "max-result"}, {"max-prefetch", "max-prefetch"},
+    {"recycle-tasks", "max-tasks"}, {"max-memory", "max-memory"},
+    {"drain-timeout", "drain-timeout"}};
 
 static bool options_have_handlers(const struct pushrod_server *s)
 {
@@ -45,10 +49,10 @@ static int worker_options(struct pushrod_server *s, struct pushrod_worker *w)
     for (size_t i = 0; error == 0 && i < sizeof passed / sizeof passed[0]; i++) {
         char value[32];
         snprintf(value, sizeof value, "%llu%s",
-            (unsigned long long)params_number(s->params, passed[i]),
-            strcmp(passed[i], "drain-timeout") == 0 ? "ms" : "");
-        if (params_given(s->params, passed[i]))
-            error = pushrod_worker_set(w, passed[i], value);
+            (unsigned long long)params_number(s->params, passed[i].name),
+            strcmp(passed[i].name, "drain-timeout") == 0 ? "ms" : "");
+        if (params_given(s->params, passed[i].name))
+            error = pushrod_worker_set(w, passed[i].worker, value);
     }
     for (size_t i = 0; i < sizeof passed_lists / sizeof passed_lists[0]; i++) {
         size_t count;

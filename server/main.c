@@ -76,7 +76,7 @@ static void print_usage(const struct params *p, struct buf *out)
         "Everything listens on loopback until it is told otherwise.\n\n"
         "  pushrod-server                                      then start workers\n"
         "  pushrod-server --workers 4 --exec digest=sha256sum  a whole system at once\n"
-        "  pushrod-server --store /var/lib/pushrod             tasks survive everything\n\n");
+        "  pushrod-server --data /var/lib/pushrod              tasks survive everything\n\n");
     params_print_help(p, out);
     buf_printf(out,
         "\nEach option can also be set as PUSHROD_NAME in the environment, or as \"name = value\"\n"
@@ -138,7 +138,10 @@ static void say_started(struct pushrod_server *s)
     uint16_t first, last;
     int join = pushrod_server_port(s, "join", 0);
     params_ports(s->params, "lane-ports", &first, &last);
-    printf("pushrod-server " PUSHROD_VERSION ", store: %s\n", params_text(s->params, "store"));
+    const char *data = params_text(s->params, "data");
+    bool durable = data && data[0];
+    printf("pushrod-server " PUSHROD_VERSION ", %s%s\n", durable ? "data: " : "tasks are in memory",
+        durable ? data : " only");
     say_addresses(s, "clients", "listen", "");
     printf("  %-8s %s:%d (answers %d, lanes %u-%u)\n", "workers",
         params_text(s->params, "worker-listen"), join, pushrod_server_port(s, "answers", 0), first,

@@ -175,7 +175,7 @@ static int make_session(struct pushrod_worker *w, struct settings *s)
     c->queues = s->patterns;
     c->queue_count = w->handler_count;
     c->drain_ms = params_number(w->params, "drain-timeout");
-    c->max_tasks = params_number(w->params, "recycle-tasks");
+    c->max_tasks = params_number(w->params, "max-tasks");
     bool drawn = getrandom(&c->seed, sizeof c->seed, 0) == (ssize_t)sizeof c->seed;
     if (w->named)
         memcpy(c->instance, w->child.instance, sizeof c->instance);

@@ -33,7 +33,7 @@ struct pushrod_worker {
     int stop_fd; /* eventfd: pushrod_worker_stop() was called */
     atomic_uint stops;
     bool stuck;   /* a handler did not return: its memory is in use, the process must go */
-    bool recycle; /* it ended because of recycle-tasks, max-memory, or a handler that hangs */
+    bool recycle; /* it ended because of max-tasks, max-memory, or a handler that hangs */
     char error[600];
 };
 

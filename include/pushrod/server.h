@@ -70,7 +70,7 @@ void pushrod_server_free(struct pushrod_server *server);
 
 /*
  * Sets an option, called and written as on the command line of pushrod-server (see its --help):
- * "store", "join-port", "task-workers", "max-tasks", "token" and all others. Lists ("queue",
+ * "data", "join-port", "task-workers", "max-tasks", "token" and all others. Lists ("queue",
  * "exec") get one more item with each call. The differences to the program: `listen` (native
  * clients) and `http` are off until they are set, and with on_task() the ports for workers are any
  * free ones on loopback until join-port is set. Both strings are copied. Before start.

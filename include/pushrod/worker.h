@@ -62,7 +62,7 @@ void pushrod_worker_free(struct pushrod_worker *worker);
 
 /*
  * Sets an option, as it is called and written on the command line of pushrod-worker: "join"
- * (host[:port]), "name", "slots" (1), "recycle-tasks", "max-memory", "max-result", "drain-timeout",
+ * (host[:port]), "name", "slots" (1), "max-tasks", "max-memory", "max-result", "drain-timeout",
  * "timeout". Both strings are copied. BAD_OPTION: pushrod_worker_error() names the
  * option, the value and what is allowed. Before pushrod_worker_run(), one thread.
  */
@@ -84,7 +84,7 @@ void pushrod_worker_catch_signals(struct pushrod_worker *worker, bool yes);
 
 /*
  * Joins the server and runs tasks until it was stopped. While the server is away it keeps trying,
- * and says so on standard error. 0: drained (stopped, or recycle-tasks reached). SUPERSEDED,
+ * and says so on standard error. 0: drained (stopped, or max-tasks reached). SUPERSEDED,
  * BAD_VERSION, NOT_ALLOWED and others: the server refused it for good; BAD_OPTION: nothing to
  * handle, or no address that can be resolved. One call for each worker.
  */

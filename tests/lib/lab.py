@@ -153,7 +153,7 @@ class Server(Process):
                 "--http", f"127.0.0.1:{self.http_port}",
                 "--lane-ports", f"{self.lane_ports[0]}-{self.lane_ports[-1]}", *options]
         if store:
-            argv += ["--store", store]
+            argv += ["--data", store]
         super().__init__(lab, "server", argv)
 
     def start(self, limit=20):

@@ -369,6 +369,22 @@ static void real_table_prints_what_can_be_read(void **state)
     }
 }
 
+/* --max-tasks bounds the queues of a server; a worker leaves after so many. */
+static void one_name_is_another_option_in_another_program(void **state)
+{
+    (void)state;
+    struct params *server = params_new(option_rows, option_count, SCOPE_SERVER);
+    struct params *worker = params_new(option_rows, option_count, SCOPE_WORKER);
+    assert_int_equal(variable(server, "PUSHROD_MAX_TASKS=7"), 0);
+    assert_int_equal(variable(worker, "PUSHROD_MAX_TASKS=7"), 0);
+    assert_int_equal(params_number(server, "max-tasks"), 7);
+    assert_int_equal(params_number(worker, "max-tasks"), 0);
+    assert_int_equal(flags(worker, "--max-tasks", "3"), 0);
+    assert_int_equal(params_number(worker, "max-tasks"), 3);
+    params_free(server);
+    params_free(worker);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -383,6 +399,7 @@ int main(void)
         cmocka_unit_test(files_take_long_commands),
         cmocka_unit_test(hosts_are_split),
         cmocka_unit_test(reload_takes_what_can_be_reloaded),
+        cmocka_unit_test(one_name_is_another_option_in_another_program),
         cmocka_unit_test(real_table_prints_what_can_be_read),
     };
     return cmocka_run_group_tests_name("params", tests, NULL, NULL);
