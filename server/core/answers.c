@@ -28,6 +28,8 @@ static void stale(struct core *c, struct worker *w)
     /* A fenced attempt has ended at last: its slot is free. */
     assert(w->state != WORKER_OVER);
     w->ghosts--;
+    if (w->ghosts == 0 && w->outstanding_count == 0)
+        w->alone = false;
     worker_room(c, w);
 }
 

@@ -155,6 +155,9 @@ void core_answers(struct core *, uint64_t worker, uint64_t session, const struct
 
 void core_stored(struct core *, const struct store_event *, size_t count);
 
+/* Other bounds, with the meaning of core_config; what was accepted stays. */
+void core_configure(struct core *, uint64_t max_tasks, uint64_t max_bytes);
+
 /* Stop: no submission is taken any more; workers are told to drain. */
 void core_drain(struct core *, uint64_t limit_ms);
 
@@ -210,6 +213,7 @@ struct conn_action {
 
 /* For the embedding program's events and the log. */
 enum notice_kind { NOTICE_WORKER_JOIN, NOTICE_WORKER_READY, NOTICE_WORKER_LOST, NOTICE_WORKER_BYE,
+    NOTICE_WORKER_BROKEN /* text: the queue that it does not serve any more */,
     NOTICE_TASK_DEAD, NOTICE_STORE_DOWN, NOTICE_STORE_UP, NOTICE_STALE_ANSWER, NOTICE_DRAINED,
     NOTICE_ORPHAN_FINISH /* a finish that no follower of this process's life waits for: task */ };
 

@@ -200,6 +200,8 @@ void worker_stop_serving(struct core *c, struct worker *w, struct queue *q)
         return;
     assert(to != from);
     worker_regroup(c, w, to);
+    char *queue = arena_text(c, "%.*s", (int)q->name.size, (const char *)q->name.data);
+    out_worker_notice(c, NOTICE_WORKER_BROKEN, w, PUSHROD_E_HANDLER_BROKEN, queue ? queue : "");
     watch_event(
         c, "worker-broken", 0, w->name, q->name, pushrod_strerror(PUSHROD_E_HANDLER_BROKEN));
 }

@@ -31,19 +31,34 @@ static const struct queue_setting *setting_for(const struct core *c, struct slic
     return best;
 }
 
+static uint64_t queue_bound(const struct core *c, const struct queue_setting *setting)
+{
+    return setting && setting->max_tasks ? setting->max_tasks : c->config.max_tasks;
+}
+
 static void queue_init(struct core *c, struct queue *q)
 {
     const struct queue_setting *setting = setting_for(c, q->name);
     q->durability = setting ? setting->durability : c->config.durability;
     q->bypass = c->bypass || q->durability == DURABILITY_MEMORY;
     q->stopped = c->stopped && !q->bypass;
-    q->max_tasks = setting && setting->max_tasks ? setting->max_tasks : c->config.max_tasks;
+    q->max_tasks = queue_bound(c, setting);
     for (unsigned rank = 0; rank < PRIORITIES; rank++)
         list_init(&q->fifo[rank]);
     list_init(&q->links);
     list_init(&q->targets);
     list_init(&q->low_node);
     assert(!q->active && q->filled == 0);
+}
+
+void core_configure(struct core *c, uint64_t max_tasks, uint64_t max_bytes)
+{
+    c->config.max_tasks = max_tasks;
+    if (max_bytes)
+        c->config.max_bytes = max_bytes;
+    for (struct queue *q = c->first_queue; q; q = q->next)
+        q->max_tasks = queue_bound(c, setting_for(c, q->name));
+    assert(c->config.max_bytes > 0);
 }
 
 struct queue *queue_find(struct core *c, struct slice name)

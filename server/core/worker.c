@@ -143,8 +143,9 @@ void worker_drop(struct core *c, struct task *t)
     w->expected_ns -= t->estimate_ns;
     worker_arrived(c, t);
     worker_unreserve(c, t);
+    /* Fenced, a suspect still runs there: nothing else does until it is answered. */
     if (t->alone)
-        w->alone = false;
+        w->alone = w->ghosts > 0;
     t->started = t->alone = t->ahead = false;
     worker_room(c, w);
 }
