@@ -49,7 +49,7 @@ TESTLIB := plane_rig session_play run_play
 TESTS   := buf heap map name codec messages params log client plane zmq_facts plane_join session run_exec run_coproc run_function server core_task core_worker store_packed store_tree
 SIM     := agenda client disk disk_copy disk_state faults main node plan runner server server_out truth
 STORE_LIB := store_fault rig
-STORE_TESTS := store_equal store_conform store_recover
+STORE_TESTS := store_equal store_conform store_recover store_full
 FUZZ    := worker_plane client_plane config plane
 E2E     := examples bad_client command map worker instructions bench
 

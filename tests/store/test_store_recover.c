@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The LMDB store on bad days: killed, without power, an fsync that fails, a disk that is full,
- * a directory that is taken or too new, and a store whose Nth write fails.
+ * The LMDB store on bad days: killed, without power, an fsync that fails, a directory that is
+ * taken or too new.
  *
  * The power loss: this program's own pwrite(), pwritev(), writev() and fdatasync() stand before
  * the C library's, note what LMDB writes and copy it to a shadow file when it was synced (the
@@ -17,17 +17,13 @@
 #include <string.h>
 #include <sched.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <lmdb.h>
 #include "tests/store/rig.h"
-#include "tests/store/store_fault.h"
 #include "tests/unit/unit.h"
-
-static const struct order_key start = {0, 0};
 
 /* ---- the disk below ---- */
 
@@ -65,8 +61,7 @@ static void shadow_copy(off_t offset, size_t size)
             pread(disk.reader, buffer, size < sizeof(buffer) ? size : sizeof(buffer), offset);
         if (got <= 0)
             return;
-        ssize_t (*real)(int, const void *, size_t, off_t) =
-            (ssize_t(*)(int, const void *, size_t, off_t))dlsym(RTLD_NEXT, "pwrite");
+        ssize_t (*real)(int, const void *, size_t, off_t) = libc("pwrite");
         real(disk.shadow, buffer, (size_t)got, offset);
         offset += got;
         size -= (size_t)got;
@@ -88,8 +83,7 @@ static void wrote(int fd, off_t offset, ssize_t size)
 
 ssize_t pwrite(int fd, const void *data, size_t size, off_t offset)
 {
-    ssize_t (*real)(int, const void *, size_t, off_t) =
-        (ssize_t(*)(int, const void *, size_t, off_t))dlsym(RTLD_NEXT, "pwrite");
+    ssize_t (*real)(int, const void *, size_t, off_t) = libc("pwrite");
     ssize_t done = real(fd, data, size, offset);
     wrote(fd, offset, done);
     return done;
@@ -97,8 +91,7 @@ ssize_t pwrite(int fd, const void *data, size_t size, off_t offset)
 
 ssize_t pwritev(int fd, const struct iovec *parts, int count, off_t offset)
 {
-    ssize_t (*real)(int, const struct iovec *, int, off_t) =
-        (ssize_t(*)(int, const struct iovec *, int, off_t))dlsym(RTLD_NEXT, "pwritev");
+    ssize_t (*real)(int, const struct iovec *, int, off_t) = libc("pwritev");
     ssize_t done = real(fd, parts, count, offset);
     wrote(fd, offset, done);
     return done;
@@ -106,8 +99,7 @@ ssize_t pwritev(int fd, const struct iovec *parts, int count, off_t offset)
 
 ssize_t writev(int fd, const struct iovec *parts, int count)
 {
-    ssize_t (*real)(int, const struct iovec *, int) =
-        (ssize_t(*)(int, const struct iovec *, int))dlsym(RTLD_NEXT, "writev");
+    ssize_t (*real)(int, const struct iovec *, int) = libc("writev");
     off_t offset = lseek(fd, 0, SEEK_CUR);
     ssize_t done = real(fd, parts, count);
     wrote(fd, offset, done);
@@ -384,117 +376,6 @@ static void a_directory_that_cannot_be_made(void **state)
     free(error);
 }
 
-/* ---- full ---- */
-
-static uint64_t fill(struct rig *r, uint64_t id, struct body *body)
-{
-    for (;; id++) {
-        struct record in = rig_record(id, "q", 4);
-        in.body = body;
-        in.payload = body_slice(body);
-        const struct store_event *e = rig_append(r, &in);
-        if (e->outcome == OUTCOME_STORED)
-            continue;
-        assert_int_equal(e->outcome, OUTCOME_REFUSED);
-        assert_int_equal(e->code, PUSHROD_E_STORE_FULL);
-        assert_non_null(strstr(e->text, "full"));
-        return id;
-    }
-}
-
-/* Refused when full; what was accepted is there and can be finished; then there is room again. */
-static void fill_and_drain(struct rig *r)
-{
-    struct body *body = rig_body(1, 1 << 20);
-    uint64_t end = fill(r, 1, body);
-    assert_true(end > 5);
-    for (uint64_t id = 1; id < end; id++)
-        assert_int_equal(rig_id(r, STORE_LOOKUP, id)->record_count, 1);
-    for (uint64_t id = 1; id < end; id++)
-        assert_int_equal(rig_finish(r, id)->outcome, OUTCOME_STORED);
-    rig_wait_up(r);
-    assert_true(fill(r, end, body) > end + 5);
-    print_message("  full after %llu tasks of 1 MiB, and again\n", (unsigned long long)(end - 1));
-    body_unref(body);
-}
-
-static void max_bytes_is_a_bound(void **state)
-{
-    struct rig r;
-    struct stat info;
-    char file[128];
-    rig_open(&r, *state);
-    rig_stop(&r);
-    rig_remove(&r);
-    mkdir(r.directory, 0700);
-    r.config.max_bytes = 64 << 20;
-    rig_start(&r);
-    fill_and_drain(&r);
-    snprintf(file, sizeof(file), "%s/data.mdb", r.directory);
-    assert_int_equal(stat(file, &info), 0);
-    assert_true(info.st_size <= 64 << 20);
-    rig_close(&r);
-}
-
-static void a_full_disk_refuses_and_recovers(void **state)
-{
-    struct rig r;
-    rig_open(&r, *state);
-    rig_stop(&r);
-    rig_remove(&r);
-    mkdir(r.directory, 0700);
-    if (mount("none", r.directory, "tmpfs", 0, "size=48m") != 0) {
-        print_message("  skipped: a small disk cannot be mounted: %s\n", strerror(errno));
-        rmdir(r.directory);
-        skip();
-    }
-    rig_start(&r);
-    fill_and_drain(&r);
-    rig_stop(&r);
-    umount(r.directory);
-    rmdir(r.directory);
-}
-
-/* ---- each write fails once ---- */
-
-static bool workload(struct rig *r)
-{
-    struct record in = rig_record(1, "q", 4);
-    struct record change = {.id = 1, .attempts = 1};
-    bool whole = rig_append(r, &in)->outcome == OUTCOME_STORED;
-    in.id = 2;
-    whole &= rig_append(r, &in)->outcome == OUTCOME_STORED;
-    struct store_op op = {.kind = STORE_RESCHEDULE, .record = &change};
-    whole &= rig_do(r, &op)->outcome == OUTCOME_STORED;
-    whole &= rig_fetch(r, "q", start, 9)->outcome == OUTCOME_STORED;
-    whole &= rig_finish_kept(r, 1, "x", 1000)->outcome == OUTCOME_STORED;
-    whole &= rig_kill(r, 2, "boom")->outcome == OUTCOME_STORED;
-    whole &= rig_id(r, STORE_REVIVE, 2)->outcome == OUTCOME_STORED;
-    whole &= rig_purge(r, "q", NULL, 0)->outcome == OUTCOME_STORED;
-    return whole;
-}
-
-static void the_nth_write_fails(void **state)
-{
-    uint64_t n = 0;
-    bool whole = false;
-    while (!whole) {
-        struct rig r;
-        char *error = NULL;
-        struct fault_plan plan = {.refuse_at = ++n};
-        const struct backend fault = {"fault", &store_fault_ops, true, 1};
-        rig_open(&r, *state);
-        rig_stop(&r);
-        r.store = store_fault_open(&store_lmdb, &r.config, &plan, &r.opened, &error);
-        assert_non_null(r.store);
-        r.backend = &fault;
-        whole = workload(&r);
-        assert_true(n < 50);
-        rig_close(&r);
-    }
-    assert_int_equal(n, 9); /* eight writes, and a round in which none fails */
-}
-
 #define FOR(test, n)                                                                               \
     {                                                                                              \
 #test ", " #n, test, NULL, NULL, (void *)(uintptr_t)&backends[n]                           \
@@ -509,8 +390,6 @@ int main(int argc, char **argv)
         FOR(power_loss_loses_nothing, 2), FOR(a_failed_fsync_leaves_doubt_but_no_damage, 1),
         FOR(a_failed_fsync_leaves_doubt_but_no_damage, 2),
         FOR(async_answers_survive_a_failed_commit, 1), FOR(a_second_opener_is_told_who_has_it, 1),
-        FOR(a_newer_format_is_refused, 1), FOR(a_directory_that_cannot_be_made, 1),
-        FOR(max_bytes_is_a_bound, 1), FOR(max_bytes_is_a_bound, 2),
-        FOR(a_full_disk_refuses_and_recovers, 2), FOR(the_nth_write_fails, 2)};
+        FOR(a_newer_format_is_refused, 1), FOR(a_directory_that_cannot_be_made, 1)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

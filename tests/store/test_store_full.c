@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The LMDB store when it is full, by its own bound and by the disk's, and when its Nth write fails.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "tests/store/rig.h"
+#include "tests/store/store_fault.h"
+#include "tests/unit/unit.h"
+
+static const struct order_key start = {0, 0};
+
+static uint64_t fill(struct rig *r, uint64_t id, struct body *body)
+{
+    for (;; id++) {
+        struct record in = rig_record(id, "q", 4);
+        in.body = body;
+        in.payload = body_slice(body);
+        const struct store_event *e = rig_append(r, &in);
+        if (e->outcome == OUTCOME_STORED)
+            continue;
+        assert_int_equal(e->outcome, OUTCOME_REFUSED);
+        assert_int_equal(e->code, PUSHROD_E_STORE_FULL);
+        assert_non_null(strstr(e->text, "full"));
+        return id;
+    }
+}
+
+/* Refused when full; what was accepted is there and can be finished; then there is room again. */
+static void fill_and_drain(struct rig *r)
+{
+    struct body *body = rig_body(1, 1 << 20);
+    uint64_t end = fill(r, 1, body);
+    assert_true(end > 5);
+    for (uint64_t id = 1; id < end; id++)
+        assert_int_equal(rig_id(r, STORE_LOOKUP, id)->record_count, 1);
+    for (uint64_t id = 1; id < end; id++)
+        assert_int_equal(rig_finish(r, id)->outcome, OUTCOME_STORED);
+    rig_wait_up(r);
+    assert_true(fill(r, end, body) > end + 5);
+    print_message("  full after %llu tasks of 1 MiB, and again\n", (unsigned long long)(end - 1));
+    body_unref(body);
+}
+
+/* A directory, and nothing in it. */
+static void rig_empty(struct rig *r, const struct backend *b)
+{
+    rig_open(r, b);
+    rig_stop(r);
+    rig_remove(r);
+    mkdir(r->directory, 0700);
+}
+
+static void max_bytes_is_a_bound(void **state)
+{
+    struct rig r;
+    struct stat info;
+    char file[128];
+    rig_empty(&r, *state);
+    r.config.max_bytes = 64 << 20;
+    rig_start(&r);
+    fill_and_drain(&r);
+    snprintf(file, sizeof(file), "%s/data.mdb", r.directory);
+    assert_int_equal(stat(file, &info), 0);
+    assert_true(info.st_size <= 64 << 20);
+    rig_close(&r);
+}
+
+static void a_full_disk_refuses_and_recovers(void **state)
+{
+    struct rig r;
+    rig_empty(&r, *state);
+    if (mount("none", r.directory, "tmpfs", 0, "size=48m") != 0) {
+        print_message("  skipped: a small disk cannot be mounted: %s\n", strerror(errno));
+        rmdir(r.directory);
+        skip();
+    }
+    rig_start(&r);
+    fill_and_drain(&r);
+    rig_stop(&r);
+    umount(r.directory);
+    rmdir(r.directory);
+}
+
+/* ---- each write fails once ---- */
+
+static bool workload(struct rig *r)
+{
+    struct record in = rig_record(1, "q", 4);
+    struct record change = {.id = 1, .attempts = 1};
+    bool whole = rig_append(r, &in)->outcome == OUTCOME_STORED;
+    in.id = 2;
+    whole &= rig_append(r, &in)->outcome == OUTCOME_STORED;
+    struct store_op op = {.kind = STORE_RESCHEDULE, .record = &change};
+    whole &= rig_do(r, &op)->outcome == OUTCOME_STORED;
+    whole &= rig_fetch(r, "q", start, 9)->outcome == OUTCOME_STORED;
+    whole &= rig_finish_kept(r, 1, "x", 1000)->outcome == OUTCOME_STORED;
+    whole &= rig_kill(r, 2, "boom")->outcome == OUTCOME_STORED;
+    whole &= rig_id(r, STORE_REVIVE, 2)->outcome == OUTCOME_STORED;
+    whole &= rig_purge(r, "q", NULL, 0)->outcome == OUTCOME_STORED;
+    return whole;
+}
+
+static void the_nth_write_fails(void **state)
+{
+    uint64_t n = 0;
+    bool whole = false;
+    while (!whole) {
+        struct rig r;
+        char *error = NULL;
+        struct fault_plan plan = {.refuse_at = ++n};
+        const struct backend fault = {"fault", &store_fault_ops, true, 1};
+        rig_open(&r, *state);
+        rig_stop(&r);
+        r.store = store_fault_open(&store_lmdb, &r.config, &plan, &r.opened, &error);
+        assert_non_null(r.store);
+        r.backend = &fault;
+        whole = workload(&r);
+        assert_true(n < 50);
+        rig_close(&r);
+    }
+    assert_int_equal(n, 9); /* eight writes, and a round in which none fails */
+}
+
+#define FOR(test, n)                                                                               \
+    {                                                                                              \
+#test ", " #n, test, NULL, NULL, (void *)(uintptr_t)&backends[n]                           \
+    }
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {FOR(max_bytes_is_a_bound, 1), FOR(max_bytes_is_a_bound, 2),
+        FOR(a_full_disk_refuses_and_recovers, 2), FOR(the_nth_write_fails, 2)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
