@@ -261,6 +261,11 @@ def take_frame(data):
     return messages
 
 
+def options(priority=4, max_attempts=3, worker=None):
+    """The options of a task, as an OPTIONS message."""
+    return [80, priority, 0, 0, 0, 0, max_attempts, 1000, None, 0, worker, 0, False, None, None]
+
+
 class Load:
     """Submits, follows, reconnects and waits again by id; counts by id what it was told.
 

@@ -94,8 +94,9 @@ static void keep_tail(struct disk *d, size_t count)
         state_apply(&d->kept, d->tail[i], NULL);
         op_free(d->tail[i]);
     }
-    memmove(d->tail, d->tail + count, (d->tail_count - count) * sizeof *d->tail);
     d->tail_count -= count;
+    if (d->tail_count)
+        memmove(d->tail, d->tail + count, d->tail_count * sizeof *d->tail);
 }
 
 /* All that was written is on disk at the latest 50 ms after an async operation was answered. */
