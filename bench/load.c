@@ -382,7 +382,8 @@ static void open_all(void)
     if (!load.handles || !load.writing || !load.payload || !load.ring || load.poller < 0)
         err(1, "no memory for the load");
     for (size_t i = 0; i < all; i++) {
-        load.handles[i] = load.driver->open(&load.o);
+        bool is_idle = i >= load.o.conns && load.driver->open_idle;
+        load.handles[i] = is_idle ? load.driver->open_idle(&load.o) : load.driver->open(&load.o);
         struct epoll_event e = {.events = EPOLLIN, .data.u64 = i};
         if (epoll_ctl(load.poller, EPOLL_CTL_ADD, load.driver->fd(load.handles[i]), &e) != 0)
             err(1, "epoll_ctl");

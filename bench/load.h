@@ -54,6 +54,8 @@ struct driver {
     const char *name;
     /* Ready to submit when it returns. Ends the program when it cannot. */
     void *(*open)(const struct load_options *);
+    /* A connection that only is there, as cheap as it can be for us; NULL: as open(). */
+    void *(*open_idle)(const struct load_options *);
     /* Takes a task; sends it now or in process(). It never waits. false: full, call process(). */
     bool (*submit)(void *handle, const struct load_task *);
     /* Sends, reads what is there, calls load_accepted() and load_finished(); never waits. */

@@ -10,6 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include "bench/load.h"
+#include "bench/wire.h"
+#include "proto/frame.h"
+#include "proto/messages.h"
 
 static void accepted(struct pushrod_client *c, uint64_t id, int error, const char *text, void *arg)
 {
@@ -30,7 +33,8 @@ static void finished(struct pushrod_client *c, const struct pushrod_finish *fini
 }
 
 struct client {
-    struct pushrod_client *client;
+    struct pushrod_client *client; /* NULL: only `idle`, a greeted connection */
+    struct wire idle;
     struct pushrod_submission task;
     struct pushrod_options options;
 };
@@ -53,6 +57,24 @@ static void *client_open(const struct load_options *o)
     return c;
 }
 
+/* 10,000 clients of the library would take four descriptors each: here it is the server that
+ * counts. */
+static void *idle_open(const struct load_options *o)
+{
+    struct client *c = calloc(1, sizeof *c);
+    struct buf hello = BUF_EMPTY;
+    if (!c)
+        err(1, "calloc");
+    wire_open(&c->idle, o->address);
+    size_t begin = frame_begin(&hello);
+    msg_hello_encode(&hello, &(struct msg_hello){.version = PROTOCOL_VERSION});
+    frame_end(&hello, begin);
+    wire_put(&c->idle, hello.data, hello.size);
+    wire_block(&c->idle);
+    buf_free(&hello);
+    return c;
+}
+
 static bool client_submit(void *handle, const struct load_task *task)
 {
     struct client *c = handle;
@@ -68,18 +90,27 @@ static bool client_submit(void *handle, const struct load_task *task)
 static void client_process(void *handle)
 {
     struct client *c = handle;
+    if (!c->client) {
+        wire_take(&c->idle, wire_left(&c->idle));
+        wire_fill(&c->idle);
+        return;
+    }
     if (pushrod_client_process(c->client, 0) != 0)
         errx(1, "pushrod: %s", pushrod_client_error_text(c->client));
 }
 
 static int client_fd(void *handle)
 {
-    return pushrod_client_fd(((struct client *)handle)->client);
+    const struct client *c = handle;
+    return c->client ? pushrod_client_fd(c->client) : c->idle.fd;
 }
 
 static void client_close(void *handle)
 {
-    pushrod_client_free(((struct client *)handle)->client);
+    struct client *c = handle;
+    pushrod_client_free(c->client);
+    if (!c->client)
+        wire_close(&c->idle);
     free(handle);
 }
 
@@ -112,6 +143,7 @@ int main(int argc, char **argv)
 {
     static const struct driver driver = {.name = "pushrod",
         .open = client_open,
+        .open_idle = idle_open,
         .submit = client_submit,
         .process = client_process,
         .fd = client_fd,

@@ -88,6 +88,15 @@ def session_of(pid):
         return -1
 
 
+def end_in_order(_signal, _frame):
+    sys.exit(143)
+
+
+# atexit does not run when a signal ends the process; nothing that was started may outlive us.
+signal.signal(signal.SIGTERM, end_in_order)
+signal.signal(signal.SIGHUP, end_in_order)
+
+
 @atexit.register
 def stop_all():
     for process in list(_started):
