@@ -52,7 +52,8 @@ enum msg_plane {
     F(U64, slots, "tasks that it runs at the same time, 1 to 4096")                                \
     F(U64, max_prefetch, "tasks that it accepts beyond its slots at the most")                     \
     F(RAW, queues, "array of TEXT: queue names and patterns")                                      \
-    F(RAW, held, "array of HELD: what it runs, and answers that were not acknowledged; or nil")
+    F(RAW, held, "array of HELD: what it runs, and answers that were not acknowledged; or nil")    \
+    F(TEXT, token, "the secret that the server asks for (its --token), or nil")
 
 #define FIELDS_OBITUARY(F)                                                                         \
     F(BYTES, instance, "of the process that died")                                                 \

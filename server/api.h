@@ -88,7 +88,8 @@ struct pushrod_server {
     struct http *http;
     struct supervisor supervisor;
     bool supervised;
-    char *token; /* the one that native borrows */
+    struct event *local_event; /* the supervisor has ended */
+    char *token;               /* the one that native borrows */
     int native_ports[SERVER_PORTS];
     int http_ports[SERVER_PORTS];
     unsigned native_count, http_count;
@@ -142,10 +143,14 @@ void settings_free(struct host_settings *settings);
 void settings_log(const struct pushrod_server *s);
 bool settings_local_ports(const struct pushrod_server *s); /* any free ports for workers */
 
+/* ---- api_reload.c: takes over the reloadable options of `fresh`, while the server runs ---- */
+void reload_apply(struct pushrod_server *s, const struct params *fresh);
+
 /* ---- api_local.c: local workers ---- */
-int local_check(struct pushrod_server *s); /* are its handlers valid? */
-int local_fork(struct pushrod_server *s);  /* before any thread or socket; 0 if there are none */
-int local_join(struct pushrod_server *s);  /* the join port is bound */
+int local_check(struct pushrod_server *s);   /* are its handlers valid? */
+int local_fork(struct pushrod_server *s);    /* before any thread or socket; 0 if there are none */
+int local_join(struct pushrod_server *s);    /* the join port is bound */
+void local_reload(struct pushrod_server *s); /* says what has changed */
 void local_stop(struct pushrod_server *s);
 void local_wait(struct pushrod_server *s);
 /* In a child of the supervisor; its exit code. */

@@ -120,6 +120,11 @@ void events_notice(struct pushrod_server *s, const struct notice *n)
     case NOTICE_WORKER_BYE:
         log_info("worker %s has left", n->name);
         break;
+    case NOTICE_WORKER_BROKEN:
+        log_error("worker %s does not serve queue %s any more: its handler is broken, its log says "
+                  "how",
+            n->name, why);
+        break;
     case NOTICE_TASK_DEAD:
         dead_log(n);
         break;

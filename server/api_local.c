@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* api_local: worker processes of the server's own: on_task() handlers, and --workers. */
+#include <event2/event.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,6 +55,9 @@ static int worker_options(struct pushrod_server *s, struct pushrod_worker *w)
         if (params_given(s->params, passed[i].name))
             error = pushrod_worker_set(w, passed[i].worker, value);
     }
+    const char *token = params_text(s->params, "token");
+    if (error == 0 && token[0])
+        error = pushrod_worker_set(w, "token", token);
     for (size_t i = 0; i < sizeof passed_lists / sizeof passed_lists[0]; i++) {
         size_t count;
         const char *const *items = params_list(s->params, passed_lists[i], &count);
@@ -101,6 +105,15 @@ int local_run(void *arg, const struct supervise_child *child)
     return code;
 }
 
+/* In the supervisor: an option that was reloaded, for children from now on. */
+static void local_told(void *arg, const char *name, const char *value)
+{
+    struct pushrod_server *s = arg;
+    if (params_set(s->params, name, value))
+        log_error("local workers: %s", params_error(s->params));
+    settings_log(s);
+}
+
 /* -------------------------------------------------------------------------------- the server */
 
 int local_check(struct pushrod_server *s)
@@ -126,18 +139,42 @@ int local_fork(struct pushrod_server *s)
 {
     /* What is wrong with a handler is better said now, by the server. */
     int error = local_check(s);
-    if (error || !local_wanted(s))
+    /* With handlers and no workers, a reload may ask for some. */
+    if (error || (!local_wanted(s) && !(s->program && options_have_handlers(s))))
         return error;
     struct supervise_config config = {
         .processes = local_processes(s),
         .drain_ms = params_number(s->params, "drain-timeout"),
         .run = local_run,
+        .told = local_told,
         .arg = s,
     };
     error = supervisor_fork(&s->supervisor, &config);
     s->supervised = error == 0;
     return error ? api_fail(s, -error, "cannot start local workers: %s", pushrod_strerror(error))
                  : 0;
+}
+
+/* The supervisor's end of the pipe is closed: it is not coming back, and its children went along.
+ */
+static void local_gone(int fd, short what, void *arg)
+{
+    (void)fd, (void)what;
+    struct pushrod_server *s = arg;
+    event_free(s->local_event);
+    s->local_event = NULL;
+    local_wait(s);
+    if (s->state == API_RUNNING)
+        log_error("local workers are gone, because their supervisor has ended: restart the server");
+}
+
+static int local_watch(struct pushrod_server *s)
+{
+    s->local_event =
+        event_new(loop_base(s->loop), s->supervisor.control, EV_READ | EV_PERSIST, local_gone, s);
+    if (s->local_event && event_add(s->local_event, NULL) == 0)
+        return 0;
+    return api_fail(s, PUSHROD_E_NO_MEMORY, "out of memory");
 }
 
 int local_join(struct pushrod_server *s)
@@ -152,8 +189,34 @@ int local_join(struct pushrod_server *s)
     bool v6 = strchr(host, ':') != NULL && host[0] != '[';
     snprintf(join, sizeof join, v6 ? "[%s]:%d" : "%s:%d", host, pushrod_server_port(s, "join", 0));
     int error = supervisor_join(&s->supervisor, join);
-    return error ? api_fail(s, -error, "cannot start local workers: %s", pushrod_strerror(error))
-                 : 0;
+    if (error)
+        return api_fail(s, -error, "cannot start local workers: %s", pushrod_strerror(-error));
+    return local_watch(s);
+}
+
+static void local_tell(struct pushrod_server *s, const char *name, const char *value)
+{
+    int error = supervisor_tell(&s->supervisor, name, value);
+    if (error)
+        log_error("local workers cannot be told of the new %s: %s", name, pushrod_strerror(-error));
+}
+
+void local_reload(struct pushrod_server *s)
+{
+    char text[32];
+    if (!s->supervised) {
+        if (local_wanted(s))
+            log_error("reload: there is nothing for workers to run: add exec, coproc or plugin, "
+                      "and restart");
+        return;
+    }
+    local_tell(s, "token", params_text(s->params, "token"));
+    local_tell(s, "log-level", params_text(s->params, "log-level"));
+    snprintf(
+        text, sizeof text, "%llums", (unsigned long long)params_number(s->params, "drain-timeout"));
+    local_tell(s, "drain-timeout", text);
+    snprintf(text, sizeof text, "%u", local_processes(s));
+    local_tell(s, "processes", text);
 }
 
 void local_stop(struct pushrod_server *s)
@@ -164,6 +227,9 @@ void local_stop(struct pushrod_server *s)
 
 void local_wait(struct pushrod_server *s)
 {
+    if (s->local_event)
+        event_free(s->local_event);
+    s->local_event = NULL;
     if (s->supervised)
         supervisor_wait(&s->supervisor, 2000);
     s->supervised = false;

@@ -44,25 +44,13 @@ static int options_read(struct params *p, int argc, char **argv)
 /* The flags were permuted by the first reading, which changes nothing for the second. */
 static void options_reload(struct pushrod_server *s)
 {
-    struct buf report = BUF_EMPTY;
     struct params *fresh = params_new(option_rows, option_count, SCOPE_SERVER);
     if (!fresh)
         return;
-    if (options_read(fresh, main_argc, main_argv)) {
+    if (options_read(fresh, main_argc, main_argv))
         log_error("reload: %s; nothing was changed", params_error(fresh));
-    } else {
-        unsigned changed = params_reload(s->params, fresh, &report);
-        buf_append(&report, "", 1);
-        for (char *line = (char *)report.data, *next; line && *line; line = next) {
-            next = strchr(line, '\n');
-            if (next)
-                *next++ = 0;
-            log_info("reload: %s", line);
-        }
-        log_info("reload: %u options changed", changed);
-        settings_log(s);
-    }
-    buf_free(&report);
+    else
+        reload_apply(s, fresh);
     params_free(fresh);
 }
 

@@ -168,6 +168,9 @@ static int make_session(struct pushrod_worker *w, struct settings *s)
         s->patterns[i] = slice_str(w->handlers[i].pattern);
     c->name = slice_str(s->name);
     c->host = slice_str(s->host);
+    /* An empty one would be compared, and is none. */
+    const char *token = params_text(w->params, "token");
+    c->token = slice_str(token[0] ? token : NULL);
     c->pid = (uint64_t)getpid();
     c->slots = worker_slots(w, w->named ? w->child.processes : 1);
     c->ahead = RUN_AHEAD;

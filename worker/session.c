@@ -45,10 +45,10 @@ static struct slice keep(struct buf *to, struct slice text)
     return kept;
 }
 
-/* Name, host and patterns, in one allocation of ours. */
+/* Name, host, token and patterns, in one allocation of ours. */
 static bool copy_identity(struct session *s, const struct session_config *c)
 {
-    size_t size = c->name.size + c->host.size + 1;
+    size_t size = c->name.size + c->host.size + c->token.size + 1;
     for (size_t i = 0; i < c->queue_count; i++)
         size += c->queues[i].size;
     s->patterns = calloc(c->queue_count + 1, sizeof *s->patterns);
@@ -56,6 +56,7 @@ static bool copy_identity(struct session *s, const struct session_config *c)
         return false;
     s->config.name = keep(&s->identity, c->name);
     s->config.host = keep(&s->identity, c->host);
+    s->config.token = c->token.data ? keep(&s->identity, c->token) : c->token;
     for (size_t i = 0; i < c->queue_count; i++)
         s->patterns[i] = keep(&s->identity, c->queues[i]);
     s->pattern_count = c->queue_count;

@@ -27,6 +27,7 @@ struct session_config {
     uint8_t instance[16];
     struct slice name;
     struct slice host;
+    struct slice token; /* what the server asks of workers; absent: none */
     uint64_t pid;
     uint32_t slots;        /* 1 */
     uint32_t max_prefetch; /* 1000 */

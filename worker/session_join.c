@@ -125,6 +125,7 @@ void joining_start(struct session *s)
         .max_prefetch = s->config.max_prefetch,
         .queues = slice_of(out->data, queues),
         .held = slice_of(out->data + queues, out->size - queues),
+        .token = s->config.token,
     };
     s->actions.join = &s->join;
 }

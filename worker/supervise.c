@@ -62,7 +62,7 @@ static int child_main(struct guard *g, struct place *p, const int ready[2], pid_
     child_prepare(g, parent);
     close(ready[0]);
     struct supervise_child child = {
-        .index = p->index, .processes = g->config->processes, .ready_fd = ready[1]};
+        .index = p->index, .processes = g->processes, .ready_fd = ready[1]};
     memcpy(child.instance, p->instance, sizeof child.instance);
     memcpy(child.join, g->join, sizeof child.join);
     return g->config->run(g->config->arg, &child);
@@ -109,7 +109,7 @@ static void place_kill(struct place *p, int signal_number)
         kill(p->pid, signal_number);
 }
 
-static void place_drain(struct guard *g, struct place *p)
+void guard_drain(struct guard *g, struct place *p)
 {
     if (p->state == PLACE_RUNNING && !p->kill_ms) {
         place_kill(p, SIGTERM);
@@ -145,8 +145,11 @@ static void place_died(struct guard *g, struct place *p, int status)
     int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
     bool stays_empty =
         p->retiring || g->stopping || code == SUPERVISE_EXIT_DONE || code == SUPERVISE_EXIT_NEVER;
-    if (code == SUPERVISE_EXIT_NEVER)
+    if (code == SUPERVISE_EXIT_NEVER) {
+        log_error("worker process %d can never work, for the reason above: it is not started again",
+            (int)p->pid);
         g->exit_code = SUPERVISE_EXIT_NEVER;
+    }
     if (now - p->started_ms >= HEALTHY_MS || code == SUPERVISE_EXIT_RECYCLE)
         p->pause_ms = 0;
     p->start_ms = now + p->pause_ms;
@@ -224,14 +227,14 @@ static void replace_step(struct guard *g)
         return;
     } else {
         old->retiring = true;
-        place_drain(g, old);
+        guard_drain(g, old);
     }
     g->replacing = 0;
 }
 
 /* ------------------------------------------------------------------------ the loop */
 
-static void stop_all(struct guard *g)
+void guard_stop(struct guard *g)
 {
     bool again = g->stopping;
     g->stopping = true;
@@ -240,7 +243,7 @@ static void stop_all(struct guard *g)
         if (again)
             place_kill(&g->places[i], SIGTERM);
         else
-            place_drain(g, &g->places[i]);
+            guard_drain(g, &g->places[i]);
     }
 }
 
@@ -256,7 +259,7 @@ static void take_signal(struct guard *g, unsigned number)
         break;
     case SIGTERM:
     case SIGINT:
-        stop_all(g);
+        guard_stop(g);
         break;
     default:
         break;
@@ -270,27 +273,6 @@ static void read_signals(struct guard *g)
     while ((size = read(g->signals, info, sizeof info)) > 0) {
         for (size_t i = 0; i < (size_t)size / sizeof info[0]; i++)
             take_signal(g, info[i].ssi_signo);
-    }
-}
-
-/* The address to join, in one line; its end of file is the end of the server. */
-static void read_control(struct guard *g)
-{
-    size_t have = strlen(g->join);
-    ssize_t size = read(g->control, g->join + have, sizeof g->join - 1 - have);
-    if (size < 0 && errno == EINTR)
-        return;
-    if (size <= 0) {
-        close(g->control);
-        g->control = -1;
-        stop_all(g);
-        return;
-    }
-    g->join[have + (size_t)size] = '\0';
-    char *end = strchr(g->join, '\n');
-    if (end) {
-        *end = '\0';
-        g->told = true;
     }
 }
 
@@ -352,7 +334,7 @@ static void wait_events(struct guard *g)
     if (g->fds[0].revents)
         read_signals(g);
     if (g->fds[1].revents && g->control >= 0)
-        read_control(g);
+        guard_told(g);
 }
 
 static bool all_empty(const struct guard *g)
@@ -364,9 +346,15 @@ static bool all_empty(const struct guard *g)
     return true;
 }
 
+/* A server may ask for processes again. */
+static bool guard_over(const struct guard *g)
+{
+    return all_empty(g) && (g->control < 0 || g->stopping);
+}
+
 static int guard_run(struct guard *g)
 {
-    while (!all_empty(g)) {
+    while (!guard_over(g)) {
         start_due(g);
         replace_next(g);
         wait_events(g);

@@ -13,6 +13,10 @@
  *   where to join once the port is bound (supervisor_join), and stops it at the end
  *   (supervisor_stop). Nothing is forked below the supervisor until it knows where to join.
  *
+ * Such a server may tell it more at any time (supervisor_tell): another number of processes, and
+ * options for those that are started from then on. It stays as long as the server does, though
+ * none of its places may be taken.
+ *
  * Signals to a supervisor: SIGTERM (or SIGINT, if it is its own master) drains the children, the
  * second one makes them leave at once; SIGUSR2 replaces them one by one: the new one has joined
  * before the old one is told to drain. SIGHUP is ignored.
@@ -25,7 +29,9 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define SUPERVISE_JOIN 264u /* bytes of "host:port" with its NUL */
+#define SUPERVISE_JOIN 264u  /* bytes of "host:port" with its NUL */
+#define SUPERVISE_LINE 4096u /* bytes of what supervisor_tell() says: written whole or not at all  \
+                              */
 
 /* How a child says what is to become of its place. Any other exit is a failure: again, after a
  * pause. */
@@ -46,12 +52,15 @@ struct supervise_child {
 };
 
 struct supervise_config {
-    unsigned processes; /* 1 to 1024 */
+    unsigned processes; /* 1 to 1024; 0 only for a server that may ask for some later */
     const char *join;   /* "host:port"; NULL: it will come through supervisor_join() */
     uint64_t drain_ms;  /* after SIGTERM the children have this long before SIGKILL; 0: 25000 */
     /* Runs in the child, with signal handlers and mask as they were in the caller, but SIGINT
      * ignored; its value is the child's exit code. */
     int (*run)(void *arg, const struct supervise_child *child);
+    /* In the supervisor: what supervisor_tell() said, if it is not the supervisor's own; or NULL.
+     */
+    void (*told)(void *arg, const char *name, const char *value);
     void *arg;
 };
 
@@ -78,6 +87,14 @@ int supervisor_fork(struct supervisor *s, const struct supervise_config *config)
 
 /* Where to join, once; the children are forked now. Not 0: the supervisor is gone. */
 int supervisor_join(struct supervisor *s, const char *join);
+
+/*
+ * Says a line "NAME VALUE", which no list of processes shows. "processes": so many from now on; the
+ * ones too many drain. "drain-timeout": ms. All else goes to config.told, and is there for children
+ * that are forked from then on. Does not wait. TOO_BIG; INVALID: the value has a line feed;
+ * SYSTEM: the supervisor is gone.
+ */
+int supervisor_tell(struct supervisor *s, const char *name, const char *value);
 
 /* Replace the children one by one (as SIGUSR2). Returns at once. */
 int supervisor_replace(struct supervisor *s);

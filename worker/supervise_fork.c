@@ -33,17 +33,32 @@ int supervisor_fork(struct supervisor *s, const struct supervise_config *config)
         return -PUSHROD_E_SYSTEM;
     }
     s->control = control[1];
+    /* A supervisor that hangs must not hang the server. */
+    fcntl(s->control, F_SETFL, O_NONBLOCK);
     return 0;
+}
+
+int supervisor_tell(struct supervisor *s, const char *name, const char *value)
+{
+    char line[SUPERVISE_LINE + 1];
+    int size = snprintf(line, sizeof line, "%s %s\n", name, value);
+    if (s->pid <= 0)
+        return -PUSHROD_E_SYSTEM;
+    if (size > (int)SUPERVISE_LINE)
+        return -PUSHROD_E_TOO_BIG;
+    if (strchr(value, '\n'))
+        return -PUSHROD_E_INVALID;
+    /* No larger than PIPE_BUF: written whole or not at all. */
+    bool written = write(s->control, line, (size_t)size) == size;
+    explicit_bzero(line, sizeof line);
+    return written ? 0 : -PUSHROD_E_SYSTEM;
 }
 
 int supervisor_join(struct supervisor *s, const char *join)
 {
-    char line[SUPERVISE_JOIN + 1];
-    int size = snprintf(line, sizeof line, "%s\n", join);
-    if (s->pid <= 0 || size < 2 || size >= (int)SUPERVISE_JOIN)
+    if (s->pid <= 0 || !join[0] || strlen(join) >= SUPERVISE_JOIN)
         return -PUSHROD_E_INVALID;
-    /* Smaller than PIPE_BUF and the first thing in the pipe: written whole or not at all. */
-    return write(s->control, line, (size_t)size) == size ? 0 : -PUSHROD_E_SYSTEM;
+    return supervisor_tell(s, "join", join);
 }
 
 int supervisor_replace(struct supervisor *s)

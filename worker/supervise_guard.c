@@ -12,7 +12,7 @@
 
 static bool grow(struct guard *g)
 {
-    unsigned room = g->room ? 2 * g->room : 2 * g->config->processes;
+    unsigned room = g->room ? 2 * g->room : 2 * g->processes + 8;
     struct place *places = realloc(g->places, room * sizeof *places);
     if (!places)
         return false;
@@ -59,7 +59,8 @@ static bool guard_signals(struct guard *g)
 
 bool guard_init(struct guard *g, const struct supervise_config *config, int control)
 {
-    *g = (struct guard){.config = config, .control = control, .signals = -1};
+    *g = (struct guard){
+        .config = config, .control = control, .signals = -1, .processes = config->processes};
     g->drain_ms = config->drain_ms ? config->drain_ms : 25000;
     g->told = config->join != NULL;
     if (config->join)
@@ -68,8 +69,10 @@ bool guard_init(struct guard *g, const struct supervise_config *config, int cont
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     if (!guard_signals(g))
         return false;
+    if (!grow(g))
+        return false;
     for (unsigned i = 0; i < config->processes; i++) {
-        struct place *p = grow(g) || g->room ? guard_place(g) : NULL;
+        struct place *p = guard_place(g);
         if (!p)
             return false;
         p->index = i;

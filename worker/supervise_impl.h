@@ -3,6 +3,7 @@
  * supervise_impl: the supervisor's state. Private to worker/supervise*.c.
  *
  *   supervise.c        the loop: start, death, pause, replacement, stop
+ *   supervise_told.c   what the server says meanwhile
  *   supervise_guard.c  its set-up, and the orphans that it kills
  *   supervise_fork.c   the supervisor as a child of a server
  */
@@ -36,8 +37,11 @@ struct guard {
     struct pollfd *fds; /* two, and one for each place */
     unsigned count;
     unsigned room;
-    int signals; /* signalfd */
-    int control; /* -1: none, or at its end */
+    int signals;                    /* signalfd */
+    int control;                    /* -1: none, or at its end */
+    char input[2 * SUPERVISE_LINE]; /* of control: the beginning of a line */
+    size_t input_size;
+    unsigned processes; /* how many there are to be */
     sigset_t old_mask;
     uint64_t drain_ms;
     char join[SUPERVISE_JOIN];
@@ -55,6 +59,13 @@ void guard_fini(struct guard *g);
 struct place *guard_place(struct guard *g); /* an empty one; NULL: no memory */
 /* Kills what a dead child left behind, with its process group. */
 void guard_orphans_kill(const struct guard *g);
+
+/* supervise.c */
+void guard_drain(struct guard *g, struct place *p);
+void guard_stop(struct guard *g); /* the second time: at once */
+
+/* supervise_told.c: reads what is there. */
+void guard_told(struct guard *g);
 
 int supervise_loop(const struct supervise_config *config, int control);
 

@@ -315,6 +315,11 @@ const struct core *host_look(const struct host *h)
     return h->core;
 }
 
+bool host_set_token(struct host *h, const char *token)
+{
+    return plane_set_token(h->plane, token);
+}
+
 const struct plane *host_plane(const struct host *h)
 {
     return h->plane;

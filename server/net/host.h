@@ -51,6 +51,7 @@ void host_free(struct host *host); /* waits for the store to settle what it was 
 
 /* Begins the tick, if need be, and gives the core for it. */
 struct core *host_core(struct host *host);
+bool host_set_token(struct host *host, const char *token); /* as plane_set_token() */
 /* To look at, whether in a tick or not. */
 const struct core *host_look(const struct host *host);
 const struct plane *host_plane(const struct host *host);

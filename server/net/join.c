@@ -7,6 +7,7 @@
  * dropped, and the worker asks again.
  */
 #include <inttypes.h>
+#include <stdio.h>
 #include <zmq.h>
 
 #include "common/log.h"
@@ -131,10 +132,25 @@ static void join_take(struct plane *plane, struct join_request *r, struct slice 
     plane->events.join(plane->arg, &r->join);
 }
 
+/* What is wrong with a JOIN that could be read: whoever does not know the secret learns no more. */
+static int join_token(struct plane *plane, struct join_request *r)
+{
+    const char *token = plane->config.token;
+    if (!token[0] || slice_equal_secret(r->message.token, slice_str(token)))
+        return 0;
+    plane->stats.bad_tokens++;
+    snprintf(r->text, sizeof r->text,
+        "%s: give the worker the server's, with PUSHROD_TOKEN or PUSHROD_TOKEN_FILE",
+        r->message.token.data ? "the token is wrong" : "the server asks for a token");
+    return PUSHROD_E_BAD_TOKEN;
+}
+
 static bool join_message(struct plane *plane, struct dec *d, struct slice route)
 {
     struct join_request r;
     int code = join_request_read(&r, d);
+    if (code == 0 || code == PUSHROD_E_NO_MEMORY)
+        code = join_token(plane, &r) ? PUSHROD_E_BAD_TOKEN : code;
     if (code == 0)
         join_take(plane, &r, route);
     else

@@ -93,16 +93,6 @@ static const char *batch_add(
 
 /* -------------------------------------------------------------------------------- requests */
 
-/* Compares in a time that does not tell where they differ. */
-static bool token_equal(struct slice given, const char *wanted)
-{
-    size_t size = strlen(wanted);
-    unsigned differ = given.size != size;
-    for (size_t i = 0; i < given.size; i++)
-        differ |= (unsigned)(given.data[i] ^ (uint8_t)wanted[size ? i % size : 0]);
-    return differ == 0;
-}
-
 static void on_hello(struct native *n, struct conn *c, const struct msg_hello *m)
 {
     char text[160];
@@ -114,7 +104,7 @@ static void on_hello(struct native *n, struct conn *c, const struct msg_hello *m
             "update the older one",
             PROTOCOL_VERSION, (unsigned long long)m->version);
         native_fail(c, PUSHROD_E_BAD_VERSION, text);
-    } else if (n->config.token[0] && !token_equal(m->token, n->config.token)) {
+    } else if (n->config.token[0] && !slice_equal_secret(m->token, slice_str(n->config.token))) {
         native_fail(c, PUSHROD_E_BAD_TOKEN,
             m->token.data ? "the token is wrong: set PUSHROD_TOKEN to the server's"
                           : "this server wants a token: set PUSHROD_TOKEN to the server's");

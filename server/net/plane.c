@@ -189,11 +189,12 @@ static bool plane_copy_config(struct plane *plane, const struct plane_config *co
     *c = *config;
     c->listen = strdup(config->listen ? config->listen : "127.0.0.1");
     c->advertise = config->advertise ? strdup(config->advertise) : NULL;
+    c->token = strdup(config->token ? config->token : "");
     if (c->io_threads == 0)
         c->io_threads = 1;
     if (c->max_message == 0)
         c->max_message = PUSHROD_MAX_PAYLOAD;
-    return c->listen && (c->advertise || !config->advertise) &&
+    return c->listen && c->token && (c->advertise || !config->advertise) &&
            ports_init(&plane->ports, c->lane_port_first, c->lane_port_last);
 }
 
@@ -278,7 +279,18 @@ void plane_free(struct plane *plane)
     ports_free(&plane->ports);
     free((char *)plane->config.listen);
     free((char *)plane->config.advertise);
+    free((char *)plane->config.token);
     free(plane);
+}
+
+bool plane_set_token(struct plane *plane, const char *token)
+{
+    char *copy = strdup(token);
+    if (!copy)
+        return false;
+    free((char *)plane->config.token);
+    plane->config.token = copy;
+    return true;
 }
 
 uint16_t plane_join_port(const struct plane *plane)

@@ -23,6 +23,7 @@ struct plane;
 struct plane_config {
     const char *listen;    /* address to bind join, answers and lanes to: "127.0.0.1", "0.0.0.0" */
     const char *advertise; /* host told to workers; NULL: the one that they dialled */
+    const char *token;     /* what JOIN must carry; NULL or "": nothing */
     uint16_t join_port;    /* 5571; 0: any free one (tests) */
     uint16_t answers_port; /* 5572; 0: any free one */
     uint16_t lane_port_first; /* 22500; 0 with last 0: any free ones */
@@ -55,6 +56,9 @@ struct plane *plane_new(struct event_base *base, const struct plane_config *conf
 /* Closes the lanes that are left. A REFUSED on its way out gets 100 ms, nothing else waits. */
 void plane_free(struct plane *plane);
 
+/* For those who join from now on. Copied; false: no memory, the old one stays. */
+bool plane_set_token(struct plane *plane, const char *token);
+
 uint16_t plane_join_port(const struct plane *plane);
 uint16_t plane_answers_port(const struct plane *plane);
 
@@ -77,6 +81,7 @@ void plane_drain_input(struct plane *plane);
     P(joins, counter, "JOIN messages taken")                                                       \
     P(strangers, counter, "connections that a lane or the answers port did not admit")             \
     P(garbage, counter, "messages from workers that could not be decoded")                         \
+    P(bad_tokens, counter, "JOIN messages with a wrong token, or none")                            \
     P(lane_messages, counter, "messages sent on lanes")                                            \
     P(lane_bytes, counter, "bytes sent on lanes")                                                  \
     P(answer_messages, counter, "messages read from workers")                                      \

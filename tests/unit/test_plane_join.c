@@ -327,6 +327,42 @@ static void obituaries(void **state)
     buf_free(&frame);
 }
 
+static void with_token(struct plane_config *config)
+{
+    config->token = "open sesame";
+}
+
+/* Who does not know the secret is told what to do, and nothing else; it may change. */
+static void token_is_asked_for(void **state)
+{
+    (void)state;
+    plane_rig_start(&rig, with_token);
+    fake_start(&fake, &rig);
+    scratch = BUF_EMPTY;
+    join = fake_join_message(&fake, &scratch);
+    expect_refused(PUSHROD_E_BAD_TOKEN, "asks for a token");
+    static const char *const wrong[] = {
+        "", "o", "open sesam", "open sesame!", "open sesameopen sesame"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        join.token = slice_str(wrong[i]);
+        expect_refused(PUSHROD_E_BAD_TOKEN, "PUSHROD_TOKEN");
+    }
+    assert_int_equal(plane_stats(rig.plane)->bad_tokens, 6);
+    join.token = slice_str("open sesame");
+    expect_joined();
+    assert_true(plane_set_token(rig.plane, "another"));
+    fake_again(&fake);
+    rig.joins = 0;
+    expect_refused(PUSHROD_E_BAD_TOKEN, "the token is wrong");
+    join.token = slice_str("another");
+    expect_joined();
+    assert_true(plane_set_token(rig.plane, ""));
+    fake_again(&fake);
+    join.token = (struct slice){0};
+    expect_joined();
+    end(NULL);
+}
+
 /* ------------------------------------------------------------------------------ the parts */
 
 static void strangers_cost_a_bounded_amount(void **state)
@@ -388,6 +424,7 @@ int main(void)
         WITH_PLANE(refusal_of_the_core),
         WITH_PLANE(unreachable_lane_is_told),
         cmocka_unit_test(unreachable_lane_names_the_range),
+        cmocka_unit_test(token_is_asked_for),
         WITH_PLANE(garbage_is_counted),
         WITH_PLANE(obituaries),
         cmocka_unit_test(strangers_cost_a_bounded_amount),
