@@ -8,6 +8,7 @@
 #include "common/params_value.h"
 
 #define HELP_COLUMN 34 /* where the explanations begin */
+#define HELP_WIDTH  80
 
 static const char *value_name(const struct param *row)
 {
@@ -46,6 +47,36 @@ static void print_flag(const struct param *row, struct buf *out)
         buf_printf(out, " %s", value_name(row));
 }
 
+/* Words, in lines that end before HELP_WIDTH; the first begins at HELP_COLUMN. */
+static void print_wrapped(const char *text, struct buf *out)
+{
+    size_t column = HELP_COLUMN;
+    while (*text) {
+        size_t size = strcspn(text, " ");
+        if (column > HELP_COLUMN && column + 1 + size >= HELP_WIDTH) {
+            buf_printf(out, "\n%*s", HELP_COLUMN, "");
+            column = HELP_COLUMN;
+        } else if (column > HELP_COLUMN) {
+            buf_append(out, " ", 1);
+            column++;
+        }
+        buf_append(out, text, size);
+        column += size;
+        text += size + (text[size] == ' ');
+    }
+}
+
+static void print_explanation(const struct param *row, struct buf *out)
+{
+    char text[512];
+    if (row->initial && row->type != PARAM_BOOL)
+        snprintf(text, sizeof text, "%s (%s)", row->help, row->initial);
+    else
+        snprintf(text, sizeof text, "%s", row->help);
+    print_wrapped(text, out);
+    buf_append(out, "\n", 1);
+}
+
 void params_print_help(const struct params *p, struct buf *out)
 {
     for (size_t i = 0; i < p->count; i++) {
@@ -64,10 +95,7 @@ void params_print_help(const struct params *p, struct buf *out)
             buf_printf(out, "\n%*s", HELP_COLUMN, "");
         else
             buf_printf(out, "%*s", gap, "");
-        buf_printf(out, "%s", row->help);
-        if (row->initial && row->type != PARAM_BOOL)
-            buf_printf(out, " (%s)", row->initial);
-        buf_printf(out, "\n");
+        print_explanation(row, out);
     }
 }
 

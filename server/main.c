@@ -64,13 +64,13 @@ static void print_usage(const struct params *p, struct buf *out)
         "Everything listens on loopback until it is told otherwise.\n\n"
         "  pushrod-server                                      then start workers\n"
         "  pushrod-server --workers 4 --exec digest=sha256sum  a whole system at once\n"
-        "  pushrod-server --data /var/lib/pushrod              tasks survive everything\n\n");
+        "  pushrod-server --data /var/lib/pushrod              tasks survive everything\n");
     params_print_help(p, out);
     buf_printf(out,
-        "\nEach option can also be set as PUSHROD_NAME in the environment, or as \"name = value\"\n"
-        "in the --config file. SIGTERM drains and stops (the second one at once), SIGHUP reads "
-        "the\n"
-        "options again, SIGUSR2 replaces the local workers one by one.\n");
+        "\nEach option can also be set as PUSHROD_NAME in the environment, or as a line\n"
+        "\"name = value\" in the --config file. SIGTERM drains and stops, the second one at\n"
+        "once; SIGHUP reads the options again; SIGUSR2 replaces the local workers one by\n"
+        "one.\n");
 }
 
 static void print_version(const struct params *p, struct buf *out)
@@ -185,6 +185,7 @@ int main(int argc, char **argv)
         return EXIT_FAILURE;
     }
     s->program = true;
+    settings_log(s); /* the environment may be complained about before options are known */
     main_argc = argc;
     main_argv = argv;
     int code = EXIT_SUCCESS;

@@ -28,8 +28,8 @@ static int usage_error(const char *text)
 static const char help_head[] =
     "usage: pushrod-worker [--join HOST[:PORT]] --exec QUEUE=COMMAND ...\n"
     "\n"
-    "Runs the tasks of a Pushrod server. The payload comes on standard input, standard output is\n"
-    "the result:\n"
+    "Runs the tasks of a Pushrod server. The payload comes on standard input,\n"
+    "standard output is the result:\n"
     "\n"
     "    pushrod-worker --join server.example --exec digest=sha256sum\n"
     "\n";

@@ -334,6 +334,19 @@ static void reload_takes_what_can_be_reloaded(void **state)
     params_free(next);
 }
 
+/* On a terminal of the usual width. */
+static void assert_lines_fit(struct buf *text)
+{
+    buf_append(text, "", 1);
+    text->size--;
+    for (const char *line = (const char *)text->data; *line;) {
+        size_t size = strcspn(line, "\n");
+        if (size > 80)
+            fail_msg("%zu columns: %.*s", size, (int)size, line);
+        line += size + (line[size] == '\n');
+    }
+}
+
 /* The real table: well-formed for each program; what is printed can be read again. */
 static void real_table_prints_what_can_be_read(void **state)
 {
@@ -358,6 +371,7 @@ static void real_table_prints_what_can_be_read(void **state)
             fail_msg("%s", params_error(p));
         buf_clear(&out);
         params_print_help(p, &out);
+        assert_lines_fit(&out);
         params_print_man(p, &out);
         params_print_completion(p, &out);
         buf_append(&out, "", 1);
