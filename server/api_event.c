@@ -95,8 +95,8 @@ static void dead_log(const struct notice *n)
     unsigned left_out;
     if (n->task && log_allowed(&limit, &left_out))
         log_warning("task %" PRIu64 " of queue %.*s is dead: %s (%u more before)",
-            n->task->record.id, (int)n->task->record.queue.size,
-            (const char *)n->task->record.queue.data,
+            n->task->record.id, (int)task_queue(n->task).size,
+            (const char *)task_queue(n->task).data,
             n->task->text ? n->task->text : pushrod_strerror(n->task->code), left_out);
 }
 

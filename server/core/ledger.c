@@ -49,16 +49,79 @@ static void ledger_give_back(struct ledger *l, uint32_t slot)
     l->first_free = (uint64_t)slot + 1;
 }
 
+/* ---- by id ---- */
+
+/* As in an idmap: four ids in sequence share a cache line, and such groups are scattered. */
+static uint32_t index_home(const struct ledger *l, uint32_t id)
+{
+    uint32_t group = (id >> 2) * UINT32_C(0x9e3779b1);
+    return (group >> 7 << 2 | (id & 3)) & l->mask;
+}
+
+/* The cell that holds the id, or the free one where it would go. */
+static uint32_t index_find(const struct ledger *l, uint64_t id)
+{
+    uint32_t i = index_home(l, (uint32_t)id);
+    assert(l->mask > 0);
+    for (; l->cells[i].slot; i = (i + 1) & l->mask)
+        if (l->cells[i].id == (uint32_t)id && l->slots[l->cells[i].slot - 1].task->record.id == id)
+            break;
+    return i;
+}
+
+static void index_put(struct ledger *l, struct ledger_cell cell)
+{
+    uint32_t i = index_home(l, cell.id);
+    assert(cell.slot != 0);
+    while (l->cells[i].slot)
+        i = (i + 1) & l->mask;
+    l->cells[i] = cell;
+}
+
+/* At most two thirds full. */
+static bool index_grow(struct ledger *l)
+{
+    if (l->mask && (l->count + 1) * UINT64_C(3) <= (l->mask + UINT64_C(1)) * 2)
+        return true;
+    struct ledger_cell *old = l->cells;
+    uint32_t cells = l->mask ? l->mask + 1 : 0, more = cells ? cells * 2 : LEDGER_FIRST;
+    struct ledger_cell *larger = calloc(more, sizeof *larger);
+    if (!larger)
+        return false;
+    l->cells = larger;
+    l->mask = more - 1;
+    for (uint32_t i = 0; i < cells; i++)
+        if (old[i].slot)
+            index_put(l, old[i]);
+    free(old);
+    assert(l->count < l->mask);
+    return true;
+}
+
+/* What comes after the hole moves up, unless its home lies behind the hole: no tombstones. */
+static void index_remove(struct ledger *l, uint64_t id)
+{
+    uint32_t hole = index_find(l, id);
+    assert(l->cells[hole].slot);
+    for (uint32_t i = (hole + 1) & l->mask; l->cells[i].slot; i = (i + 1) & l->mask) {
+        uint32_t home = index_home(l, l->cells[i].id);
+        if (((i - home) & l->mask) < ((i - hole) & l->mask))
+            continue;
+        l->cells[hole] = l->cells[i];
+        hole = i;
+    }
+    l->cells[hole].slot = 0;
+}
+
+/* ---- tasks ---- */
+
 bool ledger_add(struct ledger *l, struct task *t)
 {
     uint32_t slot;
     assert(t->record.id != 0 && !ledger_find(l, t->record.id));
-    if (!ledger_slot(l, &slot))
+    if (!index_grow(l) || !ledger_slot(l, &slot))
         return false;
-    if (!idmap_put(&l->by_id, t->record.id, slot)) {
-        ledger_give_back(l, slot);
-        return false;
-    }
+    index_put(l, (struct ledger_cell){(uint32_t)t->record.id, slot + 1});
     l->generations[slot] &= GENERATION_MASK;
     l->slots[slot].task = t;
     t->slot = slot;
@@ -69,7 +132,7 @@ bool ledger_add(struct ledger *l, struct task *t)
 void ledger_remove(struct ledger *l, struct task *t)
 {
     assert(ledger_at(l, t->slot) == t);
-    idmap_remove(&l->by_id, t->record.id);
+    index_remove(l, t->record.id);
     ledger_give_back(l, t->slot);
     l->count--;
 }
@@ -92,11 +155,11 @@ struct task *ledger_at(const struct ledger *l, uint64_t slot)
 
 struct task *ledger_find(const struct ledger *l, uint64_t id)
 {
-    uint64_t slot;
-    if (!idmap_get(&l->by_id, id, &slot))
+    if (l->count == 0)
         return NULL;
-    assert(ledger_at(l, slot));
-    return ledger_at(l, slot);
+    uint32_t slot = l->cells[index_find(l, id)].slot;
+    assert(!slot || ledger_at(l, slot - 1));
+    return slot ? l->slots[slot - 1].task : NULL;
 }
 
 /*
@@ -115,5 +178,5 @@ void ledger_free(struct ledger *l)
     assert(l->count == 0);
     free(l->slots);
     free(l->generations);
-    idmap_free(&l->by_id);
+    free(l->cells);
 }

@@ -22,7 +22,7 @@ void row_task(struct core *c, uint64_t conn, uint64_t request, const struct task
     assert(t->state != TASK_GONE);
     struct msg_task_row row = {.request = request,
         .id = t->record.id,
-        .queue = t->record.queue,
+        .queue = t->queue->name,
         .state = slice_str(task_state_shown(t)),
         .priority = t->record.priority,
         .attempts = t->hand_overs,

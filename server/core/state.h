@@ -53,6 +53,12 @@ struct ledger_slot {
     };
 };
 
+/* An idmap of half the size: a slot takes 4 bytes, and of the id its low half is enough here. */
+struct ledger_cell {
+    uint32_t id;
+    uint32_t slot; /* + 1; 0: the cell is free */
+};
+
 struct ledger {
     struct ledger_slot *slots;
     uint32_t *generations; /* of the last lease of each slot; LEDGER_FREE marks an empty one */
@@ -61,7 +67,8 @@ struct ledger {
     uint32_t count;
     uint64_t first_free; /* slot + 1 */
     uint64_t boot;       /* 1 to 32767: leases stay below 2^63, as numbers on the wire must */
-    struct idmap by_id;
+    struct ledger_cell *cells;
+    uint32_t mask; /* cells - 1; 0: none allocated */
 };
 
 /* ---- pool: allocations of tasks ---- */
@@ -217,7 +224,7 @@ struct worker {
 struct loss {
     struct loss *next;
     uint8_t instance[16];
-    const char *name;        /* behind the ids */
+    const char *name;  /* behind the ids */
     uint64_t until_ns; /* not back by then: taken for dead */
     bool lost;         /* false: the obituary came first */
     bool cut;          /* its connection went down; false: fenced, no death without obituary */

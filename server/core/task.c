@@ -40,6 +40,8 @@ struct order_key task_key(const struct task *t)
     return (struct order_key){(uint8_t)(9 - t->record.priority), t->record.id};
 }
 
+_Static_assert(offsetof(struct queue, name) == 0, "task_queue() reads the name there");
+
 /* ---- transitions ---- */
 
 static void task_leave(struct core *c, struct task *t)
@@ -140,10 +142,9 @@ static void rare_fill(struct task *t, const struct record *r, uint8_t *at)
     assert(!rare->added);
 }
 
-static void record_fill(struct task *t, struct queue *q, const struct record *r)
+static void record_fill(struct task *t, const struct record *r)
 {
     t->record = (struct task_record){.id = r->id,
-        .queue = q->name,
         .payload = r->payload,
         .body = body_ref(r->body),
         .submitted_ms = r->submitted_ms,
@@ -194,7 +195,7 @@ struct task *task_new(struct core *c, struct queue *q, const struct record *r)
     struct task *t = task_allocate(c, r);
     if (!t)
         return NULL;
-    record_fill(t, q, r);
+    record_fill(t, r);
     t->queue = q;
     t->hand_overs = r->attempts; /* what is known of those before it left memory */
     list_init(&t->node);
@@ -259,7 +260,7 @@ void task_record(const struct task *t, struct record *r)
     const struct task_record *from = &t->record;
     assert(from->id != 0);
     *r = (struct record){.id = from->id,
-        .queue = from->queue,
+        .queue = t->queue->name,
         .payload = from->payload,
         .body = from->body,
         .submitted_ms = from->submitted_ms,

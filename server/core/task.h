@@ -50,7 +50,6 @@ struct rare;
  */
 struct task_record {
     uint64_t id;
-    struct slice queue;     /* borrowed from the struct queue, which outlives it */
     struct slice payload;   /* behind the struct, or borrowed from `body` */
     struct body *body;      /* NULL: payload is inline */
     uint64_t submitted_ms;
@@ -128,6 +127,13 @@ struct rare {
 };
 
 /* What the world reads. Slices are borrowed for as long as the task is. */
+
+/* Its queue's name: a struct queue begins with it. */
+static inline struct slice task_queue(const struct task *t)
+{
+    return *(const struct slice *)t->queue;
+}
+
 static inline struct slice task_headers(const struct task *t)
 {
     return t->rare ? t->rare->headers : (struct slice){0};

@@ -200,7 +200,7 @@ static void lane_put_task(struct lane *lane, const struct task *task, struct sli
     struct msg_task m = {
         .id = r->id,
         .lease = task->lease,
-        .queue = r->queue,
+        .queue = task_queue(task),
         .attempt = task->hand_overs,
         .timeout_ms = r->timeout_ms,
         .headers = task_headers(task),

@@ -151,7 +151,7 @@ static void put_task(struct sim *sim, struct lane *lane, const struct lane_actio
     check_credit(sim, lane);
     struct msg_task m = {.id = r->id,
         .lease = a->task->lease,
-        .queue = r->queue,
+        .queue = task_queue(a->task),
         .attempt = r->attempts,
         .timeout_ms = r->timeout_ms,
         .headers = task_headers(a->task),
