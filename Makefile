@@ -41,7 +41,7 @@ COMMAND := main command cli options interrupt help text json input why waiter ta
 EXAMPLES := async_task/async_task async_task/server async_task/worker chat/chat mail/mail
 PLUGINS  := plugin/hash
 # docs/man/X: manual pages; the line @OPTIONS@ is replaced by what `PROGRAM --print-man` prints
-MAN     :=
+MAN     := pushrod.1 pushrod-server.8 pushrod-worker.8
 
 # tests/lib/X.c (linked to every test), tests/unit/test_X.c, tests/sim/X.c (one program), tests/store/test_X.c,
 # tests/fuzz/fuzz_X.c, tests/e2e/X (executable scripts)
@@ -51,7 +51,7 @@ SIM     := agenda client disk disk_copy disk_state faults main node plan runner 
 STORE_LIB := store_fault rig
 STORE_TESTS := store_equal store_conform store_recover store_full
 FUZZ    := worker_plane client_plane config plane
-E2E     := examples bad_client command map worker instructions bench failure_table redelivery
+E2E     := examples bad_client command map worker instructions bench failure_table redelivery python
 
 # ---- from here on nothing changes when a file is added ----
 SEEDS   ?= 200
@@ -180,7 +180,7 @@ chaos bench serve run demo: all
 # ---- install ----
 DEST := $(DESTDIR)$(PREFIX)
 install: all ## PREFIX=/usr/local DESTDIR=
-	install -d $(addprefix $(DEST)/,bin lib/pkgconfig include/pushrod share/man/man1 share/bash-completion/completions)
+	install -d $(addprefix $(DEST)/,bin lib/pkgconfig include/pushrod share/man/man1 share/man/man8 share/bash-completion/completions)
 	$(if $(strip $(programs)),install -m 755 $(programs) $(DEST)/bin)
 	install -m 644 $(BUILD)/libpushrod.a $(DEST)/lib
 	install -m 755 $(shared) $(DEST)/lib
@@ -188,11 +188,12 @@ install: all ## PREFIX=/usr/local DESTDIR=
 	install -m 644 include/pushrod/*.h $(DEST)/include/pushrod
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@PACKAGES@|$(PACKAGES)|' \
 		deploy/pushrod.pc.in > $(DEST)/lib/pkgconfig/pushrod.pc
-	$(if $(strip $(man)),install -m 644 $(man) $(DEST)/share/man/man1)
+	install -m 644 $(filter %.1,$(man)) $(DEST)/share/man/man1
+	install -m 644 $(filter %.8,$(man)) $(DEST)/share/man/man8
 	install -m 644 deploy/completion/pushrod.bash $(DEST)/share/bash-completion/completions/pushrod
 uninstall: ## the same
 	rm -f $(addprefix $(DEST)/bin/,pushrod pushrod-server pushrod-worker) $(DEST)/lib/libpushrod.* \
-		$(DEST)/lib/pkgconfig/pushrod.pc $(MAN:%=$(DEST)/share/man/man1/%) \
+		$(DEST)/lib/pkgconfig/pushrod.pc $(DEST)/share/man/man1/pushrod.1 $(DEST)/share/man/man8/pushrod-*.8 \
 		$(DEST)/share/bash-completion/completions/pushrod
 	rm -rf $(DEST)/include/pushrod
 clean: ## remove $(BUILD)
