@@ -15,7 +15,7 @@ static void touch(struct slice bytes)
 {
     static volatile uint8_t sum;
     for (size_t i = 0; i < bytes.size; i++)
-        sum ^= bytes.data[i];
+        sum = sum ^ bytes.data[i];
 }
 
 static void fuzz_join(struct slice frame)
