@@ -27,6 +27,6 @@ void *store_grow(
 void *store_arena_alloc(struct arena *a, size_t size); /* aligned to 16, not zeroed */
 void *arena_copy(struct arena *a, const void *data, size_t size);
 struct body *arena_body(struct arena *a, struct body *b); /* takes over the caller's reference */
-void store_arena_free(struct arena *a);                         /* everything; a is empty again */
+void store_arena_free(struct arena *a);                   /* everything; a is empty again */
 
 #endif

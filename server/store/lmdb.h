@@ -79,12 +79,16 @@ struct item {
     bool async;    /* its event does not wait for the commit */
     bool told;     /* its event was given before the commit ... */
     bool answered; /* ... and said STORED: it must not get lost */
+    bool owed;     /* DUE whose commit failed: runs again, and is answered then */
     uint64_t token;
     uint64_t id;
     struct chunk *chunk;       /* where it lies; of DUE, PURGE, REVIVE: where their own rows go */
     size_t offset;             /* of its struct row */
     struct body *body;         /* one reference, or NULL */
     const struct store_op *op; /* copied; NULL for those that lie in the chunk */
+    uint64_t *given;           /* DUE: ids that it promoted, in the batch's arena */
+    size_t given_count;
+    struct arena *arena; /* the batch's */
 };
 
 struct batch {

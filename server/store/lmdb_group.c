@@ -4,7 +4,8 @@
  *
  * A sync operation is answered when the commit is on disk. After a failed commit the environment
  * is closed, opened and the index read again: what was not answered is REFUSED (nothing of it is
- * there) or UNKNOWN (an fsync failed); what had been answered (async) runs again.
+ * there) or UNKNOWN (an fsync failed); what had been answered (async) runs again, and so does a
+ * DUE: nobody could ask again for what it may have made ready.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -59,7 +60,7 @@ static void run_item(struct lmdb *l, struct item *item)
         r->count--; /* group_fail() answers it */
         return;
     }
-    l->pending_sync |= !item->async;
+    l->pending_sync |= !item->async && !item->owed;
     item->told = item->async;
     item->answered = item->async && r->events[r->count - 1].outcome == OUTCOME_STORED;
 }
@@ -111,7 +112,8 @@ static void answer_rest(struct lmdb *l, enum store_outcome outcome, uint32_t cod
     for (struct batch *b = l->pending; b; b = b->next) {
         for (size_t i = 0; i < b->count; i++) {
             struct item *item = &b->items[i];
-            if (item->told)
+            item->owed = item->kind == STORE_DUE;
+            if (item->told || item->owed)
                 continue;
             item->told = true;
             struct store_event *e = reply_event(r, item->kind, item->token, item->id);
@@ -123,7 +125,7 @@ static void answer_rest(struct lmdb *l, enum store_outcome outcome, uint32_t cod
     give(l, r);
 }
 
-/* Only what was answered STORED is left of the batch: true if that is anything. */
+/* Only what was answered STORED or is owed is left of the batch: true if that is anything. */
 static bool batch_reduce(struct batch *b)
 {
     size_t left = 0;
@@ -136,7 +138,7 @@ static bool batch_reduce(struct batch *b)
         }
     }
     for (size_t i = 0; i < b->count; i++)
-        left += b->items[i].answered;
+        left += b->items[i].answered || b->items[i].owed;
     return left > 0;
 }
 
@@ -155,6 +157,8 @@ static void run_again(struct lmdb *l, struct batch *b)
     l->now_ms = b->now_ms;
     for (size_t i = 0; i < b->count && !l->error; i++) {
         struct item *item = &b->items[i];
+        if (item->owed)
+            run_item(l, item);
         if (!item->answered)
             continue;
         item->chunk->data[item->offset + offsetof(struct row, kind)] =

@@ -23,6 +23,8 @@
  *     each of the two they come in order. Go by the token.
  *   - due_ms != 0 means delayed, until a DUE with until_ms >= due_ms or a RESCHEDULE.
  *   - DUE counts every entry of the agenda against its limit, ends of unique windows included.
+ *     Its event says STORED: if its commit fails it runs again once the store is open, and gives
+ *     what the failed one may have promoted, too. Only a store that is closing leaves it out.
  *     An expired record comes once, ready; the core finishes it (or lets it run on, if started).
  *     What DUE and REVIVE give counts as windowed.
  *   - a key with unique_ms holds until then, whether its task has ended or not. REVIVE takes the

@@ -89,7 +89,7 @@ static void copy_rare(struct batch *b, struct item *item, const struct store_op 
 static void pack_item(const struct lmdb *l, struct batch *b, struct item *item,
     const struct store_op *op, size_t rest)
 {
-    *item = (struct item){.kind = op->kind, .token = op->token, .id = op->id};
+    *item = (struct item){.kind = op->kind, .token = op->token, .id = op->id, .arena = &b->arena};
     item->async = op->kind == STORE_FORGET || (op->async && row_size(op));
     if (needs_own_rows(op->kind)) {
         item->chunk = batch_chunk(b, 0); /* its rows are made later, but in this place */

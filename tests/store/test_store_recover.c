@@ -40,6 +40,7 @@ static struct {
     size_t count;
     uint64_t random;
     int failing_syncs; /* that many fsyncs from now on fail with EIO */
+    int failing_metas; /* that many commits are written, and then said to have failed */
 } disk = {.shadow = -1};
 
 static void *libc(const char *name)
@@ -84,8 +85,19 @@ static void wrote(int fd, off_t offset, ssize_t size)
 ssize_t pwrite(int fd, const void *data, size_t size, off_t offset)
 {
     ssize_t (*real)(int, const void *, size_t, off_t) = libc("pwrite");
+    static bool undoing; /* LMDB writes the old meta page back, but this disk is gone by then */
+    if (undoing) {
+        undoing = false;
+        return -1;
+    }
     ssize_t done = real(fd, data, size, offset);
     wrote(fd, offset, done);
+    if (disk.failing_metas > 0 && (fcntl(fd, F_GETFL) & O_DSYNC)) {
+        disk.failing_metas--;
+        undoing = true;
+        errno = EIO;
+        return -1;
+    }
     return done;
 }
 
@@ -315,6 +327,47 @@ static void async_answers_survive_a_failed_commit(void **state)
     rig_close(&r);
 }
 
+/* Whatever the disk made of the failed commits: each due task is given, once, and is ready. */
+static void due_fails(struct rig *r, int *failures, int times)
+{
+    struct record in = rig_record(1, "q", 4);
+    in.due_ms = r->now_ms + 1000;
+    for (in.id = 1; in.id <= 3; in.id++)
+        assert_int_equal(rig_append(r, &in)->outcome, OUTCOME_STORED);
+    in.due_ms = 0;
+    in.expires_ms = r->now_ms + 1500;
+    in.windowed = true;
+    assert_int_equal(rig_append(r, &in)->outcome, OUTCOME_STORED);
+    *failures = times;
+    const struct store_event *e = rig_due(r, r->now_ms + 2000, 100);
+    assert_int_equal(e->outcome, OUTCOME_STORED);
+    assert_int_equal(e->record_count, 4);
+    for (size_t i = 0; i < 4; i++) {
+        assert_int_equal(e->records[i].id, i < 3 ? i + 1 : 4);
+        assert_int_equal(e->records[i].due_ms, 0);
+    }
+    assert_true(e->exhausted && e->next_ms == 0);
+    assert_true(*failures < times);
+    *failures = 0; /* once the disk has it all, nothing is written that could fail */
+    rig_wait_up(r);
+    assert_int_equal(rig_due(r, r->now_ms + 2000, 100)->record_count, 0);
+    rig_reopen(r);
+    assert_int_equal(rig_fetch(r, "q", (struct order_key){0}, 9)->record_count, 4);
+}
+
+static void a_due_that_fails_is_run_again(void **state)
+{
+    for (int times = 1; times <= 3; times++) {
+        struct rig r;
+        rig_open(&r, *state);
+        due_fails(&r, &disk.failing_syncs, times);
+        rig_close(&r);
+        rig_open(&r, *state);
+        due_fails(&r, &disk.failing_metas, times);
+        rig_close(&r);
+    }
+}
+
 static char *open_error(struct rig *r)
 {
     char *error = NULL;
@@ -389,7 +442,8 @@ int main(int argc, char **argv)
         FOR(killed_processes_lose_nothing, 2), FOR(power_loss_loses_nothing, 1),
         FOR(power_loss_loses_nothing, 2), FOR(a_failed_fsync_leaves_doubt_but_no_damage, 1),
         FOR(a_failed_fsync_leaves_doubt_but_no_damage, 2),
-        FOR(async_answers_survive_a_failed_commit, 1), FOR(a_second_opener_is_told_who_has_it, 1),
+        FOR(async_answers_survive_a_failed_commit, 1), FOR(a_due_that_fails_is_run_again, 1),
+        FOR(a_due_that_fails_is_run_again, 2), FOR(a_second_opener_is_told_who_has_it, 1),
         FOR(a_newer_format_is_refused, 1), FOR(a_directory_that_cannot_be_made, 1)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
