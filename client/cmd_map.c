@@ -115,6 +115,8 @@ static int read_inputs(struct map *m, bool *wants)
         }
         if (result == INPUT_END || result == INPUT_FAILED) {
             m->no_more = true;
+            if (!m->total) /* it came through a pipe; from here on the bar knows how much is left */
+                m->total = m->finished + m->left_out + m->in_flight + m->ready;
             return 0;
         }
         uint64_t seq = m->next;
