@@ -83,6 +83,7 @@ void plan_draw(struct sim *sim)
     struct plan *p = &sim->plan;
     *p = (struct plan){0};
     draw_sizes(sim);
+    p->raw = sim_chance(sim, 50);
     p->calm = sim_chance(sim, 10);
     if (!p->calm) {
         draw_faults(sim);

@@ -126,6 +126,7 @@ struct plan {
     size_t lane_bytes;
     uint32_t max_prefetch;
     enum durability durability[SIM_QUEUES];
+    bool raw;    /* the plane hands on answers that came before, or after a gap */
     bool calm;   /* no fault and no failing handler at all: strict checks hold */
     bool strict; /* nothing that would justify a second execution */
 };
