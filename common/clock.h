@@ -13,5 +13,6 @@ struct now {
 };
 
 struct now clock_now(void);
+uint64_t clock_mono_ns(void); /* only this one, where each task is timed */
 
 #endif

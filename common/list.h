@@ -51,6 +51,18 @@ static inline void list_remove(struct list *node)
     list_init(node);
 }
 
+/* All of `from`, in its order, before what is in `head`; `from` is empty then. */
+static inline void list_splice_front(struct list *head, struct list *from)
+{
+    if (list_empty(from))
+        return;
+    from->prev->next = head->next;
+    head->next->prev = from->prev;
+    head->next = from->next;
+    from->next->prev = head;
+    list_init(from);
+}
+
 static inline struct list *list_first(const struct list *head)
 {
     return list_empty(head) ? NULL : head->next;

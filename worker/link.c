@@ -8,6 +8,8 @@
 #include "worker/link.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -94,9 +96,9 @@ static uint64_t earlier(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
-static long wait_ms(const struct link *l, uint64_t wake_ns)
+static int wait_ms(const struct link *l, uint64_t wake_ns)
 {
-    uint64_t now_ns = clock_now().mono_ns;
+    uint64_t now_ns = clock_mono_ns();
     if (l->revoked_count)
         return 0;
     if (run_watched(l->run))
@@ -105,26 +107,53 @@ static long wait_ms(const struct link *l, uint64_t wake_ns)
         wake_ns = earlier(wake_ns, l->memory_ns);
     if (wake_ns == UINT64_MAX)
         return -1;
-    return now_ns >= wake_ns ? 0 : (long)((wake_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS);
+    if (now_ns >= wake_ns)
+        return 0;
+    uint64_t ms = (wake_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS;
+    return ms < INT_MAX ? (int)ms : INT_MAX;
 }
 
-static void add(zmq_pollitem_t *items, int *count, void *socket, int fd)
+/* -1, which poll() passes over: it is closed. */
+static int socket_fd(void *socket)
 {
-    if (socket || fd >= 0)
-        items[(*count)++] = (zmq_pollitem_t){.socket = socket, .fd = fd, .events = ZMQ_POLLIN};
+    int fd = -1;
+    size_t size = sizeof fd;
+    if (socket && zmq_getsockopt(socket, ZMQ_FD, &fd, &size) != 0)
+        return -1;
+    return fd;
 }
 
+/* Sending a JOIN may take in the signal of its answer. */
+static void look_at_join(struct link *l)
+{
+    int events = 0;
+    size_t size = sizeof events;
+    if (l->join && zmq_getsockopt(l->join, ZMQ_EVENTS, &events, &size) == 0 && events & ZMQ_POLLIN)
+        l->unread |= 1u << SOURCE_JOIN;
+}
+
+/*
+ * Not zmq_poll(), which asks each socket for its events, at two system calls and more: ZMQ_FD is
+ * readable when a socket that was read to its end has something new, and that is all we need.
+ */
 static void wait_events(struct link *l, uint64_t wake_ns)
 {
-    zmq_pollitem_t items[6];
-    int count = 0;
-    add(items, &count, NULL, run_fd(l->run));
-    add(items, &count, NULL, l->config->stop_fd);
-    add(items, &count, l->lane, -1);
-    add(items, &count, l->join, -1);
-    add(items, &count, l->lane_monitor, -1);
-    add(items, &count, l->answers_monitor, -1);
-    zmq_poll(items, count, wait_ms(l, wake_ns));
+    struct pollfd fds[SOURCE_COUNT] = {
+        [SOURCE_REPORTS] = {.fd = run_fd(l->run)},
+        [SOURCE_STOPS] = {.fd = l->config->stop_fd},
+        [SOURCE_LANE] = {.fd = socket_fd(l->lane)},
+        [SOURCE_JOIN] = {.fd = socket_fd(l->join)},
+        [SOURCE_LANE_MONITOR] = {.fd = socket_fd(l->lane_monitor)},
+        [SOURCE_ANSWERS_MONITOR] = {.fd = socket_fd(l->answers_monitor)},
+    };
+    look_at_join(l);
+    for (size_t i = 0; i < SOURCE_COUNT; i++)
+        fds[i].events = POLLIN;
+    if (poll(fds, SOURCE_COUNT, l->unread ? 0 : wait_ms(l, wake_ns)) <= 0)
+        return;
+    for (size_t i = SOURCE_LANE; i < SOURCE_COUNT; i++)
+        if (fds[i].revents)
+            l->unread |= 1u << i;
 }
 
 /* ------------------------------------------------------------------------------ life */

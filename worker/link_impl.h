@@ -15,9 +15,23 @@
 
 #define NS_PER_MS UINT64_C(1000000)
 
+#define LINK_MONITORS (1u << SOURCE_LANE_MONITOR | 1u << SOURCE_ANSWERS_MONITOR)
+#define LINK_SESSION  (LINK_MONITORS | 1u << SOURCE_LANE)
+
 struct revoked {
     uint64_t lease;
     bool given_back;
+};
+
+/* What poll() looks at, in this order; and bits of link.unread. */
+enum link_source {
+    SOURCE_REPORTS,
+    SOURCE_STOPS,
+    SOURCE_LANE,
+    SOURCE_JOIN,
+    SOURCE_LANE_MONITOR,
+    SOURCE_ANSWERS_MONITOR,
+    SOURCE_COUNT
 };
 
 struct link {
@@ -32,7 +46,8 @@ struct link {
     void *answers;         /* PUSH */
     void *answers_monitor; /* PAIR */
     struct now now;
-    unsigned stops; /* that were acted on */
+    unsigned stops;  /* that were acted on */
+    unsigned unread; /* bit of each source that may have something: it is read until it has not */
 
     /* where the server is */
     char host[256];             /* as it was given */

@@ -66,6 +66,7 @@ void link_disconnect(struct link *l)
 {
     socket_close(&l->lane, &l->lane_monitor);
     socket_close(&l->answers, &l->answers_monitor);
+    l->unread &= ~LINK_SESSION;
 }
 
 void link_close(struct link *l)
@@ -202,6 +203,7 @@ int link_connect(struct link *l, const struct msg_welcome *m)
     l->lane_port = m->lane_port;
     l->lane_up = false;
     l->greetings = 0;
+    l->unread |= LINK_SESSION; /* what was signalled before the descriptors are looked at */
     if (connect_lane(l, m, host) && connect_answers(l, m, host))
         return 0;
     log_error("cannot connect to %s: %s", host, zmq_strerror(zmq_errno()));

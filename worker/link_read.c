@@ -156,8 +156,10 @@ static void read_lane(struct link *l)
     zmq_msg_t m;
     zmq_msg_init(&m);
     for (int i = 0; i < READ_BUDGET && l->lane; i++) {
-        if (zmq_msg_recv(&m, l->lane, ZMQ_DONTWAIT) < 0)
+        if (zmq_msg_recv(&m, l->lane, ZMQ_DONTWAIT) < 0) {
+            l->unread &= ~(1u << SOURCE_LANE);
             break;
+        }
         take_lane_frame(l, slice_of(zmq_msg_data(&m), zmq_msg_size(&m)));
         skip_parts(l);
         l->contact_ns = l->now.mono_ns;
@@ -191,7 +193,14 @@ static void read_monitors(struct link *l)
 
 void link_read(struct link *l)
 {
-    read_join(l);
-    read_lane(l);
-    read_monitors(l);
+    if (l->unread & 1u << SOURCE_JOIN) {
+        l->unread &= ~(1u << SOURCE_JOIN);
+        read_join(l);
+    }
+    if (l->unread & LINK_SESSION)
+        read_lane(l);
+    if (l->unread & LINK_MONITORS) {
+        l->unread &= ~LINK_MONITORS;
+        read_monitors(l);
+    }
 }

@@ -117,10 +117,13 @@ void attempt_fail(
 
 /* ----------------------------------------------------------------- slot threads */
 
-static struct pushrod_task *queue_pop(struct run *run)
+/* NULL: the runner ends. *slept: the thread had to wait for it. */
+static struct pushrod_task *queue_pop(struct run *run, bool *slept)
 {
+    *slept = false;
     pthread_mutex_lock(&run->lock);
     while (!run->head && !atomic_load(&run->stopping)) {
+        *slept = true;
         run->sleepers++;
         pthread_cond_wait(&run->more, &run->lock);
         run->sleepers--;
@@ -181,7 +184,6 @@ static void task_run(struct slot *slot, struct pushrod_task *task)
     else
         task->handler->ops->run(slot, task);
     atomic_store_explicit(&slot->task, NULL, memory_order_release);
-    task->run_ns = clock_now().mono_ns - task->begin_ns;
 }
 
 static void task_end(struct pushrod_task *task)
@@ -211,13 +213,18 @@ void *run_slot_main(void *arg)
     struct run *run = slot->run;
     const struct handler *last = NULL;
     struct pushrod_task *task;
-    while ((task = queue_pop(run))) {
-        task->begin_ns = clock_now().mono_ns;
+    uint64_t now_ns = 0;
+    bool slept;
+    while ((task = queue_pop(run, &slept))) {
+        /* One reading for each task: where one ends, the next begins, if it was there already. */
+        task->begin_ns = slept || !now_ns ? clock_mono_ns() : now_ns;
         task->handler = last = handler_find(run, task->attempt->queue, last);
         if (last)
             task_run(slot, task);
         else
             attempt_fail(task, PUSHROD_E_HANDLER_BROKEN, false, "no handler serves this queue");
+        now_ns = clock_mono_ns();
+        task->run_ns = now_ns - task->begin_ns;
         task_end(task);
     }
     slot_fini(slot);

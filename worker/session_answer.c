@@ -168,7 +168,14 @@ void session_abandoned(
     struct item *it = item_find(s, lease);
     if (!it)
         return;
+    /* The handler may read its payload for ever: that stays, whatever the end of an item frees. */
+    struct buf bytes = it->bytes;
+    struct body *body = it->body;
+    it->bytes = BUF_EMPTY;
+    it->body = NULL;
     session_failed(s, lease, run_ns, f);
+    it->bytes = bytes;
+    it->body = body;
     list_remove(&it->node);
     list_push_back(&s->lost, &it->node);
 }

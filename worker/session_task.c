@@ -15,9 +15,13 @@
 /* A spare item keeps its memory up to this many bytes. */
 #define SPARE_BYTES 8192u
 
+/* Mostly asked for what ends: one after the other, in the order in which they were handed over. */
 struct item *item_find(const struct session *s, uint64_t lease)
 {
     uint64_t value;
+    struct list *oldest = list_first(&s->handed);
+    if (oldest && container_of(oldest, struct item, node)->attempt.lease == lease)
+        return container_of(oldest, struct item, node);
     return idmap_get(&s->items, lease, &value) ? (struct item *)(uintptr_t)value : NULL;
 }
 
@@ -27,29 +31,26 @@ static struct item *item_new(struct session *s)
     if (!node)
         return calloc(1, sizeof(struct item));
     list_remove(node);
-    return container_of(node, struct item, node);
+    struct item *it = container_of(node, struct item, node);
+    struct buf bytes = it->bytes;
+    *it = (struct item){.bytes = bytes};
+    return it;
 }
 
-/* Its memory is small and serves the next task. */
-static void item_reset(struct item *it)
+/* What is large is given back at once; small memory serves the next task. */
+static void item_lighten(struct item *it)
 {
     body_unref(it->body);
-    struct buf bytes = it->bytes;
-    buf_clear(&bytes);
-    if (bytes.capacity > SPARE_BYTES)
-        buf_free(&bytes);
-    *it = (struct item){.bytes = bytes};
+    it->body = NULL;
+    buf_clear(&it->bytes);
+    if (it->bytes.capacity > SPARE_BYTES)
+        buf_free(&it->bytes);
 }
 
+/* As a whole: an item that ended is touched again when it serves the next task, not before. */
 void item_sweep(struct session *s)
 {
-    list_foreach(node, next, &s->gone)
-    {
-        struct item *it = container_of(node, struct item, node);
-        list_remove(node);
-        item_reset(it);
-        list_push_front(&s->spare, &it->node);
-    }
+    list_splice_front(&s->spare, &s->gone);
 }
 
 /*
@@ -66,6 +67,7 @@ void item_end(struct session *s, struct item *it)
         s->waiting_count--;
     if (it->revoking)
         s->revoking_count--;
+    item_lighten(it);
     list_push_back(&s->gone, &it->node);
 }
 
@@ -151,8 +153,10 @@ void session_task(struct session *s, const struct msg_task *m, struct body *body
         return;
     struct item *it = item_new(s);
     if (!it || !item_fill(it, m, body) || !idmap_put(&s->items, m->lease, (uintptr_t)it)) {
-        if (it)
+        if (it) {
+            item_lighten(it);
             list_push_back(&s->gone, &it->node);
+        }
         item_say_returned(s, m->id, m->lease, PUSHROD_E_NO_MEMORY);
         return;
     }
