@@ -47,7 +47,10 @@ static void reject(struct core *c, const struct request *r, const struct store_e
             e->text ? arena_text(c, "%s", e->text) : NULL);
 }
 
-/* A finish that the store kept comes into memory to be told. */
+/*
+ * A finish that the store kept comes into memory to be told. keep_ms: whether its submitter asked
+ * for it to be kept is not known any more, so an acknowledgement does not end its keeping.
+ */
 static struct task *finish_adopt(struct core *c, const struct finish *f)
 {
     struct record record = {
@@ -128,7 +131,7 @@ static void cancelled(struct core *c, struct request *r, const struct store_even
     struct task *t = ledger_find(&c->ledger, r->id);
     assert(r->kind == REQUEST_CANCEL);
     if (!t && e->outcome == OUTCOME_STORED && e->record_count) {
-        t = window_adopt(c, &e->records[0]);
+        t = window_adopt(c, &e->records[0], e->records[0].due_ms ? STORED_DELAYED : STORED_READY);
         if (t)
             task_move(c, t, TASK_HELD);
     }
@@ -147,7 +150,7 @@ static void status_told(struct core *c, struct request *r, const struct store_ev
     if (t && !t->released)
         row_task(c, r->conn, r->request, t);
     else if (e->outcome == OUTCOME_STORED && (e->record_count || e->finishes))
-        row_record(c, r, e->record_count ? &e->records[0] : NULL, e->finishes);
+        row_record(c, r, e->records, e->finishes); /* of a dead letter both */
     else
         reject(c, r, e);
 }
@@ -170,9 +173,7 @@ static void replayed(struct core *c, struct request *r, const struct store_event
         return;
     }
     struct task *t = ledger_find(&c->ledger, r->id);
-    if (!t && (t = window_adopt(c, &e->records[0]))) {
-        if (t->queue->dead)
-            t->queue->dead--;
+    if (!t && (t = window_adopt(c, &e->records[0], STORED_DEAD))) {
         window_enter(c, t);
     }
     out_ok(c, r->conn, r->request, 1);

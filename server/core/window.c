@@ -102,16 +102,17 @@ void window_enter(struct core *c, struct task *t)
         ;
 }
 
-struct task *window_adopt(struct core *c, const struct record *r)
+/* What the store alone had is one less: a ready record, a delayed one, or a dead letter. */
+struct task *window_adopt(struct core *c, const struct record *r, enum stored_as as)
 {
     assert(!ledger_find(&c->ledger, r->id));
     struct queue *q = queue_get(c, r->queue);
     struct task *t = q ? task_new(c, q, r) : NULL;
     if (!t)
         return NULL;
-    uint64_t *stored = r->due_ms > c->now.wall_ms ? &q->stored_delayed : &q->stored_ready;
-    if (*stored)
-        --*stored;
+    uint64_t *counts[] = {&q->stored_ready, &q->stored_delayed, &q->dead};
+    if (*counts[as])
+        --*counts[as];
     struct follower *f = follow_claim(c, r->id);
     for (struct follower *next; f; f = next) {
         next = f->next;
@@ -126,7 +127,8 @@ static void window_fetch(struct core *c, struct queue *q)
 {
     uint32_t count = window_count(q);
     /* What was requeued behind the edge fills the window, and waits for what lies before it. */
-    bool low = count <= c->config.window_tasks / 2 || !queue_head(q);
+    bool low = (count <= c->config.window_tasks / 2 && q->bytes <= c->config.window_bytes / 2) ||
+               !queue_head(q);
     if (!q->backlog || q->fetching || c->store_down || !low)
         return;
     struct store_op *op = out_store(c, STORE_FETCH, (uintptr_t)q);
@@ -136,7 +138,8 @@ static void window_fetch(struct core *c, struct queue *q)
     op->queue = q->name;
     op->after = q->edge;
     op->limit = count < c->config.window_tasks ? c->config.window_tasks - count : 1;
-    op->limit_bytes = c->config.window_bytes;
+    /* One task comes in any case. */
+    op->limit_bytes = q->bytes < c->config.window_bytes ? c->config.window_bytes - q->bytes : 1;
     q->fetching = true;
     q->fetch_void = false;
 }
@@ -155,7 +158,7 @@ static void window_take(struct core *c, struct queue *q, const struct record *r)
 {
     struct order_key key = {(uint8_t)(9 - r->priority), r->id};
     assert(r->priority < PRIORITIES);
-    struct task *t = ledger_find(&c->ledger, r->id) ? NULL : window_adopt(c, r);
+    struct task *t = ledger_find(&c->ledger, r->id) ? NULL : window_adopt(c, r, STORED_READY);
     if (key_before(q->edge, key))
         q->edge = key;
     if (!t)
@@ -202,11 +205,15 @@ void window_due_ask(struct core *c)
 
 static void window_due_one(struct core *c, const struct record *r)
 {
-    struct task *t = ledger_find(&c->ledger, r->id) ? NULL : window_adopt(c, r);
+    bool expired = r->expires_ms && r->expires_ms <= c->now.wall_ms;
+    const struct queue *q = queue_find(c, r->queue);
+    /* A ready one that expired while it was not in memory lay behind the edge. */
+    bool behind = q && !window_open(q, (struct order_key){(uint8_t)(9 - r->priority), r->id});
+    enum stored_as as = expired && behind ? STORED_READY : STORED_DELAYED;
+    struct task *t = ledger_find(&c->ledger, r->id) ? NULL : window_adopt(c, r, as);
     if (!t)
         return;
     assert(t->state == TASK_STORING);
-    bool expired = r->expires_ms && r->expires_ms <= c->now.wall_ms;
     t->record.due_ms = 0;
     if (!expired && !(r->maybe_running && restart_waits(c))) {
         window_enter(c, t);

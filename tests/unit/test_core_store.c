@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* "Persist, then act": what waits for the store, and what becomes of it when the store fails. */
+#include "tests/unit/core_durable.h"
+
+static struct durable d;
+
+static void begin(enum durability durability)
+{
+    durable_new(&d, 0, durability);
+    assert_int_not_equal(fix_join_held(&d.f, 0, "*", 1, NULL, 0), 0);
+    durable_ask(&d);
+    durable_stored(&d, 1);
+    fix_answer(&d.f, 0, (struct answer){.kind = MSG_READY});
+    durable_settle(&d);
+}
+
+/* Submits, and goes on until worker 0 has it; the tick is over. */
+static uint64_t leased(uint64_t *lease, const struct msg_options *options)
+{
+    uint64_t id = fix_submit(&d.f, 5, "q", "payload", options, FOLLOW_FINISH);
+    durable_end(&d);
+    durable_stored(&d, 1);
+    durable_end(&d);
+    *lease = durable_lease(&d, 0, id);
+    assert_int_not_equal(*lease, 0);
+    return id;
+}
+
+static void accepted_and_dispatched_when_stored(void **state)
+{
+    (void)state;
+    begin(DURABILITY_SYNC);
+    uint64_t id = fix_submit(&d.f, 5, "q", "payload", NULL, FOLLOW_FINISH);
+    durable_end(&d);
+    const struct store_op *op = durable_op(&d, STORE_APPEND, 0);
+    assert_non_null(op);
+    assert_int_equal(op->record->id, id);
+    assert_true(op->record->followed && op->record->windowed && !op->async);
+    assert_null(fix_conn(&d.f, 5, MSG_ACCEPTED, 0));
+    assert_null(fix_lane(&d.f, 0, LANE_TASK, 0));
+    assert_true(core_stats(d.f.core)->unsettled_bytes > 0);
+    fix_later(&d.f, 100);
+    durable_end(&d);
+    assert_null(fix_lane(&d.f, 0, LANE_TASK, 0));
+    durable_stored(&d, 1);
+    durable_end(&d);
+    assert_int_equal(fix_conn(&d.f, 5, MSG_ACCEPTED, 0)->id, id);
+    assert_int_equal(fix_lane(&d.f, 0, LANE_TASK, 0)->id, id);
+    assert_int_equal(core_stats(d.f.core)->unsettled_bytes, 0);
+    /* Dispatch writes nothing. */
+    assert_int_equal(d.f.acts->store_count, 0);
+    durable_free(&d);
+}
+
+static void told_and_acknowledged_when_stored(void **state)
+{
+    (void)state;
+    begin(DURABILITY_SYNC);
+    uint64_t lease, id = leased(&lease, NULL);
+    fix_later(&d.f, 1);
+    fix_answer(&d.f, 0, fix_done(id, lease, "result"));
+    uint64_t sequence = d.f.sequence[0];
+    durable_end(&d);
+    const struct store_op *op = durable_op(&d, STORE_FINISH, 0);
+    assert_non_null(op);
+    assert_int_equal(op->finish->id, id);
+    assert_int_equal(op->finish->result.size, 6);
+    assert_true(op->finish->keep_until_ms > d.f.now.wall_ms);
+    assert_null(fix_conn(&d.f, 5, MSG_FINISHED, 0));
+    assert_null(fix_lane(&d.f, 0, LANE_ACK, 0));
+    durable_stored(&d, 1);
+    durable_end(&d);
+    assert_int_equal(fix_conn(&d.f, 5, MSG_FINISHED, 0)->id, id);
+    assert_int_equal(fix_lane(&d.f, 0, LANE_ACK, 0)->number, sequence);
+    /* The last follower has it: the store need not keep it. */
+    fix_later(&d.f, 1);
+    core_received(d.f.core, 5, 1);
+    durable_end(&d);
+    assert_int_equal(durable_op(&d, STORE_FORGET, 0)->id, id);
+    assert_int_equal(core_stats(d.f.core)->ledger, 0);
+    durable_free(&d);
+}
+
+/* Credit is free at DONE, not at ACK; the ACK stays below what is not stored. */
+static void later_answers_wait_for_the_first(void **state)
+{
+    (void)state;
+    begin(DURABILITY_SYNC);
+    uint64_t first, second, a = leased(&first, NULL);
+    fix_later(&d.f, 1);
+    uint64_t b = fix_submit(&d.f, 5, "q", "", NULL, FOLLOW_FINISH);
+    durable_end(&d);
+    durable_stored(&d, 1);
+    fix_answer(&d.f, 0, fix_done(a, first, "1"));
+    uint64_t sequence = d.f.sequence[0];
+    fix_end(&d.f); /* not put to the store yet */
+    struct store_op finish = *durable_op(&d, STORE_FINISH, 0);
+    second = durable_lease(&d, 0, b);
+    assert_int_not_equal(second, 0);
+    fix_later(&d.f, 1);
+    fix_answer(&d.f, 0, (struct answer){.kind = MSG_STARTED, .id = b, .lease = second});
+    fix_end(&d.f);
+    assert_null(fix_lane(&d.f, 0, LANE_ACK, 0));
+    durable_say(&d, &finish, OUTCOME_STORED, 0);
+    fix_end(&d.f);
+    assert_int_equal(fix_lane(&d.f, 0, LANE_ACK, 0)->number, sequence + 1);
+    durable_free(&d);
+}
+
+static void async_does_not_wait(void **state)
+{
+    (void)state;
+    begin(DURABILITY_ASYNC);
+    uint64_t id = fix_submit(&d.f, 5, "q", "", NULL, FOLLOW_FINISH);
+    durable_end(&d);
+    assert_true(durable_op(&d, STORE_APPEND, 0)->async);
+    assert_non_null(fix_conn(&d.f, 5, MSG_ACCEPTED, 0));
+    uint64_t lease = durable_lease(&d, 0, id);
+    fix_later(&d.f, 1);
+    fix_answer(&d.f, 0, fix_done(id, lease, ""));
+    durable_end(&d);
+    assert_true(durable_op(&d, STORE_FINISH, 0)->async);
+    assert_non_null(fix_conn(&d.f, 5, MSG_FINISHED, 0));
+    assert_non_null(fix_lane(&d.f, 0, LANE_ACK, 0));
+    durable_free(&d);
+}
+
+static void a_retry_is_stored_before_it_is_acknowledged(void **state)
+{
+    (void)state;
+    begin(DURABILITY_SYNC);
+    uint64_t lease, id = leased(&lease, NULL);
+    fix_later(&d.f, 1);
+    fix_answer(&d.f, 0, fix_failed(id, lease, "no"));
+    durable_end(&d);
+    const struct store_op *op = durable_op(&d, STORE_RESCHEDULE, 0);
+    assert_int_equal(op->record->attempts, 1);
+    uint64_t due = op->record->due_ms;
+    assert_true(due > d.f.now.wall_ms);
+    assert_null(fix_lane(&d.f, 0, LANE_ACK, 0));
+    durable_stored(&d, 1);
+    durable_end(&d);
+    assert_non_null(fix_lane(&d.f, 0, LANE_ACK, 0));
+    /* It waits in the store; its follower stays. */
+    assert_int_equal(core_stats(d.f.core)->ledger, 0);
+    assert_int_equal(core_stats(d.f.core)->delayed, 1);
+    durable_stored(&d, due - d.f.now.wall_ms);
+    fix_answer(&d.f, 0, (struct answer){.kind = MSG_HEARTBEAT});
+    durable_end(&d);
+    assert_non_null(durable_op(&d, STORE_DUE, 0));
+    durable_stored(&d, 1);
+    durable_end(&d);
+    lease = durable_lease(&d, 0, id);
+    assert_int_not_equal(lease, 0);
+    assert_int_equal(fix_lane(&d.f, 0, LANE_TASK, 0)->task->hand_overs, 2);
+    fix_later(&d.f, 1);
+    fix_answer(&d.f, 0, fix_done(id, lease, ""));
+    durable_end(&d);
+    durable_stored(&d, 1);
+    durable_end(&d);
+    assert_int_equal(fix_conn(&d.f, 5, MSG_FINISHED, 0)->id, id);
+    durable_free(&d);
+}
+
+/* ---- a store that fails ---- */
+
+static void a_refused_submission_is_rejected(void **state)
+{
+    (void)state;
+    begin(DURABILITY_SYNC);
+    uint64_t id = fix_submit(&d.f, 5, "q", "", NULL, FOLLOW_FINISH);
+    fix_end(&d.f);
+    durable_say(&d, durable_op(&d, STORE_APPEND, 0), OUTCOME_REFUSED, PUSHROD_E_STORE_FULL);
+    fix_end(&d.f);
+    const struct conn_action *told = fix_conn(&d.f, 5, MSG_REJECTED, 0);
+    assert_int_equal(told->code, PUSHROD_E_STORE_FULL);
+    assert_int_equal(told->id, id);
+    assert_int_equal(core_stats(d.f.core)->ledger, 0);
+    assert_int_equal(core_stats(d.f.core)->unsettled_bytes, 0);
+    durable_free(&d);
+}
+
+static void a_taken_key_names_its_holder(void **state)
+{
+    (void)state;
+    begin(DURABILITY_SYNC);
+    struct msg_options o = fix_options();
+    o.unique_key = S("k");
+    uint64_t a = fix_submit(&d.f, 5, "q", "", &o, FOLLOW_FINISH);
+    fix_submit(&d.f, 5, "q", "", &o, FOLLOW_FINISH);
+    durable_end(&d);
+    durable_stored(&d, 1);
+    durable_end(&d);
+    assert_int_equal(fix_conn(&d.f, 5, MSG_ACCEPTED, 0)->id, a);
+    assert_int_equal(fix_conn(&d.f, 5, MSG_REJECTED, 0)->code, PUSHROD_E_DUPLICATE);
+    assert_int_equal(fix_conn(&d.f, 5, MSG_REJECTED, 0)->id, a);
+    durable_free(&d);
+}
+
+/* A refused finish stays as it is, and is asked again. */
+static void a_refused_finish_is_asked_again(void **state)
+{
+    (void)state;
+    begin(DURABILITY_SYNC);
+    uint64_t lease, id = leased(&lease, NULL);
+    fix_later(&d.f, 1);
+    fix_answer(&d.f, 0, fix_done(id, lease, "result"));
+    fix_end(&d.f);
+    durable_say(&d, durable_op(&d, STORE_FINISH, 0), OUTCOME_REFUSED, PUSHROD_E_STORE_FULL);
+    fix_end(&d.f);
+    assert_null(fix_conn(&d.f, 5, MSG_FINISHED, 0));
+    assert_null(durable_op(&d, STORE_FINISH, 0));
+    assert_true(d.f.acts->wake_ns <= d.f.now.mono_ns + 200 * MSEC);
+    fix_later(&d.f, 200);
+    durable_end(&d);
+    assert_int_equal(durable_op(&d, STORE_FINISH, 0)->finish->result.size, 6);
+    durable_stored(&d, 1);
+    durable_end(&d);
+    assert_int_equal(fix_conn(&d.f, 5, MSG_FINISHED, 0)->id, id);
+    assert_non_null(fix_lane(&d.f, 0, LANE_ACK, 0));
+    durable_free(&d);
+}
+
+/* A failed fsync: each task is looked up, and what is there stands for the outcome. */
+static void unknown_is_looked_up(void **state)
+{
+    (void)state;
+    begin(DURABILITY_SYNC);
+    fix_submit(&d.f, 5, "q", "written", NULL, FOLLOW_FINISH);
+    durable_end(&d);
+    durable_say(&d, durable_op(&d, STORE_APPEND, 0), OUTCOME_UNKNOWN, 0);
+    const struct store_event *events;
+    while (store_mem_plain.poll(d.store, &events, 64))
+        ; /* the real answers of this tick were lost with the fsync */
+    durable_end(&d);
+    assert_non_null(durable_op(&d, STORE_LOOKUP, 0));
+    assert_null(fix_conn(&d.f, 5, MSG_ACCEPTED, 0));
+    durable_stored(&d, 1);
+    durable_end(&d);
+    assert_non_null(fix_conn(&d.f, 5, MSG_ACCEPTED, 0));
+    fix_later(&d.f, 1);
+    fix_submit(&d.f, 5, "q", "lost", NULL, FOLLOW_FINISH);
+    fix_end(&d.f); /* never put to the store */
+    durable_say(&d, durable_op(&d, STORE_APPEND, 0), OUTCOME_UNKNOWN, 0);
+    durable_end(&d);
+    durable_stored(&d, 1);
+    durable_end(&d);
+    assert_int_equal(fix_conn(&d.f, 5, MSG_REJECTED, 0)->code, PUSHROD_E_STORE_FAILED);
+    durable_free(&d);
+}
+
+static void down_refuses_and_up_goes_on(void **state)
+{
+    (void)state;
+    begin(DURABILITY_SYNC);
+    uint64_t lease, id = leased(&lease, NULL);
+    fix_later(&d.f, 1);
+    uint64_t waiting = fix_submit(&d.f, 5, "q", "", NULL, FOLLOW_FINISH);
+    durable_end(&d);
+    durable_stored(&d, 1);
+    durable_state(&d, EVENT_STORE_DOWN, PUSHROD_E_STORE_FULL);
+    assert_int_equal(fix_submit(&d.f, 5, "q", "", NULL, FOLLOW_FINISH), 0);
+    fix_answer(&d.f, 0, fix_done(id, lease, ""));
+    durable_end(&d);
+    assert_non_null(fix_notice(&d.f, NOTICE_STORE_DOWN));
+    assert_int_equal(fix_conn(&d.f, 5, MSG_REJECTED, 0)->code, PUSHROD_E_STORE_FULL);
+    /* What would make more to store does not start. */
+    assert_null(fix_lane(&d.f, 0, LANE_TASK, 0));
+    durable_stored(&d, 1);
+    durable_state(&d, EVENT_STORE_UP, 0);
+    durable_end(&d);
+    assert_non_null(fix_notice(&d.f, NOTICE_STORE_UP));
+    assert_int_equal(fix_lane(&d.f, 0, LANE_TASK, 0)->id, waiting);
+    durable_free(&d);
+}
+
+static void unsettled_bytes_pause_clients(void **state)
+{
+    (void)state;
+    begin(DURABILITY_SYNC);
+    struct body *body = body_new(9 << 20);
+    memset(body->data, 'x', body->size);
+    struct submit s = {.request = 1, .queue = S("q"), .body = body};
+    core_submit(d.f.core, 5, &s, 1, NULL);
+    assert_false(durable_end(&d)->pause_clients);
+    fix_later(&d.f, 1);
+    core_submit(d.f.core, 5, &s, 1, NULL);
+    assert_true(durable_end(&d)->pause_clients);
+    durable_stored(&d, 1);
+    assert_false(durable_end(&d)->pause_clients);
+    body_unref(body);
+    durable_free(&d);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(accepted_and_dispatched_when_stored),
+        cmocka_unit_test(told_and_acknowledged_when_stored),
+        cmocka_unit_test(later_answers_wait_for_the_first),
+        cmocka_unit_test(async_does_not_wait),
+        cmocka_unit_test(a_retry_is_stored_before_it_is_acknowledged),
+        cmocka_unit_test(a_refused_submission_is_rejected),
+        cmocka_unit_test(a_taken_key_names_its_holder),
+        cmocka_unit_test(a_refused_finish_is_asked_again),
+        cmocka_unit_test(unknown_is_looked_up),
+        cmocka_unit_test(down_refuses_and_up_goes_on),
+        cmocka_unit_test(unsettled_bytes_pause_clients),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
