@@ -53,7 +53,11 @@ static void look_worker(const struct pushrod_worker_info *w, void *arg)
     for (const char *at = w->queues; *at;) {
         size_t n = strcspn(at, ",");
         struct slice pattern = slice_of(at, n);
-        serving_add(l, pattern);
+        /* "!name": its handler is broken there. */
+        if (n && *at == '!')
+            serves &= !slice_equal(slice_of(at + 1, n - 1), slice_str(l->queue));
+        else if (n)
+            serving_add(l, pattern);
         serves |= name_matches(pattern, slice_str(l->queue));
         at += n + (at[n] == ',');
     }

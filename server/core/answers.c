@@ -220,11 +220,12 @@ static void answer_failed(struct core *c, struct worker *w, struct task *t, cons
     }
     service_add(&t->queue->service, a->run_ns);
     t->run_ns = a->run_ns;
-    w->failed++;
-    if (t->cancelling)
+    if (t->cancelling) {
         task_finish(c, t, PUSHROD_CANCELLED, PUSHROD_E_TASK_CANCELLED);
-    else
+    } else {
+        w->failed++;
         attempt_over(c, t, a->code, a->data, a->permanent, a->number);
+    }
     settle_later(w, t, a);
 }
 

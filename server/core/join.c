@@ -79,30 +79,15 @@ static uint8_t *put(uint8_t *at, struct slice *to, struct slice from)
     return at + from.size + 1;
 }
 
-static void put_queues(uint8_t *at, struct worker *w, const struct join *j)
-{
-    uint8_t *begin = at;
-    assert(j->queue_count > 0);
-    for (size_t i = 0; i < j->queue_count; i++) {
-        if (i)
-            *at++ = ',';
-        memcpy(at, j->queues[i].data, j->queues[i].size);
-        at += j->queues[i].size;
-    }
-    w->queues = slice_of(begin, (size_t)(at - begin));
-}
-
 static struct worker *worker_allocate(const struct join *j)
 {
     size_t size = sizeof(struct worker) + j->name.size + j->host.size + 2;
-    for (size_t i = 0; i < j->queue_count; i++)
-        size += j->queues[i].size + 1;
     struct worker *w = calloc(1, size);
     if (!w)
         return NULL;
     memcpy(w->instance, j->instance, sizeof w->instance);
     uint8_t *at = put((uint8_t *)(w + 1), &w->name, j->name);
-    put_queues(put(at, &w->host, j->host), w, j);
+    put(at, &w->host, j->host);
     w->peer = j->peer;
     w->pid = j->pid;
     w->slots = j->slots;
@@ -315,7 +300,8 @@ void join_looked_up(struct core *c, struct request *r, const struct store_event 
     assert(joining && joining->waiting > 0);
     joining->waiting--;
     if (e->outcome == OUTCOME_STORED && e->record_count && !ledger_find(&c->ledger, r->id)) {
-        struct task *t = window_adopt(c, &e->records[0]);
+        struct task *t =
+            window_adopt(c, &e->records[0], e->records[0].due_ms ? STORED_DELAYED : STORED_READY);
         if (t) {
             task_move(c, t, TASK_HELD);
             list_push_back(&c->held, &t->node);

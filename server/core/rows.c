@@ -63,6 +63,8 @@ void row_record(struct core *c, const struct request *r, const struct record *re
         row.text = arena_slice(c, finish->text);
         if (finish->history.data)
             row.history = arena_slice(c, finish->history);
+        /* The last death came with the finish. */
+        row.deaths += finish->code == PUSHROD_E_TASK_POISON;
     }
     out_row(c, r->conn, r->request, MSG_TASK_ROW, &row, sizeof row);
 }
@@ -120,6 +122,40 @@ static size_t list_queues(struct core *c, uint64_t conn, const struct msg_list *
 
 /* ---- workers ---- */
 
+/* `mark`: '!' asks for "!pattern", 0 for the pattern itself. */
+static bool group_has(const struct group *g, char mark, struct slice pattern)
+{
+    for (size_t i = 0; i < g->pattern_count; i++) {
+        struct slice p = g->patterns[i];
+        if (mark && p.data[0] != '!')
+            continue;
+        if (slice_equal(mark ? slice_of(p.data + 1, p.size - 1) : p, pattern))
+            return true;
+    }
+    return false;
+}
+
+/* "digest,mail.*,!mail.x": a queue that was given up is left out, or denied if a pattern has it. */
+static struct slice served(struct core *c, const struct group *g)
+{
+    size_t size = 0;
+    for (size_t i = 0; i < g->pattern_count; i++)
+        size += g->patterns[i].size + 1;
+    uint8_t *text = arena_alloc(c, size), *at = text;
+    assert(g->pattern_count > 0);
+    for (size_t i = 0; text && i < g->pattern_count; i++) {
+        struct slice p = g->patterns[i];
+        if (p.data[0] == '!' ? group_has(g, 0, slice_of(p.data + 1, p.size - 1))
+                             : group_has(g, '!', p))
+            continue;
+        if (at != text)
+            *at++ = ',';
+        memcpy(at, p.data, p.size);
+        at += p.size;
+    }
+    return text ? slice_of(text, (size_t)(at - text)) : (struct slice){0};
+}
+
 static void row_worker(struct core *c, uint64_t conn, uint64_t request, const struct worker *w)
 {
 #define W(NAME, name) [WORKER_##NAME] = name,
@@ -137,7 +173,7 @@ static void row_worker(struct core *c, uint64_t conn, uint64_t request, const st
         .slots = w->slots,
         .outstanding = w->outstanding_count,
         .started = started,
-        .queues = arena_slice(c, w->queues),
+        .queues = served(c, w->group),
         .done = w->done,
         .failed = w->failed,
         .silent_ms = (c->now.mono_ns - w->heard_ns) / MS,

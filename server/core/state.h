@@ -185,7 +185,6 @@ struct worker {
     uint8_t instance[16];
     struct slice name;
     struct slice host;
-    struct slice queues; /* patterns, separated by a comma */
     uint64_t pid;
     uint64_t joined_ms;
     uint32_t slots;

@@ -198,7 +198,9 @@ void window_fetch_all(struct core *c);
 void window_fetched(struct core *c, struct queue *q, const struct store_event *e);
 void window_due_ask(struct core *c);
 void window_due(struct core *c, const struct store_event *e);
-struct task *window_adopt(struct core *c, const struct record *r); /* STORING; NULL: no memory */
+enum stored_as { STORED_READY, STORED_DELAYED, STORED_DEAD };
+/* STORING; NULL: no memory */
+struct task *window_adopt(struct core *c, const struct record *r, enum stored_as as);
 
 /* restart.c */
 bool restart_begin(struct core *c, const struct store_opened *opened);

@@ -145,6 +145,21 @@ static bool kept_finish(struct lmdb *l, struct item *item, struct reply *reply, 
     return true;
 }
 
+/* Of a dead letter the record as well, as far as it is for people: a large payload is left out. */
+static void dead_beside(struct lmdb *l, uint64_t id, struct reply *reply, struct store_event *e)
+{
+    struct slice record;
+    struct slice packed;
+    struct reply_records list = {.reply = reply};
+    if (!dead_get(l, id, &record, &packed))
+        return;
+    if (!e->finishes)
+        e->finishes = dead_finish(l, id, packed, reply);
+    reply_record(&list, record.data, record.size, NULL);
+    reply_set_records(&list, e);
+    e->record_count = 0; /* it does not live */
+}
+
 void op_lookup(struct lmdb *l, struct item *item, struct reply *reply, struct store_event *e)
 {
     struct found f;
@@ -155,11 +170,11 @@ void op_lookup(struct lmdb *l, struct item *item, struct reply *reply, struct st
         struct reply_records list = {.reply = reply};
         task_give(l, &list, &f);
         reply_set_records(&list, e);
-    } else if (kept_finish(l, item, reply, &finish)) {
-        e->finishes = finish;
-    } else if (dead_get(l, item->op->id, &record, &packed)) {
-        e->finishes = dead_finish(l, item->op->id, packed, reply);
-    } else {
-        e->outcome = OUTCOME_GONE;
+        return;
     }
+    if (kept_finish(l, item, reply, &finish))
+        e->finishes = finish;
+    dead_beside(l, item->op->id, reply, e);
+    if (!e->finishes)
+        e->outcome = OUTCOME_GONE;
 }

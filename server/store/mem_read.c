@@ -96,6 +96,12 @@ void mem_lookup(struct mem *m, const struct store_op *op, struct store_event *e,
         return;
     }
     e->finishes = reply_finish(reply, f->bytes, f->size, f->body);
+    if (dead) {
+        struct reply_records list = {.reply = reply};
+        reply_record(&list, dead->bytes, dead->size, NULL);
+        reply_set_records(&list, e);
+        e->record_count = 0; /* it does not live */
+    }
 }
 
 void mem_scan(struct mem *m, const struct store_op *op, struct store_event *e, struct reply *reply)

@@ -155,7 +155,8 @@ struct store_event {
     const struct record
         *records; /* FETCH, DUE, SCAN, LOOKUP, REVIVE; a body is the receiver's to ref */
     const struct finish
-        *finishes; /* LOOKUP: of a finished task (record_count 0); SCAN: beside each record */
+        *finishes; /* LOOKUP: of a finished task (record_count 0, but `records` shows the record of
+                      a dead letter, without a large payload); SCAN: beside each record */
     size_t record_count;
     bool exhausted;   /* FETCH: nothing lies behind; DUE: nothing more is due */
     uint64_t next_ms; /* DUE: Unix time of the next entry of the agenda; 0: none */

@@ -335,6 +335,8 @@ static void dead_letters_are_listed_revived_and_dropped(void **state)
     EXPECT(rig_scan(&r, "q", 2, 9), 4);
     e = rig_id(&r, STORE_LOOKUP, 4);
     assert_int_equal(e->finishes[0].status, PUSHROD_FAILED);
+    assert_int_equal(e->record_count, 0);
+    assert_true(slice_equal(e->records[0].queue, slice_str("q")));
     e = rig_id(&r, STORE_REVIVE, 2);
     EXPECT(e, 2);
     assert_int_equal(e->records[0].attempts, 0);

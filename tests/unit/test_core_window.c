@@ -128,6 +128,7 @@ static void delayed_tasks_wait_in_the_store(void **state)
     durable_stored(&d, 200);
     worker("q", 1);
     run_in_order(&id, 1);
+    assert_int_equal(core_stats(d.f.core)->delayed, 0);
     durable_free(&d);
 }
 

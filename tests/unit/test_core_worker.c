@@ -214,6 +214,16 @@ static void targeted_tasks_wait_for_their_worker(void **state)
     fix_free(&f);
 }
 
+/* Ends the tick. */
+static const struct msg_worker_row *fix_worker_row(struct fix *f)
+{
+    core_list(f->core, 5, &(struct msg_list){.request = 9, .what = S("workers")});
+    fix_tick(f);
+    const struct conn_action *action = fix_conn(f, 5, MSG_WORKER_ROW, 0);
+    assert_non_null(action);
+    return action->row;
+}
+
 static void broken_handler_is_not_asked_again(void **state)
 {
     (void)state;
@@ -232,6 +242,30 @@ static void broken_handler_is_not_asked_again(void **state)
     assert_int_equal(fix_lane(&f, 0, LANE_TASK, 0)->id, b);
     assert_null(fix_lane(&f, 0, LANE_TASK, 1));
     assert_int_equal(core_stats(f.core)->ready, 1);
+    fix_later(&f, 1);
+    const struct msg_worker_row *row = fix_worker_row(&f);
+    assert_true(slice_equal(row->queues, slice_str("*,!q")));
+    fix_free(&f);
+}
+
+/* What somebody cancelled is no fault of the worker. */
+static void cancelled_is_not_failed(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 1);
+    uint64_t id = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    uint64_t lease = fix_lane(&f, 0, LANE_TASK, 0)->lease;
+    fix_later(&f, 1);
+    core_cancel(f.core, 5, 1, id);
+    fix_tick(&f);
+    fix_later(&f, 1);
+    fix_answer(&f, 0, fix_failed(id, lease, "cancelled"));
+    const struct msg_worker_row *row = fix_worker_row(&f);
+    assert_int_equal(row->failed, 0);
+    assert_true(slice_equal(row->queues, slice_str("q")));
     fix_free(&f);
 }
 
@@ -323,6 +357,7 @@ int main(void)
         cmocka_unit_test(lane_carries_its_bytes),
         cmocka_unit_test(targeted_tasks_wait_for_their_worker),
         cmocka_unit_test(broken_handler_is_not_asked_again),
+        cmocka_unit_test(cancelled_is_not_failed),
         cmocka_unit_test(rejoin_keeps_what_runs),
         cmocka_unit_test(first_done_wins),
         cmocka_unit_test(drain_returns_and_ends),
