@@ -6,6 +6,7 @@ Each execution appends "S id attempt pid ns" when it begins and "E ..." when it 
 each, so that the file is whole whoever is killed. The payload says what to do, words of
     ms=N      take N milliseconds        fail      fail the attempt
     crash     kill the worker process    size=N    give N bytes back
+    until=F   run until the file F is there
 The result is the payload, unless size is given.
 """
 import json
@@ -51,6 +52,8 @@ def main():
             signal.pause()  # until the process group is killed, too
         if "ms" in words:
             select.select([], [], [], int(words["ms"]) / 1000)
+        while "until" in words and not os.path.exists(words["until"]):
+            select.select([], [], [], 0.005)
         note(record, b"E", task, attempt)
         if "fail" in words:
             answer(out, "fail", b"as asked")
