@@ -72,7 +72,8 @@ struct pushrod_server {
     char error[600];
     struct pushrod_server_events events;
     void *events_arg;
-    bool program; /* it is pushrod-server: native clients and HTTP by default */
+    size_t max_payload; /* the parameter, once it has started */
+    bool program;       /* it is pushrod-server: native clients and HTTP by default */
     bool catch_signals;
 
     struct api_listener **listeners;

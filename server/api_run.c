@@ -216,6 +216,7 @@ int pushrod_server_start(struct pushrod_server *s)
     int error = settings_read(s, &settings);
     if (error)
         return error;
+    s->max_payload = settings.host.core.max_payload;
     /* Before any thread or socket. */
     error = local_fork(s);
     if (error == 0)

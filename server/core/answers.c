@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include "server/core/verbs.h"
 
+#define ANSWERS_AHEAD 6u /* whose tasks are fetched into the cache meanwhile */
+
 /* The task that this answer is about, if the attempt is the current one, and at this worker. */
 static struct task *answer_current(struct task *t, const struct worker *w, const struct answer *a)
 {
@@ -327,6 +329,8 @@ void core_answers(
         w->heard_ns = c->now.mono_ns;
     assert(count == 0 || a);
     for (size_t i = 0; i < count; i++) {
+        if (i + ANSWERS_AHEAD < count)
+            ledger_expect(&c->ledger, a[i + ANSWERS_AHEAD].lease, a[i + ANSWERS_AHEAD].id);
         if (!w || w->state == WORKER_OVER)
             answer_late(c, &a[i]);
         else

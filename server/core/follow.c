@@ -43,9 +43,10 @@ struct follower *follower_new(struct core *c, uint64_t conn, uint64_t request, u
     if (conn != CONN_SELF && !of)
         return NULL;
     struct follower *f = c->free_followers;
-    if (f)
+    if (f) {
         c->free_followers = f->next;
-    else if (!(f = malloc(sizeof *f)))
+        __builtin_prefetch(f->next, 1);
+    } else if (!(f = malloc(sizeof *f)))
         return NULL;
     assert(level <= FOLLOW_ALL);
     *f = (struct follower){.conn = of, .request = request, .level = level};

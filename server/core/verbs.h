@@ -41,6 +41,7 @@ uint64_t ledger_lease(struct ledger *l, const struct task *t); /* a new one */
 struct task *ledger_find(const struct ledger *l, uint64_t id);
 struct task *ledger_find_lease(const struct ledger *l, uint64_t lease, uint64_t id);
 struct task *ledger_at(const struct ledger *l, uint64_t slot); /* NULL: nobody */
+void ledger_expect(const struct ledger *l, uint64_t lease, uint64_t id); /* to be found soon */
 void ledger_free(struct ledger *l);
 
 /* task.c */
