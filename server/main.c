@@ -108,6 +108,13 @@ static bool print_asked(const struct params *p)
 
 /* ----------------------------------------------------------------------------------- running */
 
+/* As others have to write it: IPv6 addresses in brackets. */
+static void say_address(const char *what, const char *scheme, const char *host, int port)
+{
+    bool v6 = strchr(host, ':') != NULL;
+    printf(v6 ? "  %-8s %s[%s]:%d" : "  %-8s %s%s:%d", what, scheme, host, port);
+}
+
 static void say_addresses(
     struct pushrod_server *s, const char *what, const char *option, const char *scheme)
 {
@@ -116,8 +123,10 @@ static void say_addresses(
     for (unsigned i = 0; i < count; i++) {
         char host[256];
         uint16_t port = 0;
-        if (params_split_host(items[i], host, sizeof host, &port))
-            printf("  %-8s %s%s:%d\n", what, scheme, host, pushrod_server_port(s, option, i));
+        if (!params_split_host(items[i], host, sizeof host, &port))
+            continue;
+        say_address(what, scheme, host, pushrod_server_port(s, option, i));
+        printf("\n");
     }
 }
 
@@ -131,9 +140,8 @@ static void say_started(struct pushrod_server *s)
     printf("pushrod-server " PUSHROD_VERSION ", %s%s\n", durable ? "data: " : "tasks are in memory",
         durable ? data : " only");
     say_addresses(s, "clients", "listen", "");
-    printf("  %-8s %s:%d (answers %d, lanes %u-%u)\n", "workers",
-        params_text(s->params, "worker-listen"), join, pushrod_server_port(s, "answers", 0), first,
-        last);
+    say_address("workers", "", params_text(s->params, "worker-listen"), join);
+    printf(" (answers %d, lanes %u-%u)\n", pushrod_server_port(s, "answers", 0), first, last);
     say_addresses(s, "http", "http", "http://");
     if (local_wanted(s))
         printf("next: pushrod workers; pushrod submit QUEUE --wait <<< hello\n");
