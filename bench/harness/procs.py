@@ -89,6 +89,9 @@ def session_of(pid):
 
 
 def end_in_order(_signal, _frame):
+    # A second signal must not stop the stopping.
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     sys.exit(143)
 
 
