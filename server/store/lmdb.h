@@ -102,9 +102,17 @@ struct batch {
     uint64_t now_ms;
 };
 
-/* Ids of one queue and rank in the index; ended ones are passed over. */
-struct rank_ids {
-    uint64_t *ids;
+struct entry;
+
+/* An entry without a look-up; it went, or is another id's, if its id is not this one. */
+struct place {
+    uint64_t id;
+    struct entry *entry;
+};
+
+/* What is in the index of one queue and rank; ended ones are passed over. */
+struct rank_places {
+    struct place *places;
     size_t first; /* all before it are gone */
     size_t count;
     size_t capacity;
@@ -122,12 +130,11 @@ struct lmdb_queue {
     uint64_t dead;
     struct order_key edge;
     struct order_key edge_at_open;
-    struct rank_ids ranks[LMDB_RANKS];
+    struct rank_places ranks[LMDB_RANKS];
 };
 
 enum entry_state { ENTRY_READY, ENTRY_DELAYED, ENTRY_ENDED };
 
-struct entry;
 struct entry_agenda {
     struct heap_node due; /* key: when * 4 + enum agenda_kind, tie: id */
     struct heap_node expiry;
@@ -136,7 +143,7 @@ struct entry_agenda {
 
 /* The newest state of a task that the tables do not know yet. */
 struct entry {
-    uint64_t id;
+    uint64_t id;         /* 0: it is free */
     struct chunk *chunk; /* NULL: ended without a finish to keep */
     uint32_t offset;     /* of the packed record, or finish if ended */
     uint32_t size;
@@ -147,7 +154,7 @@ struct entry {
     uint8_t state;  /* enum entry_state */
     uint8_t rank;
     bool in_tables; /* an older state of the task is in the tables */
-    bool listed;    /* its id is in queue->ranks[rank] */
+    bool listed;    /* it is in queue->ranks[rank] */
     struct entry *next_free;
 };
 
@@ -155,12 +162,12 @@ struct index {
     struct idmap entries; /* id -> struct entry */
     struct heap agenda;
     struct entry *free;
-    struct arena slabs; /* memory of all entries */
-    uint64_t bytes;     /* of chunks and entries, about */
-    uint64_t *fresh;    /* ids in the order in which they came */
+    struct arena slabs;  /* memory of all entries */
+    uint64_t bytes;      /* of chunks and entries, about */
+    struct place *fresh; /* in the order in which they came */
     size_t fresh_count;
     size_t fresh_capacity;
-    uint64_t *aging; /* sorted once the generation ages */
+    struct place *aging; /* sorted once the generation ages */
     size_t aging_count;
     size_t aging_next;
     uint32_t generation;     /* of the fresh one; the aging one is one less */
@@ -249,6 +256,8 @@ MDB_cursor *table_cursor(struct lmdb *l, enum table t);                        /
 /* False at the end or on an error. */
 bool cursor_get(
     struct lmdb *l, MDB_cursor *c, struct slice *key, struct slice *value, MDB_cursor_op);
+bool cursor_seek(struct lmdb *l, MDB_cursor *c, const void *key, size_t size, struct slice *value);
+bool cursor_delete(struct lmdb *l, MDB_cursor *c);
 uint64_t meta_get(struct lmdb *l, const char *name, uint64_t otherwise);
 void meta_put(struct lmdb *l, const char *name, uint64_t value);
 void key_u32(uint8_t *to, uint32_t value); /* big-endian: sorts as the number does */
@@ -283,6 +292,7 @@ void queue_garbage_step(struct lmdb *l, uint32_t rows);
 
 /* ---- lmdb_index.c ---- */
 struct entry *index_get(const struct lmdb *l, uint64_t id);
+void places_sort(struct place *places, size_t count); /* by id; cheap if they are in order */
 /* The entry of an id that has none yet; its place in the order is set by index_record(). */
 struct entry *index_add(struct lmdb *l, uint64_t id, struct lmdb_queue *q, bool in_tables);
 /* It is this record now; takes a reference of the chunk. */
@@ -293,8 +303,8 @@ void index_remove(struct lmdb *l, struct entry *e);
 void index_clear(struct lmdb *l);
 void index_load(const struct entry *e, struct record *r, struct packed_state *state);
 /* A sorted view of what is ready in one rank: from the first id above `after`. */
-size_t index_rank_seek(struct lmdb *l, struct lmdb_queue *q, uint8_t rank, uint64_t after);
-struct entry *index_rank_next(struct lmdb *l, struct lmdb_queue *q, uint8_t rank, size_t *place);
+size_t index_rank_seek(struct lmdb_queue *q, uint8_t rank, uint64_t after);
+struct entry *index_rank_next(const struct lmdb_queue *q, uint8_t rank, size_t *place);
 
 /* ---- lmdb_journal.c ---- */
 struct chunk *chunk_new(size_t capacity);
@@ -321,6 +331,10 @@ struct found {
     struct slice packed; /* the same as bytes, until the record is changed */
 };
 bool task_find(struct lmdb *l, uint64_t id, struct found *f); /* live ones only */
+/* The same for a live entry, and for a row of `tasks`; its bytes are LMDB's until the next write.
+ */
+void task_of_entry(struct entry *e, struct found *f);
+bool task_of_row(struct lmdb *l, MDB_cursor *tasks, uint64_t id, struct found *f);
 /* Packs the changed record into a chunk of its own, and the index takes it. */
 void task_change(struct lmdb *l, struct found *f);
 bool task_maybe_running(const struct lmdb *l, const struct found *f);

@@ -7,40 +7,60 @@
 #include <stdlib.h>
 #include "server/store/lmdb.h"
 
-/* What the tables say of a task, before it is replaced or deleted. */
-struct old_row {
-    uint32_t number;
-    struct lmdb_queue *queue; /* NULL: purged, not counted */
-    struct record record;
-    struct packed_state state;
+/* A step goes through the ids in order, so the next rows are mostly beside the last ones. */
+struct step {
+    MDB_cursor *tasks;
+    MDB_cursor *ready;
 };
 
-static bool old_read(struct lmdb *l, uint64_t id, struct old_row *old)
+/* What other tables know of a row of `tasks`. */
+struct traits {
+    struct lmdb_queue *queue; /* NULL: purged, not counted */
+    uint64_t due_ms;
+    uint64_t expiry_ms; /* 0: none, or it was told */
+    uint8_t key[13];    /* in `ready` */
+};
+
+static struct traits traits_of(
+    uint32_t number, struct lmdb_queue *q, const struct record *r, struct packed_state state)
+{
+    struct traits t = {
+        .queue = q, .due_ms = r->due_ms, .expiry_ms = state.expiry_told ? 0 : r->expires_ms};
+    uint8_t rank = (uint8_t)((9 - r->priority) | (r->due_ms ? LMDB_DELAYED : 0));
+    ready_key(t.key, number, rank, r->id);
+    return t;
+}
+
+/* What the tables say of a task, before it is replaced or deleted; the cursor is on it then. */
+static bool old_read(struct lmdb *l, const struct step *s, uint64_t id, struct traits *old)
 {
     struct slice row;
-    if (!table_copy(l, TABLE_TASKS, &id, sizeof(id), &row) || row.size < sizeof(old->number))
+    struct record r;
+    struct packed_state state;
+    uint32_t number;
+    if (!cursor_seek(l, s->tasks, &id, sizeof(id), &row) || row.size < sizeof(number))
         return false;
-    memcpy(&old->number, row.data, sizeof(old->number));
-    old->queue = queue_numbered(l, old->number);
-    return record_unpack(
-        row.data + sizeof(old->number), row.size - sizeof(old->number), &old->record, &old->state);
+    memcpy(&number, row.data, sizeof(number));
+    if (!record_unpack(row.data + sizeof(number), row.size - sizeof(number), &r, &state))
+        return false;
+    *old = traits_of(number, queue_numbered(l, number), &r, state);
+    return true;
 }
 
-static uint8_t ready_rank(const struct record *r)
+static void count(const struct traits *t, bool add)
 {
-    return (uint8_t)((9 - r->priority) | (r->due_ms ? LMDB_DELAYED : 0));
-}
-
-static void count(struct lmdb_queue *q, const struct record *r, bool add)
-{
-    uint64_t *number = r->due_ms ? &q->delayed : &q->ready;
+    if (!t->queue)
+        return;
+    uint64_t *number = t->due_ms ? &t->queue->delayed : &t->queue->ready;
     *number = add ? *number + 1 : *number - 1;
-    q->changed = true;
+    t->queue->changed = true;
 }
 
-static uint64_t expiry_of(const struct record *r, struct packed_state state)
+static void ready_delete(struct lmdb *l, const struct step *s, const struct traits *t)
 {
-    return state.expiry_told ? 0 : r->expires_ms;
+    struct slice nothing;
+    if (cursor_seek(l, s->ready, t->key, sizeof(t->key), &nothing))
+        cursor_delete(l, s->ready);
 }
 
 /* Puts the row even if it should be there: DUE deletes those that it has passed. */
@@ -56,29 +76,26 @@ static void agenda_set(
         table_put(l, TABLE_AGENDA, key, sizeof(key), (struct slice){0});
 }
 
-static void apply_ended(struct lmdb *l, const struct entry *e)
+static void apply_ended(struct lmdb *l, const struct step *s, const struct entry *e)
 {
-    struct old_row old;
-    uint8_t key[13];
+    struct traits old;
     if (e->chunk) {
         struct finish f;
         struct slice packed = slice_of(e->chunk->data + e->offset, e->size);
         if (finish_unpack(packed.data, packed.size, &f))
             result_put(l, &f, packed, NULL);
     }
-    if (!e->in_tables || !old_read(l, e->id, &old))
+    if (!e->in_tables || !old_read(l, s, e->id, &old))
         return;
-    ready_key(key, old.number, ready_rank(&old.record), e->id);
-    table_delete(l, TABLE_READY, key, sizeof(key));
-    agenda_set(l, e->id, AGENDA_DUE, old.record.due_ms, 0);
-    agenda_set(l, e->id, AGENDA_EXPIRE, expiry_of(&old.record, old.state), 0);
-    table_delete(l, TABLE_TASKS, &e->id, sizeof(e->id));
-    if (old.queue)
-        count(old.queue, &old.record, false);
+    cursor_delete(l, s->tasks);
+    ready_delete(l, s, &old);
+    agenda_set(l, e->id, AGENDA_DUE, old.due_ms, 0);
+    agenda_set(l, e->id, AGENDA_EXPIRE, old.expiry_ms, 0);
+    count(&old, false);
 }
 
 /* Ids mostly rise, and then pages are filled to the end instead of being split in halves. */
-static uint8_t *task_reserve(struct lmdb *l, uint64_t id, size_t size)
+static uint8_t *task_reserve(struct lmdb *l, const struct step *s, uint64_t id, size_t size)
 {
     MDB_val key = {sizeof(id), &id};
     MDB_val value = {size, NULL};
@@ -86,7 +103,7 @@ static uint8_t *task_reserve(struct lmdb *l, uint64_t id, size_t size)
     if (l->error)
         return NULL;
     l->dirty = true;
-    int rc = mdb_put(l->txn, l->tables[TABLE_TASKS], &key, &value, flags);
+    int rc = mdb_cursor_put(s->tasks, &key, &value, flags);
     if (rc == 0 && id > l->max_table_id)
         l->max_table_id = id;
     if (rc == 0)
@@ -95,30 +112,34 @@ static uint8_t *task_reserve(struct lmdb *l, uint64_t id, size_t size)
     return NULL;
 }
 
-static void apply_record(struct lmdb *l, const struct entry *e)
+static void ready_put(struct lmdb *l, const struct step *s, const struct traits *t)
 {
-    struct old_row old = {0};
+    MDB_val key = {sizeof(t->key), (void *)(uintptr_t)t->key};
+    MDB_val nothing = {0, NULL};
+    l->dirty = true;
+    if (!l->error)
+        l->error = mdb_cursor_put(s->ready, &key, &nothing, 0);
+}
+
+static void apply_record(struct lmdb *l, const struct step *s, const struct entry *e)
+{
+    struct traits old = {0};
     struct record r;
     struct packed_state state;
-    uint8_t key[13];
-    uint8_t old_key[13] = {0};
-    bool was = e->in_tables && old_read(l, e->id, &old);
+    bool was = e->in_tables && old_read(l, s, e->id, &old);
     index_load(e, &r, &state);
-    ready_key(key, e->queue->number, ready_rank(&r), e->id);
-    if (was)
-        ready_key(old_key, old.number, ready_rank(&old.record), e->id);
-    if (was && memcmp(key, old_key, sizeof(key)) != 0)
-        table_delete(l, TABLE_READY, old_key, sizeof(old_key));
-    if (!was || memcmp(key, old_key, sizeof(key)) != 0)
-        table_put(l, TABLE_READY, key, sizeof(key), (struct slice){0});
-    agenda_set(l, e->id, AGENDA_DUE, was ? old.record.due_ms : 0, r.due_ms);
-    agenda_set(
-        l, e->id, AGENDA_EXPIRE, was ? expiry_of(&old.record, old.state) : 0, expiry_of(&r, state));
-    if (was && old.queue)
-        count(old.queue, &old.record, false);
-    count(e->queue, &r, true);
     uint32_t number = e->queue->number;
-    uint8_t *to = task_reserve(l, e->id, sizeof(number) + e->size);
+    struct traits new = traits_of(number, e->queue, &r, state);
+    bool moves = !was || memcmp(new.key, old.key, sizeof(new.key)) != 0;
+    if (was && moves)
+        ready_delete(l, s, &old);
+    if (moves)
+        ready_put(l, s, &new);
+    agenda_set(l, e->id, AGENDA_DUE, old.due_ms, new.due_ms);
+    agenda_set(l, e->id, AGENDA_EXPIRE, old.expiry_ms, new.expiry_ms);
+    count(&old, false);
+    count(&new, true);
+    uint8_t *to = task_reserve(l, s, e->id, sizeof(number) + e->size);
     if (to) {
         memcpy(to, &number, sizeof(number));
         memcpy(to + sizeof(number), e->chunk->data + e->offset, e->size);
@@ -158,31 +179,34 @@ static void aging_ends(struct lmdb *l)
     x->aging_count = 0;
 }
 
-static int compare_ids(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a;
-    uint64_t y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
-
-static void aging_sort(struct index *x)
-{
-    for (size_t i = 1; i < x->aging_count; i++) {
-        if (x->aging[i - 1] > x->aging[i]) {
-            qsort(x->aging, x->aging_count, sizeof(*x->aging), compare_ids);
-            return;
-        }
-    }
-}
-
-static void apply_entry(struct lmdb *l, struct entry *e)
+static void apply_entry(struct lmdb *l, const struct step *s, struct entry *e)
 {
     if (e->state == ENTRY_ENDED)
-        apply_ended(l, e);
+        apply_ended(l, s, e);
     else
-        apply_record(l, e);
+        apply_record(l, s, e);
     if (!l->error)
         index_remove(l, e);
+}
+
+/* Applies up to that many entries; gives the number that is left, and the last id. */
+static size_t apply_some(struct lmdb *l, size_t entries, uint64_t *last)
+{
+    struct index *x = &l->index;
+    struct step s = {table_cursor(l, TABLE_TASKS), table_cursor(l, TABLE_READY)};
+    while (entries && x->aging_next < x->aging_count && !l->error) {
+        struct place place = x->aging[x->aging_next++];
+        *last = place.id;
+        if (place.entry->id != place.id || place.entry->generation == x->generation)
+            continue;
+        apply_entry(l, &s, place.entry);
+        entries--;
+    }
+    if (s.tasks)
+        mdb_cursor_close(s.tasks);
+    if (s.ready)
+        mdb_cursor_close(s.ready);
+    return entries;
 }
 
 void apply_step(struct lmdb *l, size_t entries)
@@ -192,15 +216,9 @@ void apply_step(struct lmdb *l, size_t entries)
     if (!x->applying)
         return;
     if (x->aging_next == 0)
-        aging_sort(x);
-    while (entries && x->aging_next < x->aging_count && !l->error) {
-        id = x->aging[x->aging_next++];
-        struct entry *e = index_get(l, id);
-        if (!e || e->generation == x->generation)
-            continue;
-        apply_entry(l, e);
-        entries--;
-    }
+        places_sort(x->aging, x->aging_count);
+    if (entries)
+        entries = apply_some(l, entries, &id);
     if (entries && !l->error) {
         aging_ends(l);
     } else if (id) {

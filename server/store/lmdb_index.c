@@ -43,8 +43,8 @@ struct entry *index_add(struct lmdb *l, uint64_t id, struct lmdb_queue *q, bool 
         abort();
     if (x->fresh_count == x->fresh_capacity)
         x->fresh = store_grow(x->fresh, &x->fresh_capacity, sizeof(*x->fresh));
-    x->fresh[x->fresh_count++] = id;
-    x->bytes += sizeof(*e) + sizeof(uint64_t);
+    x->fresh[x->fresh_count++] = (struct place){id, e};
+    x->bytes += sizeof(*e) + sizeof(struct place);
     return e;
 }
 
@@ -74,21 +74,21 @@ static void agenda_enter(struct lmdb *l, struct entry *e, uint64_t due_ms, uint6
         abort();
 }
 
-static void rank_sweep(struct lmdb *l, struct lmdb_queue *q, uint8_t rank);
+static void rank_sweep(struct lmdb_queue *q, uint8_t rank);
 
-static void rank_enter(struct lmdb *l, struct entry *e)
+static void rank_enter(struct entry *e)
 {
-    struct rank_ids *r = &e->queue->ranks[e->rank];
+    struct rank_places *r = &e->queue->ranks[e->rank];
     if (e->listed)
         return;
     if (r->count == r->capacity) {
-        rank_sweep(l, e->queue, e->rank); /* most have passed already */
+        rank_sweep(e->queue, e->rank); /* most have passed already */
         if (r->count >= r->capacity / 2)
-            r->ids = store_grow(r->ids, &r->capacity, sizeof(*r->ids));
+            r->places = store_grow(r->places, &r->capacity, sizeof(*r->places));
     }
-    if (r->count && r->ids[r->count - 1] >= e->id)
+    if (r->count && r->places[r->count - 1].id >= e->id)
         r->unsorted = true;
-    r->ids[r->count++] = e->id;
+    r->places[r->count++] = (struct place){e->id, e};
     e->listed = true;
 }
 
@@ -122,7 +122,7 @@ void index_record(struct lmdb *l, struct entry *e, struct chunk *chunk, size_t o
     e->rank = (uint8_t)(9 - r.priority);
     e->state = r.due_ms ? ENTRY_DELAYED : ENTRY_READY;
     if (e->state == ENTRY_READY)
-        rank_enter(l, e);
+        rank_enter(e);
     agenda_enter(l, e, r.due_ms, state.expiry_told ? 0 : r.expires_ms);
 }
 
@@ -138,7 +138,8 @@ void index_remove(struct lmdb *l, struct entry *e)
     struct index *x = &l->index;
     index_ended(l, e, NULL, 0, 0);
     idmap_remove(&x->entries, e->id);
-    x->bytes -= sizeof(*e) + sizeof(uint64_t);
+    e->id = 0;
+    x->bytes -= sizeof(*e) + sizeof(struct place);
     e->next_free = x->free;
     x->free = e;
 }
@@ -150,7 +151,7 @@ void index_clear(struct lmdb *l)
     struct idmap_cell cell;
     while (idmap_next(&x->entries, &place, &cell)) {
         index_ended(l, (struct entry *)(uintptr_t)cell.value, NULL, 0, 0);
-        x->bytes -= sizeof(struct entry) + sizeof(uint64_t);
+        x->bytes -= sizeof(struct entry) + sizeof(struct place);
     }
     idmap_free(&x->entries);
     heap_free(&x->agenda);
@@ -163,46 +164,57 @@ void index_clear(struct lmdb *l)
 
 /* ---- the order of one queue and rank ---- */
 
-static int compare_ids(const void *a, const void *b)
+static int compare_places(const void *a, const void *b)
 {
-    uint64_t x = *(const uint64_t *)a;
-    uint64_t y = *(const uint64_t *)b;
+    uint64_t x = ((const struct place *)a)->id;
+    uint64_t y = ((const struct place *)b)->id;
     return (x > y) - (x < y);
 }
 
-/* An id whose entry went or moved on may be listed twice, or in vain: only this one counts. */
-static struct entry *rank_entry(struct lmdb *l, struct lmdb_queue *q, uint8_t rank, uint64_t id)
+void places_sort(struct place *places, size_t count)
 {
-    struct entry *e = index_get(l, id);
-    return e && e->listed && e->queue == q && e->rank == rank ? e : NULL;
+    for (size_t i = 1; i < count; i++) {
+        if (places[i - 1].id > places[i].id) {
+            qsort(places, count, sizeof(*places), compare_places);
+            return;
+        }
+    }
 }
 
-/* Drops the ids without an entry, so that the array does not grow with what has passed. */
-static void rank_sweep(struct lmdb *l, struct lmdb_queue *q, uint8_t rank)
+/* A task may be listed twice, or in vain, once its entry went or moved on: only this one counts. */
+static struct entry *rank_entry(const struct lmdb_queue *q, uint8_t rank, struct place place)
 {
-    struct rank_ids *r = &q->ranks[rank];
+    struct entry *e = place.entry;
+    return e->id == place.id && e->listed && e->queue == q && e->rank == rank ? e : NULL;
+}
+
+/* Drops the places without an entry, so that the array does not grow with what has passed. */
+static void rank_sweep(struct lmdb_queue *q, uint8_t rank)
+{
+    struct rank_places *r = &q->ranks[rank];
     size_t kept = 0;
     if (r->unsorted)
-        qsort(r->ids + r->first, r->count - r->first, sizeof(*r->ids), compare_ids);
+        places_sort(r->places + r->first, r->count - r->first);
     r->unsorted = false;
     for (size_t i = r->first; i < r->count; i++)
-        if ((!kept || r->ids[kept - 1] != r->ids[i]) && rank_entry(l, q, rank, r->ids[i]))
-            r->ids[kept++] = r->ids[i];
+        if ((!kept || r->places[kept - 1].id != r->places[i].id) &&
+            rank_entry(q, rank, r->places[i]))
+            r->places[kept++] = r->places[i];
     r->first = 0;
     r->count = kept;
 }
 
-size_t index_rank_seek(struct lmdb *l, struct lmdb_queue *q, uint8_t rank, uint64_t after)
+size_t index_rank_seek(struct lmdb_queue *q, uint8_t rank, uint64_t after)
 {
-    struct rank_ids *r = &q->ranks[rank];
+    struct rank_places *r = &q->ranks[rank];
     if (r->unsorted)
-        rank_sweep(l, q, rank);
-    while (r->first < r->count && !rank_entry(l, q, rank, r->ids[r->first]))
+        rank_sweep(q, rank);
+    while (r->first < r->count && !rank_entry(q, rank, r->places[r->first]))
         r->first++;
     size_t low = r->first;
     for (size_t high = r->count; low < high;) {
         size_t middle = low + (high - low) / 2;
-        if (r->ids[middle] <= after)
+        if (r->places[middle].id <= after)
             low = middle + 1;
         else
             high = middle;
@@ -210,11 +222,11 @@ size_t index_rank_seek(struct lmdb *l, struct lmdb_queue *q, uint8_t rank, uint6
     return low;
 }
 
-struct entry *index_rank_next(struct lmdb *l, struct lmdb_queue *q, uint8_t rank, size_t *place)
+struct entry *index_rank_next(const struct lmdb_queue *q, uint8_t rank, size_t *place)
 {
-    struct rank_ids *r = &q->ranks[rank];
+    const struct rank_places *r = &q->ranks[rank];
     for (; *place < r->count; ++*place) {
-        struct entry *e = rank_entry(l, q, rank, r->ids[*place]);
+        struct entry *e = rank_entry(q, rank, r->places[*place]);
         if (e && e->state == ENTRY_READY)
             return e;
     }

@@ -108,11 +108,10 @@ void journal_rotate(struct lmdb *l)
 {
     struct index *x = &l->index;
     assert(!x->applying);
-    uint64_t *ids = x->aging;
+    free(x->aging);
     x->aging = x->fresh;
     x->aging_count = x->fresh_count;
     x->aging_next = 0;
-    free(ids);
     x->fresh = NULL;
     x->fresh_count = x->fresh_capacity = 0;
     x->fresh_since_ns = LMDB_NO_AGE;

@@ -110,7 +110,7 @@ void queues_free(struct lmdb *l)
     for (size_t i = 0; i < l->queue_count; i++) {
         struct lmdb_queue *q = l->queues[i];
         for (unsigned rank = 0; rank < LMDB_RANKS; rank++)
-            free(q->ranks[rank].ids);
+            free(q->ranks[rank].places);
         free((void *)(uintptr_t)q->name.data);
         free(q);
     }

@@ -37,20 +37,21 @@ static void stream_open(
 struct merge {
     struct lmdb_queue *queue;
     struct table_stream tables;
-    uint8_t rank; /* of the index */
+    MDB_cursor *tasks; /* the rows that `tables` leads to */
+    uint8_t rank;      /* of the index */
     size_t place;
-    const struct entry *mine; /* the index's next; looked up once for each step of its own */
+    struct entry *mine; /* the index's next; looked up once for each step of its own */
 };
 
-static void merge_index(struct lmdb *l, struct merge *m)
+static void merge_index(struct merge *m)
 {
     m->mine = NULL;
     while (m->rank < LMDB_RANKS) {
-        m->mine = index_rank_next(l, m->queue, m->rank, &m->place);
+        m->mine = index_rank_next(m->queue, m->rank, &m->place);
         if (m->mine)
             return;
         if (++m->rank < LMDB_RANKS)
-            m->place = index_rank_seek(l, m->queue, m->rank, 0);
+            m->place = index_rank_seek(m->queue, m->rank, 0);
     }
 }
 
@@ -58,9 +59,10 @@ static void merge_open(
     struct lmdb *l, struct merge *m, struct lmdb_queue *q, struct order_key after)
 {
     m->queue = q;
+    m->tasks = table_cursor(l, TABLE_TASKS);
     m->rank = after.rank;
-    m->place = after.rank < LMDB_RANKS ? index_rank_seek(l, q, after.rank, after.id) : 0;
-    merge_index(l, m);
+    m->place = after.rank < LMDB_RANKS ? index_rank_seek(q, after.rank, after.id) : 0;
+    merge_index(m);
     stream_open(l, &m->tables, q, after);
 }
 
@@ -75,13 +77,29 @@ static bool merge_peek(const struct merge *m, struct order_key *key)
     return true;
 }
 
+static bool merge_take(struct lmdb *l, const struct merge *m, struct order_key key, struct found *f)
+{
+    if (m->tables.there && m->tables.key.id == key.id)
+        return task_of_row(l, m->tasks, key.id, f);
+    task_of_entry(m->mine, f);
+    return true;
+}
+
+static void merge_close(const struct merge *m)
+{
+    if (m->tables.cursor)
+        mdb_cursor_close(m->tables.cursor);
+    if (m->tasks)
+        mdb_cursor_close(m->tasks);
+}
+
 static void merge_pass(struct lmdb *l, struct merge *m, struct order_key key)
 {
     if (m->tables.there && m->tables.key.id == key.id) {
         stream_read(l, &m->tables, (struct slice){0}, MDB_NEXT);
     } else {
         m->place++;
-        merge_index(l, m);
+        merge_index(m);
     }
 }
 
@@ -108,7 +126,7 @@ void op_fetch(struct lmdb *l, struct item *item, struct reply *reply, struct sto
         e->exhausted = false;
         if (list.count == op->limit)
             break;
-        if (task_find(l, key.id, &f)) {
+        if (merge_take(l, &m, key, &f)) {
             bool fits = list.bytes + f.record.payload.size <= op->limit_bytes;
             if (list.count && op->limit_bytes && !fits)
                 break;
@@ -118,8 +136,8 @@ void op_fetch(struct lmdb *l, struct item *item, struct reply *reply, struct sto
         merge_pass(l, &m, key);
         e->exhausted = true;
     }
-    if (q && m.tables.cursor)
-        mdb_cursor_close(m.tables.cursor);
+    if (q)
+        merge_close(&m);
     reply_set_records(&list, e);
 }
 
@@ -164,8 +182,6 @@ void op_lookup(struct lmdb *l, struct item *item, struct reply *reply, struct st
 {
     struct found f;
     struct finish *finish;
-    struct slice record;
-    struct slice packed;
     if (task_find(l, item->op->id, &f)) {
         struct reply_records list = {.reply = reply};
         task_give(l, &list, &f);

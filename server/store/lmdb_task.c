@@ -3,11 +3,11 @@
 #include "server/store/lmdb.h"
 
 /* The row of `tasks`: queue number, then the packed record. Purged ones are not there. */
-static bool find_in_tables(struct lmdb *l, uint64_t id, struct found *f)
+static bool row_load(struct lmdb *l, struct slice row, struct found *f)
 {
-    struct slice row;
     uint32_t number;
-    if (!table_copy(l, TABLE_TASKS, &id, sizeof(id), &row) || row.size < sizeof(number))
+    f->entry = NULL;
+    if (row.size < sizeof(number))
         return false;
     memcpy(&number, row.data, sizeof(number));
     f->queue = queue_numbered(l, number);
@@ -17,21 +17,34 @@ static bool find_in_tables(struct lmdb *l, uint64_t id, struct found *f)
     return record_unpack(f->packed.data, f->packed.size, &f->record, &f->state);
 }
 
+bool task_of_row(struct lmdb *l, MDB_cursor *tasks, uint64_t id, struct found *f)
+{
+    struct slice row;
+    return cursor_seek(l, tasks, &id, sizeof(id), &row) && row_load(l, row, f);
+}
+
 static void load(struct found *f)
 {
     f->packed = slice_of(f->entry->chunk->data + f->entry->offset, f->entry->size);
     index_load(f->entry, &f->record, &f->state);
 }
 
+void task_of_entry(struct entry *e, struct found *f)
+{
+    f->entry = e;
+    f->queue = e->queue;
+    load(f);
+}
+
 bool task_find(struct lmdb *l, uint64_t id, struct found *f)
 {
-    f->entry = index_get(l, id);
-    if (!f->entry)
-        return find_in_tables(l, id, f);
-    if (f->entry->state == ENTRY_ENDED)
+    struct slice row;
+    struct entry *e = index_get(l, id);
+    if (!e)
+        return table_copy(l, TABLE_TASKS, &id, sizeof(id), &row) && row_load(l, row, f);
+    if (e->state == ENTRY_ENDED)
         return false;
-    f->queue = f->entry->queue;
-    load(f);
+    task_of_entry(e, f);
     return true;
 }
 

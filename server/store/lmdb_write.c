@@ -22,13 +22,17 @@ static void refuse(const struct item *item, struct store_event *e, enum store_ou
     e->outcome = outcome;
 }
 
-static bool id_taken(struct lmdb *l, uint64_t id)
+/* *entry: what is left of an earlier task of that id, or NULL. */
+static bool id_taken(struct lmdb *l, uint64_t id, struct entry **entry)
 {
     struct found f;
-    bool possible = id <= l->max_id; /* else no APPEND has had it, and no look-up is needed */
-    if (!possible)
+    *entry = NULL;
+    if (id > l->max_id) { /* no APPEND has had it, and no look-up is needed */
         l->max_id = id;
-    return possible && task_find(l, id, &f);
+        return false;
+    }
+    *entry = index_get(l, id);
+    return task_find(l, id, &f);
 }
 
 void op_append(struct lmdb *l, struct item *item, struct reply *reply, struct store_event *e)
@@ -44,8 +48,9 @@ void op_append(struct lmdb *l, struct item *item, struct reply *reply, struct st
         e->text = arena_copy(&reply->arena, l->text, sizeof(l->text));
         return;
     }
+    struct entry *entry;
     struct lmdb_queue *q = lmdb_queue_get(l, r.queue);
-    if ((r.unique.data && unique_holder(l, q, &r, &e->id)) || id_taken(l, r.id)) {
+    if ((r.unique.data && unique_holder(l, q, &r, &e->id)) || id_taken(l, r.id, &entry)) {
         refuse(item, e, OUTCOME_HELD);
         return;
     }
@@ -53,7 +58,6 @@ void op_append(struct lmdb *l, struct item *item, struct reply *reply, struct st
         unique_take(l, q, &r);
     if (item->body)
         parts_put(l, TABLE_PARTS, r.id, 0, item->body);
-    struct entry *entry = index_get(l, r.id);
     if (!entry)
         entry = index_add(l, r.id, q, false);
     index_record(l, entry, item->chunk, item->offset + sizeof(struct row), row_at(item).size);
