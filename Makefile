@@ -51,7 +51,7 @@ SIM     := agenda client disk disk_copy disk_state faults main node plan runner 
 STORE_LIB := store_fault rig
 STORE_TESTS := store_equal store_conform store_recover store_full
 FUZZ    := worker_plane client_plane config plane
-E2E     := examples server bad_client command map worker instructions bench failure_table redelivery python
+E2E     := examples server bad_client command map worker instructions bench failure_table redelivery python install
 
 # ---- from here on nothing changes when a file is added ----
 SEEDS   ?= 200
