@@ -202,10 +202,8 @@ struct now loop_enter(struct loop *loop)
     return loop->now;
 }
 
-void loop_turn(struct loop *loop, bool wait)
+static void turn_once(struct loop *loop, bool wait)
 {
-    assert(!loop->turning);
-    loop->turning = true;
     deferred_run(loop);
     timers_arm(loop);
     bool sleep = wait && !loop->entered && list_empty(&loop->deferred);
@@ -215,6 +213,17 @@ void loop_turn(struct loop *loop, bool wait)
             loop->hooks->end(loop->arg);
         loop->entered = false;
     }
+}
+
+void loop_turn(struct loop *loop, bool wait)
+{
+    assert(!loop->turning);
+    loop->turning = true;
+    turn_once(loop, wait);
+    /* What a tick deferred, its callbacks above all, is worth a second round at once: a wake-up
+     * through the descriptor would cost the caller's loop three system calls for each tick. */
+    if (!list_empty(&loop->deferred))
+        turn_once(loop, false);
     timers_arm(loop);
     loop->turning = false;
     bool more = !list_empty(&loop->deferred) ||
