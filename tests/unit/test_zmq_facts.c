@@ -331,7 +331,7 @@ static void three_lane_ports(struct plane_config *config)
 /* A bind after a close is tried on other ports first, and the freed one works again later. */
 static void freed_ports_are_used_again(void **state)
 {
-    uint64_t last = 0;
+    uint64_t last = 0, freed_ns = 0;
     (void)state;
     begin(three_lane_ports);
     for (uint64_t i = 1; i <= 12;) {
@@ -342,10 +342,13 @@ static void freed_ports_are_used_again(void **state)
         if (plane_rig_welcome(&rig, i, i) != 0)
             continue;
         RIG_UNTIL(&rig, fake_is_welcome(&fake));
-        assert_int_not_equal(fake.welcome.lane_port, last);
+        /* On a busy machine its rest may be over before the next one is bound. */
+        if (clock_now().mono_ns - freed_ns < PORTS_QUARANTINE_NS)
+            assert_int_not_equal(fake.welcome.lane_port, last);
         last = fake.welcome.lane_port;
         fake_connect_lane(&fake);
         RIG_UNTIL(&rig, fake_has_hello(&fake));
+        freed_ns = clock_now().mono_ns;
         plane_rig_close(&rig, i++, 0);
         zmq_close(fake.lane);
         fake.lane = NULL;
