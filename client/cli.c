@@ -12,14 +12,18 @@
 /* What is drawn at the bottom of the terminal goes first; it is drawn again when it is due. */
 void cli_say(struct cli *cli, const char *format, ...)
 {
+    char text[4096];
+    struct buf line = BUF_EMPTY;
     va_list args;
     if (cli->erase)
         cli->erase(cli->erase_arg);
     va_start(args, format);
-    fputs("pushrod: ", stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
+    vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    /* Names that somebody typed, and what servers say, are in it: one line all the same. */
+    text_clean(&line, text, strlen(text), sizeof text);
+    fprintf(stderr, "pushrod: %.*s\n", (int)line.size, line.size ? (const char *)line.data : "");
+    buf_free(&line);
 }
 
 /* Usage errors name the command, and where its help is; errors of the server do not need it. */

@@ -107,6 +107,9 @@ static bool say_task(struct look *l, const struct pushrod_task_info *t)
             id);
     else if (strcmp(t->state, "leased") == 0)
         snprintf(l->text, sizeof l->text, "task %llu is with worker %s", id, t->worker);
+    else if (strcmp(t->state, "ready") == 0 && *t->worker)
+        snprintf(l->text, sizeof l->text, "task %llu is for worker %s only, which is busy or away",
+            id, t->worker);
     else if (strcmp(t->state, "storing") == 0)
         snprintf(l->text, sizeof l->text,
             "task %llu is not stored yet: the store is slow or failed", id);

@@ -315,9 +315,10 @@ enum msg_plane {
     F(U64, attempts, "hand-overs so far")                                                          \
     F(U64, deaths, "workers that died while they ran it alone")                                    \
     F(U64, submitted_ms, "Unix time")                                                              \
-    F(U64, due_ms, "Unix time of the next attempt if delayed, of the finish if it has one; else 0") \
+    F(U64, due_ms,                                                                                 \
+        "Unix time of the next attempt if delayed, of the finish if it has one; else 0")           \
     F(U64, size, "of the payload, bytes")                                                          \
-    F(TEXT, worker, "that has it, or nil")                                                         \
+    F(TEXT, worker, "that has it, or the only one that may; or nil")                               \
     F(U64, code, "enum pushrod_error of the last attempt")                                         \
     F(TEXT, text, "of the last error, or nil")                                                     \
     F(RAW, history, "array of DEATH: the attempts of a dead task that failed; or nil")

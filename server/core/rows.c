@@ -35,6 +35,8 @@ void row_task(struct core *c, uint64_t conn, uint64_t request, const struct task
         .history = history_array(c, t)};
     if (t->worker)
         row.worker = arena_slice(c, t->worker->name);
+    else if (t->rare && !task_ended(t))
+        row.worker = arena_slice(c, t->rare->target);
     out_row(c, conn, request, MSG_TASK_ROW, &row, sizeof row);
 }
 
@@ -54,6 +56,7 @@ void row_record(struct core *c, const struct request *r, const struct record *re
         row.due_ms = record->due_ms;
         row.size = record->payload.size;
         row.history = arena_slice(c, record->history);
+        row.worker = arena_slice(c, record->target);
     }
     if (finish) {
         row.state = slice_str(pushrod_status_name((int)finish->status));

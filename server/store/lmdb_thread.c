@@ -4,6 +4,7 @@
  * the journal goes to the tables, expired results and resident pages go, a failed store comes up.
  */
 #include <errno.h>
+#include <malloc.h>
 #include <time.h>
 #include <pushrod/error.h>
 #include "common/clock.h"
@@ -13,6 +14,7 @@
 #define GROUP_NS      (2 * MS)     /* between commits, when there is much to do */
 #define ASYNC_NS      (20 * MS)    /* an async operation waits this long; 50 is promised */
 #define ROOM_NS       (200 * MS)   /* between looks at the disk */
+#define TRIM_KEEP     (4u << 20)   /* bytes of free memory that stay at hand */
 #define SWEEP_NS      (250 * MS)   /* between looks at expired results and resident pages */
 #define IDLE_NS       (60000 * MS) /* the longest sleep: results expire meanwhile */
 #define STOP_TRIES    3            /* commits that may fail before a store is closed anyhow */
@@ -131,6 +133,9 @@ static void sweep(struct lmdb *l, uint64_t now_ns)
         group_commit(l, now_ns, 0);
     l->swept_commits = l->commits;
     lmdb_release_pages(l);
+    /* All is in the tables: what a burst of submissions needed goes back to the system. */
+    if (l->index.fresh_since_ns == LMDB_NO_AGE && !l->index.applying)
+        malloc_trim(TRIM_KEEP);
 }
 
 static void step(struct lmdb *l, bool stop)
