@@ -21,7 +21,7 @@
 #define BUSY_OPS      64           /* a group of more makes the next one wait for company */
 #define GROUP_BYTES   ((uint64_t)4 << 20) /* more do not wait */
 #define APPLY_BUSY    1000                /* entries with a group's commit */
-#define APPLY_IDLE    5000                /* entries with a commit of their own */
+#define APPLY_IDLE    2000                /* entries with a commit of their own */
 #define APPLY_PRESSED 20000               /* the index is too large */
 
 /* When the pending group is to be committed. */
@@ -43,17 +43,18 @@ static uint64_t least(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
-static bool settling(const struct lmdb *l)
+/* When rows go to the tables without company: not while a group is likely to come and take some. */
+static uint64_t settle_due(const struct lmdb *l)
 {
-    return !l->down && (l->index.applying || l->garbage_count);
+    if (l->down || group_waits(l) || !(l->index.applying || l->garbage_count))
+        return LMDB_NO_AGE;
+    return l->busy ? l->commit_ns + 2 * GROUP_NS : 0;
 }
 
 /* Until when there is nothing to do, if nobody asks for anything. */
 static uint64_t sleep_until(const struct lmdb *l, uint64_t now_ns)
 {
-    uint64_t until = least(now_ns + IDLE_NS, commit_due(l));
-    if (settling(l))
-        return 0;
+    uint64_t until = least(now_ns + IDLE_NS, least(commit_due(l), settle_due(l)));
     if (l->down || l->full)
         until = least(until, l->room_ns + ROOM_NS);
     else if (l->index.fresh_since_ns != LMDB_NO_AGE)
@@ -144,7 +145,8 @@ static void step(struct lmdb *l, bool stop)
     if (group_waits(l) && (stop || now_ns >= commit_due(l))) {
         l->busy = l->group_ops > BUSY_OPS;
         group_commit(l, now_ns, apply_share(l));
-    } else if (settling(l) && !group_waits(l)) {
+    } else if (now_ns >= settle_due(l)) {
+        l->busy = false;
         group_commit(l, now_ns, apply_share(l));
     }
     look_for_room(l, now_ns);
