@@ -46,7 +46,7 @@ MAN     := pushrod.1 pushrod-server.8 pushrod-worker.8
 # tests/lib/X.c (linked to every test), tests/unit/test_X.c, tests/sim/X.c (one program), tests/store/test_X.c,
 # tests/fuzz/fuzz_X.c, tests/e2e/X (executable scripts)
 TESTLIB := plane_rig session_play run_play
-TESTS   := buf heap map name codec messages params log client native plane zmq_facts plane_join session run_exec run_coproc run_function server core_task core_worker core_store core_window core_rejoin store_packed store_tree
+TESTS   := buf heap map name codec messages params log client native plane zmq_facts plane_join session run_exec run_coproc run_function server server_conn core_task core_worker core_store core_window core_rejoin store_packed store_tree
 SIM     := agenda client disk disk_copy disk_state faults main node plan runner server server_out truth
 STORE_LIB := store_fault rig
 STORE_TESTS := store_equal store_conform store_recover store_full

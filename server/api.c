@@ -106,6 +106,9 @@ int pushrod_server_listen(
 {
     if (s->state != API_NEW)
         return api_fail(s, PUSHROD_E_WRONG_STATE, "listeners are named before the server starts");
+    if (!listen_address_valid(address))
+        return api_fail(s, PUSHROD_E_BAD_OPTION,
+            "\"%s\": an address is HOST:PORT, [IPV6]:PORT, :PORT or unix:PATH", address);
     struct api_listener *l = calloc(1, sizeof *l);
     struct api_listener **grown =
         realloc(s->listeners, (s->listener_count + 1) * sizeof *s->listeners);

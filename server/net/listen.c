@@ -116,6 +116,8 @@ static bool address_split(const char *address, char host[256], char port[16])
     if (size >= 2 && from[0] == '[' && from[size - 1] == ']') {
         from++;
         size -= 2;
+    } else if (memchr(from, ':', size) || memchr(from, '[', size)) {
+        return false; /* where would the port begin? */
     }
     memcpy(host, from, size);
     host[size] = 0;
@@ -243,6 +245,14 @@ static struct listener *listener_new(struct conns *set, int fd)
         return l;
     listener_free(l);
     return NULL;
+}
+
+bool listen_address_valid(const char *address)
+{
+    char host[256], port[16];
+    if (strncmp(address, "unix:", 5) == 0)
+        return address[5] != '\0';
+    return address_split(address, host, port);
 }
 
 int listen_tcp(const char *address, int *port, char **error)

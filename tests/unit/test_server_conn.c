@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The connections of an embedded server: framings, sending, closing, broadcast, addresses. */
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include "tests/unit/server_fixture.h"
+
+static int dial(struct pushrod_server *s, unsigned listener)
+{
+    int port = pushrod_server_port(s, "own", listener);
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    assert_true(port > 0);
+    at.sin_port = htons((uint16_t)port);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&at, sizeof at), 0);
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    return fd;
+}
+
+static void say(int fd, const char *data, size_t size)
+{
+    assert_int_equal(write(fd, data, size), (ssize_t)size);
+}
+
+/* Steps until `size` bytes are there, and compares them. */
+static void hear(struct pushrod_server *s, int fd, const char *data, size_t size)
+{
+    char buffer[256];
+    size_t got = 0;
+    while (got < size) {
+        ssize_t more = read(fd, buffer + got, sizeof buffer - got);
+        if (more > 0)
+            got += (size_t)more;
+        else
+            assert_int_equal(step(s), 1);
+    }
+    assert_int_equal(got, size);
+    assert_memory_equal(buffer, data, size);
+}
+
+static void test_framings(void **state)
+{
+    struct pushrod_server *s = server_new();
+    struct pushrod_framing lines = {.kind = PUSHROD_FRAMING_EOF, .eof = "\r\n", .max_message = 100};
+    struct pushrod_framing length = {.kind = PUSHROD_FRAMING_LENGTH, .length_size = 2};
+    struct pushrod_framing wrong = {.kind = PUSHROD_FRAMING_LENGTH, .length_size = 3};
+    (void)state;
+    assert_int_equal(pushrod_server_listen(s, "127.0.0.1:0", &lines), 0);
+    assert_int_equal(pushrod_server_listen(s, "127.0.0.1:0", &length), 0);
+    assert_int_equal(pushrod_server_listen(s, "127.0.0.1:0", &wrong), -PUSHROD_E_BAD_OPTION);
+    server_start(s);
+    int fd = dial(s, 0);
+    say(fd, "one\r\n\r\nthr", 10);
+    STEP_UNTIL(s, strcmp(seen.received, "[one][]") == 0);
+    say(fd, "ee\r", 3);
+    say(fd, "\nfour\r\nx", 8);
+    STEP_UNTIL(s, strcmp(seen.received, "[one][][three][four]") == 0);
+    assert_int_equal(pushrod_server_send(s, seen.conn, "yes", 3), 0);
+    hear(s, fd, "yes\r\n", 5);
+    /* A message that never ends. */
+    char junk[300];
+    memset(junk, 'j', sizeof junk);
+    say(fd, junk, sizeof junk);
+    STEP_UNTIL(s, seen.closes == 1);
+    close(fd);
+    seen.received[0] = 0;
+    fd = dial(s, 1);
+    say(fd, "\0\3abc\0\0\0", 8);
+    STEP_UNTIL(s, strcmp(seen.received, "[abc][]") == 0);
+    say(fd, "\2de", 3);
+    STEP_UNTIL(s, strcmp(seen.received, "[abc][][de]") == 0);
+    assert_int_equal(pushrod_server_broadcast(s, "all", 3, 0), 1);
+    hear(s, fd, "\0\3all", 5);
+    close(fd);
+    STEP_UNTIL(s, seen.closes == 2);
+    assert_int_equal(pushrod_server_send(s, seen.conn, "x", 1), -PUSHROD_E_UNKNOWN_CONNECTION);
+    server_stop(s);
+}
+
+static void test_connections(void **state)
+{
+    struct pushrod_server *s = server_new();
+    struct pushrod_conn_info info;
+    char byte;
+    (void)state;
+    assert_int_equal(pushrod_server_listen(s, "127.0.0.1:0", NULL), 0);
+    server_start(s);
+    int a = dial(s, 0), b;
+    STEP_UNTIL(s, seen.connects == 1);
+    uint64_t first = seen.conn;
+    b = dial(s, 0);
+    STEP_UNTIL(s, seen.connects == 2);
+    assert_int_not_equal(seen.conn, first);
+    assert_int_equal(pushrod_server_conn_info(s, first, &info), 0);
+    assert_non_null(strstr(info.peer, "127.0.0.1:"));
+    assert_int_equal(pushrod_server_broadcast(s, "b", 1, first), 1);
+    hear(s, b, "b", 1);
+    assert_int_equal(read(a, &byte, 1), -1);
+    assert_int_equal(pushrod_server_send(s, first, "last words", 10), 0);
+    assert_int_equal(pushrod_server_close(s, first), 0);
+    assert_int_equal(seen.closes, 0);
+    hear(s, a, "last words", 10);
+    close(a);
+    STEP_UNTIL(s, seen.closes == 1);
+    assert_int_equal(pushrod_server_close(s, first), -PUSHROD_E_UNKNOWN_CONNECTION);
+    close(b);
+    server_stop(s);
+}
+
+static bool ipv6_there(void)
+{
+    struct sockaddr_in6 at = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    int fd = socket(AF_INET6, SOCK_STREAM, 0);
+    bool there = fd >= 0 && bind(fd, (struct sockaddr *)&at, sizeof at) == 0;
+    if (fd >= 0)
+        close(fd);
+    return there;
+}
+
+static void test_ipv6(void **state)
+{
+    (void)state;
+    if (!ipv6_there())
+        skip();
+    struct pushrod_server *s = server_new();
+    struct pushrod_conn_info info;
+    static const char *const wrong[] = {
+        "[::1:0", "::1:0", "[::1]", "127.0.0.1", "", "a:b", "unix:", ":65536"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+        assert_int_equal(pushrod_server_listen(s, wrong[i], NULL), -PUSHROD_E_BAD_OPTION);
+    assert_int_equal(pushrod_server_listen(s, "[::1]:0", NULL), 0);
+    server_start(s);
+    struct sockaddr_in6 at = {.sin6_family = AF_INET6,
+        .sin6_addr = IN6ADDR_LOOPBACK_INIT,
+        .sin6_port = htons((uint16_t)pushrod_server_port(s, "own", 0))};
+    int fd = socket(AF_INET6, SOCK_STREAM, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&at, sizeof at), 0);
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    STEP_UNTIL(s, seen.connects == 1);
+    assert_int_equal(pushrod_server_conn_info(s, seen.conn, &info), 0);
+    assert_memory_equal(info.peer, "[::1]:", 6);
+    assert_int_equal(pushrod_server_send(s, seen.conn, "six", 3), 0);
+    hear(s, fd, "six", 3);
+    close(fd);
+    STEP_UNTIL(s, seen.closes == 1);
+    server_stop(s);
+}
+
+static void test_taken_port(void **state)
+{
+    struct pushrod_server *s = server_new();
+    assert_int_equal(pushrod_server_listen(s, "127.0.0.1:0", NULL), 0);
+    server_start(s);
+    char address[32];
+    (void)state;
+    snprintf(address, sizeof address, "127.0.0.1:%d", pushrod_server_port(s, "own", 0));
+    struct pushrod_server *other = pushrod_server_new();
+    assert_int_equal(pushrod_server_set(other, "join-port", "0"), 0);
+    assert_int_equal(pushrod_server_set(other, "answers-port", "0"), 0);
+    assert_int_equal(pushrod_server_listen(other, address, NULL), 0);
+    assert_int_equal(pushrod_server_run(other), -PUSHROD_E_SYSTEM);
+    assert_non_null(strstr(pushrod_server_error(other), address));
+    assert_non_null(strstr(pushrod_server_error(other), "taken"));
+    pushrod_server_free(other);
+    server_stop(s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_framings),
+        cmocka_unit_test(test_connections),
+        cmocka_unit_test(test_ipv6),
+        cmocka_unit_test(test_taken_port),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
