@@ -28,11 +28,15 @@ static bool durability_of(struct slice text, enum durability *out)
     return false;
 }
 
+/* Nobody waits for it but a worker's memory; the worker asks again after a second. */
+#define ACK_MS 5u
+
 static void core_settings(const struct pushrod_server *s, struct core_config *c)
 {
     c->heartbeat_ms = number(s, "heartbeat");
     c->missed_heartbeats = (uint32_t)number(s, "missed-heartbeats");
     c->ping_ms = number(s, "ping");
+    c->ack_ms = ACK_MS;
     c->ready_wait_ms = number(s, "ready-wait");
     /* Zero would mean the default. */
     c->rejoin_wait_ms = number(s, "rejoin-wait") ? number(s, "rejoin-wait") : 1;

@@ -315,6 +315,7 @@ static void answer_take(struct core *c, struct worker *w, const struct answer *a
         return;
     assert(a->kind < sizeof answer_table / sizeof *answer_table && answer_table[a->kind]);
     w->received = a->sequence;
+    w->ack_bytes += a->data.size;
     struct task *t = a->id ? ledger_find_lease(&c->ledger, a->lease, a->id) : NULL;
     answer_table[a->kind](c, w, t, a);
 }

@@ -36,6 +36,7 @@ struct core_config {
     uint64_t heartbeat_ms;     /* 1000: a worker says something at least this often */
     uint32_t missed_heartbeats;/* 3: after these it is fenced */
     uint64_t ping_ms;          /* 5000: the server says something to a worker at least this often */
+    uint64_t ack_ms;           /* 0: an ACK waits so long for something else to go the same way */
     uint64_t ready_wait_ms;    /* 5000: from WELCOME to READY */
     uint64_t rejoin_wait_ms;   /* 3000: after a restart, for workers on record */
     uint32_t window_tasks;     /* 10000: of a queue with a store behind it, in memory */

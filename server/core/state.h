@@ -26,6 +26,7 @@
 
 #define FILL_NS        (1 * MS)    /* prefetch: work for about this long waits at a worker */
 #define STUCK_NS       (1 * MS)    /* a lane without an answer for so long: WITHDRAW from it */
+#define ACK_BYTES      (256u << 10) /* results of so many bytes are acknowledged at once */
 #define TIMEOUT_EXTRA  (2000 * MS) /* the worker's own enforcement comes first */
 #define CANCEL_WAIT    (5000 * MS) /* for the worker's answer to CANCEL */
 #define BACKOFF_CAP_MS 3600000u
@@ -210,6 +211,8 @@ struct worker {
     uint64_t progress_ns; /* when it last started or ended something */
     uint64_t received;    /* sequence of the last answer taken */
     uint64_t acked;
+    uint64_t ack_due_ns; /* ack_due: when it goes, alone if need be */
+    uint64_t ack_bytes;  /* of results since the last ACK: its window is what the worker may keep */
     struct list settling; /* FINISHING and MOVING tasks, by sequence of their answers */
     uint64_t heard_ns;
     uint64_t spoken_ns;

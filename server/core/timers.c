@@ -218,5 +218,6 @@ uint64_t timers_next(const struct core *c)
         next = earlier(next, heap_top(&c->kept)->key);
     if (heap_top(&c->worker_timers))
         next = earlier(next, heap_top(&c->worker_timers)->key);
+    next = earlier(next, worker_acks_next(c));
     return earlier(next, loss_next(c));
 }

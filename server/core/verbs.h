@@ -90,6 +90,7 @@ void worker_regroup(struct core *c, struct worker *w, struct group *to);
 void worker_on_record(struct core *c, const struct worker *w, bool gone);
 void worker_ack_later(struct core *c, struct worker *w);
 void worker_acks(struct core *c);
+uint64_t worker_acks_next(const struct core *c); /* when one goes alone; NEVER: none waits */
 
 /* leave.c */
 void worker_drain(struct core *c, struct worker *w, uint64_t limit_ms);

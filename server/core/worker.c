@@ -160,18 +160,24 @@ void worker_settle(struct worker *w, struct task *t, uint64_t sequence)
     list_push_back(&w->settling, &t->node);
 }
 
-/* The ACK is the last answer below which all are settled. */
-static void worker_ack(struct core *c, struct worker *w)
+/* The last answer below which all are settled. */
+static uint64_t worker_settled(const struct worker *w)
 {
-    uint64_t settled = w->received;
     const struct list *first = list_first(&w->settling);
-    if (first)
-        settled = container_of(first, struct task, node)->sequence - 1;
+    uint64_t settled = first ? container_of(first, struct task, node)->sequence - 1 : w->received;
     assert(settled >= w->acked);
-    if (settled == w->acked || w->state == WORKER_OVER)
-        return;
-    w->acked = settled;
-    out_lane(c, w, (struct lane_action){.kind = LANE_ACK, .number = settled});
+    return settled;
+}
+
+/*
+ * An ACK alone is a message of its own, with a wake-up of its own at the other end; the next task
+ * or tick mostly takes it along. Who leaves waits for it, and what is large must not be kept long.
+ */
+static bool worker_ack_waits(const struct core *c, const struct worker *w)
+{
+    assert(w->ack_due);
+    return w->state == WORKER_READY && w->spoken_ns != c->now.mono_ns && w->ack_bytes < ACK_BYTES &&
+           c->now.mono_ns < w->ack_due_ns;
 }
 
 void worker_acks(struct core *c)
@@ -179,11 +185,26 @@ void worker_acks(struct core *c)
     list_foreach(it, next, &c->acks)
     {
         struct worker *w = container_of(it, struct worker, ack_node);
-        assert(w->ack_due);
+        uint64_t settled = worker_settled(w);
+        bool news = settled != w->acked && w->state != WORKER_OVER;
+        if (news && worker_ack_waits(c, w))
+            continue;
         w->ack_due = false;
         list_remove(&w->ack_node);
-        worker_ack(c, w);
+        if (!news)
+            continue;
+        w->acked = settled;
+        w->ack_bytes = 0;
+        out_lane(c, w, (struct lane_action){.kind = LANE_ACK, .number = settled});
     }
+}
+
+/* They became due in the order in which they are in the list. */
+uint64_t worker_acks_next(const struct core *c)
+{
+    const struct list *first = list_first(&c->acks);
+    assert(!first || container_of(first, struct worker, ack_node)->ack_due);
+    return first ? container_of(first, struct worker, ack_node)->ack_due_ns : NEVER;
 }
 
 void worker_ack_later(struct core *c, struct worker *w)
@@ -192,6 +213,7 @@ void worker_ack_later(struct core *c, struct worker *w)
     if (w->ack_due || w->state == WORKER_OVER)
         return;
     w->ack_due = true;
+    w->ack_due_ns = c->now.mono_ns + c->config.ack_ms * MS;
     list_push_back(&c->acks, &w->ack_node);
 }
 

@@ -12,6 +12,7 @@ static void server_config(const struct sim *sim, struct core_config *c)
 {
     const struct plan *p = &sim->plan;
     *c = (struct core_config){.seed = sim->seed ^ sim->server.life,
+        .ack_ms = sim->seed % 3 * 5,
         .window_tasks = p->window,
         .lane_bytes = p->lane_bytes,
         .max_prefetch = 1000,
