@@ -22,7 +22,7 @@
 #include "server/net/plane_internal.h"
 #include "tests/lib/plane_rig.h"
 
-#define FIRST_PORT 23901 /* of the ranges in this file */
+static uint16_t first_port; /* of the ranges in this file: three that are free */
 
 static struct rig rig;
 static struct fake fake;
@@ -58,15 +58,45 @@ static int tcp_connect(uint64_t port)
     return fd;
 }
 
-static int tcp_listen(uint16_t port)
+/* -1: it is taken. */
+static int tcp_try_listen(uint16_t port)
 {
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(port)};
     at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     int fd = socket(AF_INET, SOCK_STREAM, 0), on = 1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof at), 0);
-    assert_int_equal(listen(fd, 1), 0);
+    if (bind(fd, (struct sockaddr *)&at, sizeof at) == 0 && listen(fd, 1) == 0)
+        return fd;
+    close(fd);
+    return -1;
+}
+
+static int tcp_listen(uint16_t port)
+{
+    int fd = tcp_try_listen(port);
+    assert_true(fd >= 0);
     return fd;
+}
+
+static bool range_free(uint16_t first, uint16_t count)
+{
+    int fd = count ? tcp_try_listen(first) : -1;
+    bool rest = fd >= 0 && (count == 1 || range_free((uint16_t)(first + 1), (uint16_t)(count - 1)));
+    if (fd >= 0)
+        close(fd);
+    return rest;
+}
+
+/* Below what the kernel hands out by itself; another run of this test has another process id. */
+static int ports_find(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 1000; i++) {
+        first_port = (uint16_t)(24000 + ((unsigned)getpid() + i) % 2000 * 4);
+        if (range_free(first_port, 3))
+            return 0;
+    }
+    return -1;
 }
 
 static void scan(uint64_t port, unsigned times)
@@ -230,7 +260,7 @@ static void token_of_another_worker(void **state)
 
 static void one_lane_port(struct plane_config *config)
 {
-    config->lane_port_first = config->lane_port_last = FIRST_PORT;
+    config->lane_port_first = config->lane_port_last = first_port;
 }
 
 /* A worker that reconnects must not get the tasks of the next lane on the same port. */
@@ -263,7 +293,7 @@ static void reconnecting_peer_stays_outside(void **state)
         bound = plane_rig_welcome(&rig, 8, 80);
     }
     RIG_UNTIL(&rig, fake_is_welcome(&next) && next.welcomed);
-    assert_int_equal(next.welcome.lane_port, FIRST_PORT);
+    assert_int_equal(next.welcome.lane_port, first_port);
     RIG_UNTIL(&rig, strangers() >= 1); /* the old one knocked */
     fake_connect_lane(&next);
     RIG_UNTIL(&rig, fake_has_hello(&next));
@@ -296,17 +326,17 @@ static void first_message_after_each_handshake(void **state)
 
 static void two_lane_ports(struct plane_config *config)
 {
-    config->lane_port_first = FIRST_PORT;
-    config->lane_port_last = FIRST_PORT + 1;
+    config->lane_port_first = first_port;
+    config->lane_port_last = (uint16_t)(first_port + 1);
 }
 
 static void taken_lane_port_is_left_out(void **state)
 {
     (void)state;
-    int taken = tcp_listen(FIRST_PORT);
+    int taken = tcp_listen(first_port);
     begin(two_lane_ports);
     welcome(&fake, 7, 70);
-    assert_int_equal(fake.welcome.lane_port, FIRST_PORT + 1);
+    assert_int_equal(fake.welcome.lane_port, first_port + 1);
     fake_connect_lane(&fake);
     RIG_UNTIL(&rig, fake_has_hello(&fake));
     struct fake second;
@@ -324,8 +354,8 @@ static void taken_lane_port_is_left_out(void **state)
 
 static void three_lane_ports(struct plane_config *config)
 {
-    config->lane_port_first = FIRST_PORT;
-    config->lane_port_last = FIRST_PORT + 2;
+    config->lane_port_first = first_port;
+    config->lane_port_last = (uint16_t)(first_port + 2);
 }
 
 /* A bind after a close is tried on other ports first, and the freed one works again later. */
@@ -370,14 +400,16 @@ static void taken_join_port_is_named(void **state)
     struct plane_config config = {.listen = "127.0.0.1", .max_lanes = 4};
     char *error;
     (void)state;
-    int taken = tcp_listen(FIRST_PORT + 50);
-    config.join_port = FIRST_PORT + 50;
+    int taken = tcp_listen(first_port);
+    config.join_port = first_port;
     assert_null(refused_plane(&config, &error));
-    assert_non_null(strstr(error, "port 23951 is taken"));
+    char text[32];
+    snprintf(text, sizeof text, "port %u is taken", first_port);
+    assert_non_null(strstr(error, text));
     assert_non_null(strstr(error, "--join-port"));
     free(error);
     config.join_port = 0;
-    config.answers_port = FIRST_PORT + 50;
+    config.answers_port = first_port;
     assert_null(refused_plane(&config, &error));
     assert_non_null(strstr(error, "--answers-port"));
     free(error);
@@ -691,5 +723,5 @@ int main(void)
         cmocka_unit_test(answers_of_a_lost_worker_are_read_first),
         cmocka_unit_test(cut_answers_connection),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, ports_find, NULL);
 }
