@@ -67,7 +67,8 @@ static bool idmap_grow(struct idmap *m)
 bool idmap_put(struct idmap *m, uint64_t key, uint64_t value)
 {
     assert(key != 0);
-    if (map_is_full(m->count, m->mask) && !idmap_grow(m))
+    /* What replaces needs no room, and cannot fail. */
+    if (map_is_full(m->count, m->mask) && !idmap_get(m, key, NULL) && !idmap_grow(m))
         return false;
     struct idmap_cell *cell = &m->cells[idmap_find(m, key)];
     if (cell->key == 0)
@@ -204,7 +205,7 @@ static bool strmap_grow(struct strmap *m)
 bool strmap_put(struct strmap *m, struct slice key, void *value)
 {
     assert(value);
-    if (map_is_full(m->count, m->mask) && !strmap_grow(m))
+    if (map_is_full(m->count, m->mask) && !strmap_get(m, key) && !strmap_grow(m))
         return false;
     uint32_t hash = strmap_hash(m->seed, key);
     struct strmap_cell *cell = &m->cells[strmap_find(m, key, hash)];

@@ -273,6 +273,10 @@ const struct actions *core_end(struct core *c)
     worker_acks(c);
     drain_check(c);
     c->wake_ns = next_wake(c, withdraw);
+    if (c->failed) {
+        c->actions = (struct actions){.failed = true, .wake_ns = c->now.mono_ns};
+        return &c->actions;
+    }
     c->actions = (struct actions){.lane = c->lane.items,
         .lane_count = c->lane.count,
         .join = c->join.items,

@@ -12,7 +12,9 @@
  * Memory: every input is borrowed until the call returns, except a body, of which the core takes
  * a reference of its own. Actions, and all that they point to, are valid until the next
  * core_begin(). When an allocation fails the core refuses the input (REJECTED NO_MEMORY) and stays
- * as it was.
+ * as it was; but what it has to say it cannot take back. When there is no memory for the actions
+ * of a tick, core_end() gives none and says `failed`: whoever drives the core then ends the process
+ * as a crash would, and what was accepted is in the store.
  *
  * One thread. Connections and workers are 64-bit ids that are never used twice.
  */
@@ -241,6 +243,7 @@ struct actions {
     const struct notice *notices;
     size_t notice_count;
     uint64_t wake_ns;     /* monotonic: call core_begin/end by then; UINT64_MAX: no need */
+    bool failed;          /* no memory for actions: carry out none of them, and end as a crash would */
     bool pause_clients;   /* do not read clients: too much waits for its commit, or for memory */
 };
 

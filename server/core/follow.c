@@ -93,6 +93,18 @@ void follower_detach(struct task *t, struct follower *f)
 
 /* ---- of tasks that are in the store only ---- */
 
+/* No memory to remember who waits: nobody could be told, and that must not be. */
+static void follow_lost(struct core *c, struct follower *chain)
+{
+    assert(chain);
+    c->failed = true;
+    for (struct follower *next; chain; chain = next) {
+        next = chain->next;
+        chain->task = NULL;
+        follower_free(c, chain);
+    }
+}
+
 void follow_absent(struct core *c, struct queue *q, uint64_t id, struct follower *chain)
 {
     assert(chain && !ledger_find(&c->ledger, id));
@@ -106,7 +118,10 @@ void follow_absent(struct core *c, struct queue *q, uint64_t id, struct follower
         f->next = (struct follower *)(uintptr_t)first;
         first = (uintptr_t)f;
     }
-    idmap_put(&c->absent, id, first);
+    if (idmap_put(&c->absent, id, first))
+        return;
+    idmap_remove(&c->absent, id);
+    follow_lost(c, (struct follower *)(uintptr_t)first);
 }
 
 /* They follow the task again that has come into memory. */

@@ -46,12 +46,31 @@ static bool link_new(struct core *c, struct queue *q, struct group *g)
     return true;
 }
 
-void group_link_queue(struct core *c, struct queue *q)
+static void link_free(struct link *link)
+{
+    list_remove(&link->in_queue);
+    list_remove(&link->in_group);
+    list_remove(&link->in_ring);
+    free(link);
+}
+
+void group_unlink_queue(struct queue *q)
+{
+    list_foreach(it, next, &q->links) link_free(container_of(it, struct link, in_queue));
+    assert(list_empty(&q->links));
+}
+
+bool group_link_queue(struct core *c, struct queue *q)
 {
     assert(list_empty(&q->links));
-    for (size_t i = 0; i < c->group_count; i++)
-        if (c->groups[i] && group_matches(c->groups[i], q->name))
-            link_new(c, q, c->groups[i]);
+    for (size_t i = 0; i < c->group_count; i++) {
+        struct group *g = c->groups[i];
+        if (g && group_matches(g, q->name) && !link_new(c, q, g)) {
+            group_unlink_queue(q);
+            return false;
+        }
+    }
+    return true;
 }
 
 bool group_serves(const struct group *g, const struct queue *q)
@@ -130,9 +149,13 @@ struct group *group_get(struct core *c, const struct slice *patterns, size_t cou
         free(g);
         return NULL;
     }
-    for (struct queue *q = c->first_queue; q; q = q->next)
-        if (group_matches(g, q->name))
-            link_new(c, q, g);
+    for (struct queue *q = c->first_queue; q; q = q->next) {
+        if (group_matches(g, q->name) && !link_new(c, q, g)) {
+            c->groups[g->number - 1] = NULL;
+            group_free(g);
+            return NULL;
+        }
+    }
     return g;
 }
 
@@ -141,11 +164,8 @@ void group_free(struct group *g)
 {
     list_foreach(it, next, &g->links)
     {
-        struct link *link = container_of(it, struct link, in_group);
-        assert(link->group == g);
-        list_remove(&link->in_queue);
-        list_remove(&link->in_ring);
-        free(link);
+        assert(container_of(it, struct link, in_group)->group == g);
+        link_free(container_of(it, struct link, in_group));
     }
     list_remove(&g->dirty_node);
     free(g);

@@ -139,6 +139,8 @@ static void cancelled(struct core *c, struct request *r, const struct store_even
         core_cancel(c, r->conn, r->request, r->id);
     else if (e->outcome == OUTCOME_STORED && e->finishes)
         out_ok(c, r->conn, r->request, 0);
+    else if (e->outcome == OUTCOME_STORED && e->record_count)
+        out_reject(c, r->conn, r->request, PUSHROD_E_NO_MEMORY, NULL);
     else
         reject(c, r, e);
 }
@@ -173,9 +175,10 @@ static void replayed(struct core *c, struct request *r, const struct store_event
         return;
     }
     struct task *t = ledger_find(&c->ledger, r->id);
-    if (!t && (t = window_adopt(c, &e->records[0], STORED_DEAD))) {
+    if (!t && (t = window_adopt(c, &e->records[0], STORED_DEAD)))
         window_enter(c, t);
-    }
+    else if (!t)
+        window_missed(c, &e->records[0], STORED_DEAD);
     out_ok(c, r->conn, r->request, 1);
 }
 

@@ -6,6 +6,7 @@
 #include "server/core/verbs.h"
 
 #define ARENA_BLOCK ((size_t)64 << 10)
+#define RESERVED    1024u /* bytes of it for what one submission asks of the store */
 
 /* ---- memory of a tick ---- */
 
@@ -28,8 +29,10 @@ void *arena_alloc(struct core *c, size_t size)
     struct arena_block *block = c->arena;
     if (!block || block->size - block->used < size)
         block = arena_grow(c, size);
-    if (!block)
+    if (!block) {
+        c->failed = true;
         return NULL;
+    }
     assert(block->used + size <= block->size);
     void *memory = block->bytes + block->used;
     block->used += size;
@@ -106,17 +109,23 @@ static bool vec_reserve(struct vec *v, size_t more, size_t size)
     return true;
 }
 
-/* A zeroed item at the end; NULL: no memory, and the action is lost. */
-static inline void *vec_add(struct vec *v, size_t size)
+/* An item at the end, unset; NULL: no memory, and with the action the tick is lost. */
+static inline void *vec_add(struct core *c, struct vec *v, size_t size)
 {
-    if (v->count == v->capacity && !vec_reserve(v, 1, size))
+    if (v->count == v->capacity && !vec_reserve(v, 1, size)) {
+        c->failed = true;
         return NULL;
+    }
     return (char *)v->items + size * v->count++;
 }
 
+/* For what has to be refused as a whole, or not at all. */
 bool out_reserve(struct core *c, size_t more)
 {
     assert(more > 0);
+    struct arena_block *block = c->arena;
+    if ((!block || block->size - block->used < RESERVED) && !arena_grow(c, RESERVED))
+        return false;
     return vec_reserve(&c->lane, more, sizeof(struct lane_action)) &&
            vec_reserve(&c->out, more, sizeof(struct conn_action)) &&
            vec_reserve(&c->store, more, sizeof(struct store_op)) &&
@@ -126,7 +135,7 @@ bool out_reserve(struct core *c, size_t more)
 void out_lane(struct core *c, struct worker *w, struct lane_action action)
 {
     assert(w->state != WORKER_OVER || action.kind == LANE_FENCED);
-    struct lane_action *a = vec_add(&c->lane, sizeof *a);
+    struct lane_action *a = vec_add(c, &c->lane, sizeof *a);
     if (!a)
         return;
     *a = action;
@@ -137,7 +146,7 @@ void out_lane(struct core *c, struct worker *w, struct lane_action action)
 void out_join(struct core *c, struct join_action action)
 {
     assert(action.kind != JOIN_CLOSE || action.worker != 0);
-    struct join_action *a = vec_add(&c->join, sizeof *a);
+    struct join_action *a = vec_add(c, &c->join, sizeof *a);
     if (a)
         *a = action;
 }
@@ -145,7 +154,7 @@ void out_join(struct core *c, struct join_action action)
 struct store_op *out_store(struct core *c, enum store_op_kind kind, uint64_t token)
 {
     assert(kind <= STORE_WORKER);
-    struct store_op *op = vec_add(&c->store, sizeof *op);
+    struct store_op *op = vec_add(c, &c->store, sizeof *op);
     if (op)
         *op = (struct store_op){.kind = kind, .token = token};
     return op;
@@ -155,7 +164,7 @@ void out_conn(struct core *c, struct conn_action action)
 {
     assert(action.kind != 0);
     /* Connection 0 is the core itself, which needs no answer. */
-    struct conn_action *a = action.conn ? vec_add(&c->out, sizeof *a) : NULL;
+    struct conn_action *a = action.conn ? vec_add(c, &c->out, sizeof *a) : NULL;
     if (a)
         *a = action;
 }
@@ -189,7 +198,7 @@ void out_row(
 
 void out_notice(struct core *c, struct notice notice)
 {
-    struct notice *n = vec_add(&c->notices, sizeof *n);
+    struct notice *n = vec_add(c, &c->notices, sizeof *n);
     if (!n)
         return;
     *n = notice;

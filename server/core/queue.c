@@ -84,13 +84,14 @@ struct queue *queue_get(struct core *c, struct slice name)
     memcpy(q + 1, name.data, name.size);
     q->name = slice_of(q + 1, name.size);
     queue_init(c, q);
-    if (!strmap_put(&c->queues, q->name, q)) {
+    bool linked = group_link_queue(c, q);
+    if (!linked || !strmap_put(&c->queues, q->name, q)) {
+        group_unlink_queue(q);
         free(q);
         return NULL;
     }
     q->next = c->first_queue;
     c->first_queue = q;
-    group_link_queue(c, q);
     watch_event(c, "queue-new", 0, (struct slice){0}, q->name, NULL);
     return q;
 }
@@ -98,7 +99,7 @@ struct queue *queue_get(struct core *c, struct slice name)
 void queue_free(struct queue *q)
 {
     assert(q);
-    list_foreach(it, next, &q->links) free(container_of(it, struct link, in_queue));
+    group_unlink_queue(q);
     list_foreach(it, next, &q->targets) target_free(container_of(it, struct target, in_queue));
     heap_free(&q->requeued);
     heap_free(&q->suspects);
@@ -127,11 +128,13 @@ static void queue_place(struct queue *q, struct task *t)
         t->out_of_order = heap_push(&q->requeued, &t->place, rank, t->record.id);
         if (t->out_of_order)
             return;
-        /* No memory for the heap: too early in its list is better than nowhere. */
-        list_push_front(fifo, &t->node);
-    } else {
-        list_push_back(fifo, &t->node);
+        list_init(&t->node);
     }
+    /* With no memory for the heap its place in the list is looked for. */
+    struct list *at = fifo->prev;
+    while (at != fifo && container_of(at, struct task, node)->record.id > t->record.id)
+        at = at->prev;
+    list_push_front(at, &t->node);
     q->filled |= (uint16_t)(1u << rank);
     assert(!list_empty(fifo));
 }

@@ -353,6 +353,7 @@ struct core {
     struct list watchers;
 
     bool woken; /* the timers of this tick have run */
+    bool failed; /* actions.failed */
     bool draining;
     bool drained;
     bool store_down;

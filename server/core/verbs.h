@@ -70,7 +70,8 @@ uint32_t service_estimate(const struct service *s);
 
 /* group.c */
 struct group *group_get(struct core *c, const struct slice *patterns, size_t count);
-void group_link_queue(struct core *c, struct queue *q);
+bool group_link_queue(struct core *c, struct queue *q); /* false: no memory */
+void group_unlink_queue(struct queue *q);
 bool group_serves(const struct group *g, const struct queue *q);
 void group_touch(struct core *c, struct group *g);
 void group_free(struct group *g);
@@ -203,6 +204,7 @@ void window_due(struct core *c, const struct store_event *e);
 enum stored_as { STORED_READY, STORED_DELAYED, STORED_DEAD };
 /* STORING; NULL: no memory */
 struct task *window_adopt(struct core *c, const struct record *r, enum stored_as as);
+void window_missed(struct core *c, const struct record *r, enum stored_as as);
 
 /* restart.c */
 bool restart_begin(struct core *c, const struct store_opened *opened);

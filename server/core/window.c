@@ -85,6 +85,29 @@ static bool window_evict(struct core *c, struct queue *q)
     return true;
 }
 
+/* No memory for what has come from the store: the edge comes before it, and it is fetched again. */
+void window_missed(struct core *c, const struct record *r, enum stored_as as)
+{
+    struct queue *q = queue_find(c, r->queue);
+    struct order_key key = {(uint8_t)(9 - r->priority), r->id};
+    if (!q) {
+        c->failed = true;
+        return;
+    }
+    assert(!q->bypass && key.id > 0);
+    uint64_t *before = as == STORED_DEAD ? &q->dead : &q->stored_delayed;
+    if (as != STORED_READY && *before)
+        --*before;
+    q->stored_ready += as != STORED_READY;
+    if (window_open(q, key)) {
+        q->backlog = true;
+        q->edge = (struct order_key){key.rank, key.id - 1};
+        q->fetch_void = q->fetching;
+        queue_touch(c, q);
+    }
+    window_low(c, q);
+}
+
 /* ---- entering ---- */
 
 void window_enter(struct core *c, struct task *t)
@@ -154,21 +177,26 @@ void window_fetch_all(struct core *c)
     }
 }
 
-static void window_take(struct core *c, struct queue *q, const struct record *r)
+/* False: no memory. It stays behind the edge, and with it what comes after. */
+static bool window_take(struct core *c, struct queue *q, const struct record *r)
 {
     struct order_key key = {(uint8_t)(9 - r->priority), r->id};
     assert(r->priority < PRIORITIES);
-    struct task *t = ledger_find(&c->ledger, r->id) ? NULL : window_adopt(c, r, STORED_READY);
+    bool here = ledger_find(&c->ledger, r->id);
+    struct task *t = here ? NULL : window_adopt(c, r, STORED_READY);
+    if (!here && !t)
+        return false;
     if (key_before(q->edge, key))
         q->edge = key;
-    if (!t)
-        return;
+    if (here)
+        return true;
     if (r->maybe_running && restart_waits(c)) {
         task_move(c, t, TASK_HELD);
         list_push_back(&c->held, &t->node);
     } else {
         task_requeue(c, t);
     }
+    return true;
 }
 
 void window_fetched(struct core *c, struct queue *q, const struct store_event *e)
@@ -176,9 +204,10 @@ void window_fetched(struct core *c, struct queue *q, const struct store_event *e
     assert(q->fetching);
     q->fetching = false;
     if (e->outcome == OUTCOME_STORED && !q->fetch_void) {
-        for (size_t i = 0; i < e->record_count; i++)
-            window_take(c, q, &e->records[i]);
-        if (e->exhausted) {
+        bool taken = true;
+        for (size_t i = 0; taken && i < e->record_count; i++)
+            taken = window_take(c, q, &e->records[i]);
+        if (taken && e->exhausted) {
             q->backlog = false;
             q->stored_ready = 0;
         }
@@ -210,9 +239,13 @@ static void window_due_one(struct core *c, const struct record *r)
     /* A ready one that expired while it was not in memory lay behind the edge. */
     bool behind = q && !window_open(q, (struct order_key){(uint8_t)(9 - r->priority), r->id});
     enum stored_as as = expired && behind ? STORED_READY : STORED_DELAYED;
-    struct task *t = ledger_find(&c->ledger, r->id) ? NULL : window_adopt(c, r, as);
-    if (!t)
+    if (ledger_find(&c->ledger, r->id))
         return;
+    struct task *t = window_adopt(c, r, as);
+    if (!t) {
+        window_missed(c, r, as);
+        return;
+    }
     assert(t->state == TASK_STORING);
     t->record.due_ms = 0;
     if (!expired && !(r->maybe_running && restart_waits(c))) {

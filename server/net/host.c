@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include "common/log.h"
 #include "common/buf.h"
 
 #define ACTIONS_AHEAD 4u   /* whose tasks are fetched into the cache meanwhile */
@@ -220,6 +221,11 @@ static void tick_end(void *arg)
 {
     struct host *h = arg;
     const struct actions *a = core_end(h->core);
+    if (a->failed) {
+        log_error(
+            "out of memory: the server ends as a crash would; what was accepted is in the store");
+        abort();
+    }
     store_submit(h, a);
     dispatch_joins(h, a);
     dispatch_lanes(h, a);
