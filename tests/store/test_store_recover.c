@@ -13,7 +13,9 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sched.h>
 #include <sys/mman.h>
@@ -39,9 +41,10 @@ static struct {
     struct write_range *unsynced;
     size_t count;
     uint64_t random;
-    int failing_syncs; /* that many fsyncs from now on fail with EIO */
-    int failing_metas; /* that many commits are written, and then said to have failed */
+    atomic_int failing_syncs; /* that many fsyncs from now on fail with EIO */
+    atomic_int failing_metas; /* that many commits are written, and then said to have failed */
 } disk = {.shadow = -1};
+static pthread_mutex_t disk_lock = PTHREAD_MUTEX_INITIALIZER; /* over what is about the shadow */
 
 static void *libc(const char *name)
 {
@@ -69,7 +72,7 @@ static void shadow_copy(off_t offset, size_t size)
     }
 }
 
-static void wrote(int fd, off_t offset, ssize_t size)
+static void note_write(int fd, off_t offset, ssize_t size)
 {
     if (size <= 0 || !is_data_file(fd))
         return;
@@ -80,6 +83,13 @@ static void wrote(int fd, off_t offset, ssize_t size)
         return;
     disk.unsynced = realloc(disk.unsynced, (disk.count + 1) * sizeof(*disk.unsynced));
     disk.unsynced[disk.count++] = (struct write_range){offset, (size_t)size};
+}
+
+static void wrote(int fd, off_t offset, ssize_t size)
+{
+    pthread_mutex_lock(&disk_lock);
+    note_write(fd, offset, size);
+    pthread_mutex_unlock(&disk_lock);
 }
 
 ssize_t pwrite(int fd, const void *data, size_t size, off_t offset)
@@ -127,11 +137,13 @@ int fdatasync(int fd)
         return -1;
     }
     int rc = real(fd);
+    pthread_mutex_lock(&disk_lock);
     if (rc == 0 && is_data_file(fd)) {
         for (size_t i = 0; i < disk.count; i++)
             shadow_copy(disk.unsynced[i].offset, disk.unsynced[i].size);
         disk.count = 0;
     }
+    pthread_mutex_unlock(&disk_lock);
     return rc;
 }
 
@@ -147,21 +159,25 @@ static void disk_shadow(const struct rig *r, const struct rig *shadow)
     snprintf(command, sizeof(command), "cp %s %s", from, to);
     assert_int_equal(system(command), 0);
     assert_int_equal(stat(from, &info), 0);
+    pthread_mutex_lock(&disk_lock);
     disk.file = info.st_ino;
     disk.count = 0;
     disk.shadow = open(to, O_RDWR | O_CLOEXEC);
     disk.reader = open(from, O_RDONLY | O_CLOEXEC);
+    pthread_mutex_unlock(&disk_lock);
     assert_true(disk.shadow >= 0 && disk.reader >= 0);
 }
 
 static void disk_unshadow(void)
 {
+    pthread_mutex_lock(&disk_lock);
     close(disk.shadow);
     close(disk.reader);
     disk.shadow = -1;
     free(disk.unsynced);
     disk.unsynced = NULL;
     disk.count = 0;
+    pthread_mutex_unlock(&disk_lock);
 }
 
 /* ---- a run whose acknowledged operations are known ---- */
@@ -328,7 +344,7 @@ static void async_answers_survive_a_failed_commit(void **state)
 }
 
 /* Whatever the disk made of the failed commits: each due task is given, once, and is ready. */
-static void due_fails(struct rig *r, int *failures, int times)
+static void due_fails(struct rig *r, atomic_int *failures, int times)
 {
     struct record in = rig_record(1, "q", 4);
     in.due_ms = r->now_ms + 1000;
