@@ -79,7 +79,7 @@ static void death_count(struct core *c, struct task *t, const struct loss *loss,
         task_finish(c, t, PUSHROD_FAILED, PUSHROD_E_TASK_POISON);
         return;
     }
-    if (loss->alone && !t->queue->bypass)
+    if (loss->alone && !task_only_here(t))
         task_reschedule(c, t, true);
     if (waits)
         task_requeue(c, t);

@@ -96,7 +96,7 @@ void task_reschedule(struct core *c, struct task *t, bool windowed)
 static void retry_at(struct core *c, struct task *t, uint64_t delay_ms)
 {
     assert(delay_ms > 0);
-    if (t->queue->bypass) {
+    if (task_only_here(t)) {
         task_move(c, t, TASK_DELAYED);
         timer_delay(c, t, c->now.mono_ns + delay_ms * MS);
         return;

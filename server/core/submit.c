@@ -311,6 +311,7 @@ int core_refusal(const struct core *c)
 void submit_settled(struct core *c, struct task *t, bool stored)
 {
     assert(t->state == TASK_STORING && t->operations == 0);
+    t->unstored = !stored;
     if (t->cancelling) {
         task_move(c, t, TASK_HELD);
         task_finish(c, t, PUSHROD_CANCELLED, PUSHROD_E_TASK_CANCELLED);

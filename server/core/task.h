@@ -100,6 +100,7 @@ struct task {
     bool told : 1;              /* its finish was told */
     bool released : 1;          /* FINISHED: goes when the store has answered */
     bool refused : 1;           /* FINISHING, MOVING: the store could not; asked again later */
+    bool unstored : 1;          /* accepted at once, and then refused: it lives in memory only */
     bool in_flight : 1;         /* LEASED: its bytes count in the lane's credit */
     bool alone : 1;             /* LEASED: as a suspect, with nothing beside it */
     bool ahead : 1;             /* LEASED: prefetched when no slot was idle */

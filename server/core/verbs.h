@@ -41,6 +41,7 @@ uint64_t ledger_lease(struct ledger *l, const struct task *t); /* a new one */
 struct task *ledger_find(const struct ledger *l, uint64_t id);
 struct task *ledger_find_lease(const struct ledger *l, uint64_t lease, uint64_t id);
 struct task *ledger_at(const struct ledger *l, uint64_t slot); /* NULL: nobody */
+bool ledger_gave(const struct ledger *l, uint64_t lease); /* in this life of the server */
 void ledger_expect(const struct ledger *l, uint64_t lease, uint64_t id); /* to be found soon */
 void ledger_free(struct ledger *l);
 
@@ -53,6 +54,7 @@ struct rare *task_rare(struct task *t); /* made if it was not there; NULL: no me
 void task_record(const struct task *t, struct record *r);
 struct order_key task_key(const struct task *t);
 bool task_ended(const struct task *t);
+bool task_only_here(const struct task *t); /* no store has it */
 
 /* queue.c */
 struct queue *queue_get(struct core *c, struct slice name); /* made if it was not there */

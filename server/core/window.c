@@ -71,7 +71,7 @@ static void window_behind(struct core *c, struct task *t)
 static bool window_evict(struct core *c, struct queue *q)
 {
     struct task *last = queue_tail(q);
-    if (!last || last->operations)
+    if (!last || last->operations || task_only_here(last))
         return false;
     struct order_key key = task_key(last);
     assert(key.id > 0);
@@ -114,7 +114,7 @@ void window_enter(struct core *c, struct task *t)
 {
     struct queue *q = t->queue;
     assert(t->state == TASK_STORING || t->state == TASK_MOVING || t->state == TASK_HELD);
-    if (!window_open(q, task_key(t)) && !t->record.suspect) {
+    if (!window_open(q, task_key(t)) && !t->record.suspect && !task_only_here(t)) {
         window_behind(c, t);
         return;
     }
