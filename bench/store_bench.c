@@ -9,7 +9,9 @@
  * without the main thread's. How long a commit and its fsync take is seen from below: this
  * program's mdb_txn_commit() and fdatasync() stand before the libraries' own.
  */
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* RUSAGE_THREAD, RTLD_NEXT */
+#endif
 #include <dlfcn.h>
 #include <errno.h>
 #include <inttypes.h>
