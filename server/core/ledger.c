@@ -145,6 +145,12 @@ uint64_t ledger_lease(struct ledger *l, const struct task *t)
     return l->boot << (2 * SLOT_BITS) | (uint64_t)generation << SLOT_BITS | t->slot;
 }
 
+bool ledger_gave(const struct ledger *l, uint64_t lease)
+{
+    assert(l->boot > 0);
+    return lease >> (2 * SLOT_BITS) == l->boot;
+}
+
 struct task *ledger_at(const struct ledger *l, uint64_t slot)
 {
     if (slot >= l->used || l->generations[slot] & LEDGER_FREE)
