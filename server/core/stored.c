@@ -16,6 +16,7 @@ static void appended(struct core *c, struct task *t, const struct store_event *e
     assert(c->stats.unsettled_bytes >= bytes);
     c->stats.unsettled_bytes -= bytes;
     bool told = t->state != TASK_STORING || !submit_waits(t);
+    t->unstored = e->outcome != OUTCOME_STORED;
     if (e->outcome == OUTCOME_STORED && !told)
         submit_accepted(c, t);
     else if (!told)
@@ -36,6 +37,12 @@ static void moved(struct core *c, struct task *t)
     if (t->cancelling || t->record.due_ms <= c->now.wall_ms) {
         t->record.due_ms = 0;
         window_enter(c, t);
+        return;
+    }
+    if (task_only_here(t)) {
+        /* Its APPEND was refused while this was on the way. */
+        task_move(c, t, TASK_DELAYED);
+        timer_delay(c, t, 0);
         return;
     }
     if (!c->next_due_ms || t->record.due_ms < c->next_due_ms)
@@ -142,8 +149,11 @@ static void store_changed(struct core *c, const struct store_event *e)
     bool down = e->event == EVENT_STORE_DOWN;
     const char *text = e->text ? arena_text(c, "%s", e->text) : pushrod_strerror((int)e->code);
     assert(down || e->event == EVENT_STORE_UP);
-    c->store_down = down;
+    /* A full store takes finishes, and only they make room: nothing but submissions stops. */
+    c->store_down = down && e->code != PUSHROD_E_STORE_FULL;
     c->store_code = down ? (int)e->code : 0;
+    if (c->store_down && !c->store_code)
+        c->store_code = PUSHROD_E_STORE_FAILED;
     out_notice(c, (struct notice){.kind = down ? NOTICE_STORE_DOWN : NOTICE_STORE_UP,
                       .code = (int)e->code,
                       .text = down ? text : NULL});

@@ -85,8 +85,8 @@ static int server_check(const struct core *c, const struct queue *q, size_t size
         return PUSHROD_E_QUEUE_FULL;
     if (q->bypass && c->bypass_bytes + size > c->config.max_bytes)
         return PUSHROD_E_OVERLOADED;
-    if (!q->bypass && c->store_down)
-        return c->store_code ? c->store_code : PUSHROD_E_STORE_FAILED;
+    if (!q->bypass && c->store_code)
+        return c->store_code;
     return 0;
 }
 
@@ -311,7 +311,6 @@ int core_refusal(const struct core *c)
 void submit_settled(struct core *c, struct task *t, bool stored)
 {
     assert(t->state == TASK_STORING && t->operations == 0);
-    t->unstored = !stored;
     if (t->cancelling) {
         task_move(c, t, TASK_HELD);
         task_finish(c, t, PUSHROD_CANCELLED, PUSHROD_E_TASK_CANCELLED);

@@ -197,6 +197,26 @@ static void a_taken_key_names_its_holder(void **state)
     durable_free(&d);
 }
 
+/* Accepted at once, and then refused: it lives in memory, over a retry, too. */
+static void async_that_is_refused_is_not_lost(void **state)
+{
+    (void)state;
+    begin(DURABILITY_ASYNC);
+    uint64_t id = fix_submit(&d.f, 5, "q", "", NULL, FOLLOW_FINISH);
+    fix_end(&d.f); /* never put to the store */
+    uint64_t lease = durable_lease(&d, 0, id);
+    durable_say(&d, durable_op(&d, STORE_APPEND, 0), OUTCOME_REFUSED, PUSHROD_E_STORE_FULL);
+    struct answer failed = fix_failed(id, lease, "no");
+    failed.number = 100;
+    fix_answer(&d.f, 0, failed);
+    durable_settle(&d);
+    assert_int_equal(core_stats(d.f.core)->delayed, 1);
+    durable_stored(&d, 100);
+    durable_end(&d);
+    assert_int_equal(fix_lane(&d.f, 0, LANE_TASK, 0)->id, id);
+    durable_free(&d);
+}
+
 /* A refused finish stays as it is, and is asked again. */
 static void a_refused_finish_is_asked_again(void **state)
 {
@@ -302,6 +322,7 @@ int main(void)
         cmocka_unit_test(a_retry_is_stored_before_it_is_acknowledged),
         cmocka_unit_test(a_refused_submission_is_rejected),
         cmocka_unit_test(a_taken_key_names_its_holder),
+        cmocka_unit_test(async_that_is_refused_is_not_lost),
         cmocka_unit_test(a_refused_finish_is_asked_again),
         cmocka_unit_test(unknown_is_looked_up),
         cmocka_unit_test(down_refuses_and_up_goes_on),
