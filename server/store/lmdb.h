@@ -201,12 +201,13 @@ struct lmdb {
     MDB_env *env;
     MDB_txn *txn; /* the group's; NULL between groups */
     MDB_dbi tables[TABLE_COUNT];
-    int error;      /* sticky within a group: the first LMDB error, or 0 */
-    bool replaying; /* direct effects are in the tables already */
-    bool dirty;     /* the transaction has something to write */
-    bool full;      /* submissions are refused */
-    bool down;      /* EVENT_STORE_DOWN was told */
-    char text[256]; /* why */
+    int error;          /* sticky within a group: the first LMDB error, or 0 */
+    bool replaying;     /* direct effects are in the tables already */
+    bool dirty;         /* the transaction has something to write */
+    bool full;          /* submissions are refused */
+    bool down;          /* EVENT_STORE_DOWN was told ... */
+    uint32_t down_code; /* ... with this; with another one it is told again */
+    char text[256];     /* why */
     uint32_t group;
     uint64_t boot;
     uint64_t id_ceiling; /* ids from here on were never given out */

@@ -34,9 +34,10 @@ static void give(struct lmdb *l, struct reply *r)
 
 void group_announce(struct lmdb *l, bool down, uint32_t code)
 {
-    if (l->down == down)
+    if (l->down == down && (!down || l->down_code == code))
         return;
     l->down = down;
+    l->down_code = code;
     struct reply *r = reply_new();
     struct store_event *e = reply_event(r, STORE_APPEND, 0, 0);
     e->event = down ? EVENT_STORE_DOWN : EVENT_STORE_UP;

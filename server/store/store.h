@@ -140,7 +140,9 @@ enum store_outcome { OUTCOME_STORED, OUTCOME_REFUSED, OUTCOME_UNKNOWN, OUTCOME_G
 
 /*
  * One for each operation, in order; FETCH, DUE and SCAN give all their records in one event.
- * UP and DOWN come unasked: the store refuses writes from now on, or takes them again.
+ * UP and DOWN come unasked: the store refuses writes from now on, or takes them again. DOWN with
+ * the code STORE_FULL is about APPEND only: finishes make room. DOWN may come again, with another
+ * code.
  */
 enum store_event_kind { EVENT_OP, EVENT_STORE_DOWN, EVENT_STORE_UP };
 
