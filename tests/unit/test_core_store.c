@@ -278,12 +278,12 @@ static void down_refuses_and_up_goes_on(void **state)
     uint64_t waiting = fix_submit(&d.f, 5, "q", "", NULL, FOLLOW_FINISH);
     durable_end(&d);
     durable_stored(&d, 1);
-    durable_state(&d, EVENT_STORE_DOWN, PUSHROD_E_STORE_FULL);
+    durable_state(&d, EVENT_STORE_DOWN, PUSHROD_E_STORE_FAILED);
     assert_int_equal(fix_submit(&d.f, 5, "q", "", NULL, FOLLOW_FINISH), 0);
     fix_answer(&d.f, 0, fix_done(id, lease, ""));
     durable_end(&d);
     assert_non_null(fix_notice(&d.f, NOTICE_STORE_DOWN));
-    assert_int_equal(fix_conn(&d.f, 5, MSG_REJECTED, 0)->code, PUSHROD_E_STORE_FULL);
+    assert_int_equal(fix_conn(&d.f, 5, MSG_REJECTED, 0)->code, PUSHROD_E_STORE_FAILED);
     /* What would make more to store does not start. */
     assert_null(fix_lane(&d.f, 0, LANE_TASK, 0));
     durable_stored(&d, 1);
