@@ -331,7 +331,7 @@ enum msg_plane {
 #define FIELDS_EVENT(F)                                                                            \
     F(U64, request, "of the WATCH")                                                                \
     F(U64, at_ms, "Unix time")                                                                     \
-    F(TEXT, kind, "worker-join, worker-lost, worker-bye, attempt-failed, task-dead, queue-new, store-failed, store-ok") \
+    F(TEXT, kind, "worker-join, worker-lost, worker-bye, worker-broken, attempt-failed, task-dead, queue-new, store-failed, store-ok") \
     F(U64, id, "of the task, or 0")                                                                \
     F(TEXT, worker, "name, or nil")                                                                \
     F(TEXT, queue, "name, or nil")                                                                 \
