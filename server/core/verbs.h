@@ -42,7 +42,6 @@ struct task *ledger_find(const struct ledger *l, uint64_t id);
 struct task *ledger_find_lease(const struct ledger *l, uint64_t lease, uint64_t id);
 struct task *ledger_at(const struct ledger *l, uint64_t slot); /* NULL: nobody */
 bool ledger_gave(const struct ledger *l, uint64_t lease); /* in this life of the server */
-bool ledger_gave(const struct ledger *l, uint64_t lease); /* in this life of the server */
 void ledger_expect(const struct ledger *l, uint64_t lease, uint64_t id); /* to be found soon */
 void ledger_free(struct ledger *l);
 
