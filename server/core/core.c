@@ -39,8 +39,12 @@ static bool settings_copy(struct core *c, const struct queue_setting *settings, 
     size_t size = count * sizeof *settings;
     for (size_t i = 0; i < count; i++)
         size += settings[i].pattern.size;
-    c->settings = count ? malloc(size) : NULL;
-    if (count && !c->settings)
+    c->settings = NULL;
+    c->setting_count = count;
+    if (count == 0)
+        return true;
+    c->settings = malloc(size);
+    if (!c->settings)
         return false;
     uint8_t *at = (uint8_t *)(c->settings + count);
     for (size_t i = 0; i < count; i++) {
@@ -49,8 +53,7 @@ static bool settings_copy(struct core *c, const struct queue_setting *settings, 
         memcpy(at, settings[i].pattern.data, settings[i].pattern.size);
         at += settings[i].pattern.size;
     }
-    c->setting_count = count;
-    assert(count == 0 || at == (uint8_t *)c->settings + size);
+    assert(at == (uint8_t *)c->settings + size);
     return true;
 }
 

@@ -41,7 +41,7 @@ void *pool_take(struct pool *p, size_t size, uint8_t *size_class)
     list->count--;
     /* The next one is asked for soon. */
     for (size_t at = 0; at < POOL_AHEAD; at += 64)
-        __builtin_prefetch((const char *)list->first + at, 1);
+        __builtin_prefetch((const void *)((uintptr_t)list->first + at), 1); /* may be NULL */
     return block;
 }
 
