@@ -135,12 +135,19 @@ static inline void native_peer_close(struct native_play *p, struct native_peer *
 
 /* ---- what was heard ---- */
 
+/* Who dialled the wrong port is told so in plain text, before anything else and instead of it. */
+static inline bool native_peer_hinted(const struct native_peer *peer)
+{
+    const uint8_t *heard = peer->heard.data;
+    return peer->heard.size >= 4 && (!memcmp(heard, "HTTP", 4) || !memcmp(heard, "this", 4));
+}
+
 /* Calls fn for each message. Aborts if it is not whole frames of messages of the server. */
 static inline void native_peer_each(
     const struct native_peer *peer, void (*fn)(void *arg, unsigned number, struct dec d), void *arg)
 {
     const uint8_t *at = peer->heard.data, *end = at + peer->heard.size;
-    while (at < end) {
+    while (at < end && !native_peer_hinted(peer)) {
         NATIVE_MUST(end - at >= (ptrdiff_t)FRAME_HEAD);
         size_t size = frame_size(at);
         NATIVE_MUST((size_t)(end - at) >= FRAME_HEAD + size);
