@@ -138,6 +138,8 @@ static void end_done(struct sim *sim, struct node *n, const struct run *run, uin
     char *result = calloc(1, size);
     snprintf(result, size, "result of %llu.", (unsigned long long)run->id);
     run->sub->done++;
+    run->sub->doer = (int)(n - sim->nodes);
+    run->sub->doer_life = n->life;
     session_done(n->session, run->lease, run_ns, slice_of(result, size));
     free(result);
 }

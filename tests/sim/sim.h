@@ -160,6 +160,8 @@ struct sub {
     uint32_t status;    /* that was told; 0: none yet */
     unsigned running;   /* executions right now */
     unsigned executions, retries, done;
+    int doer;             /* node whose process did it, and keeps the answer until it is stored; */
+    uint64_t doer_life;   /* 0: nobody has done it */
     uint64_t first_lease; /* of its first hand-over: FIFO check */
 };
 

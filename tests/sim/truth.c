@@ -191,11 +191,26 @@ void truth_server_died(struct sim *sim)
     }
 }
 
+/*
+ * A finish that the store does not have (refused, or lost with the server) is kept by the worker
+ * alone until ACK, which check_ack() allows only for what is settled. The server may be down, and
+ * its lanes gone. Other durabilities promise no more than truth_server_died() knows.
+ */
+static bool only_doer_knows(const struct sim *sim, const struct sub *sub, int node)
+{
+    return sub->doer_life == sim->nodes[node].life && sub->doer == node &&
+           settled_on_disk(sim, sub) && !disk_ended(&sim->disk, sub->id);
+}
+
 void truth_worker_faulty(struct sim *sim, int node)
 {
     struct node *n = &sim->nodes[node];
     for (size_t i = 0; i < n->run_count; i++)
         n->runs[i].sub->may_repeat = true;
+    for (size_t i = 0; i < sim->sub_count; i++) {
+        if (only_doer_knows(sim, &sim->subs[i], node))
+            sim->subs[i].may_repeat = true;
+    }
     for (size_t i = 0; i < sim->server.lane_count; i++) {
         const struct lane *lane = &sim->server.lanes[i];
         for (size_t k = 0; lane->node == node && k < lane->task_count; k++) {
