@@ -12,6 +12,8 @@
 #include <unistd.h>
 #include "server/store/lmdb.h"
 
+#define LOCK_TRIES 100u /* 10 ms apart */
+
 #define MIB ((uint64_t)1 << 20)
 
 static const char *const table_names[TABLE_RESULTS] = {[TABLE_META] = "meta",
@@ -61,6 +63,23 @@ static char *lock_held(const struct lmdb *l)
         pid[0] ? pid : "(unknown)");
 }
 
+/*
+ * A server that was killed keeps its lock until the kernel has torn it down, which takes a moment
+ * with a large map: who restarts it at once should not be told that it still runs.
+ */
+static bool lock_wait(int fd)
+{
+    static const struct timespec pause = {.tv_nsec = 10000000};
+    for (unsigned tries = 0; tries < LOCK_TRIES; tries++) {
+        if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+            return true;
+        if (errno != EWOULDBLOCK)
+            return false;
+        nanosleep(&pause, NULL);
+    }
+    return false;
+}
+
 static char *lock_take(struct lmdb *l)
 {
     char *name = message("%s/%s", l->path, "lock");
@@ -68,7 +87,7 @@ static char *lock_take(struct lmdb *l)
     free(name);
     if (l->lock_fd < 0)
         return message("cannot write in the store's directory %s: %s", l->path, strerror(errno));
-    if (flock(l->lock_fd, LOCK_EX | LOCK_NB) != 0)
+    if (!lock_wait(l->lock_fd))
         return lock_held(l);
     if (ftruncate(l->lock_fd, 0) != 0 || dprintf(l->lock_fd, "%ld\n", (long)getpid()) < 0) {
         /* A full disk: the lock holds, it is only without the number. */
