@@ -122,7 +122,7 @@ enum msg_plane {
 #define FIELDS_FROM(F)                                                                             \
     F(U64, worker, "worker id; first message of every frame on the answers socket")                \
     F(U64, session, "of the WELCOME")                                                              \
-    F(U64, sequence, "number of the next message in this frame; the rest count on from it")
+    F(U64, sequence, "number of the next message in this frame; the rest count on, but HEARTBEAT")
 
 #define FIELDS_READY(F) F(U64, session, "of the LANE_HELLO: tasks may come")
 
@@ -409,7 +409,7 @@ enum verdict { VERDICT_KEEP = 1, VERDICT_CANCEL = 2, VERDICT_SEND = 3, VERDICT_F
     M(26, TASK_DONE, task_done, ANSWERS, "the attempt succeeded")                                  \
     M(27, TASK_FAILED, task_failed, ANSWERS, "the attempt failed")                                 \
     M(28, RETURNED, returned, ANSWERS, "the task was not run")                                     \
-    M(29, HEARTBEAT, heartbeat, ANSWERS, "the worker is alive")                                    \
+    M(29, HEARTBEAT, heartbeat, ANSWERS, "the worker is alive; has no sequence number itself")     \
     M(30, BYE, bye, ANSWERS, "the worker leaves")                                                  \
     M(40, HELLO, hello, CLIENT_UP, "first message of a client")                                    \
     M(41, SUBMIT, submit, CLIENT_UP, "take this task")                                             \

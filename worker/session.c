@@ -273,15 +273,15 @@ static void judge_stall(struct session *s)
     s->progress_ns = s->now.mono_ns;
 }
 
-static void beat(struct session *s)
+/* Not kept: a HEARTBEAT has no number, is not acknowledged, and is never sent again. */
+static bool beat(const struct session *s, struct buf *frame)
 {
-    if (answer_log_pending(&s->log) || s->now.mono_ns - s->said_ns < s->heartbeat_ms * NS_PER_MS)
-        return;
+    if (s->now.mono_ns - s->said_ns < s->heartbeat_ms * NS_PER_MS)
+        return false;
     size_t running = s->handed_count < s->config.slots ? s->handed_count : s->config.slots;
     struct msg_heartbeat m = {.running = running};
-    size_t from = answer_log_open(&s->log);
-    msg_heartbeat_encode(&s->log.bytes, &m);
-    answer_log_close(&s->log, from, MSG_HEARTBEAT, 0, 0);
+    msg_heartbeat_encode(frame, &m);
+    return true;
 }
 
 /* ------------------------------------------------------------------------- leaving */
@@ -312,7 +312,7 @@ static void say_bye(struct session *s)
     s->deadline_ns = in_ms(s, BYE_WAIT_MS);
 }
 
-/* Heartbeats may be unacknowledged for ever; what matters is stored before we go. */
+/* What is of the session itself may stay unacknowledged; what matters is stored before we go. */
 static bool answers_stored(const struct session *s)
 {
     for (size_t i = 0; answer_log_at(&s->log, i); i++) {
@@ -375,7 +375,7 @@ static void judge_state(struct session *s)
     }
 }
 
-/* One frame: FROM, and as many messages as fit. */
+/* One frame: FROM, and as many messages as fit; a HEARTBEAT if there is none for too long. */
 static void send_answers(struct session *s)
 {
     struct buf *f = &s->frame;
@@ -383,7 +383,7 @@ static void send_answers(struct session *s)
     uint64_t sequence = s->log.head_sequence + s->log.sent;
     struct msg_from from = {.worker = s->worker, .session = s->session, .sequence = sequence};
     msg_from_encode(f, &from);
-    if (!answer_log_take(&s->log, f, &sequence))
+    if (!answer_log_take(&s->log, f, &sequence) && !beat(s, f))
         return;
     s->actions.answers = buf_slice(f);
     s->said_ns = s->now.mono_ns;
@@ -425,7 +425,6 @@ static void act(struct session *s)
     if (session_active(s)) {
         item_tell_started(s);
         judge_stall(s);
-        beat(s);
     }
     judge_drain(s);
     if (s->log.failed || s->log.bytes.failed)

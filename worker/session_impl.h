@@ -33,7 +33,7 @@
  * server stores it with its DONE, and until then may lose what it has of it. */
 struct kept {
     uint64_t id;
-    uint64_t lease; /* 0: of the session itself (READY, HEARTBEAT, BYE) */
+    uint64_t lease; /* 0: of the session itself (READY, BYE) */
     uint32_t size;  /* encoded bytes */
     uint32_t tail;  /* messages that follow in the same group */
     uint16_t kind;  /* enum msg */

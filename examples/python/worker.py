@@ -105,7 +105,7 @@ class Worker:
             if self.last and self.woken.fileno() in events and self.woken.recv(9) and self.task and self.task[2].done():
                 self.finish(*self.task)
             if self.last and time.monotonic() - self.spoke >= beat / 1000:
-                _ = [self.send(*k) for k in self.kept] or self.answer([HEARTBEAT, int(self.task is not None)])
+                _ = [self.send(*k) for k in self.kept] or self.send(self.last + 1, [[HEARTBEAT, int(self.task is not None)]])
             if self.draining and not self.task and not self.kept:
                 alive = self.answer([BYE, 0])
         lane.disable_monitor()

@@ -266,14 +266,6 @@ static void answer_ready(struct core *c, struct worker *w, struct task *t, const
         worker_drain(c, w, c->drain_limit_ms);
 }
 
-static void answer_heartbeat(
-    struct core *c, struct worker *w, struct task *t, const struct answer *a)
-{
-    assert(a->kind == MSG_HEARTBEAT && !t);
-    w->running = a->number;
-    (void)c;
-}
-
 static void answer_bye(struct core *c, struct worker *w, struct task *t, const struct answer *a)
 {
     assert(a->kind == MSG_BYE && !t);
@@ -291,7 +283,6 @@ static answer_fn *const answer_table[] = {
     [MSG_TASK_DONE] = answer_done,
     [MSG_TASK_FAILED] = answer_failed,
     [MSG_RETURNED] = answer_returned,
-    [MSG_HEARTBEAT] = answer_heartbeat,
     [MSG_BYE] = answer_bye,
 };
 
@@ -329,6 +320,12 @@ void core_answers(
     if (w)
         w->heard_ns = c->now.mono_ns;
     assert(count == 0 || a);
+    /* Has no number and is not acknowledged. It comes alone: that of an idle worker is the many. */
+    if (count == 1 && a->kind == MSG_HEARTBEAT) {
+        if (w)
+            w->running = a->number;
+        return;
+    }
     for (size_t i = 0; i < count; i++) {
         if (i + ANSWERS_AHEAD < count)
             ledger_expect(&c->ledger, a[i + ANSWERS_AHEAD].lease, a[i + ANSWERS_AHEAD].id);

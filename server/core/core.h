@@ -138,13 +138,14 @@ void core_lane_failed(struct core *, uint64_t worker);
 void core_worker_lost(struct core *, uint64_t worker, int code);
 void core_obituary(struct core *, const struct msg_obituary *);
 
-/* One message of the answers plane; in the order of their sequence numbers. */
+/* One message of the answers plane; in the order of their sequence numbers. A HEARTBEAT has none,
+ * comes alone, and is not acknowledged: an idle worker costs what it takes to note that it lives. */
 struct answer {
     uint16_t kind;     /* enum msg: READY STARTED PROGRESS DATA PART TASK_DONE TASK_FAILED RETURNED
                           HEARTBEAT BYE */
     bool permanent;    /* TASK_FAILED */
     uint32_t code;     /* TASK_FAILED, RETURNED */
-    uint64_t sequence; /* in the session, from 1 */
+    uint64_t sequence; /* in the session, from 1; HEARTBEAT: 0 */
     uint64_t id;
     uint64_t lease;
     uint64_t run_ns;   /* TASK_DONE, TASK_FAILED */

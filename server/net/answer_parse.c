@@ -109,11 +109,13 @@ static void read_returned(struct dec *d, struct answer *a)
     read_code(d, m.code, a);
 }
 
-static void read_heartbeat(struct dec *d, struct answer *a)
+static void read_heartbeat(struct answer_frame *f)
 {
     struct msg_heartbeat m;
-    if (msg_heartbeat_decode(d, &m))
-        a->number = m.running;
+    if (!msg_heartbeat_decode(&f->dec, &m))
+        return;
+    f->beat = true;
+    f->running = m.running;
 }
 
 static void read_bye(struct dec *d, struct answer *a)
@@ -151,9 +153,6 @@ static void read_any(struct answer_frame *f, unsigned kind, struct answer *a)
     case MSG_RETURNED:
         read_returned(d, a);
         break;
-    case MSG_HEARTBEAT:
-        read_heartbeat(d, a);
-        break;
     case MSG_BYE:
         read_bye(d, a);
         break;
@@ -169,6 +168,10 @@ size_t answer_frame_read(struct answer_frame *f, struct answer *answers, size_t 
         unsigned kind = dec_message(&f->dec);
         if (kind == 0)
             break;
+        if (kind == MSG_HEARTBEAT) {
+            read_heartbeat(f);
+            continue;
+        }
         struct answer *a = &answers[count];
         *a = (struct answer){.kind = (uint16_t)kind, .sequence = f->sequence};
         read_any(f, kind, a);

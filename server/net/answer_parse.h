@@ -17,11 +17,14 @@ struct answer_frame {
     struct dec dec;
     struct msg_from from;
     uint64_t sequence; /* of the next message */
+    uint64_t running;  /* said the last HEARTBEAT */
+    bool beat;         /* there was one; it has no number and is no answer */
 };
 
 /* Reads FROM. False: it is not there, or says nothing sensible. */
 bool answer_frame_open(struct answer_frame *f, struct slice frame);
-/* Up to `most` answers; 0 at the end and at an error. Those before an error are good ones. */
+/* Up to `most` answers; 0 at the end and at an error. Those before an error are good ones.
+ * HEARTBEATs among them only set `beat`. */
 size_t answer_frame_read(struct answer_frame *f, struct answer *answers, size_t most);
 /* NULL: none; else what was wrong, a constant text. */
 const char *answer_frame_error(const struct answer_frame *f);

@@ -60,8 +60,11 @@ static void answers_take(struct plane *plane, struct speaker *speaker, struct an
         plane->events.answers(
             plane->arg, speaker->worker, speaker->session, answers + old, count - old);
     }
+    struct answer beat = {.kind = MSG_HEARTBEAT, .number = frame->running};
     if (answer_frame_error(frame))
         answers_garbage(plane, speaker, answer_frame_error(frame));
+    else if (frame->beat)
+        plane->events.answers(plane->arg, speaker->worker, speaker->session, &beat, 1);
     else if (given == 0)
         plane->events.answers(plane->arg, speaker->worker, speaker->session, answers, 0);
 }

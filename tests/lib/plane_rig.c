@@ -42,12 +42,17 @@ static void on_answers(
     rig->from_session = session;
     for (size_t i = 0; i < count; i++) {
         const struct answer *a = &answers[i];
+        if (a->kind == MSG_HEARTBEAT) {
+            rig->beats++;
+            rig->running = a->number;
+            continue;
+        }
         rig->out_of_order |= a->sequence != rig->last_sequence + 1;
         rig->last_sequence = a->sequence;
         rig->seen[a->sequence % RIG_SEEN] = *a;
         rig->sum += a->id;
+        rig->answers++;
     }
-    rig->answers += count;
 }
 
 static void on_lane_down(void *arg, uint64_t worker, int code)

@@ -343,17 +343,22 @@ void server_on_answers(struct sim *sim, struct event *event)
 {
     struct dec d = dec_of(slice_of(event->frame, event->frame_size));
     struct msg_from from;
-    struct answer answers[ANSWERS_MAX];
+    struct answer answers[ANSWERS_MAX], beat = {0};
     size_t count = 0;
     bool good = dec_message(&d) == MSG_FROM && msg_from_decode(&d, &from);
     SIM_CHECK(sim, good, "answers without FROM");
     struct lane *lane = server_lane(sim, from.worker);
     if (!lane || lane->session != from.session)
         return; /* its password was of another server: not admitted */
-    for (uint64_t sequence = from.sequence; dec_more(&d); sequence++) {
-        struct answer a = {.sequence = sequence};
+    for (uint64_t sequence = from.sequence - 1; dec_more(&d);) {
+        struct answer a = {0};
         unsigned kind = dec_message(&d);
         SIM_CHECK(sim, answer_decode(&d, kind, &a), "bad answer %s", msg_name(kind));
+        if (kind == MSG_HEARTBEAT) {
+            beat = a;
+            continue;
+        }
+        a.sequence = ++sequence;
         bool next = sequence == lane->expected;
         if (!next && !sim->plan.raw)
             continue;
@@ -369,6 +374,8 @@ void server_on_answers(struct sim *sim, struct event *event)
     SIM_CHECK(sim, !dec_failed(&d), "answers: %s", d.error);
     if (count)
         core_answers(sim->server.core, from.worker, from.session, answers, count);
+    if (beat.kind)
+        core_answers(sim->server.core, from.worker, from.session, &beat, 1);
 }
 
 void server_on_stored(struct sim *sim, struct event *event)

@@ -101,7 +101,7 @@ static inline uint64_t fix_join_held(struct fix *f, unsigned n, const char *queu
 
 static inline void fix_answer(struct fix *f, unsigned n, struct answer answer)
 {
-    answer.sequence = ++f->sequence[n];
+    answer.sequence = answer.kind == MSG_HEARTBEAT ? 0 : ++f->sequence[n];
     core_answers(f->core, f->worker[n], f->session[n], &answer, 1);
 }
 

@@ -22,6 +22,28 @@ static void heartbeats_and_fence(void **state)
     fix_free(&f);
 }
 
+static void heartbeats_are_not_acknowledged(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 1);
+    fix_tick(&f);
+    fix_later(&f, 100);
+    fix_tick(&f); /* READY is */
+    for (unsigned n = 0; n < 4; n++) {
+        fix_later(&f, 1000);
+        fix_answer(&f, 0, (struct answer){.kind = MSG_HEARTBEAT});
+        fix_tick(&f);
+        assert_int_equal(f.acts->lane_count, 0);
+        assert_int_equal(f.acts->join_count, 0);
+    }
+    fix_later(&f, 1000);
+    fix_tick(&f);
+    assert_non_null(fix_lane(&f, 0, LANE_PING, 0));
+    fix_free(&f);
+}
+
 static void late_server_does_not_fence(void **state)
 {
     (void)state;
@@ -348,6 +370,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(heartbeats_and_fence),
+        cmocka_unit_test(heartbeats_are_not_acknowledged),
         cmocka_unit_test(late_server_does_not_fence),
         cmocka_unit_test(not_ready_in_time),
         cmocka_unit_test(poison_is_dead_after_three),

@@ -320,6 +320,21 @@ static void a_stalled_ack_resends_after_a_second(void **state)
     assert_true(play_said_of(&r, MSG_HEARTBEAT) >= 2);
 }
 
+/* An idle worker: nothing to acknowledge, nothing to send again, and no number is used up. */
+static void heartbeats_are_not_numbered_or_kept(void **state)
+{
+    (void)state;
+    play_up(&r);
+    ack(1);
+    play_clear(&r);
+    play_run_until(&r, r.ms + 4500);
+    assert_int_equal(play_said_of(&r, MSG_HEARTBEAT), 4);
+    assert_int_equal(r.said_count, 4);
+    finish(1, 1, 5);
+    assert_int_equal(r.said[r.said_count - 1].kind, MSG_TASK_DONE);
+    assert_int_equal(r.said[r.said_count - 1].sequence, 2);
+}
+
 static void acks_of_what_was_never_sent_do_no_harm(void **state)
 {
     (void)state;
@@ -648,6 +663,7 @@ int main(void)
         TEST(a_broken_handler_is_not_served_any_more),
         TEST(renewed_connection_resends_in_order),
         TEST(a_stalled_ack_resends_after_a_second),
+        TEST(heartbeats_are_not_numbered_or_kept),
         TEST(acks_of_what_was_never_sent_do_no_harm),
         TEST(a_result_is_kept_until_its_last_part_is_acknowledged),
         TEST(large_results_leave_in_frames_and_a_window),
