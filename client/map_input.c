@@ -80,6 +80,8 @@ enum input_result input_next(struct input *in, struct slice *line)
         return next_argument(in, line);
     for (;;) {
         size_t left = in->buf.size - in->at;
+        if (left == 0)
+            return next_partial(in, line);
         const uint8_t *begin = in->buf.data + in->at;
         const uint8_t *end = left > in->scanned
                                  ? memchr(begin + in->scanned, in->delimiter, left - in->scanned)

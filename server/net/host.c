@@ -157,10 +157,10 @@ static void dispatch_closes(struct host *h, const struct actions *a)
  */
 static void task_expect(const struct task *task)
 {
-    const char *bytes = (const char *)task;
-    __builtin_prefetch(bytes);
-    __builtin_prefetch(bytes + 128);
-    __builtin_prefetch(bytes + 192);
+    uintptr_t at = (uintptr_t)task;
+    __builtin_prefetch((const void *)at);
+    __builtin_prefetch((const void *)(at + 128));
+    __builtin_prefetch((const void *)(at + 192));
 }
 
 static void dispatch_lanes(struct host *h, const struct actions *a)
