@@ -87,7 +87,10 @@ static void tell_adopted(struct core *c, struct request *r, struct task *t)
         finish_drop(c, t);
 }
 
-/* Its finish is on the way to the store, behind the look-up: ask once more. */
+/*
+ * Its finish is on the way to the store, behind the look-up; or it is there, and the core itself
+ * still has to look it up, after a failed fsync. Ask once more: the task is gone by then.
+ */
 static void wait_again(struct core *c, const struct request *r, const struct task *t)
 {
     assert(t->released);
@@ -104,7 +107,7 @@ static void waited(struct core *c, struct request *r, const struct store_event *
     assert(r->kind == REQUEST_WAIT);
     if (t && !t->released) {
         core_wait(c, r->conn, r->request, r->id, r->follow);
-    } else if (t && e->outcome == OUTCOME_STORED && e->record_count) {
+    } else if (t && e->outcome == OUTCOME_STORED && (e->record_count || e->finishes)) {
         wait_again(c, r, t);
     } else if (e->outcome == OUTCOME_STORED && e->record_count == 0 && e->finishes && !t) {
         t = finish_adopt(c, &e->finishes[0]);
@@ -247,7 +250,8 @@ static void outcome_known(struct core *c, struct request *r, const struct store_
 {
     struct task *t = ledger_at(&c->ledger, r->index);
     assert(t && t->record.id == r->id);
-    struct store_event known = {.kind = r->operation, .outcome = OUTCOME_STORED};
+    struct store_event known = {.kind = r->operation,
+        .outcome = e->outcome == OUTCOME_GONE ? OUTCOME_GONE : OUTCOME_STORED};
     bool record = e->outcome == OUTCOME_STORED && e->record_count;
     bool sure = e->outcome == OUTCOME_STORED || e->outcome == OUTCOME_GONE;
     bool missing = r->operation == STORE_APPEND ? e->outcome != OUTCOME_STORED : record;

@@ -26,7 +26,7 @@ static void appended(struct core *c, struct task *t, const struct store_event *e
         submit_settled(c, t, e->outcome == OUTCOME_STORED);
 }
 
-static void moved(struct core *c, struct task *t)
+static void moved(struct core *c, struct task *t, bool gone)
 {
     struct worker *w = t->worker;
     if (t->state != TASK_MOVING || t->operations)
@@ -34,6 +34,11 @@ static void moved(struct core *c, struct task *t)
     assert(!t->queue->bypass);
     if (w)
         worker_ack_later(c, w);
+    if (gone && !task_only_here(t)) {
+        /* Purged while it ran: a purge that did not see it here yet has taken it there. */
+        task_finish(c, t, PUSHROD_CANCELLED, PUSHROD_E_TASK_CANCELLED);
+        return;
+    }
     if (t->cancelling || t->record.due_ms <= c->now.wall_ms) {
         t->record.due_ms = 0;
         window_enter(c, t);
@@ -98,7 +103,7 @@ void stored_task(
     else if (!done && again)
         refused(c, t);
     else if (kind == STORE_RESCHEDULE)
-        moved(c, t);
+        moved(c, t, e->outcome == OUTCOME_GONE);
     else
         finished(c, t);
     if (t->state == TASK_FINISHED && t->released && !t->operations && !t->refused)
