@@ -154,6 +154,7 @@ static void check_group(const struct group *g)
         }
     }
     CHECK(idle == g->idle_slots);
+    CHECK(!g->alone || (g->alone->group == g && g->alone->state == WORKER_READY));
     CHECK(list_length(&g->ring) <= list_length(&g->links));
 }
 

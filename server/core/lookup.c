@@ -198,18 +198,23 @@ static void dropped(struct core *c, struct request *r, const struct store_event 
     }
 }
 
-/* Followers of what was purged in the store: the finish is looked for, and not found. */
+/*
+ * Followers of what was purged in the store: the finish is looked for, and not found. So, too, if
+ * nobody knows whether it was purged: what is still there is found, and goes on.
+ */
 static void purged(struct core *c, struct request *r, const struct store_event *e)
 {
     struct idmap_cell cell;
-    if (e->outcome != OUTCOME_STORED) {
-        reject(c, r, e);
-        return;
-    }
-    out_ok(c, r->conn, r->request, r->count + e->count);
-    c->stats.cancelled += e->count;
-    r->queue->stored_ready = r->queue->stored_delayed = 0;
     assert(r->kind == REQUEST_PURGE);
+    if (e->outcome == OUTCOME_STORED) {
+        out_ok(c, r->conn, r->request, r->count + e->count);
+        c->stats.cancelled += e->count;
+        r->queue->stored_ready = r->queue->stored_delayed = 0;
+    } else {
+        reject(c, r, e);
+        if (e->outcome != OUTCOME_UNKNOWN)
+            return;
+    }
     for (size_t place = 0; idmap_next(&c->absent, &place, &cell);) {
         const struct follower *f = (const struct follower *)(uintptr_t)cell.value;
         struct request *gone = f->queue == r->queue ? request_new(c, REQUEST_PURGED, 0, 0) : NULL;

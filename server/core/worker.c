@@ -33,6 +33,10 @@ void worker_move(struct core *c, struct worker *w, enum worker_state to)
         w->group->workers--;
         w->group->slots -= w->slots;
         c->stats.slots -= w->slots;
+        if (w->group->alone == w) {
+            w->group->alone = NULL; /* a suspect waits for it: it needs another one */
+            group_touch(c, w->group);
+        }
     }
     w->state = (uint8_t)to;
     worker_room(c, w);

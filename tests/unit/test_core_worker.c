@@ -147,6 +147,44 @@ static void suspects_run_alone(void **state)
     fix_free(&f);
 }
 
+/* The worker that was to be empty for a suspect leaves: the suspect waits for another one. */
+static void a_suspect_does_not_go_to_who_leaves(void **state)
+{
+    (void)state;
+    struct fix f;
+    uint64_t lease[3];
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 2);
+    uint64_t a = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    uint64_t b = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    lease[0] = fix_lane(&f, 0, LANE_TASK, 0)->lease;
+    lease[1] = fix_lane(&f, 0, LANE_TASK, 1)->lease;
+    for (unsigned n = 1; n < 3; n++) {
+        fix_later(&f, 1);
+        fix_worker(&f, n, "q", 1);
+        fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+        fix_tick(&f);
+    }
+    lease[2] = fix_lane(&f, 2, LANE_TASK, 0)->lease;
+    fix_later(&f, 1);
+    core_worker_lost(f.core, f.worker[1], PUSHROD_E_TASK_CRASHED);
+    fix_tick(&f);
+    fix_later(&f, 1);
+    fix_answer(&f, 0,
+        (struct answer){
+            .kind = MSG_RETURNED, .id = b, .lease = lease[1], .code = PUSHROD_E_DRAINING});
+    fix_answer(&f, 0, fix_done(a, lease[0], ""));
+    fix_tick(&f);
+    assert_null(fix_lane(&f, 0, LANE_TASK, 0));
+    fix_later(&f, 1);
+    fix_answer(&f, 2, fix_done(4, lease[2], ""));
+    fix_tick(&f);
+    assert_int_equal(fix_lane(&f, 2, LANE_TASK, 0)->id, 3);
+    assert_null(fix_lane(&f, 2, LANE_TASK, 1));
+    fix_free(&f);
+}
+
 /* Makes the queue known as fast: 20 attempts of 1 us. */
 static void warm(struct fix *f, unsigned n, const char *queue)
 {
@@ -376,6 +414,7 @@ int main(void)
         cmocka_unit_test(poison_is_dead_after_three),
         cmocka_unit_test(a_fence_is_no_death),
         cmocka_unit_test(suspects_run_alone),
+        cmocka_unit_test(a_suspect_does_not_go_to_who_leaves),
         cmocka_unit_test(prefetch_and_withdraw),
         cmocka_unit_test(lane_carries_its_bytes),
         cmocka_unit_test(targeted_tasks_wait_for_their_worker),
