@@ -22,6 +22,8 @@
 #define BYE_WAIT_MS 1000u
 /* PINGs that may be missing before the server counts as gone. */
 #define MISSED_PINGS 3u
+/* Moments in a heartbeat's time at which a HEARTBEAT may be said. */
+#define BEAT_GROUPS 20u
 
 /* ------------------------------------------------------------------- begin, end */
 
@@ -273,10 +275,18 @@ static void judge_stall(struct session *s)
     s->progress_ns = s->now.mono_ns;
 }
 
+/* Due a little early, at a round moment of the host's clock: the heartbeats of a host's workers
+ * come in groups, and wake the server up once for many. */
+static uint64_t beat_ns(const struct session *s)
+{
+    uint64_t period = s->heartbeat_ms * NS_PER_MS, at = s->said_ns + period;
+    return at - at % (period / BEAT_GROUPS);
+}
+
 /* Not kept: a HEARTBEAT has no number, is not acknowledged, and is never sent again. */
 static bool beat(const struct session *s, struct buf *frame)
 {
-    if (s->now.mono_ns - s->said_ns < s->heartbeat_ms * NS_PER_MS)
+    if (s->now.mono_ns < beat_ns(s))
         return false;
     size_t running = s->handed_count < s->config.slots ? s->handed_count : s->config.slots;
     struct msg_heartbeat m = {.running = running};
@@ -398,7 +408,7 @@ static uint64_t active_wake_ns(const struct session *s)
 {
     if (answer_log_pending(&s->log))
         return s->now.mono_ns;
-    uint64_t wake = s->said_ns + s->heartbeat_ms * NS_PER_MS;
+    uint64_t wake = beat_ns(s);
     earlier(&wake, s->heard_ns + MISSED_PINGS * s->ping_ms * NS_PER_MS);
     if (s->log.sent > s->log.acked)
         earlier(&wake, s->progress_ns + s->config.resend_ms * NS_PER_MS);

@@ -157,26 +157,62 @@ void worker_timer(struct core *c, struct worker *w)
     (void)pushed;
 }
 
-static void worker_fired(struct core *c, struct worker *w)
+static void worker_ping(struct core *c, struct worker *w)
+{
+    assert(w->state != WORKER_JOINING && w->state != WORKER_OVER);
+    out_lane(c, w, (struct lane_action){.kind = LANE_PING, .number = w->acked});
+}
+
+/* True: there was a PING to be said. */
+static bool worker_fired(struct core *c, struct worker *w)
 {
     uint64_t now = c->now.mono_ns;
     assert(w->state != WORKER_OVER);
     if (worker_next(c, w) > now) {
         worker_timer(c, w);
-        return;
+        return false;
     }
     if (w->state == WORKER_JOINING) {
         core_worker_lost(c, w->id, PUSHROD_E_LANE_UNREACHABLE);
-        return;
+        return false;
     }
     bool late = w->deadline_ns && w->deadline_ns <= now;
     if (late || heard_ns(c, w) + silence_ns(c) <= now) {
         core_worker_lost(c, w->id, PUSHROD_E_TIMED_OUT);
-        return;
+        return false;
     }
-    if (w->spoken_ns + c->config.ping_ms * MS <= now)
-        out_lane(c, w, (struct lane_action){.kind = LANE_PING, .number = w->acked});
+    bool quiet = w->spoken_ns + c->config.ping_ms * MS <= now;
+    if (quiet)
+        worker_ping(c, w);
     worker_timer(c, w);
+    return quiet;
+}
+
+/*
+ * Idle workers wake nobody up: while the core is awake for something else, the timers that would
+ * soon fire for nothing are moved, and who is to get a PING soon gets it with another one's.
+ */
+static void workers_run(struct core *c)
+{
+    uint64_t now = c->now.mono_ns, ping = c->config.ping_ms * MS;
+    bool pinged = false;
+    for (struct heap_node *top; (top = heap_top(&c->worker_timers));) {
+        struct worker *w = container_of(top, struct worker, timer);
+        assert(w->state != WORKER_OVER);
+        if (top->key <= now) {
+            pinged |= worker_fired(c, w);
+        } else if (top->key > now + c->config.heartbeat_ms * MS) {
+            break;
+        } else if (worker_next(c, w) > top->key) {
+            worker_timer(c, w);
+        } else if (pinged && w->state != WORKER_JOINING && top->key == w->spoken_ns + ping &&
+                   top->key <= now + ping / 10) {
+            worker_ping(c, w);
+            worker_timer(c, w);
+        } else {
+            break;
+        }
+    }
 }
 
 /* ---- all ---- */
@@ -192,12 +228,10 @@ uint64_t wall_to_mono(const struct core *c, uint64_t wall_ms)
 
 void timers_run(struct core *c)
 {
-    struct heap_node *top;
     assert(c->now.mono_ns > 0);
     heap_run(c, &c->by_mono, c->now.mono_ns);
     heap_run(c, &c->by_wall, c->now.wall_ms);
-    while ((top = heap_top(&c->worker_timers)) && top->key <= c->now.mono_ns)
-        worker_fired(c, container_of(top, struct worker, timer));
+    workers_run(c);
     finish_expire(c);
 }
 

@@ -44,6 +44,31 @@ static void heartbeats_are_not_acknowledged(void **state)
     fix_free(&f);
 }
 
+static void pings_come_together(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    for (unsigned n = 0; n < 3; n++) {
+        fix_worker(&f, n, "q", 1);
+        fix_tick(&f);
+        fix_later(&f, 50); /* READY is acknowledged */
+        fix_tick(&f);
+        fix_later(&f, n == 0 ? 300 : 1000);
+    }
+    fix_tick(&f);
+    for (unsigned pings = 0; pings == 0; pings = (unsigned)f.acts->lane_count) {
+        fix_later(&f, 100);
+        for (unsigned n = 0; n < 3; n++)
+            fix_answer(&f, n, (struct answer){.kind = MSG_HEARTBEAT});
+        fix_tick(&f);
+    }
+    assert_non_null(fix_lane(&f, 0, LANE_PING, 0));
+    assert_non_null(fix_lane(&f, 1, LANE_PING, 0)); /* early */
+    assert_null(fix_lane(&f, 2, LANE_PING, 0));
+    fix_free(&f);
+}
+
 static void late_server_does_not_fence(void **state)
 {
     (void)state;
@@ -409,6 +434,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(heartbeats_and_fence),
         cmocka_unit_test(heartbeats_are_not_acknowledged),
+        cmocka_unit_test(pings_come_together),
         cmocka_unit_test(late_server_does_not_fence),
         cmocka_unit_test(not_ready_in_time),
         cmocka_unit_test(poison_is_dead_after_three),
