@@ -161,6 +161,18 @@ static void put_task(struct sim *sim, struct lane *lane, const struct lane_actio
         lane_flush(sim, lane, r->body);
 }
 
+/* Of a task that two workers have done, the answer that is stored is kept by one of them. */
+static bool kept_elsewhere(const struct sim *sim, const struct lane *lane, uint64_t id)
+{
+    for (size_t i = 0; i < sim->server.lane_count; i++) {
+        const struct lane *other = &sim->server.lanes[i];
+        for (size_t k = 0; other != lane && other->open && k < other->done_count; k++)
+            if (other->dones[k].id == id)
+                return true;
+    }
+    return false;
+}
+
 /* The promise behind ACK: whatever the worker now forgets is on disk. */
 static void check_ack(struct sim *sim, struct lane *lane, uint64_t number)
 {
@@ -173,19 +185,26 @@ static void check_ack(struct sim *sim, struct lane *lane, uint64_t number)
             continue;
         struct sub *sub = truth_by_id(sim, lane->dones[i].id);
         bool sync = sub && sim->plan.durability[sub->queue] == DURABILITY_SYNC && !sub->excused;
-        SIM_CHECK(sim, !sync || !disk_keeps(&sim->disk, sub->id),
+        SIM_CHECK(sim,
+            !sync || !disk_keeps(&sim->disk, sub->id) || kept_elsewhere(sim, lane, sub->id),
             "ACK of the DONE of task %llu, whose finish is not settled",
             (unsigned long long)lane->dones[i].id);
         lane->dones[i--] = lane->dones[--lane->done_count];
     }
 }
 
-/* An attempt that was told to stop still has its slot, but nothing depends on it any more. */
-static void forget_suspect(struct lane *lane, uint64_t lease)
+/*
+ * An attempt that was told to stop still has its slot, but nothing depends on it any more. Fenced
+ * at a worker that does not read, it leaves the credit, too, though its bytes may still lie on the
+ * lane: slots and prefetch bound them, and missed heartbeats end them.
+ */
+static void forget_stopped(struct lane *lane, uint64_t lease)
 {
     for (size_t i = 0; i < lane->task_count; i++) {
-        if (lane->tasks[i].lease == lease)
-            lane->tasks[i].suspect = false;
+        if (lane->tasks[i].lease != lease)
+            continue;
+        lane->tasks[i].suspect = false;
+        lane->tasks[i].bytes = 0;
     }
 }
 
@@ -201,7 +220,7 @@ static void do_lane(struct sim *sim, const struct lane_action *a)
         put_task(sim, lane, a);
         return;
     case LANE_CANCEL:
-        forget_suspect(lane, a->lease);
+        forget_stopped(lane, a->lease);
         msg_cancel_task_encode(out, &(struct msg_cancel_task){a->id, a->lease});
         break;
     case LANE_WITHDRAW:
