@@ -54,6 +54,7 @@ const struct param option_rows[] = {
     NUMBER("max-payload", SIZE, SERVER, "16m", 1 KIB, 1 GIB, "largest payload of a task", NONE),
     NUMBER("max-result", SIZE, SERVER | WORKER, "16m", 1 KIB, 1 GIB, "largest result of a task", NONE),
     NUMBER("max-tasks", UNSIGNED, SERVER, "0", 0, 0, "unfinished tasks in a queue, 0 for no bound", RELOAD),
+    NUMBER("max-queues", UNSIGNED, SERVER, "100000", 1, 10000000, "queues that submissions may make", NONE),
     NUMBER("max-bytes", SIZE, SERVER, "1g", 1 MIB, 0, "payloads of all tasks that are only in memory", RELOAD),
     NUMBER("max-unsettled", SIZE, SERVER, "16m", 64 KIB, 0, "submissions that wait for their commit", NONE),
     NUMBER("max-clients", UNSIGNED, SERVER, "10000", 1, 1000000, "connections of clients", NONE),

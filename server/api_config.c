@@ -43,6 +43,7 @@ static void core_settings(const struct pushrod_server *s, struct core_config *c)
     c->window_tasks = (uint32_t)number(s, "window-tasks");
     c->window_bytes = number(s, "window-bytes");
     c->max_tasks = number(s, "max-tasks");
+    c->max_queues = (uint32_t)number(s, "max-queues");
     c->max_bytes = number(s, "max-bytes");
     c->max_unsettled = number(s, "max-unsettled");
     c->max_prefetch = (uint32_t)number(s, "max-prefetch");

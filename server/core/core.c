@@ -18,6 +18,7 @@ static void config_fill(struct core *c)
     DEFAULT(rejoin_wait_ms, 3000);
     DEFAULT(window_tasks, 10000);
     DEFAULT(window_bytes, (size_t)64 << 20);
+    DEFAULT(max_queues, 100000);
     DEFAULT(max_bytes, UINT64_C(1) << 30);
     DEFAULT(max_unsettled, 16 << 20);
     DEFAULT(max_prefetch, 1000);

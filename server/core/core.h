@@ -44,6 +44,7 @@ struct core_config {
     uint32_t window_tasks;     /* 10000: of a queue with a store behind it, in memory */
     size_t window_bytes;       /* 64 MiB: payloads of that window */
     uint64_t max_tasks;        /* 0: no bound. Unfinished tasks of a queue; above: QUEUE_FULL */
+    uint32_t max_queues;       /* 100000 names, none is ever forgotten; above: TOO_MANY */
     uint64_t max_bytes;        /* 1 GiB: payloads of unfinished tasks without a store behind them */
     uint64_t max_unsettled;    /* 16 MiB: submissions waiting for their commit; above: paused */
     uint32_t max_prefetch;     /* 1000 tasks beyond the slots of one worker */

@@ -92,6 +92,7 @@ struct queue *queue_get(struct core *c, struct slice name)
     }
     q->next = c->first_queue;
     c->first_queue = q;
+    c->queue_count++;
     watch_event(c, "queue-new", 0, (struct slice){0}, q->name, NULL);
     return q;
 }

@@ -323,6 +323,7 @@ struct core {
 
     struct strmap queues;
     struct queue *first_queue;
+    size_t queue_count;
     struct queue *last_queue; /* that was looked up: most come in runs */
     struct strmap uniques;
     struct heap by_wall; /* due, expiry, unique keys */

@@ -116,6 +116,12 @@ static bool submit_check(
     int code = s->options ? options_check(s->options, &text) : 0;
     if (code)
         return refuse(why, code, text);
+    /* Only names that strangers make up are bounded: what the store has must come back. */
+    if (!*queue && c->queue_count >= c->config.max_queues)
+        return refuse(why, PUSHROD_E_TOO_MANY,
+            arena_text(c,
+                "there are %zu queues already: use one of those, or raise max-queues of the server",
+                c->queue_count));
     if (!*queue && !(*queue = queue_get(c, s->queue)))
         return refuse(why, PUSHROD_E_NO_MEMORY, NULL);
     code = server_check(c, *queue, size, &text);

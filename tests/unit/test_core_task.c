@@ -56,6 +56,25 @@ static void nobody_follows(void **state)
     fix_free(&f);
 }
 
+/* Names are remembered for ever, so a stranger may not make up as many as it likes. */
+static void queues_are_bounded(void **state)
+{
+    (void)state;
+    struct fix f;
+    struct core_config config = {.seed = 1, .max_queues = 2, .store = {.bypass = true}};
+    fix_new(&f, &config);
+    assert_int_not_equal(fix_submit(&f, 5, "a", "", NULL, FOLLOW_NONE), 0);
+    assert_int_not_equal(fix_submit(&f, 5, "b", "", NULL, FOLLOW_NONE), 0);
+    assert_int_equal(fix_submit(&f, 5, "c", "", NULL, FOLLOW_NONE), 0);
+    assert_int_not_equal(fix_submit(&f, 5, "a", "", NULL, FOLLOW_NONE), 0);
+    fix_tick(&f);
+    const struct conn_action *no = fix_conn(&f, 5, MSG_REJECTED, 0);
+    assert_int_equal(no->code, PUSHROD_E_TOO_MANY);
+    assert_non_null(strstr(no->text, "raise max-queues"));
+    assert_null(fix_conn(&f, 5, MSG_REJECTED, 1));
+    fix_free(&f);
+}
+
 static void retries_then_dead(void **state)
 {
     (void)state;
@@ -325,6 +344,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(done_is_told),
         cmocka_unit_test(nobody_follows),
+        cmocka_unit_test(queues_are_bounded),
         cmocka_unit_test(retries_then_dead),
         cmocka_unit_test(permanent_and_retry_after),
         cmocka_unit_test(priority_then_order),
