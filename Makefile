@@ -145,7 +145,7 @@ $(BUILD)/protocol-doc: $(O)/tools/protocol-doc.o $(BUILD)/libpushrod.a
 
 # The fuzzers have a build of the library of their own, with clang; without clang they are skipped.
 fuzzers:
-	@if command -v clang >/dev/null; then $(MAKE) BUILD=$(BUILD)/fuzz CC=clang \
+	@if [ -n '$(FUZZ)' ] && command -v clang >/dev/null; then $(MAKE) BUILD=$(BUILD)/fuzz CC=clang \
 		SANITIZE='-fsanitize=fuzzer-no-link,address,undefined' $(FUZZ:%=$(BUILD)/fuzz/fuzz_%); fi
 $(BUILD)/fuzz_%: $(O)/tests/fuzz/fuzz_%.o $(BUILD)/libpushrod.a
 	$(call link,-fsanitize=fuzzer)

@@ -34,7 +34,7 @@ static void draw_worker(struct sim *sim, int node)
         {"*", NULL}, {"mail.*", NULL}, {"mail.in", "digest"}, {"mail.in", "slow"}};
     struct node *n = &sim->nodes[node];
     size_t which = node ? sim_below(sim, 4) : 0; /* the first one serves all */
-    snprintf(n->name, sizeof n->name, "w%d", node);
+    snprintf(n->name, sizeof n->name, "w%u", (unsigned)node % 1000);
     n->queues[0] = patterns[which][0];
     n->queues[1] = patterns[which][1];
     n->queue_count = n->queues[1] ? 2 : 1;
