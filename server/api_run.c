@@ -323,6 +323,7 @@ static void server_end(struct pushrod_server *s)
     conn_tell_last(s);
     native_free(s->native);
     host_free(s->host);
+    local_wait(s); /* its event is one of the loop's */
     /* stop() may be called by a signal at any time: it must not find a loop that is being freed. */
     struct loop *loop = s->loop;
     s->loop = NULL;
@@ -332,7 +333,6 @@ static void server_end(struct pushrod_server *s)
     s->host = NULL;
     free(s->token);
     s->token = NULL;
-    local_wait(s);
 }
 
 static void stops_look(struct pushrod_server *s)
