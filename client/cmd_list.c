@@ -15,17 +15,19 @@ struct listing {
 
 static const char *const queue_titles[] = {"QUEUE", "-READY", "-DELAYED", "-RUNNING", "-DEAD",
     "-WORKERS", "-SLOTS", "-DONE", "-FAILED", "-OLDEST", "-P95", "DURABILITY"};
-static const char *const worker_titles[] = {"WORKER", "HOST", "-PID", "STATE", "-SLOTS", "-HAS",
-    "-RUNS", "-DONE", "-FAILED", "-SILENT", "-UP", "QUEUES"};
+static const char *const worker_titles[] = {"WORKER", "HOST", "-PID", "STATE", "-SLOTS", "-TASKS",
+    "-STARTED", "-DONE", "-FAILED", "-SILENT", "-UP", "QUEUES"};
 
 void rows_begin_queues(struct table *t)
 {
     table_begin(t, queue_titles, sizeof queue_titles / sizeof queue_titles[0]);
+    t->sorted = true;
 }
 
 void rows_begin_workers(struct table *t)
 {
     table_begin(t, worker_titles, sizeof worker_titles / sizeof worker_titles[0]);
+    t->sorted = true;
 }
 
 /* A dash where a number would mean nothing: no age without a waiting task. */

@@ -32,7 +32,7 @@ struct top {
     double seconds;     /* since the last look */
     /* of this look */
     struct table queues, workers;
-    uint64_t ready, delayed, leased, dead, finished, failed, slots, worker_count;
+    uint64_t ready, delayed, leased, dead, slots, busy, worker_count;
     double rate;
 };
 
@@ -64,7 +64,15 @@ static double rate_of(struct top *t, const struct pushrod_queue_info *q)
 }
 
 static const char *const titles[] = {"QUEUE", "-READY", "-DELAYED", "-RUNNING", "-DEAD", "-WORKERS",
-    "-SLOTS", "-RATE", "-DONE", "-FAILED", "-OLDEST", "-P95"};
+    "-SLOTS", "-RATE", "-DONE", "-FAILED", "-OLDEST", "-P95", "NOTE"};
+
+/* What keeps a queue from moving. */
+static const char *note_of(const struct pushrod_queue_info *q)
+{
+    if (q->paused)
+        return "paused";
+    return q->workers == 0 && q->ready ? "no worker" : "";
+}
 
 static void on_queue(const struct pushrod_queue_info *q, void *arg)
 {
@@ -75,10 +83,8 @@ static void on_queue(const struct pushrod_queue_info *q, void *arg)
     t->delayed += q->delayed;
     t->leased += q->leased;
     t->dead += q->dead;
-    t->finished += q->finished;
-    t->failed += q->failed;
     t->rate += rate;
-    table_cell(&t->queues, "%s%s", q->name, q->paused ? " (paused)" : "");
+    table_cell(&t->queues, "%s", q->name);
     table_cell(&t->queues, "%s", text_count(text, q->ready));
     table_cell(&t->queues, "%s", text_count(text, q->delayed));
     table_cell(&t->queues, "%s", text_count(text, q->leased));
@@ -90,12 +96,14 @@ static void on_queue(const struct pushrod_queue_info *q, void *arg)
     table_cell(&t->queues, "%s", text_count(text, q->failed));
     table_cell(&t->queues, "%s", q->ready ? text_ms(text, q->oldest_ms) : "-");
     table_cell(&t->queues, "%s", q->service_ns ? text_ns(text, q->service_ns) : "-");
+    table_cell(&t->queues, "%s", note_of(q));
 }
 
 static void on_worker(const struct pushrod_worker_info *w, void *arg)
 {
     struct top *t = arg;
     t->slots += w->slots;
+    t->busy += w->outstanding < w->slots ? w->outstanding : w->slots;
     t->worker_count++;
     rows_worker(&t->workers, w);
 }
@@ -106,12 +114,13 @@ static int look(struct top *t)
     uint64_t now = clock_now().mono_ns;
     t->seconds = t->looked_ns ? (double)(now - t->looked_ns) / 1e9 : 0;
     t->looked_ns = now;
-    t->ready = t->delayed = t->leased = t->dead = t->finished = t->failed = 0;
-    t->slots = t->worker_count = 0;
+    t->ready = t->delayed = t->leased = t->dead = 0;
+    t->slots = t->busy = t->worker_count = 0;
     t->rate = 0;
     buf_free(&t->queues.cells);
     buf_free(&t->workers.cells);
     table_begin(&t->queues, titles, sizeof titles / sizeof titles[0]);
+    t->queues.sorted = true;
     rows_begin_workers(&t->workers);
     int64_t rows = pushrod_client_queues(t->cli->client, NULL, on_queue, t);
     if (rows >= 0)
@@ -121,36 +130,72 @@ static int look(struct top *t)
 
 /* ---------------------------------------------------------------------------------- drawing */
 
+/* First byte of a line that stands out; only where it is drawn. */
+enum { BOLD = 1, TITLE = 2 };
+
+static void mark(const struct top *t, struct buf *out, char how)
+{
+    if (t->terminal)
+        buf_append(out, &how, 1);
+}
+
+static void slots_bar(const struct top *t, struct buf *out)
+{
+    const unsigned width = 20;
+    uint64_t full = t->slots ? (t->busy * width + t->slots - 1) / t->slots : 0;
+    buf_printf(out, "slots [");
+    for (unsigned i = 0; i < width; i++)
+        buf_append(out, i < full ? "|" : " ", 1);
+    buf_printf(out, "] %" PRIu64 " of %" PRIu64 " busy, %" PRIu64 " worker%s\n", t->busy, t->slots,
+        t->worker_count, t->worker_count == 1 ? "" : "s");
+}
+
 static void compose(struct top *t, struct buf *out, unsigned width)
 {
     const struct pushrod_server_info *server = pushrod_client_server(t->cli->client);
     char a[TEXT_SIZE], b[TEXT_SIZE], c[TEXT_SIZE], d[TEXT_SIZE], e[TEXT_SIZE];
-    buf_printf(out, "%s at %s  %s\n", server->software, server->address,
-        text_time(a, clock_now().wall_ms));
-    buf_printf(out,
-        "workers %" PRIu64 ", slots %" PRIu64
-        "; tasks: %s ready, %s running, %s delayed, %s dead; %s\n\n",
-        t->worker_count, t->slots, text_count(a, t->ready), text_count(b, t->leased),
-        text_count(c, t->delayed), text_count(d, t->dead), text_rate(e, t->rate));
+    mark(t, out, BOLD);
+    buf_printf(out, "%s at %s  %s%s\n", server->software, server->address,
+        text_time(a, clock_now().wall_ms), t->terminal ? "  q leaves" : "");
+    slots_bar(t, out);
+    buf_printf(out, "tasks %s; %s ready, %s running, %s delayed, %s dead\n\n",
+        text_rate(e, t->rate), text_count(a, t->ready), text_count(b, t->leased),
+        text_count(c, t->delayed), text_count(d, t->dead));
+    mark(t, out, TITLE);
     table_end(&t->queues, out, width);
     buf_append(out, "\n", 1);
+    mark(t, out, TITLE);
     table_end(&t->workers, out, width);
 }
 
-/* Lines that fit on the screen, each erased to its end, and all below them. */
+/* One line, cut at the edge and erased behind it; a title is reversed up to the edge. */
+static void draw_line(struct buf *screen, const uint8_t *at, size_t size, size_t columns)
+{
+    bool bold = size && *at == BOLD, title = size && *at == TITLE;
+    at += bold || title;
+    size -= bold || title;
+    size_t shown = columns && size > columns ? columns : size;
+    buf_printf(screen, "%s%.*s",
+        bold    ? "\033[1m"
+        : title ? "\033[7m"
+                : "",
+        (int)shown, (const char *)at);
+    if (title && shown < columns)
+        buf_printf(screen, "%*s", (int)(columns - shown), "");
+    buf_printf(screen, "%s\033[K\r\n", bold || title ? "\033[0m" : "");
+}
+
+/* Lines that fit on the screen, and nothing below them. */
 static void draw(const struct buf *text)
 {
-    struct winsize size;
+    struct winsize size = {0};
     unsigned lines = ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_row ? size.ws_row : 24;
     struct buf screen = BUF_EMPTY;
     const uint8_t *at = text->data, *end = at + text->size;
     buf_printf(&screen, "\033[H");
     for (unsigned line = 0; at < end && line + 1 < lines; line++) {
         const uint8_t *stop = memchr(at, '\n', (size_t)(end - at));
-        size_t n = (size_t)(stop - at);
-        size_t shown = size.ws_col && n > size.ws_col ? size.ws_col : n;
-        buf_append(&screen, at, shown);
-        buf_printf(&screen, "\033[K\r\n");
+        draw_line(&screen, at, (size_t)(stop - at), size.ws_col);
         at = stop + 1;
     }
     buf_printf(&screen, "\033[J");

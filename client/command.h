@@ -110,6 +110,7 @@ unsigned terminal_width(int fd); /* columns; 80 if it cannot be known */
 struct table {
     const char *const *titles; /* "-" before a title: flush right */
     size_t columns;
+    bool sorted;      /* by the first column; else as they came */
     struct buf cells; /* NUL-terminated, row after row */
     size_t rows;
 };

@@ -6,7 +6,8 @@
 #include "client/map.h"
 #include "common/clock.h"
 
-#define BAR 30u /* characters at the most */
+#define BAR        30u /* characters at the most */
+#define RATE_AFTER 0.2 /* seconds; before, a rate would be of the start alone */
 
 void map_progress_erase(void *map)
 {
@@ -31,7 +32,7 @@ static void compose(const struct map *m, struct buf *line, uint64_t now, unsigne
     char a[TEXT_SIZE], b[TEXT_SIZE], c[TEXT_SIZE];
     uint64_t done = m->finished + m->left_out;
     double seconds = (double)(now - m->began_ns) / 1e9;
-    double rate = seconds > 0.05 ? (double)m->finished / seconds : 0;
+    double rate = seconds > 0 ? (double)m->finished / seconds : 0;
     if (m->total) {
         double part = done < m->total ? (double)done / (double)m->total : 1;
         bar(line, part, width >= 80 ? BAR : width >= 50 ? 10 : 4);
@@ -39,10 +40,13 @@ static void compose(const struct map *m, struct buf *line, uint64_t now, unsigne
     } else {
         buf_printf(line, "%s done, %s in flight", text_count(a, done), text_count(b, m->in_flight));
     }
-    buf_printf(line, "  %s", text_rate(c, rate));
-    if (m->total > done && rate > 0)
+    if (seconds >= RATE_AFTER)
+        buf_printf(line, "  %s", text_rate(c, rate));
+    if (m->total > done && seconds >= RATE_AFTER && rate > 0)
         buf_printf(line, "  %s left",
             text_ms(c, (uint64_t)((double)(m->total - done) / rate * 1000) / 1000 * 1000));
+    else
+        buf_printf(line, "  %s", text_ms(c, (now - m->began_ns) / 1000000));
     if (m->failed)
         buf_printf(line, "  %s failed", text_count(c, m->failed));
     if (m->stopping)

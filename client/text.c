@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* text: numbers, times and tables for people. */
+#define _GNU_SOURCE /* strverscmp */
 #include <assert.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <time.h>
@@ -220,26 +222,46 @@ static void table_line(
     buf_append(out, "\n", 1);
 }
 
-/* Two passes: the widths are known when all cells are. */
+/* Names with numbers in them in the order of the numbers: worker-9 before worker-10. */
+static int row_compare(const void *a, const void *b)
+{
+    return strverscmp(**(const char *const *const *)a, **(const char *const *const *)b);
+}
+
+/* Two passes: the widths are known when all cells are. `rows` are those of `cells`. */
+static void table_lines(
+    struct table *t, const char ***rows, const char **cells, struct layout *l, struct buf *out)
+{
+    size_t count = t->rows / t->columns;
+    const char *at = (const char *)t->cells.data;
+    for (size_t i = 0; i < t->rows; i++, at += strlen(at) + 1) {
+        size_t column = i % t->columns;
+        cells[i] = at;
+        rows[i / t->columns] = &cells[i - column];
+        if (shown_width(at) > l->widths[column])
+            l->widths[column] = shown_width(at);
+    }
+    if (t->sorted)
+        qsort(rows, count, sizeof *rows, row_compare);
+    const char *titles[MAX_COLUMNS];
+    for (size_t i = 0; i < t->columns; i++)
+        titles[i] = t->titles[i] + (t->titles[i][0] == '-');
+    table_line(t, l, titles, out);
+    for (size_t i = 0; i < count; i++)
+        table_line(t, l, rows[i], out);
+}
+
 void table_end(struct table *t, struct buf *out, unsigned width)
 {
     struct layout l = {.width = width};
-    const char *cells[MAX_COLUMNS];
-    for (size_t i = 0; i < t->columns; i++) {
-        cells[i] = t->titles[i] + (t->titles[i][0] == '-');
-        l.widths[i] = shown_width(cells[i]);
-    }
-    const char *at = (const char *)t->cells.data;
-    for (size_t i = 0; i < t->rows; i++, at += strlen(at) + 1)
-        if (shown_width(at) > l.widths[i % t->columns])
-            l.widths[i % t->columns] = shown_width(at);
-    table_line(t, &l, cells, out);
-    at = (const char *)t->cells.data;
-    for (size_t i = 0; i < t->rows; i++, at += strlen(at) + 1) {
-        cells[i % t->columns] = at;
-        if (i % t->columns == t->columns - 1)
-            table_line(t, &l, cells, out);
-    }
+    for (size_t i = 0; i < t->columns; i++)
+        l.widths[i] = shown_width(t->titles[i] + (t->titles[i][0] == '-'));
+    const char **cells = malloc((t->rows + 1) * sizeof *cells);
+    const char ***rows = malloc((t->rows / t->columns + 1) * sizeof *rows);
+    if (cells && rows)
+        table_lines(t, rows, cells, &l, out);
+    free(rows);
+    free(cells);
     buf_free(&t->cells);
     t->rows = 0;
 }

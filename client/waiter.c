@@ -95,7 +95,16 @@ static int wait_one(
     }
 }
 
-/* The result is all that goes to standard output, byte for byte. */
+/* Byte for byte; only on a terminal a line is ended, so that the prompt does not stick to it. */
+static void print_result(const struct pushrod_finish *f)
+{
+    const char *data = f->result;
+    fwrite(data, 1, f->result_size, stdout);
+    if (f->result_size && data[f->result_size - 1] != '\n' && isatty(STDOUT_FILENO))
+        putchar('\n');
+}
+
+/* The result is all that goes to standard output. */
 static int report(const struct waiter *w, const struct pushrod_finish *f)
 {
     struct buf why = BUF_EMPTY;
@@ -104,7 +113,7 @@ static int report(const struct waiter *w, const struct pushrod_finish *f)
     if (w->json)
         json_print(json_finish(f));
     else if (f->status == PUSHROD_DONE)
-        fwrite(f->result, 1, f->result_size, stdout);
+        print_result(f);
     fflush(stdout);
     if (f->status == PUSHROD_DONE)
         return EXIT_OK;
