@@ -102,7 +102,7 @@ $(shared): $(library_o) libpushrod.map
 	$(Q)$(CC) -shared -Wl,-soname,$(@F) -Wl,--version-script=libpushrod.map $(ALL_LDFLAGS) $(library_o) $(LIBS) -o $@
 
 $(BUILD)/libpushrod.so: $(shared)
-	ln -sf $(<F) $@
+	$(Q)ln -sf $(<F) $@
 LINK = $(CC) $(ALL_LDFLAGS) $(filter %.o,$^) $(BUILD)/libpushrod.a
 define link
 @mkdir -p $(@D); echo "LINK $@"
@@ -119,14 +119,16 @@ $(BUILD)/pushrod-server $(BUILD)/pushrod-worker: $(BUILD)/pushrod-%: $(O)/%/main
 
 $(BUILD)/examples/%.so: $(O)/examples/%.o
 	@mkdir -p $(@D)
-	$(CC) -shared $(ALL_LDFLAGS) $< -o $@
+	@echo "LINK $@"
+	$(Q)$(CC) -shared $(ALL_LDFLAGS) $< -o $@
 $(BUILD)/examples/%: $(O)/examples/%.o $(BUILD)/libpushrod.a
 	$(link)
 
 $(BUILD)/man/%: docs/man/% $(programs)
 	@mkdir -p $(@D)
-	$(BUILD)/$(basename $*) --print-man > $@.options
-	sed -e '/^@OPTIONS@$$/{r $@.options' -e 'd}' -e 's/@VERSION@/$(VERSION)/' $< > $@
+	@echo "MAN  $@"
+	$(Q)$(BUILD)/$(basename $*) --print-man > $@.options
+	$(Q)sed -e '/^@OPTIONS@$$/{r $@.options' -e 'd}' -e 's/@VERSION@/$(VERSION)/' $< > $@
 
 # ---- tests ----
 testlib := $(TESTLIB:%=$(O)/tests/lib/%.o) $(STORE_LIB:%=$(O)/tests/store/%.o)
@@ -177,10 +179,11 @@ serve: ## a server and four workers, until you stop them
 run: ## the same, and a real job: hash every file of the source tree
 demo: ## a tour on one screen
 chaos bench serve run demo: all
-	$($@_script)
+	@$($@_script)
 
 # ---- install ----
 DEST := $(DESTDIR)$(PREFIX)
+# ldconfig: programs find the library at once; only root may say so, and only root needs it.
 install: all ## PREFIX=/usr/local DESTDIR=
 	install -d $(addprefix $(DEST)/,bin lib/pkgconfig include/pushrod share/man/man1 share/man/man8 share/bash-completion/completions)
 	$(if $(strip $(programs)),install -m 755 $(programs) $(DEST)/bin)
@@ -193,6 +196,7 @@ install: all ## PREFIX=/usr/local DESTDIR=
 	install -m 644 $(filter %.1,$(man)) $(DEST)/share/man/man1
 	install -m 644 $(filter %.8,$(man)) $(DEST)/share/man/man8
 	install -m 644 deploy/completion/pushrod.bash $(DEST)/share/bash-completion/completions/pushrod
+	$(if $(DESTDIR),,@ldconfig 2>/dev/null || true)
 uninstall: ## the same
 	rm -f $(addprefix $(DEST)/bin/,pushrod pushrod-server pushrod-worker) $(DEST)/lib/libpushrod.* \
 		$(DEST)/lib/pkgconfig/pushrod.pc $(DEST)/share/man/man1/pushrod.1 $(DEST)/share/man/man8/pushrod-*.8 \
