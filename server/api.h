@@ -61,8 +61,9 @@ struct call {
 struct told {
     uint64_t request; /* 0: to the finish event */
     struct pushrod_finish finish;
-    struct body *result;
-    size_t text; /* offsets in `told_bytes`; SIZE_MAX: none */
+    struct body *body; /* of a long result; NULL: there is none */
+    size_t result;     /* offsets in `told_bytes`; SIZE_MAX: none */
+    size_t text;
     size_t tag;
 };
 

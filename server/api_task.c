@@ -4,11 +4,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "common/log.h"
 #include "common/name.h"
 #include "server/api.h"
 
 #define NOTHING    SIZE_MAX /* an offset: there is no such text */
 #define TOLD_AHEAD 4u       /* finishes whose callbacks are fetched into the cache meanwhile */
+#define TOLD_ALIGN 16u      /* a result may be read as whatever the program put there */
 
 /* ------------------------------------------------------------------------- who is called */
 
@@ -164,27 +166,30 @@ int pushrod_server_cancel(struct pushrod_server *s, uint64_t id)
 
 static size_t bytes_keep(struct pushrod_server *s, const void *data, size_t size)
 {
-    size_t at = s->told_bytes.size;
+    static const uint8_t zero[TOLD_ALIGN];
     if (!data)
         return NOTHING;
+    buf_append(&s->told_bytes, zero, -s->told_bytes.size % TOLD_ALIGN);
+    size_t at = s->told_bytes.size;
     buf_append(&s->told_bytes, data, size);
     buf_append(&s->told_bytes, "", 1);
     return s->told_bytes.failed ? NOTHING : at;
 }
 
+/* A finish cannot be taken back: without memory to tell it the process ends as the core's would. */
 static void told_add(struct pushrod_server *s, const struct told *told)
 {
     buf_append(&s->told, told, sizeof *told);
-    if (s->told.failed) {
-        body_unref(told->result);
-        return;
+    if (s->told.failed || s->told_bytes.failed) {
+        log_error("out of memory: the server ends as a crash would");
+        abort();
     }
     loop_defer(s->loop, &s->tell);
 }
 
 static void told_task(struct pushrod_server *s, uint64_t request, const struct task *t)
 {
-    struct slice tag = task_tag(t);
+    struct slice tag = task_tag(t), result = task_result(t);
     told_add(s, &(struct told){
                     .request = request,
                     .finish =
@@ -194,9 +199,11 @@ static void told_task(struct pushrod_server *s, uint64_t request, const struct t
                             .error = t->code,
                             .attempts = t->hand_overs,
                             .run_ns = t->run_ns,
+                            .result_size = result.size,
                             .tag_size = tag.size,
                         },
-                    .result = body_ref(t->result),
+                    .body = body_ref(t->result),
+                    .result = t->result ? NOTHING : bytes_keep(s, result.data, result.size),
                     .text = bytes_keep(s, t->text, t->text ? strlen(t->text) : 0),
                     .tag = bytes_keep(s, tag.data, tag.size),
                 });
@@ -212,6 +219,7 @@ static void told_refused(struct pushrod_server *s, const struct conn_action *a)
     told_add(s, &(struct told){
                     .request = a->request,
                     .finish = {.id = call->id, .status = PUSHROD_REFUSED, .error = (int)a->code},
+                    .result = NOTHING,
                     .text = bytes_keep(s, text, strlen(text)),
                     .tag = NOTHING,
                 });
@@ -237,9 +245,7 @@ static void told_call(struct pushrod_server *s, struct told *t)
 {
     struct pushrod_finish *f = &t->finish;
     const char *bytes = (const char *)s->told_bytes.data;
-    struct slice result = body_slice(t->result);
-    f->result = result.data;
-    f->result_size = result.size;
+    f->result = t->result == NOTHING ? body_slice(t->body).data : (const void *)(bytes + t->result);
     f->error_text = t->text == NOTHING ? "" : bytes + t->text;
     f->tag = t->tag == NOTHING ? NULL : bytes + t->tag;
     struct call *call = t->request ? call_find(s, t->request) : NULL;
@@ -252,7 +258,7 @@ static void told_call(struct pushrod_server *s, struct told *t)
         fn(s, f, arg);
     else if (s->events.finish)
         s->events.finish(s, f, s->events_arg);
-    body_unref(t->result);
+    body_unref(t->body);
 }
 
 /* The arrays do not grow meanwhile: the core speaks only at the end of a tick. */
@@ -280,7 +286,7 @@ void api_task_free(struct pushrod_server *s)
 {
     struct told *told = (struct told *)(void *)s->told.data;
     for (size_t i = 0; i < s->told.size / sizeof *told; i++)
-        body_unref(told[i].result);
+        body_unref(told[i].body);
     buf_free(&s->told);
     buf_free(&s->told_bytes);
     free(s->calls);

@@ -146,8 +146,7 @@ static int result_take(struct core *c, struct task *t, const struct answer *a)
         return PUSHROD_E_RESULT_TOO_BIG;
     if (a->data.size == 0 || (!t->followers && !t->record.followed && !(rare && rare->keep_ms)))
         return 0;
-    t->result = body_copy(a->data.data, a->data.size);
-    return t->result ? 0 : PUSHROD_E_NO_MEMORY;
+    return task_set_result(t, a->data) ? 0 : PUSHROD_E_NO_MEMORY;
 }
 
 /* ---- the end of an attempt ---- */

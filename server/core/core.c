@@ -61,8 +61,8 @@ static bool settings_copy(struct core *c, const struct queue_setting *settings, 
 static void lists_init(struct core *c)
 {
     struct list *lists[] = {&c->gone, &c->dirty_groups, &c->dirty_named, &c->workers,
-        &c->workers_over, &c->deep, &c->acks, &c->watchers, &c->held, &c->requests, &c->low,
-        &c->nowhere.links, &c->nowhere.targets, &c->nowhere.low_node};
+        &c->workers_over, &c->deep, &c->acks, &c->watchers, &c->held, &c->holding, &c->requests,
+        &c->low, &c->nowhere.links, &c->nowhere.targets, &c->nowhere.low_node};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         list_init(lists[i]);
     for (unsigned rank = 0; rank < PRIORITIES; rank++)

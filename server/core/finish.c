@@ -96,7 +96,23 @@ static void finish_tell_all(struct core *c, struct task *t)
 static size_t kept_size(const struct task *t)
 {
     assert(t->state == TASK_FINISHED);
-    return (t->result ? t->result->size : 0) + t->record.payload.size + sizeof *t;
+    return task_result(t).size + t->record.payload.size + sizeof *t;
+}
+
+/* It is not kept any more, if it was. */
+void finish_let_go(struct core *c, struct task *t)
+{
+    assert(t->state == TASK_FINISHED);
+    if (!t->out_of_order && list_empty(&t->node))
+        return;
+    c->kept_count--;
+    c->kept_bytes -= kept_size(t);
+    if (t->out_of_order)
+        heap_remove(&c->kept, &t->place);
+    else
+        list_remove(&t->node);
+    t->out_of_order = false;
+    list_init(&t->node);
 }
 
 /* Out of memory: nobody needs it here any more. Not while the store still answers for it. */
@@ -108,10 +124,7 @@ void finish_drop(struct core *c, struct task *t)
         follower_detach(t, f);
         follower_free(c, f);
     }
-    if (heap_holds(&t->place)) {
-        c->kept_bytes -= kept_size(t);
-        heap_remove(&c->kept, &t->place);
-    }
+    finish_let_go(c, t);
     t->released = true;
     if (t->operations || t->refused)
         return;
@@ -120,13 +133,27 @@ void finish_drop(struct core *c, struct task *t)
     task_drop(c, t);
 }
 
-void finish_keep(struct core *c, struct task *t, uint64_t until_ns)
+/* For the time that nearly all have in common: they go in the order in which they came. */
+void finish_hold(struct core *c, struct task *t)
 {
-    assert(!heap_holds(&t->place));
-    if (!heap_push(&c->kept, &t->place, until_ns, t->record.id)) {
+    assert(t->state == TASK_FINISHED && list_empty(&t->node));
+    t->held_until_ns = c->now.mono_ns + c->config.hold_ms * MS;
+    list_push_back(&c->holding, &t->node);
+    c->kept_count++;
+    c->kept_bytes += kept_size(t);
+}
+
+static void finish_keep(struct core *c, struct task *t, uint64_t until_ns)
+{
+    assert(t->state == TASK_FINISHED && list_empty(&t->node));
+    t->place = (struct heap_node){0};
+    t->out_of_order = heap_push(&c->kept, &t->place, until_ns, t->record.id);
+    if (!t->out_of_order) {
+        list_init(&t->node);
         finish_drop(c, t);
         return;
     }
+    c->kept_count++;
     c->kept_bytes += kept_size(t);
 }
 
@@ -139,10 +166,13 @@ static void finish_told(struct core *c, struct task *t)
     finish_tell_all(c, t);
     bool here = t->followers || t->queue->bypass;
     assert(t->state == TASK_FINISHED);
-    if (keep && here)
-        finish_keep(c, t, c->now.mono_ns + keep * MS);
-    else
+    bool dead = t->queue->bypass && t->status == PUSHROD_FAILED;
+    if (!keep || !here)
         finish_drop(c, t);
+    else if (keep == c->config.hold_ms && !dead)
+        finish_hold(c, t);
+    else
+        finish_keep(c, t, c->now.mono_ns + keep * MS);
 }
 
 /* ---- the store ---- */
@@ -163,7 +193,7 @@ void finish_ask(struct core *c, struct task *t)
         .finished_ms = c->now.wall_ms,
         .keep_until_ms = keep ? c->now.wall_ms + keep : 0,
         .result = task_result(t),
-        .body = t->result,
+        .body = t->result && t->result->size > TASK_INLINE_PAYLOAD ? t->result : NULL,
         .text = slice_str(t->text),
         .tag = task_tag(t),
         .dead = t->status == PUSHROD_FAILED};
@@ -172,7 +202,7 @@ void finish_ask(struct core *c, struct task *t)
     op->finish = f;
     op->async = t->queue->durability == DURABILITY_ASYNC;
     t->operations++;
-    c->unstored += t->result ? t->result->size : 0;
+    c->unstored += task_result(t).size;
 }
 
 void task_finish(struct core *c, struct task *t, enum pushrod_status status, int code)
@@ -220,15 +250,36 @@ void finish_release(struct core *c, struct task *t)
     finish_drop(c, t);
 }
 
+/* The one that goes first, and when; NULL: nothing is kept. */
+static struct task *kept_first(const struct core *c, uint64_t *until_ns)
+{
+    const struct heap_node *top = heap_top(&c->kept);
+    const struct list *first = list_first(&c->holding);
+    struct task *t = first ? container_of(first, struct task, node) : NULL;
+    assert(!t || t->held_until_ns > 0);
+    *until_ns = t ? t->held_until_ns : NEVER;
+    if (!top || *until_ns <= top->key)
+        return t;
+    *until_ns = top->key;
+    return container_of(top, struct task, place);
+}
+
+uint64_t finish_next(const struct core *c)
+{
+    uint64_t until_ns;
+    const struct task *t = kept_first(c, &until_ns);
+    assert(!t || t->state == TASK_FINISHED);
+    return until_ns;
+}
+
 /* What was kept long enough goes, and the oldest when there is too much. */
 void finish_expire(struct core *c)
 {
-    struct heap_node *top;
-    while ((top = heap_top(&c->kept))) {
-        struct task *t = container_of(top, struct task, place);
+    uint64_t until_ns;
+    for (struct task *t; (t = kept_first(c, &until_ns));) {
         assert(t->state == TASK_FINISHED);
-        bool crowded = c->kept.count > c->config.hold_count || c->kept_bytes > c->config.hold_bytes;
-        if (top->key > c->now.mono_ns && !crowded)
+        bool crowded = c->kept_count > c->config.hold_count || c->kept_bytes > c->config.hold_bytes;
+        if (until_ns > c->now.mono_ns && !crowded)
             return;
         finish_drop(c, t);
     }

@@ -188,9 +188,7 @@ void ledger_expect(const struct ledger *l, uint64_t lease, uint64_t id)
     uint64_t slot = lease & SLOT_MASK;
     if (slot >= l->used)
         return;
-    const char *task = (const char *)l->slots[slot].task;
-    for (size_t at = 0; at < sizeof(struct task); at += 64)
-        __builtin_prefetch(task + at, 1);
+    task_expect(l->slots[slot].task);
     __builtin_prefetch(&l->cells[index_home(l, (uint32_t)id)], 1);
 }
 

@@ -82,7 +82,7 @@ static void tell_adopted(struct core *c, struct request *r, struct task *t)
         finish_tell(c, t, f);
     }
     if (f && f->conn)
-        finish_keep(c, t, c->now.mono_ns + c->config.hold_ms * MS);
+        finish_hold(c, t);
     else
         finish_drop(c, t);
 }
@@ -245,7 +245,7 @@ static void purge_told(struct core *c, struct request *r, const struct store_eve
         finish_tell(c, t, f);
     }
     if (t && t->followers)
-        finish_keep(c, t, c->now.mono_ns + c->config.hold_ms * MS);
+        finish_hold(c, t);
     else if (t)
         finish_drop(c, t);
 }

@@ -24,11 +24,11 @@
 #define MS         UINT64_C(1000000) /* ns in a millisecond */
 #define NEVER      UINT64_MAX
 
-#define FILL_NS        (1 * MS)    /* prefetch: work for about this long waits at a worker */
-#define STUCK_NS       (1 * MS)    /* a lane without an answer for so long: WITHDRAW from it */
+#define FILL_NS        (1 * MS)     /* prefetch: work for about this long waits at a worker */
+#define STUCK_NS       (1 * MS)     /* a lane without an answer for so long: WITHDRAW from it */
 #define ACK_BYTES      (256u << 10) /* results of so many bytes are acknowledged at once */
-#define TIMEOUT_EXTRA  (2000 * MS) /* the worker's own enforcement comes first */
-#define CANCEL_WAIT    (5000 * MS) /* for the worker's answer to CANCEL */
+#define TIMEOUT_EXTRA  (2000 * MS)  /* the worker's own enforcement comes first */
+#define CANCEL_WAIT    (5000 * MS)  /* for the worker's answer to CANCEL */
 #define BACKOFF_CAP_MS 3600000u
 
 /* ---- growable arrays of actions ---- */
@@ -328,7 +328,9 @@ struct core {
     struct strmap uniques;
     struct heap by_wall; /* due, expiry, unique keys */
     struct heap by_mono; /* backoff, fences */
-    struct heap kept;    /* FINISHED tasks: key is when they go */
+    struct list holding; /* FINISHED tasks that stay for hold_ms, in the order in which they go */
+    struct heap kept;    /* FINISHED tasks that stay longer: key is when they go */
+    size_t kept_count;   /* of both */
     size_t kept_bytes;
     uint64_t bypass_bytes; /* payloads of unfinished tasks without a store behind them */
 
@@ -353,7 +355,7 @@ struct core {
     struct idmap absent; /* id -> followers of a task that is not in memory */
     struct list watchers;
 
-    bool woken; /* the timers of this tick have run */
+    bool woken;  /* the timers of this tick have run */
     bool failed; /* actions.failed */
     bool draining;
     bool drained;

@@ -6,7 +6,9 @@
 #include <assert.h>
 #include "server/core/verbs.h"
 
-#define REFUSED_WAIT (200 * MS) /* until what the store refused is asked again */
+#define REFUSED_WAIT  (200 * MS) /* until what the store refused is asked again */
+#define STORED_AHEAD  8u         /* events: whose tasks are fetched into the cache meanwhile */
+#define FOLLOWS_AHEAD 4u         /* the same for who follows those, once the task is there */
 
 /* ---- operations of tasks ---- */
 
@@ -57,7 +59,7 @@ static void moved(struct core *c, struct task *t, bool gone)
 
 static void finished(struct core *c, struct task *t)
 {
-    uint64_t bytes = t->result ? t->result->size : 0;
+    uint64_t bytes = task_result(t).size;
     assert(c->unstored >= bytes);
     c->unstored -= bytes;
     finish_stored(c, t);
@@ -124,7 +126,7 @@ void stored_run(struct core *c)
         assert(t->state == TASK_FINISHING || t->state == TASK_MOVING || t->told);
         t->refused = false;
         if (task_ended(t)) {
-            c->unstored -= t->result ? t->result->size : 0;
+            c->unstored -= task_result(t).size;
             finish_ask(c, t);
         } else if (t->state == TASK_MOVING) {
             task_reschedule(c, t, t->record.windowed);
@@ -197,10 +199,26 @@ static void stored_one(struct core *c, const struct store_event *e)
     }
 }
 
+/* A task was last touched when its operation was asked, a commit ago. */
+static void stored_expect(const struct core *c, const struct store_event *e, bool near)
+{
+    assert(e);
+    if (e->event != EVENT_OP || e->kind > STORE_RESCHEDULE)
+        return;
+    if (near)
+        follow_expect(ledger_at(&c->ledger, e->token));
+    else
+        ledger_expect(&c->ledger, e->token, 0);
+}
+
 void core_stored(struct core *c, const struct store_event *events, size_t count)
 {
     assert(count == 0 || events);
     for (size_t i = 0; i < count; i++) {
+        if (i + STORED_AHEAD < count)
+            stored_expect(c, &events[i + STORED_AHEAD], false);
+        if (i + FOLLOWS_AHEAD < count)
+            stored_expect(c, &events[i + FOLLOWS_AHEAD], true);
         if (events[i].event == EVENT_OP)
             stored_one(c, &events[i]);
         else

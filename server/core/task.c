@@ -63,7 +63,7 @@ static void task_leave(struct core *c, struct task *t)
         worker_drop(c, t);
         break;
     case TASK_FINISHED:
-        heap_remove(&c->kept, &t->place);
+        finish_let_go(c, t);
         break;
     default:
         assert(t->state != TASK_GONE);
@@ -98,7 +98,7 @@ void task_move(struct core *c, struct task *t, enum task_state to)
     t->state = (uint8_t)to;
     t->refused = false; /* what the store refused of its last state need not be asked again */
     t->worker = NULL;
-    if (to == TASK_DELAYED || to == TASK_FINISHED)
+    if (to == TASK_DELAYED)
         t->place = (struct heap_node){0};
     else
         list_init(&t->node);
@@ -232,6 +232,31 @@ static void rare_free(struct rare *rare)
     body_unref(rare->parts);
     if (rare->added)
         free(rare);
+}
+
+/* Only a hint, and so without a look at it. */
+void task_expect(const struct task *t)
+{
+    uintptr_t at = (uintptr_t)t;
+    for (size_t line = 0; line < sizeof *t; line += 64)
+        __builtin_prefetch((const void *)(at + line), 1);
+}
+
+/*
+ * A short result takes the place of an inline payload: nobody reads that any more once a worker is
+ * done with the task, for its lane has sent it and the store has it. Not while the task is on its
+ * way elsewhere, when the actions of this tick may still point to it.
+ */
+bool task_set_result(struct task *t, struct slice result)
+{
+    assert(!t->result && t->result_size == 0 && result.size > 0);
+    if (t->state == TASK_LEASED && !t->record.body && result.size <= t->record.payload.size) {
+        memcpy((void *)(uintptr_t)t->record.payload.data, result.data, result.size);
+        t->result_size = (uint16_t)result.size;
+        return true;
+    }
+    t->result = body_copy(result.data, result.size);
+    return t->result != NULL;
 }
 
 void task_free(struct core *c, struct task *t)

@@ -248,8 +248,7 @@ uint64_t timers_next(const struct core *c)
         next = earlier(next, heap_top(&c->by_mono)->key);
     if (heap_top(&c->by_wall))
         next = earlier(next, wall_to_mono(c, heap_top(&c->by_wall)->key));
-    if (heap_top(&c->kept))
-        next = earlier(next, heap_top(&c->kept)->key);
+    next = earlier(next, finish_next(c));
     if (heap_top(&c->worker_timers))
         next = earlier(next, heap_top(&c->worker_timers)->key);
     next = earlier(next, worker_acks_next(c));

@@ -41,7 +41,7 @@ uint64_t ledger_lease(struct ledger *l, const struct task *t); /* a new one */
 struct task *ledger_find(const struct ledger *l, uint64_t id);
 struct task *ledger_find_lease(const struct ledger *l, uint64_t lease, uint64_t id);
 struct task *ledger_at(const struct ledger *l, uint64_t slot); /* NULL: nobody */
-bool ledger_gave(const struct ledger *l, uint64_t lease); /* in this life of the server */
+bool ledger_gave(const struct ledger *l, uint64_t lease);      /* in this life of the server */
 void ledger_expect(const struct ledger *l, uint64_t lease, uint64_t id); /* to be found soon */
 void ledger_free(struct ledger *l);
 
@@ -131,6 +131,8 @@ void attempt_over(struct core *c, struct task *t, uint32_t code, struct slice te
 void task_requeue(struct core *c, struct task *t); /* READY, at no cost */
 void history_add(struct core *c, struct task *t, const struct msg_death *death);
 void task_set_text(struct task *t, struct slice text);
+void task_expect(const struct task *t);                    /* it is read soon */
+bool task_set_result(struct task *t, struct slice result); /* false: no memory */
 
 /* finish.c */
 void task_finish(struct core *c, struct task *t, enum pushrod_status status, int code);
@@ -139,8 +141,11 @@ void finish_ask(struct core *c, struct task *t);
 void finish_tell(struct core *c, struct task *t, struct follower *f);
 void finish_release(struct core *c, struct task *t); /* the last follower has acknowledged */
 void finish_drop(struct core *c, struct task *t);
-void finish_keep(struct core *c, struct task *t, uint64_t until_ns);
+void finish_hold(struct core *c, struct task *t); /* for hold_ms */
+void finish_let_go(struct core *c, struct task *t);
 void finish_expire(struct core *c);
+uint64_t finish_next(
+    const struct core *c); /* monotonic ns: when to expire; NEVER: nothing is kept */
 
 /* follow.c */
 struct conn *conn_get(struct core *c, uint64_t id); /* made if it was not there; NULL: no memory */
@@ -151,6 +156,7 @@ void follower_detach(struct task *t, struct follower *f);
 void follow_absent(struct core *c, struct queue *q, uint64_t id, struct follower *chain);
 struct follower *follow_claim(struct core *c, uint64_t id);
 void follow_tell(struct core *c, const struct task *t, uint16_t kind, const void *row, size_t size);
+void follow_expect(const struct task *t); /* they are told soon; NULL: nobody */
 void follow_free(struct core *c);
 void watch_event(struct core *c, const char *kind, uint64_t id, struct slice worker,
     struct slice queue, const char *text);

@@ -312,6 +312,69 @@ static void timeout_is_fenced(void **state)
     fix_free(&f);
 }
 
+/* A short result takes the place of the payload, a longer one has memory of its own. */
+static void results_of_each_size_stay(void **state)
+{
+    static const char *const results[] = {"", "r", "payloaD", "longer than the payload"};
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 1);
+    for (size_t i = 0; i < sizeof results / sizeof *results; i++) {
+        uint64_t id = fix_submit(&f, 5, "q", "payload", NULL, FOLLOW_FINISH);
+        fix_tick(&f);
+        uint64_t lease = fix_lane(&f, 0, LANE_TASK, 0)->lease;
+        fix_later(&f, 1);
+        fix_answer(&f, 0, fix_done(id, lease, results[i]));
+        fix_tick(&f);
+        /* Told at once, and again to whoever asks later. */
+        for (int asked = 0; asked < 2; asked++) {
+            struct slice result = task_result(fix_conn(&f, 5, MSG_FINISHED, 0)->task);
+            assert_int_equal(result.size, strlen(results[i]));
+            assert_memory_equal(result.data, results[i], result.size);
+            fix_later(&f, 1);
+            core_wait(f.core, 5, 9, id, FOLLOW_FINISH);
+            fix_tick(&f);
+        }
+        fix_later(&f, 1);
+    }
+    fix_free(&f);
+}
+
+/* Those held for the common time go in their order, those kept longer at theirs. */
+static void finishes_go_in_time(void **state)
+{
+    (void)state;
+    struct fix f;
+    struct core_config config = {.seed = 1, .hold_ms = 1000, .store = {.bypass = true}};
+    fix_new(&f, &config);
+    fix_worker(&f, 0, "q", 4);
+    struct msg_options longer = fix_options();
+    longer.keep_ms = 5000;
+    for (int i = 0; i < 4; i++)
+        fix_submit(&f, 5, "q", "payload", i == 0 ? &longer : NULL, FOLLOW_FINISH);
+    fix_tick(&f);
+    struct answer answers[4];
+    for (unsigned i = 0; i < 4; i++) {
+        const struct lane_action *task = fix_lane(&f, 0, LANE_TASK, i);
+        answers[i] = fix_done(task->id, task->lease, "r");
+    }
+    fix_later(&f, 1);
+    for (unsigned i = 0; i < 4; i++)
+        fix_answer(&f, 0, answers[i]);
+    fix_tick(&f);
+    fix_later(&f, 999);
+    fix_tick(&f);
+    assert_int_equal(core_stats(f.core)->ledger, 4);
+    fix_later(&f, 1);
+    fix_tick(&f);
+    assert_int_equal(core_stats(f.core)->ledger, 1);
+    fix_later(&f, 4000);
+    fix_tick(&f);
+    assert_int_equal(core_stats(f.core)->ledger, 0);
+    fix_free(&f);
+}
+
 static void large_result_in_parts(void **state)
 {
     (void)state;
@@ -353,6 +416,8 @@ int main(void)
         cmocka_unit_test(cancel_ready_and_leased),
         cmocka_unit_test(bad_submissions),
         cmocka_unit_test(timeout_is_fenced),
+        cmocka_unit_test(results_of_each_size_stay),
+        cmocka_unit_test(finishes_go_in_time),
         cmocka_unit_test(large_result_in_parts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
