@@ -236,7 +236,7 @@ static void turn_step(struct attempt_run *r)
     struct pollfd f[] = {{.fd = p->child.exit, .events = POLLIN},
         {.fd = more ? p->child.in : -1, .events = POLLOUT}, {.fd = p->child.out, .events = POLLIN},
         {.fd = p->child.error, .events = POLLIN}, {.fd = r->slot->wake, .events = POLLIN}};
-    if (poll(f, sizeof f / sizeof f[0], wait_ms(r)) < 0)
+    if (child_poll(&p->child, f, sizeof f / sizeof f[0], wait_ms(r)) < 0)
         return;
     if (f[1].revents)
         feed(p);
@@ -319,11 +319,9 @@ static void judge(struct attempt_run *r)
 static bool left_well(struct coproc *p)
 {
     siginfo_t info = {0};
-    struct pollfd f = {.fd = p->child.exit, .events = POLLIN};
-    poll(&f, 1, EXIT_WAIT_MS);
-    bool ended = waitid(P_PID, (id_t)p->child.pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
-                 info.si_pid == p->child.pid;
-    if (!ended || info.si_code != CLD_EXITED || info.si_status != 0)
+    if (!child_ends_within(&p->child, EXIT_WAIT_MS) ||
+        waitid(P_PID, (id_t)p->child.pid, &info, WEXITED | WNOWAIT) != 0 ||
+        info.si_code != CLD_EXITED || info.si_status != 0)
         return false;
     coproc_end(p);
     return true;

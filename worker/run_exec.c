@@ -186,7 +186,7 @@ static void exec_loop(struct exec *e)
         struct pollfd p[] = {{.fd = c->exit, .events = POLLIN}, {.fd = c->in, .events = POLLOUT},
             {.fd = c->out, .events = POLLIN}, {.fd = c->error, .events = POLLIN},
             {.fd = c->notes, .events = POLLIN}, {.fd = e->slot->wake, .events = POLLIN}};
-        if (poll(p, sizeof p / sizeof p[0], wait_ms(e)) < 0 && errno != EINTR)
+        if (child_poll(c, p, sizeof p / sizeof p[0], wait_ms(e)) < 0 && errno != EINTR)
             stop_now(e, EXEC_CANCELLED);
         if (p[0].revents)
             return;

@@ -8,6 +8,7 @@
 #ifndef WORKER_SPAWN_H
 #define WORKER_SPAWN_H
 
+#include <poll.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -15,7 +16,7 @@
 
 struct child {
     pid_t pid; /* and process group; 0: none */
-    int exit;  /* pidfd: readable when it has ended */
+    int exit;  /* pidfd: readable when it has ended; -1: the kernel gives none */
     int in;    /* its standard input; -1: closed; so the others */
     int out;
     int error;
@@ -28,6 +29,11 @@ int child_spawn(struct child *c, const char *command, char *const *environment);
 void child_close_in(struct child *c);
 void child_signal(const struct child *c, int number); /* the whole group */
 bool child_ended(const struct child *c);              /* it is there to be reaped */
+
+bool child_ends_within(const struct child *c, int ms);
+
+/* poll(), where fds[0] is the child's `exit`; without a pidfd it is as if there were one. */
+int child_poll(const struct child *c, struct pollfd *fds, nfds_t count, int wait_ms);
 
 /* Kills what is left of the group, reaps it, closes everything. Gives the wait status. */
 int child_end(struct child *c);

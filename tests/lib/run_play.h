@@ -48,6 +48,9 @@ void run_play_until(struct run_play *p, bool (*condition)(void *arg), void *arg)
 /* Hands one in, and waits. */
 struct outcome *run_play_do(struct run_play *p, const char *payload);
 
+/* From now on pidfd_open() fails in this process, as before Linux 5.3. False: it did anyway. */
+bool run_play_forbid_pidfd(void);
+
 struct handler run_play_command(const struct handler_ops *ops, const char *command);
 
 #endif

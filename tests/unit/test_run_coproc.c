@@ -257,5 +257,8 @@ int main(void)
         cmocka_unit_test(the_samples_do_what_they_say),
         cmocka_unit_test(lines_are_parsed_one_at_a_time),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    if (run_play_forbid_pidfd())
+        failed += cmocka_run_group_tests_name("without pidfd", tests, NULL, NULL);
+    return failed;
 }

@@ -332,5 +332,8 @@ int main(void)
         cmocka_unit_test(slots_run_side_by_side),
         cmocka_unit_test(the_end_of_the_runner_ends_its_commands),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    if (run_play_forbid_pidfd())
+        failed += cmocka_run_group_tests_name("without pidfd", tests, NULL, NULL);
+    return failed;
 }
