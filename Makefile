@@ -25,9 +25,7 @@ TEST_LIBS := -lcmocka -lmsgpackc
 COMMON  := err buf heap map body name clock log params params_value params_read params_print options
 PROTO   := codec messages frame
 CORE    := core out pool ledger task queue group worker target sched withdraw answers leave loss join submit retry finish follow unique timers window stored restart requests lookup rows check
-STORE   := arena packed tree reply mem_item mem_write mem_read store_mem store_lmdb lmdb_env lmdb_table lmdb_load lmdb_queue \
-	lmdb_index lmdb_journal lmdb_apply lmdb_group lmdb_thread lmdb_op lmdb_task lmdb_write lmdb_read lmdb_agenda lmdb_unique \
-	lmdb_result lmdb_dead lmdb_purge
+STORE   := arena packed tree reply mem_item mem_write mem_read store_mem store_lmdb lmdb_env lmdb_table lmdb_load lmdb_queue lmdb_index lmdb_journal lmdb_apply lmdb_group lmdb_thread lmdb_op lmdb_task lmdb_write lmdb_read lmdb_agenda lmdb_unique lmdb_result lmdb_dead lmdb_purge
 NET     := loop conn conn_output listen host http native_input native_output watch zap ports monitor socket peers lane join_parse join answer_parse answers plane
 SERVER  := api api_config api_conn api_event api_group api_local api_options api_reload api_run api_stats api_task api_timer api_wait
 SESSION := session session_join session_task session_answer session_log
@@ -35,18 +33,16 @@ WORKER  := address api environment handlers link link_act link_net link_read not
 	run_function run_life said spawn supervise supervise_fork supervise_guard supervise_told talk
 CLIENT  := lib lib_connect lib_stream lib_receive lib_pending lib_follow lib_submit lib_wait lib_request lib_row
 # The programs: server/main.c, worker/main.c, and the files of the command in client/.
-COMMAND := main command cli options interrupt help text json input why waiter task_options cmd_submit cmd_task cmd_list cmd_dead cmd_operate cmd_top cmd_bench cmd_map \
-	map_input map_job map_output map_log map_halt map_progress
+COMMAND := main command cli options interrupt help text json input why waiter task_options cmd_submit cmd_task cmd_list cmd_dead cmd_operate cmd_top cmd_bench cmd_map map_input map_job map_output map_log map_halt map_progress
 # examples/X.c -> build/examples/X, and examples/X.c -> build/examples/X.so
 EXAMPLES := async_task/async_task async_task/server async_task/worker chat/chat mail/mail
 PLUGINS  := plugin/hash
 # docs/man/X: manual pages; the line @OPTIONS@ is replaced by what `PROGRAM --print-man` prints
 MAN     := pushrod.1 pushrod-server.8 pushrod-worker.8
 
-# tests/lib/X.c (linked to every test), tests/unit/test_X.c, tests/sim/X.c (one program), tests/store/test_X.c,
-# tests/fuzz/fuzz_X.c, tests/e2e/X (executable scripts)
+# tests/: lib/X.c (in every test), unit/test_X.c, sim/X.c (one program), store/test_X.c, fuzz/fuzz_X.c, e2e/X (scripts)
 TESTLIB := plane_rig session_play run_play
-TESTS   := buf heap map name codec messages params log client native plane zmq_facts plane_join session run_exec run_coproc run_function server server_conn core_task core_worker core_store core_window core_rejoin core_memory store_packed store_tree
+TESTS   := buf heap map name codec messages params log client native plane plane_join zmq_facts zmq_strangers session session_tasks run_exec run_coproc run_function server server_conn core_task core_worker core_store core_window core_rejoin core_memory store_packed store_tree
 SIM     := agenda client disk disk_copy disk_state faults main node plan runner server server_out truth
 STORE_LIB := store_fault rig
 STORE_TESTS := store_equal store_conform store_recover store_full
@@ -61,20 +57,16 @@ Q := $(if $(V),,@)
 common_o := $(COMMON:%=$(O)/common/%.o) $(PROTO:%=$(O)/proto/%.o)
 core_o   := $(CORE:%=$(O)/server/core/%.o)
 session_o := $(SESSION:%=$(O)/worker/%.o)
-library_o := $(common_o) $(core_o) $(STORE:%=$(O)/server/store/%.o) $(NET:%=$(O)/server/net/%.o) \
-	$(SERVER:%=$(O)/server/%.o) $(session_o) $(WORKER:%=$(O)/worker/%.o) $(CLIENT:%=$(O)/client/%.o)
+library_o := $(common_o) $(core_o) $(STORE:%=$(O)/server/store/%.o) $(NET:%=$(O)/server/net/%.o) $(SERVER:%=$(O)/server/%.o) $(session_o) $(WORKER:%=$(O)/worker/%.o) $(CLIENT:%=$(O)/client/%.o)
 archives := $(addprefix $(BUILD)/,libcommon.a libcore.a libsession.a libpushrod.a)
 shared   := $(BUILD)/libpushrod.so.$(SOVERSION)
-# A program whose sources are not there is left out.
-programs := $(if $(wildcard server/main.c),$(BUILD)/pushrod-server) $(if $(wildcard worker/main.c),$(BUILD)/pushrod-worker) \
-	$(if $(strip $(COMMAND)),$(BUILD)/pushrod)
+programs := $(addprefix $(BUILD)/,pushrod-server pushrod-worker pushrod)
 examples := $(EXAMPLES:%=$(BUILD)/examples/%) $(PLUGINS:%=$(BUILD)/examples/%.so)
 man      := $(MAN:%=$(BUILD)/man/%)
 unit     := $(TESTS:%=$(BUILD)/tests/test_%) $(STORE_TESTS:%=$(BUILD)/tests/store/test_%)
-sim      := $(if $(strip $(SIM)),$(BUILD)/tests/simulation)
+sim      := $(BUILD)/tests/simulation
 fuzzers  := $(FUZZ:%=$(BUILD)/fuzz/fuzz_%)
-dirs := common proto server client worker tests tools include examples
-sources  = $(shell find $(dirs) -name '*.[ch]')
+sources  = $(shell find common proto server client worker tests tools include examples -name '*.[ch]')
 
 .PHONY: all test unit check-all sim chaos fuzz fuzzers bench bench-peers serve demo run install uninstall clean format help protocol-doc
 .DELETE_ON_ERROR:
@@ -108,7 +100,9 @@ define link
 @mkdir -p $(@D); echo "LINK $@"
 $(Q)$(LINK) $(1) $(LIBS) -o $@
 endef
-$(BUILD)/pushrod: $(COMMAND:%=$(O)/client/%.o) $(BUILD)/libpushrod.a
+$(BUILD)/pushrod: $(COMMAND:%=$(O)/client/%.o)
+$(BUILD)/protocol-doc: $(O)/tools/protocol-doc.o
+$(BUILD)/pushrod $(BUILD)/protocol-doc: $(BUILD)/libpushrod.a
 	$(link)
 
 # Plug-ins find the library's functions in the program that loads them.
@@ -132,18 +126,13 @@ $(BUILD)/man/%: docs/man/% $(programs)
 
 # ---- tests ----
 testlib := $(TESTLIB:%=$(O)/tests/lib/%.o) $(STORE_LIB:%=$(O)/tests/store/%.o)
-$(BUILD)/tests/test_%: $(O)/tests/unit/test_%.o $(testlib) $(BUILD)/libpushrod.a
-	$(call link,$(TEST_LIBS))
-
+$(TESTS:%=$(BUILD)/tests/test_%): $(BUILD)/tests/test_%: $(O)/tests/unit/test_%.o
+$(STORE_TESTS:%=$(BUILD)/tests/store/test_%): $(BUILD)/tests/store/test_%: $(O)/tests/store/test_%.o
+$(sim): $(SIM:%=$(O)/tests/sim/%.o)
 # It fails allocations.
 $(BUILD)/tests/test_core_memory: TEST_LIBS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=free
-$(BUILD)/tests/store/test_%: $(O)/tests/store/test_%.o $(testlib) $(BUILD)/libpushrod.a
+$(unit) $(sim): $(testlib) $(BUILD)/libpushrod.a
 	$(call link,$(TEST_LIBS))
-$(BUILD)/tests/simulation: $(SIM:%=$(O)/tests/sim/%.o) $(testlib) $(BUILD)/libpushrod.a
-	$(call link,$(TEST_LIBS))
-
-$(BUILD)/protocol-doc: $(O)/tools/protocol-doc.o $(BUILD)/libpushrod.a
-	$(link)
 
 # The fuzzers have a build of the library of their own, with clang; without clang they are skipped.
 fuzzers:
@@ -166,27 +155,25 @@ fuzz: fuzzers ## the fuzzers; SECONDS=600 for each of them
 protocol-doc: $(BUILD)/protocol-doc ## rewrite the tables of proto/PROTOCOL.md
 	tests/protocol-doc --write
 
-chaos_script := tests/chaos/run
-bench_script := bench/run
-serve_script := deploy/serve
-run_script   := deploy/run-hash-job
-demo_script  := tests/demo
-chaos: ## kill, stop and cut what runs, and count what is lost
-bench: ## our own figures, and the peers beside them; BENCH=full for all of it
+chaos: all ## kill, stop and cut what runs, and count what is lost
+	@tests/chaos/run
+bench: all ## our own figures, and the peers beside them; BENCH=full for all of it
+	@bench/run
 bench-peers: ## install the peers, from Debian's packages
-	bench/peers
-serve: ## a server and four workers, until you stop them
-run: ## the same, and a real job: hash every file of the source tree
-demo: ## a tour on one screen
-chaos bench serve run demo: all
-	@$($@_script)
+	@bench/peers
+serve: all ## a server and four workers, until you stop them
+	@deploy/serve
+run: all ## the same, and a real job: hash every file of the source tree
+	@deploy/run-hash-job
+demo: all ## a tour on one screen
+	@tests/demo
 
 # ---- install ----
 DEST := $(DESTDIR)$(PREFIX)
 # ldconfig: programs find the library at once; only root may say so, and only root needs it.
 install: all ## PREFIX=/usr/local DESTDIR=
 	install -d $(addprefix $(DEST)/,bin lib/pkgconfig include/pushrod share/man/man1 share/man/man8 share/bash-completion/completions)
-	$(if $(strip $(programs)),install -m 755 $(programs) $(DEST)/bin)
+	install -m 755 $(programs) $(DEST)/bin
 	install -m 644 $(BUILD)/libpushrod.a $(DEST)/lib
 	install -m 755 $(shared) $(DEST)/lib
 	ln -sf $(notdir $(shared)) $(DEST)/lib/libpushrod.so

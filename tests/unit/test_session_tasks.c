@@ -1,0 +1,329 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The worker's session and its tasks: starting, withdrawal, answers and their ACKs. */
+#include "tests/unit/session_fixture.h"
+
+/* ------------------------------------------------------------------------- tasks */
+
+static void starts_up_to_its_slots(void **state)
+{
+    (void)state;
+    play_up(&r);
+    play_clear(&r);
+    play_tasks(&r, 1, 5);
+    assert_int_equal(play_run_of(&r, RUN_START), 2);
+    play_begin(&r);
+    play_done(&r, 1001, 3);
+    play_end(&r);
+    assert_int_equal(play_run_of(&r, RUN_START), 3);
+    assert_int_equal(r.runs[2].lease, 1003);
+    assert_int_equal(play_first_said(&r, MSG_TASK_DONE)->size, 3);
+}
+
+static void short_tasks_say_only_done(void **state)
+{
+    (void)state;
+    play_up(&r);
+    play_clear(&r);
+    play_tasks(&r, 1, 2);
+    play_begin(&r);
+    play_done(&r, 1001, 0);
+    play_end(&r);
+    assert_int_equal(r.said_count, 1);
+    play_run_until(&r, r.ms + 5); /* the other one goes on */
+    assert_int_equal(play_said_of(&r, MSG_STARTED), 1);
+    assert_int_equal(play_first_said(&r, MSG_STARTED)->lease, 1002);
+    play_run_until(&r, r.ms + 100);
+    assert_int_equal(play_said_of(&r, MSG_STARTED), 1);
+}
+
+static void withdraw(uint64_t lease)
+{
+    struct msg_withdraw m = {.id = lease - 1000, .lease = lease};
+    play_begin(&r);
+    session_withdraw(r.session, &m);
+    play_end(&r);
+}
+
+static void withdraw_gives_back_what_waits(void **state)
+{
+    (void)state;
+    play_up(&r);
+    play_tasks(&r, 1, 3);
+    play_clear(&r);
+    withdraw(1003);
+    assert_int_equal(play_first_said(&r, MSG_RETURNED)->lease, 1003);
+    assert_int_equal(play_first_said(&r, MSG_RETURNED)->code, 0);
+    withdraw(1001); /* it runs */
+    assert_int_equal(play_first_said(&r, MSG_STARTED)->lease, 1001);
+    size_t said = r.said_count;
+    withdraw(1999); /* never heard of */
+    assert_int_equal(r.said_count, said);
+}
+
+static void withdraw_asks_the_runner_for_what_it_was_handed_ahead(void **state)
+{
+    (void)state;
+    restart((struct session_config){.slots = 1, .ahead = 10, .seed = 1});
+    play_up(&r);
+    play_tasks(&r, 1, 4);
+    assert_int_equal(play_run_of(&r, RUN_START), 4);
+    play_clear(&r);
+    withdraw(1003);
+    withdraw(1004);
+    assert_int_equal(play_run_of(&r, RUN_REVOKE), 2);
+    play_begin(&r);
+    session_revoked(r.session, 1003, true);
+    session_revoked(r.session, 1004, false);
+    play_end(&r);
+    assert_int_equal(play_first_said(&r, MSG_RETURNED)->lease, 1003);
+    assert_int_equal(play_first_said(&r, MSG_STARTED)->lease, 1004);
+    play_begin(&r);
+    play_done(&r, 1003, 0); /* what was given back has no answer any more */
+    play_done(&r, 1004, 0);
+    play_end(&r);
+    assert_int_equal(play_said_of(&r, MSG_TASK_DONE), 1);
+}
+
+static void cancel_drops_what_waits_and_stops_what_runs(void **state)
+{
+    (void)state;
+    play_up(&r);
+    play_tasks(&r, 1, 3);
+    play_clear(&r);
+    play_begin(&r);
+    session_cancel(r.session, &(struct msg_cancel_task){.id = 1, .lease = 1001});
+    session_cancel(r.session, &(struct msg_cancel_task){.id = 3, .lease = 1003});
+    play_end(&r);
+    assert_int_equal(play_run_of(&r, RUN_CANCEL), 1);
+    assert_int_equal(r.runs[0].lease, 1001);
+    assert_int_equal(play_first_said(&r, MSG_TASK_FAILED)->lease, 1003);
+    assert_int_equal(play_first_said(&r, MSG_TASK_FAILED)->code, PUSHROD_E_TASK_CANCELLED);
+}
+
+static void an_action_names_its_task_though_it_ended_in_the_same_tick(void **state)
+{
+    (void)state;
+    play_up(&r);
+    play_tasks(&r, 1, 1);
+    play_clear(&r);
+    play_begin(&r);
+    session_cancel(r.session, &(struct msg_cancel_task){.id = 1, .lease = 1001});
+    play_done(&r, 1001, 0);
+    struct msg_task m = {.id = 2, .lease = 1002, .queue = slice_str("q")};
+    session_task(r.session, &m, NULL);
+    play_end(&r);
+    assert_int_equal(r.runs[0].lease, 1001);
+    assert_int_equal(r.runs[1].lease, 1002);
+}
+
+static void a_large_result_comes_in_parts(void **state)
+{
+    (void)state;
+    play_up(&r);
+    play_tasks(&r, 1, 1);
+    play_clear(&r);
+    play_begin(&r);
+    play_done(&r, 1001, 3 * 65536 + 10);
+    play_end(&r);
+    assert_int_equal(play_said_of(&r, MSG_PART), 3);
+    assert_int_equal(play_first_said(&r, MSG_PART)->size, 65536);
+    assert_int_equal(play_first_said(&r, MSG_TASK_DONE)->size, 10);
+}
+
+static void too_large_a_result_fails(void **state)
+{
+    (void)state;
+    play_up(&r);
+    play_tasks(&r, 1, 1);
+    play_begin(&r);
+    play_done(&r, 1001, (8 << 20) + 1);
+    play_end(&r);
+    assert_int_equal(play_first_said(&r, MSG_TASK_FAILED)->code, PUSHROD_E_RESULT_TOO_BIG);
+}
+
+static void a_broken_handler_is_not_served_any_more(void **state)
+{
+    (void)state;
+    play_up(&r);
+    play_tasks(&r, 1, 4);
+    play_clear(&r);
+    play_begin(&r);
+    session_broken(r.session, 1001, slice_str("not found"));
+    session_broken(r.session, 1002, slice_str("not found"));
+    play_end(&r);
+    assert_int_equal(play_said_of(&r, MSG_RETURNED), 4);
+    assert_int_equal(r.said[0].code, PUSHROD_E_HANDLER_BROKEN);
+    assert_int_equal(r.actions->state, SESSION_ACTIVE); /* mail.* is left */
+}
+
+/* ----------------------------------------------------------------------- answers */
+
+static void renewed_connection_resends_in_order(void **state)
+{
+    (void)state;
+    play_up(&r);
+    finish(1, 4, 5); /* 2, 3, 4, 5 after READY */
+    ack(3);
+    play_clear(&r);
+    play_begin(&r);
+    session_answers_renewed(r.session);
+    play_end(&r);
+    assert_int_equal(r.said_count, 2);
+    assert_int_equal(r.said[0].sequence, 4);
+    assert_int_equal(r.said[0].id, 3);
+    assert_int_equal(r.said[1].id, 4);
+}
+
+static void a_stalled_ack_resends_after_a_second(void **state)
+{
+    (void)state;
+    play_up(&r);
+    ack(1);
+    finish(1, 2, 5);
+    play_clear(&r);
+    play_run_until(&r, r.ms + 900);
+    assert_int_equal(play_said_of(&r, MSG_TASK_DONE), 0);
+    play_run_until(&r, r.ms + 200);
+    assert_int_equal(play_said_of(&r, MSG_TASK_DONE), 2);
+    ack(3);
+    play_clear(&r);
+    play_run_until(&r, r.ms + 3000);
+    assert_int_equal(play_said_of(&r, MSG_TASK_DONE), 0);
+    assert_true(play_said_of(&r, MSG_HEARTBEAT) >= 2);
+}
+
+/* An idle worker: nothing to acknowledge, nothing to send again, and no number is used up. */
+static void heartbeats_are_not_numbered_or_kept(void **state)
+{
+    (void)state;
+    play_up(&r);
+    ack(1);
+    play_clear(&r);
+    play_run_until(&r, r.ms + 4500);
+    assert_int_equal(play_said_of(&r, MSG_HEARTBEAT), 4);
+    assert_int_equal(r.said_count, 4);
+    finish(1, 1, 5);
+    assert_int_equal(r.said[r.said_count - 1].kind, MSG_TASK_DONE);
+    assert_int_equal(r.said[r.said_count - 1].sequence, 2);
+}
+
+static void acks_of_what_was_never_sent_do_no_harm(void **state)
+{
+    (void)state;
+    play_up(&r);
+    finish(1, 2, 5);
+    ack(1000000);
+    ack(0);
+    finish(3, 1, 5);
+    assert_int_equal(r.said[r.said_count - 1].sequence, 4);
+    assert_int_equal(r.said[r.said_count - 1].id, 3);
+}
+
+static void a_result_is_kept_until_its_last_part_is_acknowledged(void **state)
+{
+    (void)state;
+    play_up(&r);
+    finish(1, 1, 2 * 65536 + 1); /* sequence 2, 3, 4 */
+    ack(3);
+    play_clear(&r);
+    play_begin(&r);
+    session_lane_down(r.session);
+    play_end(&r);
+    play_run_until(&r, r.ms + 200);
+    assert_int_equal(r.held_count, 1);
+    assert_true(r.holds[0].answered);
+    play_welcome(&r, (const uint8_t[]){VERDICT_SEND});
+    play_hello(&r);
+    assert_int_equal(play_said_of(&r, MSG_PART), 2);
+    assert_int_equal(play_said_of(&r, MSG_TASK_DONE), 1);
+    assert_int_equal(r.said[0].kind, MSG_READY);
+    assert_int_equal(r.said[1].sequence, 2);
+}
+
+/* What is in flight is bounded, but a result that was begun goes on to its end. */
+static void large_results_leave_in_frames_and_a_window(void **state)
+{
+    (void)state;
+    play_up(&r);
+    play_tasks(&r, 1, 2);
+    play_clear(&r);
+    play_begin(&r);
+    play_done(&r, 1001, 6 << 20);
+    play_done(&r, 1002, 6 << 20);
+    play_end(&r);
+    assert_true(r.actions->answers.size < (size_t)400 << 10);
+    for (int i = 0; i < 100; i++)
+        play_tick(&r);
+    assert_int_equal(play_said_of(&r, MSG_TASK_DONE), 1);
+    ack(r.said[r.said_count - 1].sequence);
+    for (int i = 0; i < 100; i++)
+        play_tick(&r);
+    assert_int_equal(play_said_of(&r, MSG_TASK_DONE), 2);
+}
+
+static void too_much_kept_starts_nothing(void **state)
+{
+    (void)state;
+    restart((struct session_config){.slots = 1, .keep_bytes = 1000, .seed = 1});
+    play_up(&r);
+    finish(1, 1, 2000);
+    play_clear(&r);
+    play_tasks(&r, 2, 1);
+    assert_int_equal(r.run_count, 0);
+    ack(2);
+    assert_int_equal(play_run_of(&r, RUN_START), 1);
+}
+
+/* ------------------------------------------------------------------------- speed */
+
+/* Not a benchmark: only that nothing costs a hundred times what it should. */
+static void a_task_costs_little(void **state)
+{
+    (void)state;
+    restart((struct session_config){.slots = 1, .ahead = 1000, .seed = 1});
+    play_up(&r);
+    struct timespec from, to;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &from);
+    uint64_t id = 1, sequence = 1;
+    for (unsigned round = 0; round < 2000; round++) {
+        play_clear(&r);
+        play_tasks(&r, id, 100);
+        session_begin(r.session, (struct now){.mono_ns = r.ms * 1000000});
+        for (uint64_t i = id; i < id + 100; i++)
+            play_done(&r, i + 1000, 8);
+        sequence += 100;
+        session_end(r.session);
+        session_begin(r.session, (struct now){.mono_ns = r.ms * 1000000});
+        session_ack(r.session, sequence);
+        session_end(r.session);
+        id += 100;
+    }
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &to);
+    double ns = (double)(to.tv_sec - from.tv_sec) * 1e9 + (double)(to.tv_nsec - from.tv_nsec);
+    print_message("%.0f ns of the session for each task\n", ns / 200000);
+    assert_true(ns / 200000 < 10000);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(starts_up_to_its_slots),
+        TEST(short_tasks_say_only_done),
+        TEST(withdraw_gives_back_what_waits),
+        TEST(withdraw_asks_the_runner_for_what_it_was_handed_ahead),
+        TEST(cancel_drops_what_waits_and_stops_what_runs),
+        TEST(an_action_names_its_task_though_it_ended_in_the_same_tick),
+        TEST(a_large_result_comes_in_parts),
+        TEST(too_large_a_result_fails),
+        TEST(a_broken_handler_is_not_served_any_more),
+        TEST(renewed_connection_resends_in_order),
+        TEST(a_stalled_ack_resends_after_a_second),
+        TEST(heartbeats_are_not_numbered_or_kept),
+        TEST(acks_of_what_was_never_sent_do_no_harm),
+        TEST(a_result_is_kept_until_its_last_part_is_acknowledged),
+        TEST(large_results_leave_in_frames_and_a_window),
+        TEST(too_much_kept_starts_nothing),
+        TEST(a_task_costs_little),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

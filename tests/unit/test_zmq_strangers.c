@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Facts about libzmq that the lanes are built on: who is let in. Port scans, other protocols, wrong
+ * secrets, second peers. Each test fails if the plane forgets it.
+ */
+#include "tests/unit/facts_fixture.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "server/net/ports.h"
+
+/* ------------------------------------------------------------------------------ strangers */
+
+/* A bare connect causes ACCEPTED and DISCONNECTED; only the admitted peer's end counts. */
+static void port_scan_before_and_after_admission(void **state)
+{
+    (void)state;
+    begin(NULL);
+    welcome(&fake, 7, 70);
+    scan(fake.welcome.lane_port, 50);
+    RIG_UNTIL(&rig, strangers() >= 50);
+    fake_connect_lane(&fake);
+    RIG_UNTIL(&rig, fake_has_hello(&fake));
+    scan(fake.welcome.lane_port, 50);
+    RIG_UNTIL(&rig, strangers() >= 100);
+    expect_lane_works(&fake, 7, 5);
+    end();
+}
+
+/* An unread monitor stalls the I/O thread after some 670 connects, and with it everybody. */
+static void many_scans_stall_nobody(void **state)
+{
+    (void)state;
+    begin(NULL);
+    fake_up(&fake, 7, 70);
+    scan(fake.welcome.lane_port, 1500);
+    scan(plane_join_port(rig.plane), 750);
+    scan(plane_answers_port(rig.plane), 750);
+    RIG_UNTIL(&rig, strangers() >= 3000);
+    expect_lane_works(&fake, 7, 6);
+    fake_done(&fake, 1, 3, (struct slice){0});
+    RIG_UNTIL(&rig, rig.answers == 3);
+    end();
+}
+
+static void say(uint64_t port, const char *text, size_t size)
+{
+    char answer[256];
+    int fd = tcp_connect(port);
+    assert_int_equal(send(fd, text, size, MSG_NOSIGNAL), size);
+    struct timeval tv = {.tv_usec = 1000};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
+    /* ZeroMQ says its greeting, and ends the connection. */
+    RIG_UNTIL(&rig, recv(fd, answer, sizeof answer, 0) <= 0 && errno != EAGAIN);
+    close(fd);
+}
+
+static void other_protocols_are_dropped(void **state)
+{
+    static const char http[] =
+        "GET /metrics HTTP/1.1\r\nHost: localhost:5571\r\nAccept: */*\r\n\r\n"
+        "GET /metrics HTTP/1.1\r\nHost: localhost:5571\r\nAccept: */*\r\n\r\n";
+    static const char client[] = "\0\0\0\6\x94\x28\1\xc0\xc0";
+    (void)state;
+    begin(NULL);
+    fake_up(&fake, 7, 70);
+    uint16_t ports[] = {plane_join_port(rig.plane), plane_answers_port(rig.plane),
+        (uint16_t)fake.welcome.lane_port};
+    for (unsigned i = 0; i < 3; i++) {
+        say(ports[i], http, sizeof http - 1);
+        say(ports[i], client, sizeof client - 1);
+    }
+    expect_lane_works(&fake, 7, 7);
+    assert_int_equal(plane_stats(rig.plane)->garbage, 0);
+    assert_int_equal(rig.joins, 1);
+    end();
+}
+
+/* ------------------------------------------------------------------------------- admission */
+
+/* The first peer with the right secret is admitted, and nobody after it, not even when it left. */
+static void lane_admits_once(void **state)
+{
+    struct fake thief;
+    (void)state;
+    begin(NULL);
+    fake_up(&fake, 7, 70);
+    fake_start(&thief, &rig);
+    thief.lane = fake_plain(thief.context, ZMQ_PULL, fake.user, fake.token);
+    fake_connect(thief.lane, fake.welcome.lane_port);
+    RIG_UNTIL(&rig, strangers() >= 1);
+    for (uint64_t i = 1; i <= 100; i++)
+        expect_lane_works(&fake, 7, i);
+    zmq_close(fake.lane);
+    fake.lane = NULL;
+    RIG_UNTIL(&rig, rig.lost);
+    uint64_t before = strangers();
+    fake_connect_lane(&fake);
+    RIG_UNTIL(&rig, strangers() > before);
+    fake_read_lane(&thief);
+    fake.frames = 0;
+    fake_read_lane(&fake);
+    assert_int_equal(thief.frames + fake.frames, 0);
+    fake_stop(&thief);
+    end();
+}
+
+static void wrong_secrets_are_rejected(void **state)
+{
+    static const char *const tokens[] = {"", "wrong", NULL};
+    (void)state;
+    begin(NULL);
+    welcome(&fake, 7, 70);
+    for (unsigned i = 0; i < 3; i++) {
+        uint64_t before = strangers();
+        void *lane = tokens[i] ? fake_plain(fake.context, ZMQ_PULL, fake.user, tokens[i])
+                               : zmq_socket(fake.context, ZMQ_PULL);
+        void *answers = fake_plain(fake.context, ZMQ_PUSH, fake.user, "no");
+        fake_connect(lane, fake.welcome.lane_port);
+        fake_connect(answers, fake.welcome.answers_port);
+        RIG_UNTIL(&rig, strangers() >= before + 2);
+        zmq_close(lane);
+        zmq_close(answers);
+    }
+    fake_connect_lane(&fake);
+    RIG_UNTIL(&rig, fake_has_hello(&fake));
+    end();
+}
+
+/* A token opens its own lane, and none beside it. */
+static void token_of_another_worker(void **state)
+{
+    struct fake other;
+    (void)state;
+    begin(NULL);
+    welcome(&fake, 7, 70); /* its own lane is not taken yet */
+    fake_start(&other, &rig);
+    welcome(&other, 8, 80);
+    void *lane = fake_plain(fake.context, ZMQ_PULL, fake.user, fake.token);
+    fake_connect(lane, other.welcome.lane_port);
+    RIG_UNTIL(&rig, strangers() >= 1);
+    fake_connect_lane(&other);
+    RIG_UNTIL(&rig, fake_has_hello(&other));
+    zmq_close(lane);
+    fake_stop(&other);
+    end();
+}
+
+static void one_lane_port(struct plane_config *config)
+{
+    config->lane_port_first = config->lane_port_last = first_port;
+}
+
+/* Joins; false: there is no port for it. */
+static bool welcome_if_free(struct fake *who, uint64_t worker, uint64_t session)
+{
+    size_t joins = rig.joins;
+    fake_join(who);
+    RIG_UNTIL(&rig, rig.joins > joins);
+    if (plane_rig_welcome(&rig, worker, session) == 0)
+        return true;
+    RIG_UNTIL(&rig, fake_is_refused(who));
+    return false;
+}
+
+/* A worker that reconnects must not get the tasks of the next lane on the same port. */
+static void reconnecting_peer_stays_outside(void **state)
+{
+    struct fake next;
+    int soon = 1;
+    (void)state;
+    begin(one_lane_port);
+    welcome(&fake, 7, 70);
+    fake.lane = fake_plain(fake.context, ZMQ_PULL, fake.user, fake.token);
+    zmq_setsockopt(fake.lane, ZMQ_RECONNECT_IVL, &soon, sizeof soon);
+    fake_connect(fake.lane, fake.welcome.lane_port);
+    RIG_UNTIL(&rig, fake_has_hello(&fake));
+    uint64_t freed_ns = clock_now().mono_ns;
+    plane_rig_close(&rig, 7, 0);
+    fake_start(&next, &rig);
+    while (!welcome_if_free(&next, 8, 80)) {
+        assert_int_equal(next.code, PUSHROD_E_TOO_MANY);
+        assert_true(next.retry);
+        fake_again(&next);
+    }
+    /* The only port was in quarantine. */
+    assert_true(clock_now().mono_ns - freed_ns >= PORTS_QUARANTINE_NS);
+    RIG_UNTIL(&rig, fake_is_welcome(&next) && next.welcomed);
+    assert_int_equal(next.welcome.lane_port, first_port);
+    RIG_UNTIL(&rig, strangers() >= 1); /* the old one knocked */
+    fake_connect_lane(&next);
+    RIG_UNTIL(&rig, fake_has_hello(&next));
+    fake.frames = 0;
+    for (uint64_t i = 1; i <= 20; i++)
+        expect_lane_works(&next, 8, i);
+    fake_read_lane(&fake);
+    assert_int_equal(fake.frames, 0);
+    fake_stop(&next);
+    end();
+}
+
+/* Reading ZMQ_EVENTS before the first send, or the HELLO of some lanes never leaves. */
+static void first_message_after_each_handshake(void **state)
+{
+    (void)state;
+    begin(NULL);
+    for (uint64_t i = 1; i <= 200; i++) {
+        struct fake one;
+        fake_start(&one, &rig);
+        fake_up(&one, i, i + 1000);
+        expect_lane_works(&one, i, i);
+        plane_rig_close(&rig, i, 0);
+        fake_stop(&one);
+    }
+    end();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(port_scan_before_and_after_admission),
+        cmocka_unit_test(many_scans_stall_nobody),
+        cmocka_unit_test(other_protocols_are_dropped),
+        cmocka_unit_test(lane_admits_once),
+        cmocka_unit_test(wrong_secrets_are_rejected),
+        cmocka_unit_test(token_of_another_worker),
+        cmocka_unit_test(reconnecting_peer_stays_outside),
+        cmocka_unit_test(first_message_after_each_handshake),
+    };
+    return cmocka_run_group_tests(tests, ports_find, NULL);
+}
