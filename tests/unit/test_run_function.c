@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* C functions as handlers: what they see, what they answer, and how fast they are fed. */
+/* C functions as handlers: what they see, what they answer, and that batches of them are fed. */
+#include <poll.h>
 #include <string.h>
 
 #include "common/clock.h"
@@ -202,6 +203,14 @@ static int nothing(struct pushrod_task *task, void *arg)
     return 0;
 }
 
+/* Waits for the descriptor alone: a wake-up that is forgotten is a failure, not a delay. */
+static struct report *take_when_told(struct run *run)
+{
+    struct pollfd f = {.fd = run_fd(run), .events = POLLIN};
+    assert_int_equal(poll(&f, 1, 60000), 1);
+    return run_take(run);
+}
+
 /* All are handed in, in batches, while outcomes come back; no order between slots is promised. */
 static void feed(unsigned slots, size_t rounds)
 {
@@ -217,31 +226,28 @@ static void feed(unsigned slots, size_t rounds)
         attempts[i] = (struct attempt){.id = i + 1, .lease = i + 1, .queue = slice_str("q")};
         spare[free_count++] = &attempts[i];
     }
-    uint64_t begin_ns = clock_now().mono_ns;
     while (out < rounds * 100) {
-        if (in < rounds * 100 && free_count >= 100) {
+        while (in < rounds * 100 && free_count >= 100) {
             for (size_t i = 0; i < 100; i++)
                 batch[i] = spare[--free_count];
             run_start(run, batch, 100);
             in += 100;
         }
-        for (struct report *r = run_take(run), *next; r; r = next) {
+        for (struct report *r = take_when_told(run), *next; r; r = next) {
             next = r->next;
             spare[free_count++] = r->task->attempt;
             out++;
             run_release(run, r);
         }
-        assert_true(clock_now().mono_ns - begin_ns < UINT64_C(60000000000));
     }
-    uint64_t ns = clock_now().mono_ns - begin_ns;
-    print_message("%u slots: %.0f k/s\n", slots, (double)out * 1e6 / (double)ns);
+    assert_int_equal(free_count, 1000);
     assert_true(run_free(run, 20000));
 }
 
 static void batches_go_through(void **state)
 {
     (void)state;
-    feed(1, 3000);
+    feed(1, 1000);
     feed(3, 1000);
 }
 
