@@ -117,6 +117,11 @@ void events_notice(struct pushrod_server *s, const struct notice *n)
         if (s->events.worker_lost)
             event_keep(s, n, true);
         break;
+    case NOTICE_WORKER_UNREADY:
+        /* The plane knows whether the lane could not be reached, or the worker had gone. */
+        if (n->code != PUSHROD_E_LANE_UNREACHABLE)
+            log_info("worker %s left before it was ready", n->name);
+        break;
     case NOTICE_WORKER_BYE:
         log_info("worker %s has left", n->name);
         break;

@@ -193,7 +193,7 @@ struct join_action {
     const struct held *held; /* WELCOME: as it was given ... */
     const uint8_t *verdicts; /* ... and an enum verdict for each */
     size_t held_count;
-    const char *text;        /* REFUSE: for people */
+    const char *text;        /* REFUSE: for people; CLOSE: the worker's name */
 };
 
 /*
@@ -218,6 +218,7 @@ struct conn_action {
 
 /* For the embedding program's events and the log. */
 enum notice_kind { NOTICE_WORKER_JOIN, NOTICE_WORKER_READY, NOTICE_WORKER_LOST, NOTICE_WORKER_BYE,
+    NOTICE_WORKER_UNREADY /* it was welcomed, and never got ready */,
     NOTICE_WORKER_BROKEN /* text: the queue that it does not serve any more */,
     NOTICE_TASK_DEAD, NOTICE_STORE_DOWN, NOTICE_STORE_UP, NOTICE_STALE_ANSWER, NOTICE_DRAINED,
     NOTICE_ORPHAN_FINISH /* a finish that no follower of this process's life waits for: task */ };
@@ -228,7 +229,7 @@ struct notice {
     const char *name;        /* of the worker; "" if none */
     int code;
     const struct task *task; /* TASK_DEAD, ORPHAN_FINISH */
-    const uint64_t *ids;     /* WORKER_LOST: the tasks that it had */
+    const uint64_t *ids;     /* WORKER_LOST, _UNREADY: the tasks that it had */
     size_t count;
     const char *text;
 };

@@ -108,7 +108,7 @@ void core_worker_lost(struct core *c, uint64_t id, int code)
         c->stats.workers_lost++;
         watch_event(c, "worker-lost", 0, w->name, (struct slice){0}, pushrod_strerror(code));
     }
-    out_notice(c, (struct notice){.kind = NOTICE_WORKER_LOST,
+    out_notice(c, (struct notice){.kind = joining ? NOTICE_WORKER_UNREADY : NOTICE_WORKER_LOST,
                       .worker = w->id,
                       .code = code,
                       .name = (const char *)w->name.data,

@@ -263,8 +263,11 @@ void worker_remove(struct core *c, struct worker *w, int code, bool tell_lane)
     assert(w->outstanding_count == 0);
     if (tell_lane)
         out_lane(c, w, (struct lane_action){.kind = LANE_FENCED, .number = (uint64_t)code});
-    out_join(c,
-        (struct join_action){.kind = JOIN_CLOSE, .peer = w->peer, .worker = w->id, .code = code});
+    out_join(c, (struct join_action){.kind = JOIN_CLOSE,
+                    .peer = w->peer,
+                    .worker = w->id,
+                    .code = code,
+                    .text = (const char *)w->name.data});
     w->ghosts = 0;
     worker_move(c, w, WORKER_OVER);
     list_foreach(it, next, &w->settling)

@@ -27,22 +27,25 @@ static void join_garbage(struct plane *plane, const char *address, const char *w
             address ? address : "a stranger", why, others);
 }
 
-static void join_send(struct plane *plane, struct slice route, const struct buf *frame)
+/* The ROUTER says so when nobody is at the other end. */
+static bool join_send(struct plane *plane, struct slice route, const struct buf *frame)
 {
     if (frame->failed)
-        return;
+        return false;
     void *socket = plane->join.socket;
-    if (zmq_send(socket, route.data, route.size, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0)
-        zmq_send(socket, frame->data, frame->size, ZMQ_DONTWAIT);
+    bool sent = zmq_send(socket, route.data, route.size, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0 &&
+                zmq_send(socket, frame->data, frame->size, ZMQ_DONTWAIT) >= 0;
     watch_sent(&plane->join.watch);
+    return sent;
 }
 
-static void send_refused(struct plane *plane, struct slice route, const struct msg_refused *m)
+static bool send_refused(struct plane *plane, struct slice route, const struct msg_refused *m)
 {
     struct buf frame = BUF_EMPTY;
     msg_refused_encode(&frame, m);
-    join_send(plane, route, &frame);
+    bool sent = join_send(plane, route, &frame);
     buf_free(&frame);
+    return sent;
 }
 
 static struct slice peer_address(const struct peer *peer)
@@ -50,7 +53,7 @@ static struct slice peer_address(const struct peer *peer)
     return slice_of(peer->route, peer->route_size);
 }
 
-void join_refuse(struct plane *plane, struct peer *peer, int code, const char *text, bool retry)
+bool join_refuse(struct plane *plane, struct peer *peer, int code, const char *text, bool retry)
 {
     struct msg_refused m = {
         .nonce = slice_of(peer->nonce, NONCE_SIZE),
@@ -58,8 +61,9 @@ void join_refuse(struct plane *plane, struct peer *peer, int code, const char *t
         .text = slice_str(text ? text : pushrod_strerror(code)),
         .retry = retry,
     };
-    send_refused(plane, peer_address(peer), &m);
+    bool sent = send_refused(plane, peer_address(peer), &m);
     peer_drop(&plane->peers, peer);
+    return sent;
 }
 
 static void put_verdicts(struct buf *out, const struct join_action *a)

@@ -378,16 +378,21 @@ static void unreachable_text(const struct plane *plane, uint16_t port, char *tex
             port, host);
 }
 
-static void close_tell(struct plane *plane, const struct lane *lane, struct peer *peer, int code)
+/* Whoever went before it was ready has nothing to do with a port that cannot be reached. */
+static void close_tell(struct plane *plane, const struct lane *lane, struct peer *peer,
+    const struct join_action *action)
 {
     char text[256];
-    const char *why = pushrod_strerror(code);
-    if (code == PUSHROD_E_LANE_UNREACHABLE) {
+    bool unreachable = action->code == PUSHROD_E_LANE_UNREACHABLE;
+    if (unreachable)
         unreachable_text(plane, lane->port, text, sizeof text);
-        log_warning("worker %llu: %s", (unsigned long long)lane->worker, text);
-        why = text;
-    }
-    join_refuse(plane, peer, code, why, code != PUSHROD_E_SUPERSEDED);
+    bool told = join_refuse(plane, peer, action->code,
+        unreachable ? text : pushrod_strerror(action->code), action->code != PUSHROD_E_SUPERSEDED);
+    const char *name = action->text ? action->text : "";
+    if (unreachable && told)
+        log_warning("worker %s: %s", name, text);
+    else if (unreachable)
+        log_info("worker %s left before it was ready", name);
 }
 
 void plane_close(struct plane *plane, const struct join_action *action)
@@ -397,7 +402,7 @@ void plane_close(struct plane *plane, const struct join_action *action)
         return;
     struct peer *peer = peers_get(&plane->peers, lane->peer);
     if (peer && action->code)
-        close_tell(plane, lane, peer, action->code);
+        close_tell(plane, lane, peer, action);
     else if (peer)
         peer_drop(&plane->peers, peer);
     lane_close(lane);

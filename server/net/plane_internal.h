@@ -66,8 +66,8 @@ uint16_t socket_bind(void *socket, const char *listen, uint16_t port);
 bool join_ready(void *plane, int events);
 void join_welcome(struct plane *plane, struct peer *peer, const struct lane *lane,
     const char *token, const struct join_action *action);
-/* Tells the peer and forgets it. */
-void join_refuse(struct plane *plane, struct peer *peer, int code, const char *text, bool retry);
+/* Tells the peer and forgets it. False: it is not there any more. */
+bool join_refuse(struct plane *plane, struct peer *peer, int code, const char *text, bool retry);
 
 /* answers.c */
 bool answers_ready(void *plane, int events);

@@ -92,6 +92,8 @@ static void not_ready_in_time(void **state)
     fix_tick(&f);
     assert_int_equal(f.acts->join[0].kind, JOIN_CLOSE);
     assert_int_equal(f.acts->join[0].code, PUSHROD_E_LANE_UNREACHABLE);
+    assert_non_null(fix_notice(&f, NOTICE_WORKER_UNREADY));
+    assert_null(fix_notice(&f, NOTICE_WORKER_LOST)); /* it never was a worker */
     fix_free(&f);
 }
 
