@@ -58,9 +58,10 @@ struct link {
     uint64_t contact_ns;  /* last sign of it */
     uint64_t complain_ns; /* when to say again that it cannot be reached */
     uint64_t complain_pause_ms;
-    unsigned monitors;  /* made so far */
-    unsigned greetings; /* handshakes of the answers connection */
-    bool lane_up;       /* its handshake succeeded */
+    unsigned monitors;     /* made so far */
+    unsigned greetings;    /* handshakes of the answers connection */
+    bool lane_up;          /* its handshake succeeded */
+    unsigned lanes_missed; /* lanes in a row that never came up */
     bool told_ready;
 
     /* batches of one tick; memory is kept */

@@ -139,6 +139,8 @@ int link_dial_join(struct link *l)
 void link_complain(struct link *l)
 {
     uint64_t now_ns = l->now.mono_ns;
+    if (l->stops)
+        return; /* the server may be stopping as well, and it is no trouble of ours any more */
     if (now_ns - l->contact_ns < COMPLAIN_AFTER_MS * NS_PER_MS || now_ns < l->complain_ns)
         return;
     char why[600]; /* with room for a semicolon */

@@ -180,7 +180,10 @@ static void read_monitors(struct link *l)
         else
             down = true;
     }
-    if (down && !l->lane_up)
+    if (l->lane_up)
+        l->lanes_missed = 0;
+    /* Once may be a server that has just ended; the second time it was there to welcome us. */
+    if (down && !l->lane_up && ++l->lanes_missed > 1 && !l->stops)
         log_warning("cannot reach lane port %llu of %s: the server opens a port for each worker",
             (unsigned long long)l->lane_port, l->address);
     if (down)

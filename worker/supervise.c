@@ -130,6 +130,11 @@ static void tell_death(struct guard *g, const struct place *p, int status, const
         .peak_kib = (uint64_t)use->ru_maxrss,
     };
     memcpy(o.instance, p->instance, sizeof o.instance);
+    /* Told to leave before it could listen to signals: nothing was lost, and nobody is to blame. */
+    if (o.signal == SIGTERM && p->kill_ms) {
+        log_debug("worker process %d left before it had begun", (int)p->pid);
+        return;
+    }
     if (o.signal)
         log_warning("worker process %d was killed by signal %d (%s); its peak memory was %llu KiB",
             (int)p->pid, (int)o.signal, strsignal((int)o.signal), (unsigned long long)o.peak_kib);

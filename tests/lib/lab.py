@@ -532,13 +532,13 @@ class Lab:
 class Proxy:
     """Stands between workers and a server at another loopback address, on the same ports."""
 
-    def __init__(self, lab, server, address="127.0.0.2"):
+    def __init__(self, lab, server, address="127.0.0.2", kinds=("join", "answers", "lane")):
         self.address, self.pairs, self.silent, self.over = address, [], set(), False
         self.lock = threading.Lock()
         self.kinds = {server.join_port: "join", server.answers_port: "answers",
                       **{port: "lane" for port in server.lane_ports}}
         self.listeners = {}
-        for port in self.kinds:
+        for port in (port for port, kind in self.kinds.items() if kind in kinds):
             listener = socket.socket()
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((address, port))

@@ -5,6 +5,7 @@
  */
 #include <pthread.h>
 #include <signal.h>
+#include <unistd.h>
 #include "tests/unit/server_fixture.h"
 
 /* ---- tasks ---- */
@@ -272,6 +273,56 @@ static void test_signals(void **state)
     pushrod_server_free(s);
 }
 
+/* ---- stopping ---- */
+
+/* Standard error of the test and of all processes that it starts goes to the file meanwhile. */
+static int errors_divert(FILE *file)
+{
+    int saved = dup(STDERR_FILENO);
+    assert_true(saved >= 0 && dup2(fileno(file), STDERR_FILENO) >= 0);
+    return saved;
+}
+
+static void errors_back(int saved)
+{
+    assert_true(dup2(saved, STDERR_FILENO) >= 0);
+    close(saved);
+}
+
+/* Stops when `joined` workers have joined, `stops` times; 0: by being freed. */
+static void live(unsigned joined, int stops)
+{
+    struct pushrod_server *s = server_new();
+    server_start(s);
+    STEP_UNTIL(s, seen.joined >= joined);
+    for (int i = 0; i < stops; i++)
+        pushrod_server_stop(s);
+    while (stops && step(s) == 1)
+        continue;
+    pushrod_server_free(s);
+}
+
+/* Who is told to stop has nothing to warn of, in any of its processes. */
+static void test_stopping_is_no_trouble(void **state)
+{
+    (void)state;
+    for (int stops = 0; stops <= 2; stops++) {
+        for (unsigned joined = 0; joined <= 2; joined++) {
+            char said[8192] = "";
+            FILE *file = tmpfile();
+            assert_non_null(file);
+            int saved = errors_divert(file);
+            live(joined, stops);
+            errors_back(saved);
+            rewind(file);
+            said[fread(said, 1, sizeof said - 1, file)] = '\0';
+            fclose(file);
+            if (strstr(said, "warning") || strstr(said, "error"))
+                fail_msg("%u joined, %d stops: %s", joined, stops, said);
+        }
+    }
+}
+
 static void count_stat(const char *name, uint64_t value, void *arg)
 {
     if (strcmp(name, "done") == 0)
@@ -305,6 +356,7 @@ int main(void)
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_timers),
         cmocka_unit_test(test_signals),
+        cmocka_unit_test(test_stopping_is_no_trouble),
         cmocka_unit_test(test_stats),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
