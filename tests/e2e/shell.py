@@ -31,7 +31,7 @@ class Shell:
         return subprocess.Popen([PUSHROD, *arguments], env=self.env, stdin=subprocess.PIPE,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
-    def run(self, *arguments, given=b"", code=0, limit=60, env=None):
+    def run(self, *arguments, given=b"", code=0, limit=300, env=None):
         """(stdout, stderr as text); fails if the exit code is another."""
         done = subprocess.run([PUSHROD, *arguments], env={**self.env, **(env or {})}, input=given,
                               capture_output=True, timeout=limit)
