@@ -283,8 +283,10 @@ static void apply_due(struct disk_state *s, const struct disk_op *op, struct dis
         struct entry *e = s->entries[i];
         uint64_t at = entry_next(e);
         if (at && at <= op->op.until_ms && count < op->op.limit) {
-            if (e->delayed && e->record.due_ms <= op->op.until_ms)
+            if (e->delayed && e->record.due_ms <= op->op.until_ms) {
                 e->delayed = false;
+                e->record.windowed = true; /* as store.h says: it may run from now on */
+            }
             if (e->expiring && e->record.expires_ms <= op->op.until_ms)
                 e->expiring = false;
             found[count++] = e;

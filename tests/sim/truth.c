@@ -120,6 +120,12 @@ void truth_replayed(struct sim *sim, struct sub *sub)
     sub->told_conn = 0;
 }
 
+static bool more_urgent(const struct sub *a, const struct sub *b)
+{
+    return a->options.priority != b->options.priority ? a->options.priority > b->options.priority
+                                                      : a->id < b->id;
+}
+
 /* FIFO within a priority, and the higher priority first. */
 static void check_order(struct sim *sim, const struct sub *sub)
 {
@@ -129,10 +135,7 @@ static void check_order(struct sim *sim, const struct sub *sub)
         const struct sub *other = &sim->subs[i];
         if (!other->accepted || other->first_lease || other->queue != sub->queue || other == sub)
             continue;
-        bool urgent = other->options.priority != sub->options.priority
-                          ? other->options.priority > sub->options.priority
-                          : other->id < sub->id;
-        SIM_CHECK(sim, !urgent, "task %llu was handed out before task %llu",
+        SIM_CHECK(sim, !more_urgent(other, sub), "task %llu was handed out before task %llu",
             (unsigned long long)sub->id, (unsigned long long)other->id);
     }
 }
@@ -254,19 +257,35 @@ static uint64_t idle_since(const struct sim *sim, const struct lane *lane, const
 }
 
 /*
+ * How long it may lie in the store: a fetch brings a window's worth of what comes before it, and
+ * waits for the commit on its way, its own, and one that was late.
+ */
+static uint64_t fetching_ns(const struct sim *sim, const struct sub *sub)
+{
+    uint64_t before = 0;
+    if (!sim->plan.window)
+        return 0;
+    for (size_t i = 0; i < sim->sub_count; i++) {
+        const struct sub *other = &sim->subs[i];
+        before += other->accepted && other->queue == sub->queue && more_urgent(other, sub);
+    }
+    return 3 * sim->plan.commit_ns * (1 + before / sim->plan.window);
+}
+
+/*
  * In true state, of calm runs: no slot stays idle beside a task that it could run for longer than
  * it takes to ask the task back from another lane (a millisecond, and three messages) and a tick.
  */
 void truth_idle(struct sim *sim)
 {
-    uint64_t bound = 4 * sim->plan.delay_ns + 5 * MS;
-    if (sim->plan.window)
-        bound += 3 * sim->plan.commit_ns; /* it may lie in the store, and a fetch comes late */
     if (!sim->plan.calm || sim->plan.big || sim->plan.lane_bytes)
         return;
     for (size_t i = 0; i < sim->sub_count; i++) {
         const struct sub *sub = &sim->subs[i];
-        if (!sub->accepted || sub->executions || sub->accepted_ns + bound > sim->now.mono_ns)
+        if (!sub->accepted || sub->executions)
+            continue;
+        uint64_t bound = 4 * sim->plan.delay_ns + 5 * MS + fetching_ns(sim, sub);
+        if (sub->accepted_ns + bound > sim->now.mono_ns)
             continue;
         for (size_t k = 0; k < sim->server.lane_count; k++) {
             uint64_t since = idle_since(sim, &sim->server.lanes[k], sub);
