@@ -30,6 +30,8 @@ static void stale(struct core *c, struct worker *w)
     /* A fenced attempt has ended at last: its slot is free. */
     assert(w->state != WORKER_OVER);
     w->ghosts--;
+    if (w->ghosts == 0)
+        worker_ghosts_read(c, w);
     if (w->ghosts == 0 && w->outstanding_count == 0)
         w->alone = false;
     worker_room(c, w);
@@ -164,7 +166,7 @@ void attempt_fence(struct core *c, struct task *t)
 {
     struct worker *w = t->worker;
     assert(t->state == TASK_LEASED && w);
-    w->ghosts++;
+    worker_ghost(w, t);
     out_lane(
         c, w, (struct lane_action){.kind = LANE_CANCEL, .id = t->record.id, .lease = t->lease});
 }

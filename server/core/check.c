@@ -128,7 +128,8 @@ static void check_worker(const struct core *c, const struct worker *w)
         withdrawing += t->reserved_by != 0;
         count++;
     }
-    CHECK(count == w->outstanding_count && bytes == w->bytes && expected == w->expected_ns);
+    CHECK(count == w->outstanding_count && expected == w->expected_ns);
+    CHECK(bytes + w->ghost_bytes == w->bytes && (w->ghosts || !w->ghost_bytes));
     CHECK(withdrawing == w->withdrawing);
     CHECK(w->id && worker_find(c, w->id) == w && heap_holds(&w->timer));
     /* A lane carries lane_bytes, or one task. */

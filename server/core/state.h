@@ -207,6 +207,7 @@ struct worker {
     uint32_t ghosts; /* attempts that were fenced here, and not answered yet */
     uint32_t withdrawing;
     uint64_t bytes;       /* payloads that it may not have read yet */
+    uint64_t ghost_bytes; /* part of those: of ghosts, until none is left */
     uint64_t expected_ns; /* sum of the estimates of what it has */
     uint64_t progress_ns; /* when it last started or ended something */
     uint64_t received;    /* sequence of the last answer taken */

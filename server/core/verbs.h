@@ -83,8 +83,10 @@ struct worker *worker_find(const struct core *c, uint64_t id);
 void worker_move(struct core *c, struct worker *w, enum worker_state to);
 void worker_room(struct core *c, struct worker *w); /* which list of its group is it in now? */
 void worker_give(struct core *c, struct worker *w, struct task *t); /* LEASED; the lease is set */
-void worker_drop(struct core *c, struct task *t);    /* the opposite; for task_move() */
-void worker_arrived(struct core *c, struct task *t); /* its bytes are there */
+void worker_drop(struct core *c, struct task *t);          /* the opposite; for task_move() */
+void worker_arrived(struct core *c, struct task *t);       /* its bytes are there */
+void worker_ghost(struct worker *w, const struct task *t); /* its attempt is fenced there */
+void worker_ghosts_read(struct core *c, struct worker *w); /* the last of them was answered */
 void worker_unreserve(struct core *c, struct task *t);
 void worker_remove(struct core *c, struct worker *w, int code, bool tell_lane);
 void worker_free(struct worker *w);

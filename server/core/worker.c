@@ -127,6 +127,26 @@ void worker_arrived(struct core *c, struct task *t)
         group_touch(c, t->worker->group);
 }
 
+/* What was fenced may still lie on the lane, and its bytes with it: the task leaves them here. */
+void worker_ghost(struct worker *w, const struct task *t)
+{
+    assert(t->worker == w);
+    w->ghosts++;
+    if (!t->in_flight)
+        return;
+    w->bytes += t->record.payload.size;
+    w->ghost_bytes += t->record.payload.size;
+}
+
+void worker_ghosts_read(struct core *c, struct worker *w)
+{
+    assert(w->ghosts == 0 && w->bytes >= w->ghost_bytes);
+    w->bytes -= w->ghost_bytes;
+    w->ghost_bytes = 0;
+    if (w->room != ROOM_NONE)
+        group_touch(c, w->group);
+}
+
 void worker_unreserve(struct core *c, struct task *t)
 {
     if (!t->reserved_by)

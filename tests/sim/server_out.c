@@ -193,18 +193,13 @@ static void check_ack(struct sim *sim, struct lane *lane, uint64_t number)
     }
 }
 
-/*
- * An attempt that was told to stop still has its slot, but nothing depends on it any more. Fenced
- * at a worker that does not read, it leaves the credit, too, though its bytes may still lie on the
- * lane: slots and prefetch bound them, and missed heartbeats end them.
- */
-static void forget_stopped(struct lane *lane, uint64_t lease)
+/* An attempt that was told to stop still has its slot and its bytes, but nothing else depends on
+ * it. */
+static void forget_suspect(struct lane *lane, uint64_t lease)
 {
     for (size_t i = 0; i < lane->task_count; i++) {
-        if (lane->tasks[i].lease != lease)
-            continue;
-        lane->tasks[i].suspect = false;
-        lane->tasks[i].bytes = 0;
+        if (lane->tasks[i].lease == lease)
+            lane->tasks[i].suspect = false;
     }
 }
 
@@ -220,7 +215,7 @@ static void do_lane(struct sim *sim, const struct lane_action *a)
         put_task(sim, lane, a);
         return;
     case LANE_CANCEL:
-        forget_stopped(lane, a->lease);
+        forget_suspect(lane, a->lease);
         msg_cancel_task_encode(out, &(struct msg_cancel_task){a->id, a->lease});
         break;
     case LANE_WITHDRAW:
