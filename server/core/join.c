@@ -181,9 +181,13 @@ static enum verdict verdict_answered(
     assert(held->answered);
     if (!t || (task_ended(t) && t->state != TASK_FINISHING))
         return VERDICT_FORGET;
-    /* Nobody else gets it, for its answer is on the way. */
-    if (!task_ended(t) && t->state != TASK_LEASED && t->state != TASK_STORING &&
-        t->state != TASK_MOVING && !(t->state == TASK_DELAYED && t->backing_off))
+    /*
+     * Nobody else gets it, for its answer is on the way. Unless that is a failure that was stored
+     * before: then it says nothing new, and another may run the next attempt.
+     */
+    bool waits = t->state == TASK_READY || t->state == TASK_HELD ||
+                 (t->state == TASK_DELAYED && !t->backing_off);
+    if (waits && !lease_counted(t, held->lease))
         keep(c, w, t, held);
     return VERDICT_SEND;
 }

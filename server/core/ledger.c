@@ -3,9 +3,13 @@
 #include <stdlib.h>
 #include "server/core/verbs.h"
 
+/* A lease: boot (15 bits), attempts that counted before it (8), generation (16), slot (24). */
 #define SLOT_BITS       24u
-#define GENERATION_MASK 0xffffffu
 #define SLOT_MASK       0xffffffu
+#define GENERATION_MASK 0xffffu
+#define ATTEMPTS_SHIFT  40u
+#define ATTEMPTS_MASK   0xffu /* as many, or more */
+#define BOOT_SHIFT      48u
 #define LEDGER_FREE     0x80000000u /* in a generation: nobody has the slot */
 #define LEDGER_FIRST    1024u
 
@@ -137,18 +141,32 @@ void ledger_remove(struct ledger *l, struct task *t)
     l->count--;
 }
 
+static uint64_t lease_attempts(const struct task *t)
+{
+    assert(t->record.attempts <= t->record.max_attempts);
+    return t->record.attempts < ATTEMPTS_MASK ? t->record.attempts : ATTEMPTS_MASK;
+}
+
 uint64_t ledger_lease(struct ledger *l, const struct task *t)
 {
     assert(ledger_at(l, t->slot) == t && l->boot > 0 && l->boot < 0x8000);
     uint32_t generation = (l->generations[t->slot] + 1) & GENERATION_MASK;
     l->generations[t->slot] = generation;
-    return l->boot << (2 * SLOT_BITS) | (uint64_t)generation << SLOT_BITS | t->slot;
+    return l->boot << BOOT_SHIFT | lease_attempts(t) << ATTEMPTS_SHIFT |
+           (uint64_t)generation << SLOT_BITS | t->slot;
 }
 
 bool ledger_gave(const struct ledger *l, uint64_t lease)
 {
     assert(l->boot > 0);
-    return lease >> (2 * SLOT_BITS) == l->boot;
+    return lease >> BOOT_SHIFT == l->boot;
+}
+
+/* That attempt was counted since, in this life of the server or another: it has failed. */
+bool lease_counted(const struct task *t, uint64_t lease)
+{
+    assert(t->record.id != 0);
+    return (lease >> ATTEMPTS_SHIFT & ATTEMPTS_MASK) < lease_attempts(t);
 }
 
 struct task *ledger_at(const struct ledger *l, uint64_t slot)

@@ -308,6 +308,41 @@ static void who_does_not_come_back_is_not_waited_for(void **state)
     durable_free(&d);
 }
 
+/* Its ACK was lost with the server, and another worker runs the next attempt. */
+static void a_stored_failure_is_not_counted_again(void **state)
+{
+    (void)state;
+    uint64_t id, first, second;
+    uint8_t v[1];
+    begin(&id, &first);
+    fix_answer(&d.f, 0, fix_failed(id, first, "no"));
+    durable_settle(&d);
+    fenced();
+    joined(1);
+    durable_end(&d);
+    durable_stored(&d, 1500); /* the backoff is over: DUE */
+    durable_end(&d);
+    durable_stored(&d, 1);
+    durable_end(&d);
+    second = durable_lease(&d, 1, id);
+    assert_int_not_equal(second, 0);
+    durable_stored(&d, 1);
+    durable_end(&d);
+    durable_restart(&d);
+    rejoin(0, (struct held[]){held_of(id, first, true)}, 1, v);
+    assert_int_equal(v[0], VERDICT_SEND);
+    durable_stored(&d, 1);
+    rejoin(1, (struct held[]){held_of(id, second, false)}, 1, v);
+    assert_int_equal(v[0], VERDICT_KEEP);
+    ready(0);
+    fix_answer(&d.f, 1, (struct answer){.kind = MSG_READY});
+    fix_answer(&d.f, 0, fix_failed(id, first, "no"));
+    durable_end(&d);
+    assert_null(durable_op(&d, STORE_RESCHEDULE, 0));
+    assert_int_equal(core_stats(d.f.core)->leased, 1);
+    durable_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -316,6 +351,7 @@ int main(void)
         cmocka_unit_test(not_held_is_ready_again),
         cmocka_unit_test(running_here_and_there_is_cancelled_here),
         cmocka_unit_test(running_here_and_not_there_is_kept),
+        cmocka_unit_test(a_stored_failure_is_not_counted_again),
         cmocka_unit_test(answered_here_and_running_there),
         cmocka_unit_test(a_finished_or_unknown_one),
         cmocka_unit_test(one_in_the_store_is_adopted),
