@@ -90,6 +90,17 @@ static int server_check(const struct core *c, const struct queue *q, size_t size
     return 0;
 }
 
+/*
+ * What only one worker may run stays in memory, where it is found when that worker comes: behind an
+ * edge it would hide what others could run. So no more of it may wait than fits into a window.
+ */
+static bool target_full(const struct core *c, const struct queue *q, const struct submit *s)
+{
+    bool targeted = s->options && s->options->worker.data;
+    assert(q->targeted <= q->counts[TASK_READY]);
+    return targeted && q->targeted + q->counts[TASK_STORING] >= c->config.window_tasks;
+}
+
 static bool refuse(struct refusal *r, int code, const char *text)
 {
     assert(code > 0);
@@ -127,6 +138,11 @@ static bool submit_check(
     code = server_check(c, *queue, size, &text);
     if (code)
         return refuse(why, code, text);
+    if (target_full(c, *queue, s))
+        return refuse(why, PUSHROD_E_QUEUE_FULL,
+            arena_text(c,
+                "%u tasks of the queue wait for workers by name already: start those workers",
+                (*queue)->targeted));
     struct slice key = s->options ? s->options->unique_key : (struct slice){0};
     struct unique *u = key.data && (*queue)->bypass ? unique_find(c, *queue, key) : NULL;
     if (!u)

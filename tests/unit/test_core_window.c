@@ -357,6 +357,31 @@ static void a_kept_finish_is_told_again(void **state)
     durable_free(&d);
 }
 
+/* "Memory does not grow with the backlog", nor with tasks for a worker that is not there. */
+static void tasks_for_an_absent_worker_are_bounded(void **state)
+{
+    (void)state;
+    durable_new(&d, 3, DURABILITY_SYNC);
+    struct msg_options options = fix_options();
+    options.worker = S("absent");
+    for (int i = 0; i < 4; i++)
+        fix_submit(&d.f, 5, "q", "payload", &options, FOLLOW_NONE);
+    durable_end(&d);
+    assert_int_equal(fix_conn(&d.f, 5, MSG_REJECTED, 0)->code, PUSHROD_E_QUEUE_FULL);
+    assert_null(fix_conn(&d.f, 5, MSG_REJECTED, 1));
+    durable_stored(&d, 1);
+    /* Others are not in their way, nor they in others'. */
+    uint64_t id = fix_submit(&d.f, 5, "q", "payload", NULL, FOLLOW_NONE);
+    assert_int_not_equal(id, 0);
+    assert_int_equal(fix_submit(&d.f, 5, "q", "payload", &options, FOLLOW_NONE), 0);
+    durable_end(&d);
+    durable_stored(&d, 1);
+    fix_worker(&d.f, 0, "q", 1);
+    durable_end(&d);
+    assert_int_not_equal(durable_lease(&d, 0, id), 0);
+    durable_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -371,6 +396,7 @@ int main(void)
         cmocka_unit_test(purge_takes_what_lies_behind),
         cmocka_unit_test(dead_letters_are_listed_and_replayed),
         cmocka_unit_test(dead_letters_are_dropped),
+        cmocka_unit_test(tasks_for_an_absent_worker_are_bounded),
         cmocka_unit_test(a_kept_finish_is_told_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
