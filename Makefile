@@ -11,7 +11,7 @@ CC       := gcc
 endif
 SANITIZE ?=
 
-PACKAGES := libzmq libczmq libevent_core libevent_extra libevent_pthreads lmdb jansson
+PACKAGES := libzmq libczmq libevent_core libevent_pthreads lmdb jansson
 CFLAGS   ?= -O2 -g
 WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Werror -Wstrict-prototypes -Wmissing-prototypes
 ALL_CFLAGS := -std=gnu11 $(WARNINGS) $(CFLAGS) $(SANITIZE) -fPIC -fno-semantic-interposition -pthread -MMD -MP \
@@ -47,7 +47,7 @@ SIM     := agenda client disk disk_copy disk_state faults main node plan runner 
 STORE_LIB := store_fault rig
 STORE_TESTS := store_equal store_conform store_recover store_full
 FUZZ    := worker_plane client_plane config plane native
-E2E     := examples server bad_client command map worker instructions bench failure_table redelivery python install
+E2E     := examples server bad_client strangers command map worker instructions bench failure_table redelivery python install
 
 # ---- from here on nothing changes when a file is added ----
 SEEDS   ?= 200

@@ -43,6 +43,7 @@ static void on_flush(void *arg)
 {
     struct pushrod_server *s = arg;
     conns_flush(s->conns);
+    http_flush(s->http);
 }
 
 static const struct host_events host_events = {
@@ -175,7 +176,7 @@ static void signal_caught(int number, short what, void *arg)
 static void signals_catch(struct pushrod_server *s)
 {
     static const int numbers[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR2};
-    /* evhttp and evbuffers write to sockets whose peer may be gone. */
+    /* evbuffers write to sockets whose peer may be gone. */
     struct sigaction old;
     if (sigaction(SIGPIPE, NULL, &old) == 0 && old.sa_handler == SIG_DFL)
         signal(SIGPIPE, SIG_IGN);

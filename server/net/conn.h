@@ -116,8 +116,6 @@ struct conn_stats *conns_stats(struct conns *set);
 int conns_listen(
     struct conns *set, const char *address, const struct conn_ops *ops, void *arg, char **error);
 bool listen_address_valid(const char *address); /* of that form; names are not resolved */
-/* The same without conns: a listening descriptor for the caller, non-blocking, or an error. */
-int listen_tcp(const char *address, int *port, char **error);
 void conns_deafen(struct conns *set); /* closes the listeners: nobody new */
 
 struct conn *conn_find(struct conns *set, uint64_t id); /* NULL: gone */

@@ -1,91 +1,198 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "server/net/http.h"
 
-#include <event2/buffer.h>
-#include <event2/event.h>
-#include <event2/http.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include <pushrod/error.h>
 #include "server/net/conn.h"
 
-#define HTTP_TIMEOUT 10   /* seconds for a request, and of silence */
-#define HTTP_HEAD    8192 /* bytes of a request's head */
+#define HTTP_MS   10000u       /* for a request and its answer: nobody stays */
+#define HTTP_HEAD 8192u        /* bytes of a request's head */
+#define HTTP_SENT (256u << 20) /* unsent bytes of one answer */
 
 struct http {
-    struct evhttp *server;
+    struct conns *set;
     const struct http_pages *pages;
     void *arg;
 };
 
-static void reply(struct evhttp_request *request, int code, const char *reason, struct buf *body)
+/* What a request asks for; the text is the connection's. */
+struct request {
+    struct slice method;
+    struct slice path; /* without the query */
+};
+
+/* ------------------------------------------------------------------------------- answering */
+
+/* One answer for each connection: a scraper comes every few seconds, and keeps none of ours. */
+static void reply(struct conn *c, const char *status, struct slice body, bool body_too)
 {
-    struct evbuffer *out = evhttp_request_get_output_buffer(request);
-    evhttp_add_header(evhttp_request_get_output_headers(request), "Content-Type",
-        "text/plain; version=0.0.4; charset=utf-8");
-    if (body->failed)
-        evhttp_send_error(request, HTTP_INTERNAL, "out of memory");
-    else if (evbuffer_add(out, body->data, body->size) == 0)
-        evhttp_send_reply(request, code, reason, NULL);
-    buf_free(body);
+    char head[256];
+    int size = snprintf(head, sizeof head,
+        "HTTP/1.1 %s\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
+        "Content-Length: %zu\r\n%sConnection: close\r\n\r\n",
+        status, body.size, strncmp(status, "405", 3) == 0 ? "Allow: GET, HEAD\r\n" : "");
+    conn_write(c, head, (size_t)size);
+    if (body_too)
+        conn_write(c, body.data, body.size);
+    conn_close(c, 0);
 }
 
-static void page_metrics(struct evhttp_request *request, void *arg)
+static void reply_text(struct conn *c, const char *status, const char *text)
 {
-    struct http *http = arg;
-    struct buf out = BUF_EMPTY;
-    http->pages->metrics(http->arg, &out);
-    reply(request, HTTP_OK, "OK", &out);
+    reply(c, status, slice_str(text), true);
 }
 
-/* That this is answered says all. */
-static void page_health(struct evhttp_request *request, void *arg)
+static void reply_page(struct conn *c, const char *status, struct buf *page, bool body_too)
 {
-    (void)arg;
-    struct buf out = BUF_EMPTY;
-    buf_printf(&out, "ok\n");
-    reply(request, HTTP_OK, "OK", &out);
+    if (page->failed)
+        reply_text(c, "500 Internal Server Error", "out of memory\n");
+    else
+        reply(c, status, buf_slice(page), body_too);
+    buf_free(page);
 }
 
-static void page_ready(struct evhttp_request *request, void *arg)
+static void page_ready(const struct http *http, struct conn *c, bool body_too)
 {
-    struct http *http = arg;
     struct buf out = BUF_EMPTY;
     bool ready = http->pages->ready(http->arg, &out);
     if (ready)
         buf_printf(&out, "ok\n");
-    reply(request, ready ? HTTP_OK : HTTP_SERVUNAVAIL, ready ? "OK" : "Not ready", &out);
+    reply_page(c, ready ? "200 OK" : "503 Service Unavailable", &out, body_too);
 }
 
-static void page_none(struct evhttp_request *request, void *arg)
+static void page_metrics(const struct http *http, struct conn *c, bool body_too)
 {
-    (void)arg;
     struct buf out = BUF_EMPTY;
-    buf_printf(&out, "there is /metrics, /healthz and /readyz\n");
-    reply(request, HTTP_NOTFOUND, "Not Found", &out);
+    http->pages->metrics(http->arg, &out);
+    reply_page(c, "200 OK", &out, body_too);
 }
+
+static bool is_text(struct slice s, const char *text)
+{
+    return slice_equal(s, slice_str(text));
+}
+
+static void answer(const struct http *http, struct conn *c, const struct request *r)
+{
+    bool head = is_text(r->method, "HEAD");
+    if (!head && !is_text(r->method, "GET"))
+        reply_text(c, "405 Method Not Allowed", "only GET and HEAD\n");
+    else if (is_text(r->path, "/metrics"))
+        page_metrics(http, c, !head);
+    else if (is_text(r->path, "/readyz"))
+        page_ready(http, c, !head);
+    else if (is_text(r->path, "/healthz")) /* that this is answered says all */
+        reply(c, "200 OK", slice_str("ok\n"), !head);
+    else
+        reply(c, "404 Not Found", slice_str("there is /metrics, /healthz and /readyz\n"), !head);
+}
+
+/* --------------------------------------------------------------------------------- reading */
+
+/* The bytes up to `end`, which is left out and passed by. False: it is not there. */
+static bool word_take(struct slice *from, char end, struct slice *word)
+{
+    const uint8_t *at = from->size ? memchr(from->data, end, from->size) : NULL;
+    if (!at)
+        return false;
+    *word = slice_of(from->data, (size_t)(at - from->data));
+    *from = slice_of(at + 1, from->size - word->size - 1);
+    return true;
+}
+
+/* "METHOD PATH HTTP/1.x"; what a proxy puts before the path is passed over. */
+static bool request_read(struct slice line, struct request *r)
+{
+    static const char scheme[] = "http://";
+    struct slice target, rest;
+    if (!word_take(&line, ' ', &r->method) || !word_take(&line, ' ', &target) || line.size < 8 ||
+        memcmp(line.data, "HTTP/1.", 7) != 0)
+        return false;
+    rest = target;
+    if (target.size > 7 && memcmp(target.data, scheme, 7) == 0) {
+        rest = slice_of(target.data + 7, target.size - 7);
+        const uint8_t *path = memchr(rest.data, '/', rest.size);
+        target = path ? slice_of(path, (size_t)(rest.data + rest.size - path)) : slice_str("/");
+    }
+    rest = target;
+    r->path = target;
+    word_take(&rest, '?', &r->path);
+    return r->method.size > 0 && r->path.size > 0 && r->path.data[0] == '/';
+}
+
+/* Bytes up to the empty line that ends a head, 0: not there yet. A line may end without CR. */
+static size_t head_size(const uint8_t *data, size_t size)
+{
+    const uint8_t *at = data, *end = data + size;
+    while (at < end && (at = memchr(at, '\n', (size_t)(end - at)))) {
+        at++;
+        if (at < end && *at == '\n')
+            return (size_t)(at + 1 - data);
+        if (end - at >= 2 && at[0] == '\r' && at[1] == '\n')
+            return (size_t)(at + 2 - data);
+    }
+    return 0;
+}
+
+static size_t http_input(struct conn *c, const uint8_t *data, size_t size)
+{
+    struct slice line, from = slice_of(data, size);
+    struct request r;
+    size_t head = head_size(data, size < HTTP_HEAD ? size : HTTP_HEAD);
+    if (head == 0 && size >= HTTP_HEAD)
+        reply_text(
+            c, "431 Request Header Fields Too Large", "the head of a request is too large\n");
+    if (head == 0)
+        return 0;
+    if (word_take(&from, '\n', &line) && request_read(line, &r))
+        answer(c->arg, c, &r);
+    else
+        reply_text(c, "400 Bad Request", "this is not HTTP/1\n");
+    return size;
+}
+
+static void http_opened(struct conn *c)
+{
+    (void)c;
+}
+
+static void http_filled(struct conn *c)
+{
+    (void)c; /* never asked for */
+}
+
+static void http_closed(struct conn *c, int code)
+{
+    (void)c, (void)code;
+}
+
+static const struct conn_ops http_ops = {
+    .name = "http",
+    .opened = http_opened,
+    .input = http_input,
+    .filled = http_filled,
+    .closed = http_closed,
+};
+
+/* -------------------------------------------------------------------------------- lifetime */
 
 struct http *http_new(struct loop *loop, const struct http_pages *pages, void *arg)
 {
     struct http *http = calloc(1, sizeof *http);
     if (!http)
         return NULL;
-    http->server = evhttp_new(loop_base(loop));
-    if (!http->server) {
+    http->set = conns_new(loop, &(struct conns_config){.max_clients = HTTP_CONNECTIONS,
+                                    .handshake_ms = HTTP_MS,
+                                    .slow_ms = HTTP_MS,
+                                    .max_unsent = HTTP_SENT});
+    if (!http->set) {
         free(http);
         return NULL;
     }
     http->pages = pages;
     http->arg = arg;
-    evhttp_set_timeout(http->server, HTTP_TIMEOUT);
-    evhttp_set_max_headers_size(http->server, HTTP_HEAD);
-    evhttp_set_max_body_size(http->server, HTTP_HEAD);
-    evhttp_set_allowed_methods(http->server, EVHTTP_REQ_GET | EVHTTP_REQ_HEAD);
-    evhttp_set_cb(http->server, "/metrics", page_metrics, http);
-    evhttp_set_cb(http->server, "/healthz", page_health, http);
-    evhttp_set_cb(http->server, "/readyz", page_ready, http);
-    evhttp_set_gencb(http->server, page_none, http);
     return http;
 }
 
@@ -93,18 +200,17 @@ void http_free(struct http *http)
 {
     if (!http)
         return;
-    evhttp_free(http->server);
+    conns_free(http->set);
     free(http);
+}
+
+void http_flush(struct http *http)
+{
+    if (http)
+        conns_flush(http->set);
 }
 
 int http_listen(struct http *http, const char *address, char **error)
 {
-    int port = 0, fd = listen_tcp(address, &port, error);
-    if (fd < 0)
-        return fd;
-    if (evhttp_accept_socket(http->server, fd) == 0)
-        return port;
-    close(fd);
-    *error = strdup("cannot listen for HTTP: out of memory");
-    return -PUSHROD_E_NO_MEMORY;
+    return conns_listen(http->set, address, &http_ops, http, error);
 }

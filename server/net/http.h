@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * http: /metrics, /healthz and /readyz, on libevent's evhttp.
+ * http: /metrics, /healthz and /readyz.
  *
- * Knows HTTP; what the pages say is asked from whoever made it. The loop's thread.
+ * Knows as much of HTTP/1 as three pages need; what they say is asked from whoever made it. Its
+ * connections are few, short and none of the clients': strangers here take nothing away from them.
+ * The loop's thread.
  */
 #ifndef SERVER_NET_HTTP_H
 #define SERVER_NET_HTTP_H
@@ -10,6 +12,8 @@
 #include <stdbool.h>
 #include "common/buf.h"
 #include "server/net/loop.h"
+
+#define HTTP_CONNECTIONS 64u /* at the same time; more are closed */
 
 struct http;
 
@@ -20,6 +24,7 @@ struct http_pages {
 
 struct http *http_new(struct loop *loop, const struct http_pages *pages, void *arg);
 void http_free(struct http *http);
+void http_flush(struct http *http); /* sends what was written in this tick; NULL: nothing */
 /* Returns the port, or a negative enum pushrod_error with a text that the caller frees. */
 int http_listen(struct http *http, const char *address, char **error);
 

@@ -48,9 +48,9 @@ static void listener_turn_away(struct listener *l, int fd)
     unsigned left_out;
     conns_stats(l->set)->turned_away++;
     if (log_allowed(&limit, &left_out))
-        log_warning("a client was turned away: max-clients or the descriptor limit is reached "
-                    "(%u more before)",
-            left_out);
+        log_warning("a connection was turned away (%s): its limit (max-clients), or that of "
+                    "descriptors, is reached (%u more before)",
+            l->ops->name, left_out);
     if (l->ops->turned_away)
         l->ops->turned_away(fd, l->arg);
     close(fd);
@@ -253,15 +253,6 @@ bool listen_address_valid(const char *address)
     if (strncmp(address, "unix:", 5) == 0)
         return address[5] != '\0';
     return address_split(address, host, port);
-}
-
-int listen_tcp(const char *address, int *port, char **error)
-{
-    *error = NULL;
-    int fd = open_tcp(address, error);
-    if (fd >= 0)
-        *port = bound_port(fd);
-    return fd;
 }
 
 int conns_listen(
