@@ -145,7 +145,7 @@ static void an_answer_to_another_task_is_none(void **state)
 static void a_hang_ends_at_the_timeout(void **state)
 {
     (void)state;
-    begin_with(SHELL, (struct run_config){.timeout_ms = 100, .grace_ms = 100});
+    begin_with(SHELL, (struct run_config){.timeout_ms = 1000, .grace_ms = 100});
     struct outcome *o = run_play_do(&p, "trap '' TERM; while :; do sleep 0.01; done");
     assert_int_equal(o->code, PUSHROD_E_TASK_TIMEOUT);
     assert_string_equal((char *)run_play_do(&p, "say done well")->result.data, "well");
