@@ -25,7 +25,7 @@ struct flight {
     uint64_t work_us;
 };
 
-enum { IDEAL_WORKERS = 64 };
+enum { IDEAL_WORKERS = 64, EVENTS = 1024 };
 
 /* One run of this program: everything that drivers report to. */
 static struct {
@@ -107,6 +107,12 @@ static bool is_last(void)
     return strcmp(load.o.mode, "backlog") == 0 && load.sent + load.o.window >= load.o.count;
 }
 
+/* The connection that submits a task: each in turn, `burst` tasks at a time. */
+static size_t connection_of(uint64_t seq)
+{
+    return (size_t)(seq / load.o.burst % load.o.conns);
+}
+
 static bool submit_one(uint64_t start_ns, uint64_t work_us)
 {
     struct flight *f = &load.ring[load.sent & load.mask];
@@ -117,7 +123,7 @@ static bool submit_one(uint64_t start_ns, uint64_t work_us)
     struct load_task task = {load.sent, load.payload, load.o.size, load.o.no_result && !is_last()};
     if (!task.untold)
         *f = (struct flight){load.sent + 1, start_ns, work_us};
-    if (!load.driver->submit(load.handles[load.sent % load.o.conns], &task)) {
+    if (!load.driver->submit(load.handles[connection_of(load.sent)], &task)) {
         f->seq_1 = 0;
         return false;
     }
@@ -145,12 +151,12 @@ static void process_one(size_t i)
 /* Waits up to timeout_ns for any connection, and lets those that have something to do, do it. */
 static void process_ready(uint64_t timeout_ns)
 {
-    struct epoll_event events[64];
+    struct epoll_event events[EVENTS];
     struct timespec t = {(time_t)(timeout_ns / 1000000000u), (long)(timeout_ns % 1000000000u)};
-    int n = load.coarse ? -1 : epoll_pwait2(load.poller, events, 64, &t, NULL);
+    int n = load.coarse ? -1 : epoll_pwait2(load.poller, events, EVENTS, &t, NULL);
     if (n < 0 && (load.coarse || errno == ENOSYS)) { /* valgrind does not know it */
         load.coarse = true;
-        n = epoll_wait(load.poller, events, 64, (int)((timeout_ns + 999999) / 1000000));
+        n = epoll_wait(load.poller, events, EVENTS, (int)((timeout_ns + 999999) / 1000000));
     }
     for (int i = 0; i < n; i++)
         process_one(events[i].data.u64);
@@ -159,11 +165,13 @@ static void process_ready(uint64_t timeout_ns)
 /* Sends what was gathered: with one connection at once, with many those that were used. */
 static void process_used(uint64_t from)
 {
-    uint64_t used = load.sent - from;
-    if (used > load.o.conns)
-        used = load.o.conns;
-    for (uint64_t i = 0; i < used; i++)
-        process_one((from + i) % load.o.conns);
+    if (load.sent == from)
+        return;
+    uint64_t first = from / load.o.burst, last = (load.sent - 1) / load.o.burst;
+    if (last - first >= load.o.conns)
+        last = first + load.o.conns - 1;
+    for (uint64_t turn = first; turn <= last; turn++)
+        process_one((size_t)(turn % load.o.conns));
 }
 
 /* ---- what is measured ---- */
@@ -213,6 +221,12 @@ static void drain(bool accepted)
     }
 }
 
+/* A connection's burst goes out at once: new tasks begin when there is room for a whole one. */
+static bool has_room(bool accepted)
+{
+    return load.sent - returned(accepted) + load.o.burst <= load.o.window;
+}
+
 /* Keeps `window` tasks in flight until `count` are sent or the time is over. */
 static void closed_loop(bool accepted)
 {
@@ -229,11 +243,11 @@ static void closed_loop(bool accepted)
             measuring = true;
         }
         uint64_t from = load.sent;
-        while (load.sent < limit && load.sent - returned(accepted) < load.o.window)
-            if (!submit_one(now, load.o.short_us))
-                break;
+        for (bool full = false; !full && load.sent < limit && has_room(accepted);)
+            for (size_t i = 0; i < load.o.burst && load.sent < limit && !full; i++)
+                full = !submit_one(now, load.o.short_us);
         process_used(from);
-        process_ready(load.sent - returned(accepted) < load.o.window ? 0 : 50000000);
+        process_ready(has_room(accepted) ? 0 : 50000000);
         refuse_silence(load.sent, returned(accepted), &last, &last_ns);
     }
     if (!load.o.count)

@@ -30,6 +30,7 @@ struct load_options {
     uint64_t seed;
     size_t size;    /* of a payload */
     size_t conns;   /* connections that submit */
+    size_t burst;   /* tasks in a row that one connection submits */
     size_t idle;    /* and those that only are there */
     double seconds; /* to measure, after `warmup` */
     double warmup;

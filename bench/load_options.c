@@ -30,6 +30,7 @@ static const struct row {
     ROW("seed", U64, seed, "of arrivals and long tasks"),
     ROW("size", SIZE, size, "bytes of a payload, from 16"),
     ROW("conns", SIZE, conns, "connections that submit"),
+    ROW("burst", SIZE, burst, "tasks in a row on one connection"),
     ROW("idle", SIZE, idle, "connections that do nothing"),
     ROW("seconds", REAL, seconds, "to measure"),
     ROW("warmup", REAL, warmup, "seconds before that"),
@@ -96,12 +97,15 @@ void load_options_read(struct load_options *o, int argc, char **argv)
         .seed = 1,
         .size = 64,
         .conns = 1,
+        .burst = 1,
         .seconds = 1,
         .warmup = 0.2,
         .rate = 1000,
         .workers = 4};
     for (int i = 2; i < argc; i++)
         set_by_name(o, argv[i]);
-    if (o->size < LOAD_MIN_PAYLOAD || o->conns == 0 || o->window == 0)
-        errx(2, "size is at least %d, conns and window at least 1", LOAD_MIN_PAYLOAD);
+    if (o->size < LOAD_MIN_PAYLOAD || o->conns == 0 || o->window == 0 || o->burst == 0)
+        errx(2, "size is at least %d, conns, burst and window at least 1", LOAD_MIN_PAYLOAD);
+    if (o->burst > o->window)
+        o->burst = o->window;
 }

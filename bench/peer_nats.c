@@ -94,15 +94,18 @@ static void request(struct wire *w, const char *subject, const char *json)
         errx(1, "nats: %s: %.*s", subject, (int)m.size, m.data);
 }
 
+/* The first connection of a program makes the stream and the consumer, or finds them made. */
 static void open_wire(struct wire *w, const struct load_options *o)
 {
+    static bool made;
     char json[512];
     wire_open(w, o->address);
-    wire_printf(w,
-        "CONNECT {\"verbose\":false,\"pedantic\":false,\"lang\":\"c\",\"version\":\"1\","
-        "\"protocol\":1,\"headers\":true,\"no_responders\":true}\r\n"
-        "SUB _B.api.%d 1\r\n",
-        (int)getpid());
+    wire_printf(w, "CONNECT {\"verbose\":false,\"pedantic\":false,\"lang\":\"c\",\"version\":\"1\","
+                   "\"protocol\":1,\"headers\":true,\"no_responders\":true}\r\n");
+    if (made)
+        return;
+    made = true;
+    wire_printf(w, "SUB _B.api.%d 1\r\n", (int)getpid());
     snprintf(json, sizeof json,
         "{\"name\":\"BENCH\",\"subjects\":[\"%s\"],\"retention\":\"workqueue\","
         "\"storage\":\"%s\",\"num_replicas\":1}",
@@ -112,6 +115,14 @@ static void open_wire(struct wire *w, const struct load_options *o)
         "{\"stream_name\":\"BENCH\",\"config\":{\"durable_name\":\"W\",\"ack_policy\":\"explicit\","
         "\"deliver_policy\":\"all\",\"ack_wait\":60000000000,\"max_ack_pending\":20000}}");
     wire_printf(w, "UNSUB 1\r\n");
+}
+
+/* Until the server has taken all that was sent: INFO, and then PONG. */
+static void await_pong(struct wire *w)
+{
+    wire_printf(w, "PING\r\n");
+    while (!memmem(wire_peek(w), wire_left(w), "PONG\r\n", 6))
+        wire_block(w);
 }
 
 struct client {
@@ -131,8 +142,10 @@ static void *client_open(const struct load_options *o)
     c->o = o;
     open_wire(&c->wire, o);
     snprintf(c->acks, sizeof c->acks, "_B.acks.%d.%u", (int)getpid(), connections++);
-    wire_printf(&c->wire, "SUB %s %d\r\nSUB %s.results clients %d\r\n", c->acks, SID_ACKS, o->queue,
-        SID_RESULTS);
+    wire_printf(&c->wire, "SUB %s %d\r\n", c->acks, SID_ACKS);
+    if (connections == 1) /* one connection of a load takes the results of all */
+        wire_printf(&c->wire, "SUB %s.results %d\r\n", o->queue, SID_RESULTS);
+    await_pong(&c->wire);
     return c;
 }
 

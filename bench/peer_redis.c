@@ -176,27 +176,51 @@ static void client_close(void *handle)
 
 /* ---- workers ---- */
 
-static void put_result(struct connection *c, const char *results, const redisReply *payload)
+/* The results of a batch, in one LPUSH. */
+struct results {
+    char data[BATCH][LOAD_RESULT];
+    size_t count;
+};
+
+static void add_result(struct results *r, const redisReply *payload)
 {
-    char result[LOAD_RESULT];
-    load_work(payload->str, payload->len, result);
-    const char *words[] = {"LPUSH", results, result};
-    size_t sizes[] = {5, strlen(results), LOAD_RESULT};
-    put_command(&c->wire, 3, words, sizes);
+    if (r->count == BATCH)
+        errx(1, "redis: more than it was asked for");
+    load_work(payload->str, payload->len, r->data[r->count++]);
+}
+
+static void put_results(struct connection *c, const char *name, const struct results *r)
+{
+    const char *words[BATCH + 2] = {"LPUSH", name};
+    size_t sizes[BATCH + 2] = {5, strlen(name)};
+    for (size_t i = 0; i < r->count; i++) {
+        words[i + 2] = r->data[i];
+        sizes[i + 2] = LOAD_RESULT;
+    }
+    put_command(&c->wire, r->count + 2, words, sizes);
+}
+
+static void drop_replies(struct connection *c, unsigned count)
+{
+    while (count--)
+        freeReplyObject(block_reply(c));
 }
 
 static void work_list(struct connection *c, const struct load_options *o, const char *results)
 {
     const char *take[] = {"BLMPOP", "0", "1", o->queue, "RIGHT", "COUNT", "16", NULL};
+    put_words(&c->wire, take);
     for (;;) {
-        put_words(&c->wire, take);
         redisReply *r = block_reply(c);
+        struct results done = {.count = 0};
         size_t count = r->elements == 2 ? r->element[1]->elements : 0;
         for (size_t i = 0; i < count; i++)
-            put_result(c, results, r->element[1]->element[i]);
+            add_result(&done, r->element[1]->element[i]);
         freeReplyObject(r);
-        for (size_t i = 0; i < count; i++)
-            freeReplyObject(block_reply(c));
+        if (count)
+            put_results(c, results, &done);
+        put_words(&c->wire, take); /* in the same write */
+        drop_replies(c, count ? 1 : 0);
     }
 }
 
@@ -209,17 +233,17 @@ static void work_stream_batch(
     size_t ack_sizes[BATCH + 3] = {4, strlen(o->queue), 7},
                              del_sizes[BATCH + 2] = {4, strlen(o->queue)};
     const redisReply *entries = r->element[0]->element[1];
+    struct results done = {.count = 0};
     size_t n = entries->elements;
     for (size_t i = 0; i < n; i++) {
         const redisReply *entry = entries->element[i];
-        put_result(c, results, entry->element[1]->element[1]);
+        add_result(&done, entry->element[1]->element[1]);
         ack[i + 3] = del[i + 2] = entry->element[0]->str;
         ack_sizes[i + 3] = del_sizes[i + 2] = entry->element[0]->len;
     }
+    put_results(c, results, &done);
     put_command(&c->wire, n + 3, ack, ack_sizes);
     put_command(&c->wire, n + 2, del, del_sizes);
-    for (size_t i = 0; i < n + 2; i++)
-        freeReplyObject(block_reply(c));
 }
 
 static void work_stream(struct connection *c, const struct load_options *o, const char *results)
@@ -228,12 +252,15 @@ static void work_stream(struct connection *c, const struct load_options *o, cons
     snprintf(name, sizeof name, "w%d", (int)getpid());
     const char *take[] = {"XREADGROUP", "GROUP", "workers", name, "COUNT", "16", "BLOCK", "0",
         "STREAMS", o->queue, ">", NULL};
+    put_words(&c->wire, take);
     for (;;) {
-        put_words(&c->wire, take);
         redisReply *r = block_reply(c);
-        if (r->type == REDIS_REPLY_ARRAY && r->elements)
+        bool some = r->type == REDIS_REPLY_ARRAY && r->elements;
+        if (some)
             work_stream_batch(c, o, results, r);
         freeReplyObject(r);
+        put_words(&c->wire, take); /* in the same write */
+        drop_replies(c, some ? 3 : 0);
     }
 }
 

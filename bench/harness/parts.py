@@ -9,7 +9,7 @@ import time
 from . import procs, systems
 from .procs import BENCH, BUILD, Failed
 
-MEMORY = ["pushrod-embedded", "pushrod", "gearmand", "beanstalkd", "redis-list", "redis-stream", "nats",
+MEMORY = ["pushrod-embedded", "pushrod", "gearmand", "gearmand-lib", "beanstalkd", "redis-list", "redis-stream", "nats",
           "rabbitmq", "celery", "rq", "swoole", "echo", "echo-16"]
 DURABLE = ["pushrod-embedded-sync", "pushrod-sync", "pushrod-async", "beanstalkd-f50", "beanstalkd-sync",
            "redis-stream-1s", "redis-stream-sync", "nats", "rabbitmq"]
@@ -42,7 +42,8 @@ def durable(run):
 
 def submit(run):
     """Only submitting, until the system has said that it has the task; nobody works."""
-    names = [n for n in MEMORY if not n.startswith("echo")] + DURABLE
+    # Nor do Swoole's task() and a set of libgearman end with a task that is only taken.
+    names = [n for n in MEMORY if not n.startswith(("echo", "swoole", "gearmand-lib"))] + DURABLE
     # In an embedded server the program has the task as soon as the call returns: nothing to measure.
     for name in dict.fromkeys(n for n in names if "embedded" not in n):
         for system in systems.available(run.choose([name]), run.say):
@@ -55,7 +56,7 @@ def submit(run):
 
 def latency(run):
     """Round trips: one at a time, then open loop at 10, 50 and 90 % of each one's own maximum."""
-    names = [n for n in MEMORY if n not in SLOW and n != "echo-16"] + ["pushrod-sync"]
+    names = [n for n in MEMORY if n not in (*SLOW, "echo-16", "gearmand-lib")] + ["pushrod-sync"]
     up = systems.started(systems.available(run.choose(names), run.say), 4, run.say)
     try:
         for number in range(run.rounds):
@@ -97,19 +98,35 @@ def workers(run):
 
 
 def connections(run):
-    """1 to 10,000 connections: all of them submit; and one submits while all others only are there."""
+    """1 to 10,000 connections: all of them submit, one task or 16 at a time; or one does, and all others are there."""
     names = ["pushrod", "gearmand", "beanstalkd", "redis-list", "nats"]
     for count in run.scale([1, 100, 1000, 4000, 10000], [1, 10, 100, 1000, 2000, 4000, 10000]):
         for system in systems.available(run.choose(names), run.say):
+            # A client of the library has four descriptors: 20,000 allow some 4,000 of them.
+            most = 4000 if system.name == "pushrod" else 1000
+            if count > most and system.name != "pushrod":
+                continue
             for s in systems.started([system], 4, run.say):
-                # A client of the library has four descriptors: 20,000 allow some 4,000 of them.
-                if count <= (4000 if system.name == "pushrod" else 1000):
-                    run.measure("connections", s, connections=count, options={
-                        "conns": count, "window": max(s.window, count), "seconds": run.seconds})
-                if system.name == "pushrod" and count > 1:
+                if count <= most:
+                    connections_busy(run, s, count)
+                if s.name == "pushrod" and count > 1:
                     run.measure("connections-idle", s, connections=count,
                                 options={"idle": count - 1, "seconds": run.seconds})
                 s.stop()
+
+
+def connections_busy(run, system, count):
+    """One task at a time from each shows what a connection costs; 16 what is left of it when it gathers."""
+    for burst, part in ((1, "connections"), (16, "connections-16")):
+        options = {"conns": count, "burst": burst, "window": max(system.window, count * burst)}
+        facts = {}
+        if system.name == "pushrod":
+            with run.guard(part, system):
+                facts["syscalls"] = system_calls(system, max(20000, 4 * options["window"]), options["window"],
+                                                 conns=count, burst=burst)
+        run.measure(part, system, connections=count, **facts,
+                    options={**options, **({"seconds": run.seconds} if count <= 100 else
+                                           {"seconds": max(1.5, run.seconds), "warmup": 1.0})})
 
 
 def fill(system, count, limit=600, **options):
@@ -158,13 +175,16 @@ def backlog(run):
 def backlog_of(run, system, size):
     system.start()
     try:
-        before = procs.rss_kib(system.server_pids())
+        before, cpu = procs.rss_kib(system.server_pids()), [procs.cpu_seconds(system.server_pids())]
         client, filled = fill(system, size, no_result=1 if system.name.startswith("pushrod") else 0)
         after = procs.rss_kib(system.server_pids())
+        cpu.append(procs.cpu_seconds(system.server_pids()))
         workers_of(system, 4)
         drained = empty(client)
+        cpu.append(procs.cpu_seconds(system.server_pids()))
         procs.stop(client)
         run.add("backlog", system, tasks=size, rate_in=filled["rate"], rate=drained["rate"],
+                cpu_us={"in": round((cpu[1] - cpu[0]) * 1e6 / size, 3), "out": round((cpu[2] - cpu[1]) * 1e6 / size, 3)},
                 rss_kib=after, bytes_per_task=round((after - before) * 1024 / size - 64, 1))
     finally:
         system.stop()
@@ -184,7 +204,7 @@ def workers_of(system, count, slots=1):
 
 def hol(run):
     """Head-of-line: 4 workers, 1 % tasks of 1 s among tasks of 1 ms, at 70 % load."""
-    names = ["pushrod", "pushrod-embedded", "gearmand", "beanstalkd", "celery", "echo"]
+    names = ["pushrod", "pushrod-embedded", "gearmand", "gearmand-lib", "beanstalkd", "celery", "echo"]
     rate = 0.7 * 4 / (0.99 * 0.001 + 0.01 * 1.0)
     seconds = run.hol_seconds
     for system in systems.available(run.choose(names), run.say):
@@ -222,7 +242,7 @@ def cost_counted(run):
                 s.stop()
 
 
-def system_calls(system, count, window):
+def system_calls(system, count, window, **more):
     """System calls for each task, by group, counted by the kernel (perf) or else by strace."""
     groups = {"server": system.server_pids(), "worker": system.worker_pids()}
     counters, found = {}, {}
@@ -234,7 +254,7 @@ def system_calls(system, count, window):
     time.sleep(0.2)
     client = ["perf", "stat", "-x,", "-o", "perf-client.log", "-e", "raw_syscalls:sys_enter"]
     try:
-        subprocess.run(client + system.client_command(count=count, window=window), cwd=system.directory,
+        subprocess.run(client + system.client_command(count=count, window=window, **more), cwd=system.directory,
                        check=True, capture_output=True, timeout=120)
     except (OSError, subprocess.SubprocessError):
         return {}
@@ -394,44 +414,73 @@ def memory_running(run):
 
 
 def idle(run):
-    """What a server costs that has nothing to do: memory, wake-ups, CPU."""
+    """What it costs to have nothing to do: memory, wake-ups, CPU; of the server, of its workers, of all."""
     seconds = run.scale(5, 30)
     names = ["pushrod", "pushrod-sync", "gearmand", "beanstalkd", "redis-list", "nats", "rabbitmq"]
     for system in systems.available(run.choose(names), run.say):
-        for s in systems.started([system], 4, run.say):
-            with run.guard("idle", s):
-                idle_of(run, s, "4 workers", seconds)
-            s.stop()
+        for count in (0, 4):
+            for s in systems.started([systems.BY_NAME[system.name]()], count, run.say):
+                with run.guard("idle", s):
+                    idle_of(run, s, "%d workers" % count, seconds)
+                s.stop()
     if not run.only or "pushrod" in run.only:
         for system in systems.available(["pushrod"], run.say):
-            with run.guard("idle", system):
-                idle_many(run, system, seconds)
+            for many in ((1000, 0), (0, 10000), (1000, 10000)):
+                with run.guard("idle", system):
+                    idle_many(run, system, seconds, *many)
 
 
-def idle_of(run, system, load, seconds):
-    pids, worker_pids = system.server_pids(), system.worker_pids()
-    time.sleep(1)
-    cpu, wakes, worker_cpu = procs.cpu_seconds(pids), procs.wakeups(pids), procs.cpu_seconds(worker_pids)
+def idle_of(run, system, load, seconds, clients=()):
+    """Server, workers and clients apart, and their sum."""
+    groups = {"server": system.server_pids(), "workers": system.worker_pids(), "clients": list(clients)}
+    time.sleep(run.scale(2, 5))
+    cpu = {name: procs.cpu_seconds(pids) for name, pids in groups.items()}
+    wakes = {name: procs.wakeups(pids) for name, pids in groups.items()}
     time.sleep(seconds)
-    run.add("idle", system, load=load, rss_kib=procs.rss_kib(pids),
-            wakeups_per_s=round((procs.wakeups(pids) - wakes) / seconds, 1),
-            cpu_percent=round((procs.cpu_seconds(pids) - cpu) / seconds * 100, 3),
-            workers_cpu_percent=round((procs.cpu_seconds(worker_pids) - worker_cpu) / seconds * 100, 3))
+    figures = {"rss_kib": procs.rss_kib(groups["server"])}
+    for name, pids in groups.items():
+        figures["cpu_percent" if name == "server" else name + "_cpu_percent"] = round(
+            (procs.cpu_seconds(pids) - cpu[name]) / seconds * 100, 3)
+        figures["wakeups_per_s" if name == "server" else name + "_wakeups_per_s"] = round(
+            (procs.wakeups(pids) - wakes[name]) / seconds, 1)
+    figures["sum_cpu_percent"] = round(sum(figures[n] for n in (
+        "cpu_percent", "workers_cpu_percent", "clients_cpu_percent")), 3)
+    run.add("idle", system, load=load, **figures)
 
 
-def idle_many(run, system, seconds):
-    """1,000 workers (processes of one slot) and 10,000 connections that do nothing."""
-    workers_wanted, clients = run.scale((200, 2000), (1000, 10000))
+def idle_many(run, system, seconds, workers_wanted, clients):
+    """Workers are processes of one slot; connections have been greeted, and do nothing."""
     system.start()
+    client = None
     try:
-        system.start_workers(workers_wanted)
-        client, _ = fill(system, 1, idle=clients)
-        idle_of(run, system, "%d workers, %d connections" % (workers_wanted, clients), seconds)
-        empty(client)
-        procs.stop(client)
+        if workers_wanted:
+            workers_of(system, workers_wanted)
+            await_joined(system, workers_wanted)
+        if clients:
+            client, _ = fill(system, 1, idle=clients, no_result=1)
+        idle_of(run, system, "{:,} workers, {:,} connections".format(workers_wanted, clients), seconds,
+                [client.pid] if client else [])
     finally:
+        if client:
+            procs.stop(client)
         system.stop()
+
+
+def await_joined(system, count, limit=120):
+    """Until the server counts that many workers."""
+    end = time.monotonic() + limit
+    while True:
+        text = procs.fetch("http://127.0.0.1:%d/metrics" % (system.port + 3))
+        joined = re.search(r"^pushrod_workers (\d+)", text, re.M)
+        if joined and int(joined.group(1)) >= count:
+            return
+        if time.monotonic() > end:
+            raise Failed("%s of %d workers joined in %d s" % (joined.group(1) if joined else "?", count, limit))
+        time.sleep(0.2)
 
 
 PARTS = {"throughput": throughput, "durable": durable, "submit": submit, "latency": latency, "payload": payload,
          "workers": workers, "connections": connections, "backlog": backlog, "hol": hol, "cost": cost, "idle": idle}
+# What share of the whole each may take, in parts of some hundred.
+SHARES = {"throughput": 9, "durable": 8, "submit": 14, "latency": 10, "payload": 8, "workers": 12, "connections": 13,
+          "backlog": 7, "hol": 9, "cost": 14, "idle": 13}

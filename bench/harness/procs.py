@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.abspath(os.path.join(ROOT, os.environ.get("BUILD", "build")))
@@ -102,10 +103,12 @@ signal.signal(signal.SIGHUP, end_in_order)
 
 @atexit.register
 def stop_all():
+    """Ends whatever is left of what was started here."""
     for process in list(_started):
         stop(process, 2)
     for path in _directories:
         remove(path)
+    _directories.clear()
 
 
 def read(path):
@@ -139,6 +142,24 @@ def await_port(port, process, seconds=30):
 
 class Failed(Exception):
     """A system could not be measured; the text says why."""
+
+
+class OutOfTime(BaseException):
+    """The time of a part is over. Nothing but the end of the part catches it."""
+
+
+@contextlib.contextmanager
+def time_limit(seconds):
+    """Raises OutOfTime in what it encloses, after so many seconds."""
+    def over(_signal, _frame):
+        raise OutOfTime("its %d s are over" % seconds)
+    before = signal.signal(signal.SIGALRM, over)
+    signal.setitimer(signal.ITIMER_REAL, max(0.01, seconds))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def status_field(pid, name):
@@ -179,6 +200,15 @@ def loopback_bytes():
         if line.strip().startswith("lo:"):
             return int(line.split(":")[1].split()[0])
     return 0
+
+
+def fetch(url):
+    """The text at an address; "" if nobody answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.read().decode()
+    except OSError:
+        return ""
 
 
 def run_json(command, directory, seconds=120, env=None):

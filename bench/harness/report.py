@@ -116,12 +116,31 @@ def open_table(rows):
     return table
 
 
-def pivot_table(rows, title, key, note, value=lambda r: r["rate"]):
+def pivot_table(rows, title, key, note="", value=lambda r: r["rate"], ratio=True):
+    """A column for each step; in a cell the ratio to Pushrod's of the same step, and the figure."""
     keys = sorted({row[key] for row in rows})
+    note = " ".join(filter(None, [note, "Of Pushrod's at the same step, and the figure." if ratio else ""]))
     table = Table(title, ["system", *("{:,}".format(k) for k in keys)], note)
+    base = {row[key]: value(row) for row in rows if row["system"] == BASE}
     for name, mine in by_system(rows).items():
         at = {row[key]: value(row) for row in mine}
-        table.add(mine[0]["title"], *(number(at[k]) if k in at else "" for k in keys))
+        table.add(mine[0]["title"], *(
+            "" if k not in at else number(at[k]) if not ratio or not base.get(k) else
+            "%s x (%s)" % (number(at[k] / base[k]), number(at[k])) for k in keys))
+    return table
+
+
+def connection_cost_table(rows):
+    """Why the rate falls with the connections: what each side pays for a task."""
+    table = Table("Connections that submit: what one task costs Pushrod", [
+        "tasks in a row", "connections", "CPU us: client", "server", "workers", "system calls: client", "server", "workers"],
+        "The client side is the load program with the client library, one socket for each connection.")
+    for r in rows:
+        if r["system"] == BASE:
+            calls = r.get("syscalls", {})
+            table.add("16" if r["part"].endswith("-16") else "1", "{:,}".format(r["connections"]),
+                      *(r["cpu_us"].get(g) for g in ("client", "server", "worker")),
+                      *(calls.get(g) for g in ("client", "server", "worker")))
     return table
 
 
@@ -176,12 +195,18 @@ def tables(rows):
     make("payload", pivot_table, "Payload, bytes: MB/s", "size", "Payload bytes moved to the workers.",
          lambda r: r["rate"] * r["size"] / 1e6)
     make("workers", pivot_table, "Workers: tasks/s", "workers", "Processes of one slot each, on the same cores.")
-    make("connections", pivot_table, "Connections that submit: tasks/s", "connections", "")
-    make("connections-idle", pivot_table, "Connections that only are there: tasks/s of one", "connections", "")
+    make("connections", pivot_table, "Connections that submit, one task at a time from each: tasks/s", "connections",
+         "So many connections, used in turn, that none can gather tasks.")
+    make("connections-16", pivot_table, "Connections that submit, 16 tasks at a time from each: tasks/s", "connections")
+    if part["connections"] + part["connections-16"]:
+        made.append(("connections", connection_cost_table(part["connections"] + part["connections-16"])))
+    make("connections-idle", pivot_table, "Connections that only are there: tasks/s of one", "connections", "", ratio=False)
     make("backlog", pivot_table, "Backlog, tasks waiting: tasks/s in", "tasks", "", lambda r: r["rate_in"])
     make("backlog", pivot_table, "Backlog, tasks waiting: tasks/s out", "tasks", "")
     make("backlog", pivot_table, "Backlog, tasks waiting: server bytes for each, beside the payload", "tasks", "",
-         lambda r: r["bytes_per_task"])
+         lambda r: r["bytes_per_task"], ratio=False)
+    make("backlog", pivot_table, "Backlog: CPU us of the server for each task, in and out", "tasks", "",
+         lambda r: sum(r["cpu_us"].values()))
     make("hol", hol_table)
     make("cost", cost_table)
     make("instructions", plain_table, "Instructions for each task (callgrind)", {"process": "process", "instructions":
@@ -189,11 +214,20 @@ def tables(rows):
     make("memory", plain_table, "Server memory for each task", {"state": "state", "tasks": "tasks",
          "bytes_per_task": "bytes beside its payload"}, "Growth of the resident size; kept results: beside the result.")
     make("idle", plain_table, "Doing nothing", {"load": "with", "rss_kib": "server RSS KiB", "wakeups_per_s":
-         "wake-ups/s", "cpu_percent": "server CPU %", "workers_cpu_percent": "workers CPU %"})
+         "server wake-ups/s", "cpu_percent": "server alone, CPU %", "workers_cpu_percent": "all workers, CPU %",
+         "clients_cpu_percent": "all clients, CPU %", "sum_cpu_percent": "the sum, CPU %",
+         "workers_wakeups_per_s": "all workers, wake-ups/s"}, "In % of one core. The server alone is one process; workers "
+         "are processes of their own; the connections' other ends are one process.")
     return made
 
 
 # ---- plots ----
+
+def cpu_of(group):
+    return lambda r: r["cpu_us"].get(group)
+
+
+COST = "cost-"  # a plot of what a task costs: bench/explained.md says why where it bends upward
 
 PLOTS = {  # part: (key, x label, value, y label)
     "latency": ("percent", "load, % of its own maximum", lambda r: r["latency_us"]["p99"], "p99 latency, us"),
@@ -202,14 +236,63 @@ PLOTS = {  # part: (key, x label, value, y label)
     "connections": ("connections", "connections that submit", lambda r: r["rate"], "tasks/s"),
     "backlog": ("tasks", "tasks waiting", lambda r: r["rate"], "tasks/s out"),
     "backlog-memory": ("tasks", "tasks waiting", lambda r: r["rss_kib"] / 1024, "server RSS, MiB"),
+    "cost-workers": ("workers", "workers", cpu_of("server"), "server CPU us/task"),
+    "cost-workers-workers": ("workers", "workers", cpu_of("worker"), "workers CPU us/task"),
+    "cost-connections": ("connections", "connections that submit, one task each", cpu_of("server"), "server CPU us/task"),
+    "cost-connections-client": ("connections", "connections that submit, one task each", cpu_of("client"),
+                                "client CPU us/task"),
+    "cost-connections-16": ("connections", "connections that submit, 16 tasks each", cpu_of("server"),
+                            "server CPU us/task"),
+    "cost-connections-calls": ("connections", "connections that submit, one task each",
+                               lambda r: r.get("syscalls", {}).get("server"), "server system calls/task"),
+    "cost-connections-idle": ("connections", "connections that only are there", cpu_of("server"), "server CPU us/task"),
+    "cost-backlog-in": ("tasks", "tasks waiting", cpu_of("in"), "server CPU us/task in"),
+    "cost-backlog-out": ("tasks", "tasks waiting", cpu_of("out"), "server CPU us/task out"),
+    "cost-backlog-memory": ("tasks", "tasks waiting", lambda r: max(1, r["bytes_per_task"]), "server bytes/task"),
 }
+NAMES = ("connections-16", "connections-idle")  # parts with a "-" of their own
+
+
+def part_of(plot_name):
+    """The part whose rows a plot shows."""
+    name = plot_name[len(COST):] if plot_name.startswith(COST) else plot_name
+    return name if name in NAMES else name.split("-")[0]
+
+
+def bends(rows, name):
+    """Of Pushrod's lines in a plot of costs: those that end more than a quarter above where they were lowest."""
+    key, _, value, _ = PLOTS[name]
+    found = []
+    for system, mine in by_system([r for r in rows if r["part"] == part_of(name)]).items():
+        points = [value(r) for r in sorted(mine, key=lambda r: r[key]) if value(r)]
+        if system.startswith(BASE) and len(points) > 1 and points[-1] > 1.25 * min(points):
+            found.append("%s: %.3g to %.3g, %.2g x" % (mine[0]["title"], min(points), points[-1], points[-1] / min(points)))
+    return found
+
+
+def explained():
+    """The sections of bench/explained.md, by the name of their plot."""
+    found = re.split(r"^## (\S+)\n", read(os.path.join(ROOT, "bench", "explained.md")), flags=re.M)[1:]
+    return dict(zip(found[::2], (text.strip() for text in found[1::2])))
+
+
+def plot_lines(rows, name):
+    """The plot, what bends upward in it, and why."""
+    lines = ["![%s](plots/%s.svg)" % (name, name), ""]
+    bent = bends(rows, name) if name.startswith(COST) else []
+    why = explained().get(name)
+    if bent:
+        lines += ["Rises (%s): %s" % ("; ".join(bent), why or "**not explained yet: add `## %s` to bench/explained.md.**" % name), ""]
+    elif why and not name.startswith(COST):
+        lines += [why, ""]
+    return lines
 
 
 def plot(rows, directory):
     """Writes the SVG files; gives the names of those that could be made."""
     names = []
     for name, (key, x, value, y) in PLOTS.items():
-        mine = [r for r in rows if r["part"] == name.split("-")[0]]
+        mine = [r for r in rows if r["part"] == part_of(name) and value(r) is not None]
         if mine:
             lines = {rs[0]["title"]: sorted((r[key], value(r)) for r in rs) for rs in by_system(mine).values()}
             if gnuplot(os.path.join(directory, name + ".svg"), x, y, lines):
@@ -226,14 +309,15 @@ def gnuplot(path, x, y, lines):
         script += ["%g %g" % (a, max(b, 1e-9)) for a, b in points] + ["e"]
     try:
         return subprocess.run(["gnuplot"], input="\n".join(script) + "\n", text=True, capture_output=True,
-                              check=False).returncode == 0
-    except OSError:
+                              check=False, timeout=30).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
         return False
 
 
 # ---- the machine ----
 
-VERSIONS = {"gearmand": "gearman-job-server", "beanstalkd": "beanstalkd", "Redis": "redis-server", "NATS": "nats-server",
+VERSIONS = {"gearmand": "gearman-job-server", "libgearman": "libgearman8", "librabbitmq": "librabbitmq4",
+            "hiredis": "libhiredis0.14", "beanstalkd": "beanstalkd", "Redis": "redis-server", "NATS": "nats-server",
             "RabbitMQ": "rabbitmq-server", "Celery": "python3-celery", "RQ": "python3-rq", "libzmq": "libzmq5",
             "LMDB": "liblmdb0"}
 
@@ -275,9 +359,9 @@ def document(facts, rows, left_out, plots):
     for part, table in tables(rows):
         lines.append(table.markdown())
         for name in plots:
-            if name.split("-")[0] == part and name not in shown:
+            if part_of(name) == part and name not in shown:
                 shown.add(name)
-                lines += ["![%s](plots/%s.svg)" % (name, name), ""]
+                lines += plot_lines(rows, name)
     if left_out:
         lines += ["## Left out", ""] + ["- " + text for text in left_out] + [""]
     with open(os.path.join(ROOT, "bench", "method.md")) as f:

@@ -18,6 +18,7 @@ class System:
     durable = ""         # "fsync": an accepted task is on disk; "late": some time later; "": memory
     needs = ()           # (program that must be there, Debian package)
     window = 1000        # tasks in flight, where it does best
+    batch = 0            # tasks that a worker takes at once, where it has the choice; 0: the driver's own
     ports = 1
     startup = 30         # seconds
 
@@ -58,7 +59,7 @@ class System:
         """After the server listens."""
 
     def worker_command(self):
-        return [os.path.join(BENCH, self.program), "worker", *self.common()]
+        return [os.path.join(BENCH, self.program), "worker", "--batch=%d" % self.batch, *self.common()]
 
     def start_workers(self, count):
         for _ in range(count):
@@ -174,13 +175,22 @@ class NativeAsync(Native):
 # ---- peers ----
 
 class Gearmand(System):
-    name, title, program = "gearmand", "gearmand", "peer_gearmand"
+    name, title, program = "gearmand", "gearmand, its protocol pipelined", "peer_gearmand"
     needs = (("gearmand", "gearman-job-server"),)
 
     def server_command(self):
         return ["gearmand", "--listen=127.0.0.1", "--port=%d" % self.port, "--threads=2",
                 "--log-file=none", "--verbose=ERROR", "--pid-file=" + self.directory + "/pid",
                 "--worker-wakeup=1"]
+
+
+class GearmandLibrary(Gearmand):
+    name, title, program = "gearmand-lib", "gearmand, libgearman", "peer_libgearman"
+    window = 100         # the library looks for a result's task in a list
+
+    def missing(self):
+        lack = super().missing()
+        return "libgearman-dev" if lack and "compile" in lack else lack
 
 
 class Beanstalkd(System):
@@ -323,10 +333,26 @@ class Rq(PythonQueue):
 
 
 class Swoole(System):
+    """Server, submitter and task workers are one program, started for each measurement."""
     name, title = "swoole", "Swoole task workers"
+    count = 4
 
     def missing(self):
-        return "the Swoole extension of PHP, which Debian does not package"
+        if not shutil.which("php"):
+            return "php-cli, and the Swoole extension of PHP"
+        said = subprocess.run(["php", "-m"], capture_output=True, text=True, timeout=20, check=False).stdout
+        if "swoole" not in said.lower().split():
+            return "the Swoole extension of PHP, which Debian does not package (pecl install swoole)"
+        return None
+
+    def start_workers(self, count):
+        self.count = count
+
+    def client_command(self, **options):
+        options.setdefault("window", self.window)
+        options.setdefault("workers", self.count)
+        return ["php", os.path.join(ROOT, "bench", "swoole_load.php"), "client",
+                *("--%s=%s" % (name.replace("_", "-"), value) for name, value in options.items())]
 
 
 class Echo(System):
@@ -334,26 +360,30 @@ class Echo(System):
     ports = 2
     batch = 1
 
-    def client(self, limit=150, env=None, workers=4, **options):
+    def start(self):
+        super().start()
+        self.count = 4
+
+    def client(self, limit=150, env=None, **options):
         """The client binds, so its workers are as old as the run."""
         size = options.get("size", 64)
         self.workers = [procs.start([*self.worker_command(), "--size=%d" % size], self.directory,
-                                    "worker.log") for _ in range(workers)]
+                                    "worker.log") for _ in range(self.count)]
         time.sleep(0.05)
         try:
-            return super().client(limit, env, batch=self.batch, workers=workers, **options)
+            return super().client(limit, env, batch=self.batch, workers=self.count, **options)
         finally:
             self.stop_workers()
 
     def start_workers(self, count):
-        pass
+        self.count = count
 
 
 class Echo16(Echo):
     name, title, batch, window = "echo-16", "the same in batches of 16", 16, 4000
 
 
-ALL = [Embedded, EmbeddedSync, Native, NativeAsync, NativeSync, Gearmand, Beanstalkd, Beanstalkd50, BeanstalkdSync,
+ALL = [Embedded, EmbeddedSync, Native, NativeAsync, NativeSync, Gearmand, GearmandLibrary, Beanstalkd, Beanstalkd50, BeanstalkdSync,
        Redis, RedisStream, RedisStreamLate, RedisStreamSync, Nats, RabbitMQ, Celery, Rq, Swoole, Echo, Echo16]
 BY_NAME = {s.name: s for s in ALL}
 
@@ -379,7 +409,7 @@ def started(systems, workers, say):
             system.start()
             system.start_workers(workers)
             up.append(system)
-        except (Failed, OSError, subprocess.SubprocessError) as e:
+        except (Failed, OSError, subprocess.SubprocessError, ValueError) as e:
             say("%s is left out: %s" % (system.title, e))
             system.stop()
     return up
