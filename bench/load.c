@@ -231,7 +231,7 @@ static bool has_room(bool accepted)
 static void closed_loop(bool accepted)
 {
     uint64_t begin = now_ns(), warm = begin + (uint64_t)(load.o.warmup * 1e9);
-    uint64_t stop = load.o.count ? UINT64_MAX : warm + (uint64_t)(load.o.seconds * 1e9);
+    uint64_t stop = UINT64_MAX; /* counted from when the measurement really began */
     uint64_t limit = load.o.count ? load.o.count : UINT64_MAX;
     uint64_t last = 0, last_ns = begin;
     bool measuring = load.o.count != 0;
@@ -241,6 +241,7 @@ static void closed_loop(bool accepted)
         if (!measuring && now >= warm) {
             measure_begin();
             measuring = true;
+            stop = now + (uint64_t)(load.o.seconds * 1e9);
         }
         uint64_t from = load.sent;
         for (bool full = false; !full && load.sent < limit && has_room(accepted);)

@@ -430,10 +430,10 @@ def idle(run):
                     idle_many(run, system, seconds, *many)
 
 
-def idle_of(run, system, load, seconds, clients=()):
+def idle_of(run, system, load, seconds, clients=(), settle=2):
     """Server, workers and clients apart, and their sum."""
     groups = {"server": system.server_pids(), "workers": system.worker_pids(), "clients": list(clients)}
-    time.sleep(run.scale(2, 5))
+    time.sleep(settle)
     cpu = {name: procs.cpu_seconds(pids) for name, pids in groups.items()}
     wakes = {name: procs.wakeups(pids) for name, pids in groups.items()}
     time.sleep(seconds)
@@ -459,7 +459,7 @@ def idle_many(run, system, seconds, workers_wanted, clients):
         if clients:
             client, _ = fill(system, 1, idle=clients, no_result=1)
         idle_of(run, system, "{:,} workers, {:,} connections".format(workers_wanted, clients), seconds,
-                [client.pid] if client else [])
+                [client.pid] if client else [], settle=8)
     finally:
         if client:
             procs.stop(client)
