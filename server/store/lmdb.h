@@ -302,6 +302,7 @@ void index_record(struct lmdb *l, struct entry *e, struct chunk *chunk, size_t o
 void index_ended(struct lmdb *l, struct entry *e, struct chunk *chunk, size_t offset, size_t size);
 void index_remove(struct lmdb *l, struct entry *e);
 void index_clear(struct lmdb *l);
+void index_rest(struct lmdb *l); /* gives its memory back if nothing is in it; not while applying */
 void index_load(const struct entry *e, struct record *r, struct packed_state *state);
 /* A sorted view of what is ready in one rank: from the first id above `after`. */
 size_t index_rank_seek(struct lmdb_queue *q, uint8_t rank, uint64_t after);

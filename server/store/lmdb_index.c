@@ -7,7 +7,8 @@
 #include "common/list.h"
 #include "server/store/lmdb.h"
 
-#define SLAB ((size_t)256) /* entries */
+#define SLAB       ((size_t)256)   /* entries */
+#define REST_CELLS ((size_t)65536) /* of the map: below, nothing is worth giving back */
 
 struct entry *index_get(const struct lmdb *l, uint64_t id)
 {
@@ -160,6 +161,26 @@ void index_clear(struct lmdb *l)
     free(x->aging);
     uint64_t bytes = x->bytes; /* of chunks that others hold, too */
     *x = (struct index){.fresh_since_ns = LMDB_NO_AGE, .bytes = bytes};
+}
+
+/*
+ * All is in the tables: what a burst of submissions needed is given back as a whole. Places of
+ * queues point into the slabs, so they go, too.
+ */
+void index_rest(struct lmdb *l)
+{
+    struct index *x = &l->index;
+    uint32_t generation = x->generation;
+    if (x->entries.count || x->entries.mask < REST_CELLS)
+        return;
+    for (size_t i = 0; i < l->queue_count; i++) {
+        for (unsigned rank = 0; rank < LMDB_RANKS; rank++) {
+            free(l->queues[i]->ranks[rank].places);
+            l->queues[i]->ranks[rank] = (struct rank_places){0};
+        }
+    }
+    index_clear(l);
+    x->generation = generation;
 }
 
 /* ---- the order of one queue and rank ---- */

@@ -134,9 +134,10 @@ static void sweep(struct lmdb *l, uint64_t now_ns)
         group_commit(l, now_ns, 0);
     l->swept_commits = l->commits;
     lmdb_release_pages(l);
-    /* All is in the tables: what a burst of submissions needed goes back to the system. */
-    if (l->index.fresh_since_ns == LMDB_NO_AGE && !l->index.applying)
+    if (l->index.fresh_since_ns == LMDB_NO_AGE && !l->index.applying) {
+        index_rest(l);
         malloc_trim(TRIM_KEEP);
+    }
 }
 
 static void step(struct lmdb *l, bool stop)

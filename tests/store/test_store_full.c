@@ -2,10 +2,12 @@
 /* The LMDB store when it is full, by its own bound and by the disk's, and when its Nth write fails.
  */
 #include <errno.h>
+#include <malloc.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "common/clock.h"
 #include "tests/store/rig.h"
 #include "tests/store/store_fault.h"
 #include "tests/unit/unit.h"
@@ -124,6 +126,43 @@ static void the_nth_write_fails(void **state)
     assert_int_equal(n, 9); /* eight writes, and a round in which none fails */
 }
 
+static size_t memory_in_use(void)
+{
+    struct mallinfo2 m = mallinfo2();
+    return m.uordblks + m.hblkhd;
+}
+
+/* Delayed tasks, which nobody takes: once they are in the tables nothing is left of them here. */
+static void memory_of_a_burst_is_given_back(void **state)
+{
+    enum { BURSTS = 200, TASKS = 1000 };
+    const struct backend lasting = {"lmdb", &store_lmdb, true, 1000};
+    static struct record records[TASKS];
+    static struct store_op ops[TASKS];
+    struct rig r;
+    (void)state;
+    rig_open(&r, &lasting);
+    size_t before = memory_in_use(), most = 0;
+    for (uint64_t id = 1, burst = 0; burst < BURSTS; burst++) {
+        for (size_t i = 0; i < TASKS; i++, id++) {
+            records[i] = rig_record(id, "q", 4);
+            records[i].due_ms = r.now_ms + 3600000;
+            ops[i] = (struct store_op){.kind = STORE_APPEND, .record = &records[i]};
+        }
+        r.backend->ops->submit(r.store, ops, TASKS, r.now_ms);
+        for (size_t i = 0; i < TASKS; i++)
+            assert_int_equal(rig_next(&r)->outcome, OUTCOME_STORED);
+        most = memory_in_use() > most ? memory_in_use() : most;
+    }
+    uint64_t end_ns = clock_now().mono_ns + 20 * UINT64_C(1000000000);
+    while (memory_in_use() > before + (4u << 20) && clock_now().mono_ns < end_ns)
+        assert_int_equal(rig_id(&r, STORE_LOOKUP, 1)->record_count, 1);
+    print_message("  %zu KiB before, %zu at the most, %zu at rest\n", before >> 10, most >> 10,
+        memory_in_use() >> 10);
+    assert_true(memory_in_use() <= before + (4u << 20));
+    rig_close(&r);
+}
+
 #define FOR(test, n)                                                                               \
     {                                                                                              \
 #test ", " #n, test, NULL, NULL, (void *)(uintptr_t)&backends[n]                           \
@@ -132,6 +171,7 @@ static void the_nth_write_fails(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {FOR(max_bytes_is_a_bound, 1), FOR(max_bytes_is_a_bound, 2),
-        FOR(a_full_disk_refuses_and_recovers, 2), FOR(the_nth_write_fails, 2)};
+        FOR(a_full_disk_refuses_and_recovers, 2), FOR(the_nth_write_fails, 2),
+        cmocka_unit_test(memory_of_a_burst_is_given_back)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
