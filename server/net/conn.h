@@ -116,7 +116,7 @@ struct conn_stats *conns_stats(struct conns *set);
 int conns_listen(
     struct conns *set, const char *address, const struct conn_ops *ops, void *arg, char **error);
 bool listen_address_valid(const char *address); /* of that form; names are not resolved */
-void conns_deafen(struct conns *set); /* closes the listeners: nobody new */
+void conns_deafen(struct conns *set);           /* closes the listeners: nobody new */
 
 struct conn *conn_find(struct conns *set, uint64_t id); /* NULL: gone */
 /* Each open connection with these ops, until fn returns false. */

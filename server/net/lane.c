@@ -18,6 +18,7 @@
 #define LANE_GRACE_MOST  20u  /* ms, after the loss */
 #define LANE_FAREWELL_MS 500u /* for the words that end a session to be read */
 #define SPEAKERS_RETIRED 1024u
+#define LANE_CROWD       16u /* connections; one is the worker's, and the others have 10 s */
 
 /* Payloads above this leave as a message of their own, uncopied. */
 #define LANE_INLINE_PAYLOAD (32u << 10)
@@ -344,6 +345,8 @@ static bool lane_start(struct lane *lane, char token[ZAP_TOKEN_SIZE])
            monitor_start(&lane->monitor, plane->base, plane->context, lane->socket, "lane",
                &plane->stats.strangers) &&
            lane_bind(lane) &&
+           monitor_bound(&lane->monitor, plane->base, &(struct crowd_limits){.most = LANE_CROWD},
+               lane->port) &&
            watch_start(&lane->watch, plane->base, lane->socket, lane_ready, lane);
 }
 

@@ -11,7 +11,8 @@
 
 #define MONITOR_EVENTS                                                                             \
     (ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |                  \
-        ZMQ_EVENT_HANDSHAKE_FAILED_AUTH)
+        ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED)
+#define MONITOR_STRANGERS (MONITOR_EVENTS & ~(ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED))
 
 static void stranger_count(struct monitor *m)
 {
@@ -32,8 +33,14 @@ static bool event_read(struct monitor *m)
         return false;
     zmq_recv(m->pair, address, sizeof address, ZMQ_DONTWAIT);
     uint16_t event;
+    int32_t value;
     memcpy(&event, head, sizeof event);
-    if (event & MONITOR_EVENTS)
+    memcpy(&value, head + sizeof event, sizeof value);
+    if (event == ZMQ_EVENT_ACCEPTED)
+        crowd_came(&m->crowd, value);
+    else if (event == ZMQ_EVENT_DISCONNECTED)
+        crowd_left(&m->crowd, value);
+    else if (event & MONITOR_STRANGERS)
         stranger_count(m);
     return true;
 }
@@ -77,8 +84,15 @@ bool monitor_start(struct monitor *m, struct event_base *base, void *context, vo
     return false;
 }
 
+bool monitor_bound(
+    struct monitor *m, struct event_base *base, const struct crowd_limits *limits, uint16_t port)
+{
+    return crowd_start(&m->crowd, base, limits, port, m->strangers);
+}
+
 void monitor_stop(struct monitor *m)
 {
+    crowd_stop(&m->crowd);
     watch_stop(&m->watch);
     /* First the sender, then the reader: an I/O thread must not block on a reader that is gone. */
     if (m->socket)

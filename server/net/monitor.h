@@ -10,6 +10,7 @@
 #define SERVER_NET_MONITOR_H
 
 #include <stdint.h>
+#include "server/net/crowd.h"
 #include "server/net/watch.h"
 
 struct monitor {
@@ -18,10 +19,14 @@ struct monitor {
     struct watch watch;
     const char *what;    /* for the log: "lane", "join" */
     uint64_t *strangers; /* a counter that is somebody else's */
+    struct crowd crowd;  /* who is connected, if that is bounded: see monitor_bound() */
 };
 
 bool monitor_start(struct monitor *m, struct event_base *base, void *context, void *socket,
     const char *what, uint64_t *strangers);
+/* No more connections than that to the port it is bound to; before events are read. */
+bool monitor_bound(
+    struct monitor *m, struct event_base *base, const struct crowd_limits *limits, uint16_t port);
 void monitor_stop(struct monitor *m); /* before the socket is closed; twice is harmless */
 void monitor_read(struct monitor *m);
 

@@ -23,6 +23,10 @@
 #define JOIN_MAX_MESSAGE  (8 << 20) /* held lists of 300,000 tasks */
 #define JOIN_WAITING      256u      /* JOINs without an answer, beyond one for each lane */
 #define JOIN_FAREWELL_MS  100
+/* A worker dials anew for each try, and hangs up when it has its lane. */
+#define JOIN_CONNECTION_BYTES (2 * (uint64_t)JOIN_MAX_MESSAGE)
+#define JOIN_CONNECTION_MS    30000u
+#define GATE_CROWD            256u /* connections to join and to answers, beyond one for each lane */
 
 /* ------------------------------------------------------------------------------ limits */
 
@@ -97,6 +101,7 @@ struct gate_plan {
     const char *what;
     const char *option;
     watch_fn *ready;
+    struct crowd_limits crowd;
 };
 
 static bool gate_open(
@@ -109,7 +114,8 @@ static bool gate_open(
     gate->port = socket_bind(gate->socket, plane->config.listen, plan->port);
     if (!gate->port)
         return bind_failed(error, plane->config.listen, plan->port, plan->option);
-    if (!watch_start(&gate->watch, plane->base, gate->socket, plan->ready, plane))
+    if (!monitor_bound(&gate->monitor, plane->base, &plan->crowd, gate->port) ||
+        !watch_start(&gate->watch, plane->base, gate->socket, plan->ready, plane))
         return fail(error, "cannot watch the %s socket: out of memory", plan->what);
     return true;
 }
@@ -137,6 +143,10 @@ static bool plane_open_join(struct plane *plane, char **error)
         .what = "join",
         .option = "--join-port",
         .ready = join_ready,
+        .crowd = {.most = plane->config.max_lanes + GATE_CROWD,
+            .keep_newest = true,
+            .max_bytes = JOIN_CONNECTION_BYTES,
+            .max_ms = JOIN_CONNECTION_MS},
     };
     int on = 1;
     if (!gate_open(plane, &plane->join, &plan, error))
@@ -160,6 +170,7 @@ static bool plane_open_answers(struct plane *plane, char **error)
         .what = "answers",
         .option = "--answers-port",
         .ready = answers_ready,
+        .crowd = {.most = plane->config.max_lanes + GATE_CROWD},
     };
     return gate_open(plane, &plane->answers, &plan, error);
 }

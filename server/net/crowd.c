@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "server/net/crowd.h"
+
+#include <event2/event.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "common/clock.h"
+
+#define LOOK_MS                                                                                    \
+    100 /* what a line carries in this time is what a stranger can cost beyond max_bytes */
+#define NS_PER_MS UINT64_C(1000000)
+
+static uint16_t port_of(int fd)
+{
+    struct sockaddr_storage at = {0};
+    socklen_t size = sizeof at;
+    if (getsockname(fd, (struct sockaddr *)&at, &size) != 0)
+        return 0;
+    if (at.ss_family == AF_INET)
+        return ntohs(((const struct sockaddr_in *)&at)->sin_port);
+    return at.ss_family == AF_INET6 ? ntohs(((const struct sockaddr_in6 *)&at)->sin6_port) : 0;
+}
+
+static void visitor_shut(struct crowd *c, int fd)
+{
+    if (port_of(fd) != c->port)
+        return;
+    shutdown(fd, SHUT_RDWR);
+    ++*c->shut;
+}
+
+static void visitor_remove(struct crowd *c, size_t at)
+{
+    c->count--;
+    memmove(c->visitors + at, c->visitors + at + 1, (c->count - at) * sizeof *c->visitors);
+}
+
+static uint64_t bytes_of(int fd)
+{
+    struct tcp_info info = {0};
+    socklen_t size = sizeof info;
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0)
+        return 0;
+    return info.tcpi_bytes_received;
+}
+
+static bool is_enough(const struct crowd *c, const struct visitor *v, uint64_t now_ns)
+{
+    const struct crowd_limits *l = &c->limits;
+    return (l->max_ms && now_ns - v->since_ns >= l->max_ms * NS_PER_MS) ||
+           (l->max_bytes && bytes_of(v->fd) > l->max_bytes);
+}
+
+static void look_again(struct crowd *c)
+{
+    if (c->look && c->count && !evtimer_pending(c->look, NULL))
+        evtimer_add(c->look, &(struct timeval){.tv_usec = LOOK_MS * 1000});
+}
+
+static void crowd_look(evutil_socket_t fd, short what, void *arg)
+{
+    struct crowd *c = arg;
+    uint64_t now_ns = clock_now().mono_ns;
+    (void)fd, (void)what;
+    for (size_t i = c->count; i-- > 0;) {
+        if (!is_enough(c, &c->visitors[i], now_ns))
+            continue;
+        visitor_shut(c, c->visitors[i].fd);
+        visitor_remove(c, i);
+    }
+    look_again(c);
+}
+
+bool crowd_start(struct crowd *c, struct event_base *base, const struct crowd_limits *limits,
+    uint16_t port, uint64_t *shut)
+{
+    *c = (struct crowd){.limits = *limits, .port = port, .shut = shut};
+    if (!limits->max_ms && !limits->max_bytes)
+        return true;
+    c->look = evtimer_new(base, crowd_look, c);
+    return c->look != NULL;
+}
+
+void crowd_stop(struct crowd *c)
+{
+    if (c->look)
+        event_free(c->look);
+    free(c->visitors);
+    *c = (struct crowd){0};
+}
+
+static bool crowd_grow(struct crowd *c)
+{
+    size_t capacity = c->capacity ? 2 * c->capacity : 4;
+    if (c->count < c->capacity)
+        return true;
+    struct visitor *more = realloc(c->visitors, capacity * sizeof *more);
+    if (!more)
+        return false;
+    c->visitors = more;
+    c->capacity = capacity;
+    return true;
+}
+
+void crowd_came(struct crowd *c, int fd)
+{
+    if (!c->limits.most)
+        return;
+    if (c->count >= c->limits.most && c->limits.keep_newest) {
+        visitor_shut(c, c->visitors[0].fd);
+        visitor_remove(c, 0);
+    }
+    /* Without memory to know it by, it has to go as well. */
+    if (c->count >= c->limits.most || !crowd_grow(c)) {
+        visitor_shut(c, fd);
+        return;
+    }
+    c->visitors[c->count++] = (struct visitor){fd, clock_now().mono_ns};
+    look_again(c);
+}
+
+void crowd_left(struct crowd *c, int fd)
+{
+    for (size_t i = 0; i < c->count; i++) {
+        if (c->visitors[i].fd != fd)
+            continue;
+        visitor_remove(c, i);
+        return;
+    }
+}

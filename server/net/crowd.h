@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * crowd: the connections of a ZeroMQ socket that anybody may open, and how many of them there are.
+ *
+ * libzmq accepts without a limit, and counts only whole messages: strangers could take all
+ * descriptors, and one that sends parts without end all memory. What the monitor says of accepted
+ * and ended connections is kept here; those that are too many, too old or too talkative are shut
+ * down, which libzmq sees as their end. By the time a descriptor is shut it may be another's: the
+ * port is compared before, and should it be the wrong one after all, that one comes again.
+ *
+ * The loop's thread.
+ */
+#ifndef SERVER_NET_CROWD_H
+#define SERVER_NET_CROWD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct event;
+struct event_base;
+
+struct crowd_limits {
+    size_t most;        /* connections; 0: the crowd is not watched */
+    bool keep_newest;   /* above it the oldest goes; else whoever comes */
+    uint64_t max_bytes; /* received by one connection; 0: any */
+    unsigned max_ms;    /* of its life; 0: any */
+};
+
+struct visitor {
+    int fd; /* libzmq's */
+    uint64_t since_ns;
+};
+
+struct crowd {
+    struct crowd_limits limits;
+    uint16_t port;
+    struct visitor *visitors; /* the oldest first */
+    size_t count, capacity;
+    struct event *look; /* added while there are visitors and something to be looked at */
+    uint64_t *shut;     /* a counter that is somebody else's */
+};
+
+bool crowd_start(struct crowd *c, struct event_base *base, const struct crowd_limits *limits,
+    uint16_t port, uint64_t *shut);
+void crowd_stop(struct crowd *c); /* twice is harmless */
+void crowd_came(struct crowd *c, int fd);
+void crowd_left(struct crowd *c, int fd);
+
+#endif
