@@ -86,6 +86,7 @@ uint64_t cli_id(struct cli *cli, const char *text);
 void cli_connection(struct pushrod_client *c, bool up, const char *text);
 
 /* ---- help.c ---- */
+int command_unknown(const char *name);              /* says so; EXIT_USAGE */
 void help_program(struct buf *out);                 /* pushrod --help */
 int help_command(struct cli *cli, struct buf *out); /* pushrod COMMAND --help */
 void help_man(struct buf *out);                     /* roff: the commands and their options */

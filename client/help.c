@@ -38,6 +38,12 @@ int help_command(struct cli *cli, struct buf *out)
     return p ? EXIT_OK : EXIT_REFUSED;
 }
 
+int command_unknown(const char *name)
+{
+    fprintf(stderr, "pushrod: there is no command '%s' (pushrod help)\n", name);
+    return EXIT_USAGE;
+}
+
 int cmd_help(struct cli *cli)
 {
     struct buf out = BUF_EMPTY;
@@ -47,7 +53,7 @@ int cmd_help(struct cli *cli)
     } else {
         struct cli other = {.command = command_find(cli->operands[0])};
         if (!other.command)
-            return cli_usage(cli, "there is no command '%s'", cli->operands[0]);
+            return command_unknown(cli->operands[0]);
         code = help_command(&other, &out);
     }
     fwrite(out.data, 1, out.size, stdout);

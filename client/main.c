@@ -118,10 +118,8 @@ static int run_with(struct cli *cli, int argc, char **argv)
 static int run_command(int argc, char **argv)
 {
     struct cli cli = {.command = command_find(argv[0])};
-    if (!cli.command) {
-        fprintf(stderr, "pushrod: there is no command '%s' (pushrod --help)\n", argv[0]);
-        return EXIT_USAGE;
-    }
+    if (!cli.command)
+        return command_unknown(argv[0]);
     struct param *rows = options_rows(cli.command);
     cli.p = rows ? params_new(rows, options_count(cli.command), SCOPE_CLIENT) : NULL;
     int code = cli.p ? run_with(&cli, argc, argv) : EXIT_REFUSED;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "client/command.h"
+#include "client/interrupt.h"
 #include "common/clock.h"
 #include "common/name.h"
 
@@ -160,6 +161,10 @@ void why_explain(struct cli *cli, struct why *why, const char *queue, uint64_t i
     if (!pushrod_client_connected(cli->client))
         return; /* that was said when it was lost */
     explain(cli, &l, id);
+    /* An interrupt that ended one of the questions is meant for the wait that goes on after them.
+     */
+    if (cli_interrupts())
+        pushrod_client_interrupt(cli->client);
     if (*l.text && strcmp(l.text, why->said) != 0) {
         snprintf(why->said, sizeof why->said, "%s", l.text);
         cli_say(cli, "waiting: %s", l.text);
