@@ -37,7 +37,7 @@ enum param_scope { SCOPE_SERVER = 1, SCOPE_WORKER = 2, SCOPE_CLIENT = 4, SCOPE_A
 
 enum param_flags {
     PARAM_RELOADABLE = 1, /* taken over on reload */
-    PARAM_SECRET = 2,     /* not printed; PUSHROD_NAME_FILE names a file that holds it */
+    PARAM_SECRET = 2,     /* not printed; --NAME-file and PUSHROD_NAME_FILE name a file with it */
     PARAM_ACTION = 4      /* only a flag: not in the environment, the file, or what is printed */
 };
 

@@ -203,5 +203,6 @@ void params_print_completion(const struct params *p, struct buf *out)
 {
     for (size_t i = 0; i < p->count; i++)
         if (param_in_scope(p, &p->rows[i]))
-            buf_printf(out, "--%s\n", p->rows[i].name);
+            buf_printf(out, p->rows[i].flags & PARAM_SECRET ? "--%s\n--%s-file\n" : "--%s\n",
+                p->rows[i].name, p->rows[i].name);
 }

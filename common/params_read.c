@@ -11,6 +11,37 @@
 #include <pushrod/error.h>
 #include "common/params_value.h"
 
+/* ----------------------------------------------------------------------------------- secrets */
+
+/* The secret's row, if the name is NAME-file of one: --token-file keeps --token off `ps`. */
+static const struct param *secret_row(const struct params *p, const char *name, size_t size)
+{
+    bool file = size > 5 && memcmp(name + size - 5, "-file", 5) == 0;
+    const struct param *row = file ? params_find(p, name, size - 5) : NULL;
+    return row && (row->flags & PARAM_SECRET) ? row : NULL;
+}
+
+/* A secret may end in the newline that every editor adds. */
+static int store_from_file(struct params *p, const struct param *row, const char *path,
+    enum param_source source, const char *where)
+{
+    char text[4096];
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return params_fail(p, PUSHROD_E_BAD_OPTION, "%s: cannot read '%s' (from %s): %s", row->name,
+            path, where, strerror(errno));
+    size_t size = fread(text, 1, sizeof text - 1, file);
+    bool whole = !ferror(file) && size < sizeof text - 1;
+    fclose(file);
+    if (!whole)
+        return params_fail(p, PUSHROD_E_BAD_OPTION,
+            "%s: '%s' (from %s) is no file of under %zu bytes", row->name, path, where,
+            sizeof text - 1);
+    text[size] = '\0';
+    text[strcspn(text, "\r\n")] = '\0';
+    return params_store(p, row, text, source, where);
+}
+
 /* ----------------------------------------------------------------------------------- flags */
 
 struct flags {
@@ -32,6 +63,13 @@ static int flag_store(struct flags *f, const struct param *row, const char *valu
     return params_store(f->p, row, value, FROM_FLAG, flag);
 }
 
+static int flag_secret(struct flags *f, const struct param *row, const char *path, const char *flag)
+{
+    if (!path && f->at == f->argc)
+        return params_fail(f->p, PUSHROD_E_BAD_OPTION, "%s needs a value", flag);
+    return store_from_file(f->p, row, path ? path : f->argv[f->at++], FROM_FLAG, flag);
+}
+
 static int flag_long(struct flags *f, const char *argument)
 {
     const char *name = argument + 2;
@@ -45,9 +83,14 @@ static int flag_long(struct flags *f, const char *argument)
         else
             row = NULL;
     }
+    char flag[PARAM_VARIABLE_SIZE];
+    const struct param *secret = row ? NULL : secret_row(f->p, name, size);
+    if (secret && param_in_scope(f->p, secret)) {
+        snprintf(flag, sizeof flag, "--%s-file", secret->name);
+        return flag_secret(f, secret, value, flag);
+    }
     if (!row || !param_in_scope(f->p, row))
         return params_fail_unknown(f->p, "--", name, size);
-    char flag[PARAM_VARIABLE_SIZE];
     snprintf(flag, sizeof flag, "--%s", row->name);
     return flag_store(f, row, value, flag);
 }
@@ -95,27 +138,6 @@ int params_read_flags(struct params *p, int argc, char **argv, int *operands, bo
 }
 
 /* ----------------------------------------------------------------------------- environment */
-
-/* A secret may end in the newline that every editor adds. */
-static int store_from_file(
-    struct params *p, const struct param *row, const char *path, const char *variable)
-{
-    char text[4096];
-    FILE *file = fopen(path, "re");
-    if (!file)
-        return params_fail(p, PUSHROD_E_BAD_OPTION, "%s: cannot read '%s' (from %s): %s", row->name,
-            path, variable, strerror(errno));
-    size_t size = fread(text, 1, sizeof text - 1, file);
-    bool whole = !ferror(file) && size < sizeof text - 1;
-    fclose(file);
-    if (!whole)
-        return params_fail(p, PUSHROD_E_BAD_OPTION,
-            "%s: '%s' (from %s) is no file of under %zu bytes", row->name, path, variable,
-            sizeof text - 1);
-    text[size] = '\0';
-    text[strcspn(text, "\r\n")] = '\0';
-    return params_store(p, row, text, FROM_ENVIRONMENT, variable);
-}
 
 /* Variables that others put there: Kubernetes for services, workers for the handlers they run. */
 static bool variable_is_foreign(const char *name)
@@ -176,7 +198,7 @@ int params_read_environment(struct params *p, char *const *environment,
         else if (!param_in_scope(p, row))
             continue;
         else if (file)
-            error = store_from_file(p, row, name + size + 1, variable);
+            error = store_from_file(p, row, name + size + 1, FROM_ENVIRONMENT, variable);
         else
             error = params_store(p, row, name + size + 1, FROM_ENVIRONMENT, variable);
     }
@@ -211,8 +233,12 @@ static int file_entry(void *arg, const char *section, const char *name, const ch
     struct file *f = arg;
     const struct param *row = params_find(f->p, name, strlen(name));
     char where[512];
+    const struct param *secret = row ? NULL : secret_row(f->p, name, strlen(name));
     snprintf(where, sizeof where, "%s:%d", f->path, f->line);
-    if (!row || (row->flags & PARAM_ACTION)) {
+    if (secret) {
+        if (param_in_scope(f->p, secret))
+            f->error = store_from_file(f->p, secret, value, FROM_FILE, where);
+    } else if (!row || (row->flags & PARAM_ACTION)) {
         char text[sizeof f->p->error];
         f->error = params_fail_unknown(f->p, "", name, strlen(name));
         memcpy(text, f->p->error, sizeof text);

@@ -144,7 +144,7 @@ static int join_token(struct plane *plane, struct join_request *r)
         return 0;
     plane->stats.bad_tokens++;
     snprintf(r->text, sizeof r->text,
-        "%s: give the worker the server's, with PUSHROD_TOKEN or PUSHROD_TOKEN_FILE",
+        "%s: give the worker the server's, with --token-file or PUSHROD_TOKEN",
         r->message.token.data ? "the token is wrong" : "the server asks for a token");
     return PUSHROD_E_BAD_TOKEN;
 }

@@ -265,9 +265,15 @@ static void secrets_come_from_files_and_are_hidden(void **state)
     buf_append(&out, "", 1);
     assert_null(strstr((char *)out.data, "s3cret"));
     assert_non_null(strstr((char *)out.data, "(hidden)"));
+    assert_int_equal(flags(p, "--token", "other"), 0);
+    assert_int_equal(flags(p, "--token-file", path), 0);
+    assert_string_equal(params_text(p, "token"), "s3cret");
+    assert_bad(p, flags(p, "--token-file", NULL), "--token-file needs a value");
+    assert_bad(p, flags(p, "--depth-file", path), "there is no option --depth-file");
     unlink(path);
     assert_bad(p, variable(p, text), "cannot read");
     assert_bad(p, variable(p, "PUSHROD_TOKEN_FILE=/dev/zero"), "no file of under");
+    assert_bad(p, flags(p, "--token-file=/dev/zero", NULL), "no file of under");
     buf_free(&out);
     params_free(p);
 }
