@@ -33,7 +33,7 @@ static int options_read(struct params *p, int argc, char **argv)
     if (error)
         return error;
     if (operands) {
-        fprintf(stderr, "pushrod-server: \"%s\": takes options only; see --help\n", argv[1]);
+        fprintf(stderr, "pushrod-server: '%s' is no option (pushrod-server --help)\n", argv[1]);
         exit(EXIT_USAGE);
     }
     error = params_read_environment(p, environ, unknown_variable, NULL);
@@ -198,7 +198,7 @@ int main(int argc, char **argv)
     main_argv = argv;
     int code = EXIT_SUCCESS;
     if (options_read(s->params, argc, argv)) {
-        fprintf(stderr, "pushrod-server: %s\n", params_error(s->params));
+        fprintf(stderr, "pushrod-server: %s (pushrod-server --help)\n", params_error(s->params));
         code = EXIT_USAGE;
     } else if (!print_asked(s->params)) {
         settings_log(s);

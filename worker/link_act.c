@@ -138,7 +138,7 @@ static void tell_ready(struct link *l)
 void link_act(struct link *l, const struct session_actions *a)
 {
     if (a->text)
-        log_info("%s", a->text);
+        log_write(a->warning ? LOG_WARNING : LOG_INFO, "%s", a->text);
     if (a->disconnect)
         link_disconnect(l);
     else

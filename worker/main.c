@@ -20,8 +20,7 @@ static void unknown_variable(void *arg, const char *text)
 
 static int usage_error(const char *text)
 {
-    fprintf(stderr, "pushrod-worker: %s\n", text);
-    fputs("pushrod-worker --help says what there is\n", stderr);
+    fprintf(stderr, "pushrod-worker: %s (pushrod-worker --help)\n", text);
     return EXIT_USAGE;
 }
 

@@ -122,6 +122,7 @@ void session_say(struct session *s, const char *format, ...)
     vsnprintf(s->text, sizeof s->text, format, args);
     va_end(args);
     s->actions.text = s->text;
+    s->actions.warning = false;
 }
 
 bool session_active(const struct session *s)
@@ -167,8 +168,10 @@ void session_rejoin(struct session *s, const char *why)
         session_over(s, s->code);
         return;
     }
-    if (why)
+    if (why) {
         session_say(s, "%s; joining again", why);
+        s->actions.warning = true;
+    }
     joining_forget_session(s);
     s->actions.disconnect = s->state == SESSION_CONNECTING || s->state == SESSION_ACTIVE;
     s->state = SESSION_IDLE;
@@ -190,13 +193,13 @@ void session_refused(struct session *s, const struct msg_refused *m)
     if (s->state == SESSION_IDLE || s->state == SESSION_OVER ||
         !slice_equal(m->nonce, slice_of(s->nonce, sizeof s->nonce)))
         return;
-    session_say(s, "the server refused: %.*s", (int)m->text.size, (const char *)m->text.data);
-    const char *text = s->actions.text;
-    if (m->retry)
-        session_rejoin(s, NULL);
-    else
+    if (!m->retry) { /* told once, by whoever ends the process */
         session_over(s, (int)m->code);
-    s->actions.text = text;
+        return;
+    }
+    session_rejoin(s, NULL);
+    session_say(s, "the server refused: %.*s", (int)m->text.size, (const char *)m->text.data);
+    s->actions.warning = true;
 }
 
 void session_lane_hello(struct session *s, const struct msg_lane_hello *m)

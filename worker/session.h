@@ -131,6 +131,7 @@ struct session_actions {
     enum session_state state;
     int code;         /* OVER: why; 0: drained */
     const char *text; /* for the log, when something happened that people should know */
+    bool warning;     /* the text is of something that is wrong */
     size_t done;      /* attempts that ended so far */
     size_t running;   /* attempts that run now */
     bool settled;     /* the server has acknowledged something in this session: both

@@ -83,8 +83,8 @@ static bool bind_failed(char **error, const char *listen, uint16_t port, const c
     int why = errno;
     if (why == EADDRINUSE)
         return fail(error,
-            "port %u is taken: another program listens there; stop it, or choose another port "
-            "with %s",
+            "port %u is taken: is a pushrod-server running already? Stop what listens there, or "
+            "choose another port with %s",
             port, option);
     if (why == EACCES)
         return fail(error, "port %u is not allowed for this user: choose one above 1023 with %s",
@@ -374,13 +374,18 @@ static const char *plane_host(const struct plane *plane, char *name, size_t size
     return name;
 }
 
-/* The first error that most users meet. */
-static void unreachable_text(const struct plane *plane, uint16_t port, char *text, size_t size)
+/* The first error that most users meet. With the lane up it is its answers that do not come. */
+static void unreachable_text(
+    const struct plane *plane, const struct lane *lane, char *text, size_t size)
 {
     char name[64];
     const struct plane_config *c = &plane->config;
     const char *host = plane_host(plane, name, sizeof name);
-    if (c->lane_port_first)
+    unsigned port = lane->port;
+    if (lane->state == LANE_UP)
+        snprintf(text, size, "cannot reach answers port %u of %s: open it",
+            (unsigned)plane_answers_port(plane), host);
+    else if (c->lane_port_first)
         snprintf(text, size, "cannot reach lane port %u of %s: open %u-%u", port, host,
             c->lane_port_first, c->lane_port_last);
     else
@@ -396,7 +401,7 @@ static void close_tell(struct plane *plane, const struct lane *lane, struct peer
     char text[256];
     bool unreachable = action->code == PUSHROD_E_LANE_UNREACHABLE;
     if (unreachable)
-        unreachable_text(plane, lane->port, text, sizeof text);
+        unreachable_text(plane, lane, text, sizeof text);
     bool told = join_refuse(plane, peer, action->code,
         unreachable ? text : pushrod_strerror(action->code), action->code != PUSHROD_E_SUPERSEDED);
     const char *name = action->text ? action->text : "";

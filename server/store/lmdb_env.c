@@ -100,7 +100,9 @@ char *lmdb_directory_take(struct lmdb *l)
     struct stat info;
     int rc = make_directories(l->path);
     if (rc)
-        return message("cannot create the store's directory %s: %s", l->path, strerror(rc));
+        return message(
+            "cannot create the store's directory %s: %s: choose one of this user's with --data",
+            l->path, strerror(rc));
     if (stat(l->path, &info) == 0 && !S_ISDIR(info.st_mode))
         return message("the store's directory %s: %s", l->path, strerror(ENOTDIR));
     return lock_take(l);

@@ -266,6 +266,24 @@ static void unreachable_lane_is_told(void **state)
     assert_true(fake.retry);
 }
 
+/* The lane is there and LANE_HELLO was sent, but READY does not come. */
+static void unreachable_answers_are_told(void **state)
+{
+    char text[128];
+    (void)state;
+    expect_joined();
+    assert_int_equal(plane_rig_welcome(&rig, 7, 70), 0);
+    RIG_UNTIL(&rig, fake_is_welcome(&fake));
+    fake_connect_lane(&fake);
+    RIG_UNTIL(&rig, fake_has_hello(&fake));
+    plane_rig_close(&rig, 7, PUSHROD_E_LANE_UNREACHABLE);
+    RIG_UNTIL(&rig, fake_is_refused(&fake));
+    snprintf(text, sizeof text, "cannot reach answers port %u of 127.0.0.1: open it",
+        (unsigned)plane_answers_port(rig.plane));
+    assert_string_equal(fake.text, text);
+    assert_true(fake.retry);
+}
+
 static void lane_range(struct plane_config *config)
 {
     config->lane_port_first = 23880;
@@ -423,6 +441,7 @@ int main(void)
         WITH_PLANE(same_nonce_same_welcome),
         WITH_PLANE(refusal_of_the_core),
         WITH_PLANE(unreachable_lane_is_told),
+        WITH_PLANE(unreachable_answers_are_told),
         cmocka_unit_test(unreachable_lane_names_the_range),
         cmocka_unit_test(token_is_asked_for),
         WITH_PLANE(garbage_is_counted),

@@ -62,7 +62,7 @@ static void refused_for_good_is_over(void **state)
     play_end(&r);
     assert_int_equal(r.actions->state, SESSION_OVER);
     assert_int_equal(r.actions->code, PUSHROD_E_BAD_VERSION);
-    assert_non_null(strstr(r.actions->text, "too old"));
+    assert_null(r.actions->text); /* the program says it when it ends */
 }
 
 static void refused_for_now_tries_again(void **state)
