@@ -14,6 +14,8 @@
 #include "common/log.h"
 #include "worker/link_impl.h"
 
+/* A thousand workers whose server is away must not keep their host busy with looking for it. */
+#define RECONNECT_MAX_MS  1000
 #define COMPLAIN_AFTER_MS 1000u
 #define COMPLAIN_CAP_MS   60000u
 
@@ -131,6 +133,7 @@ int link_dial_join(struct link *l)
     if (!l->join)
         return -PUSHROD_E_SYSTEM;
     set_int(l->join, ZMQ_RECONNECT_IVL, 50);
+    set_int(l->join, ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS);
     return zmq_connect(l->join, endpoint) == 0 ? 0 : -PUSHROD_E_SYSTEM;
 }
 
@@ -191,6 +194,7 @@ static bool connect_answers(struct link *l, const struct msg_welcome *m, const c
     if (!l->answers)
         return false;
     set_int(l->answers, ZMQ_RECONNECT_IVL, 20);
+    set_int(l->answers, ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS);
     l->answers_monitor = monitor_new(l, l->answers, ZMQ_EVENT_HANDSHAKE_SUCCEEDED);
     return l->answers_monitor && dial(l->answers, m, host, m->answers_port);
 }
