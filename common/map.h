@@ -29,7 +29,8 @@ struct idmap {
 };
 
 void idmap_free(struct idmap *m);
-bool idmap_put(struct idmap *m, uint64_t key, uint64_t value); /* replaces, which cannot fail; false: no memory */
+/* Replaces, which cannot fail; false: no memory. */
+bool idmap_put(struct idmap *m, uint64_t key, uint64_t value);
 bool idmap_get(const struct idmap *m, uint64_t key, uint64_t *value); /* value may be NULL */
 bool idmap_remove(struct idmap *m, uint64_t key);                     /* false: it was not there */
 /* Iterate: start with *place = 0; false at the end. The map must not change meanwhile. */

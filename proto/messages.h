@@ -158,7 +158,7 @@ enum msg_plane {
     F(U64, id, "task id")                                                                          \
     F(U64, lease, "of the attempt")                                                                \
     F(U64, run_ns, "time in the handler")                                                          \
-    F(U64, code, "TASK_FAILED, TASK_TIMEOUT, TASK_CRASHED, TASK_CANCELLED, RESULT_TOO_BIG")         \
+    F(U64, code, "TASK_FAILED, TASK_TIMEOUT, TASK_CRASHED, TASK_CANCELLED, RESULT_TOO_BIG")        \
     F(BOOL, permanent, "no attempt will help")                                                     \
     F(U64, retry_ms, "not before this long from now; 0: the task's own backoff")                   \
     F(TEXT, text, "what went wrong, 4 KiB at most")
@@ -166,7 +166,8 @@ enum msg_plane {
 #define FIELDS_RETURNED(F)                                                                         \
     F(U64, id, "task id")                                                                          \
     F(U64, lease, "it was not run, and costs no attempt")                                          \
-    F(U64, code, "0: withdrawn; DRAINING: send no more; HANDLER_BROKEN: it serves this queue no more")
+    F(U64, code,                                                                                   \
+        "0: withdrawn; DRAINING: send no more; HANDLER_BROKEN: it serves this queue no more")
 
 #define FIELDS_HEARTBEAT(F) F(U64, running, "tasks that run right now")
 
@@ -310,7 +311,8 @@ enum msg_plane {
     F(U64, request, "of the STATUS or LIST")                                                       \
     F(U64, id, "task id")                                                                          \
     F(TEXT, queue, "queue name")                                                                   \
-    F(TEXT, state, "storing, delayed, ready, held, leased, finishing, done, failed, cancelled, expired") \
+    F(TEXT, state,                                                                                 \
+        "storing, delayed, ready, held, leased, finishing, done, failed, cancelled, expired")      \
     F(U64, priority, "0 to 9")                                                                     \
     F(U64, attempts, "hand-overs so far")                                                          \
     F(U64, deaths, "workers that died while they ran it alone")                                    \
@@ -331,7 +333,9 @@ enum msg_plane {
 #define FIELDS_EVENT(F)                                                                            \
     F(U64, request, "of the WATCH")                                                                \
     F(U64, at_ms, "Unix time")                                                                     \
-    F(TEXT, kind, "worker-join, worker-lost, worker-bye, worker-broken, attempt-failed, task-dead, queue-new, store-failed, store-ok") \
+    F(TEXT, kind,                                                                                  \
+        "worker-join, worker-lost, worker-bye, worker-broken, attempt-failed, task-dead, "         \
+        "queue-new, store-failed, store-ok")                                                       \
     F(U64, id, "of the task, or 0")                                                                \
     F(TEXT, worker, "name, or nil")                                                                \
     F(TEXT, queue, "name, or nil")                                                                 \
@@ -366,7 +370,8 @@ enum msg_plane {
 #define FIELDS_HELD(F)                                                                             \
     F(U64, id, "task id")                                                                          \
     F(U64, lease, "that it was handed over with")                                                  \
-    F(BOOL, answered, "it has ended here and its answer was not acknowledged; else it runs or waits") \
+    F(BOOL, answered,                                                                              \
+        "it has ended here and its answer was not acknowledged; else it runs or waits")            \
     F(BOOL, started, "it runs or has ended")
 
 #define FIELDS_VERDICT(F)                                                                          \
@@ -390,7 +395,7 @@ enum verdict { VERDICT_KEEP = 1, VERDICT_CANCEL = 2, VERDICT_SEND = 3, VERDICT_F
 #define MESSAGES(M)                                                                                \
     M(1, JOIN, join, JOIN_UP, "a worker asks for a lane")                                          \
     M(2, OBITUARY, obituary, JOIN_UP, "a supervisor tells how a worker process died")              \
-    M(3, WELCOME, welcome, JOIN_DOWN, "the lane, and what to do with what the worker still holds")  \
+    M(3, WELCOME, welcome, JOIN_DOWN, "the lane, and what to do with what the worker still holds") \
     M(4, REFUSED, refused, JOIN_DOWN, "no lane, or the lane was given up; the text says why")      \
     M(10, LANE_HELLO, lane_hello, LANE, "first message of a lane")                                 \
     M(11, TASK, task, LANE, "run this")                                                            \
@@ -449,11 +454,11 @@ enum msg {
 };
 
 /* struct msg_join { ... } ...: what the encoders take and the decoders give. */
-#define FIELD_U64(name)   uint64_t name;
-#define FIELD_BOOL(name)  bool name;
-#define FIELD_TEXT(name)  struct slice name;
-#define FIELD_BYTES(name) struct slice name;
-#define FIELD_RAW(name)   struct slice name;
+#define FIELD_U64(name)     uint64_t name;
+#define FIELD_BOOL(name)    bool name;
+#define FIELD_TEXT(name)    struct slice name;
+#define FIELD_BYTES(name)   struct slice name;
+#define FIELD_RAW(name)     struct slice name;
 #define F(kind, name, text) FIELD_##kind(name)
 #define M(number, NAME, name, plane, text)                                                         \
     struct msg_##name {                                                                            \
@@ -475,7 +480,7 @@ struct dec;
 MESSAGES(M)
 #undef M
 
-const char *msg_name(unsigned number);            /* "TASK"; "?" for an unknown number */
+const char *msg_name(unsigned number); /* "TASK"; "?" for an unknown number */
 bool msg_known(unsigned number, enum msg_plane *plane);
 
 #endif

@@ -29,9 +29,9 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define SUPERVISE_JOIN 264u  /* bytes of "host:port" with its NUL */
-#define SUPERVISE_LINE 4096u /* bytes of what supervisor_tell() says: written whole or not at all  \
-                              */
+#define SUPERVISE_JOIN 264u /* bytes of "host:port" with its NUL */
+/* Bytes of what supervisor_tell() says: written whole or not at all. */
+#define SUPERVISE_LINE 4096u
 
 /* How a child says what is to become of its place. Any other exit is a failure: again, after a
  * pause. */

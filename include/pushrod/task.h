@@ -15,13 +15,13 @@
 extern "C" {
 #endif
 
-#define PUSHROD_MAX_PAYLOAD     (16u << 20) /* bytes; the server may set less */
-#define PUSHROD_MAX_QUEUE_NAME  128u        /* bytes */
-#define PUSHROD_MAX_TAG         256u        /* bytes */
-#define PUSHROD_MAX_UNIQUE_KEY  256u        /* bytes */
-#define PUSHROD_MAX_HEADERS     (8u << 10)  /* bytes, encoded, all together */
-#define PUSHROD_MAX_ERROR_TEXT  (4u << 10)  /* bytes */
-#define PUSHROD_MAX_PRIORITY    9u
+#define PUSHROD_MAX_PAYLOAD    (16u << 20) /* bytes; the server may set less */
+#define PUSHROD_MAX_QUEUE_NAME 128u        /* bytes */
+#define PUSHROD_MAX_TAG        256u        /* bytes */
+#define PUSHROD_MAX_UNIQUE_KEY 256u        /* bytes */
+#define PUSHROD_MAX_HEADERS    (8u << 10)  /* bytes, encoded, all together */
+#define PUSHROD_MAX_ERROR_TEXT (4u << 10)  /* bytes */
+#define PUSHROD_MAX_PRIORITY   9u
 
 #define PUSHROD_DEFAULT_PRIORITY     4u
 #define PUSHROD_DEFAULT_MAX_ATTEMPTS 3u
@@ -51,18 +51,18 @@ struct pushrod_header {
  * Everything that is pointed to is borrowed until the call that takes it returns.
  */
 struct pushrod_options {
-    unsigned priority_plus_1;   /* 0: the default (4); else the priority 0-9 plus one, 9 runs first */
-    uint64_t delay_ms;          /* not before this long from now */
-    uint64_t eta_ms;            /* not before this Unix time in ms; 0: none; wins over delay_ms */
-    uint64_t timeout_ms;        /* of one attempt; 0: the worker's own default */
-    uint64_t expires_ms;        /* not started within this long from now: not started at all; 0: never */
-    unsigned max_attempts;      /* 0: the default (3) */
-    uint64_t backoff_ms;        /* first retry delay, doubled each time, cap 1 h, full jitter; 0: 1 s */
-    const char *unique_key;     /* NULL: none; a second task with the key is refused as DUPLICATE */
-    uint64_t unique_ms;         /* how long the key holds after submission; 0: until the task ends */
-    const char *worker;         /* only this worker, by name; NULL: any */
-    uint64_t keep_ms;           /* keep the finish and its result this long; 0: only for who waits */
-    const void *tag;            /* stored with the task, given back with its finish */
+    unsigned priority_plus_1; /* 0: the default (4); else the priority 0-9 plus one, 9 runs first */
+    uint64_t delay_ms;        /* not before this long from now */
+    uint64_t eta_ms;          /* not before this Unix time in ms; 0: none; wins over delay_ms */
+    uint64_t timeout_ms;      /* of one attempt; 0: the worker's own default */
+    uint64_t expires_ms;   /* not started within this long from now: not started at all; 0: never */
+    unsigned max_attempts; /* 0: the default (3) */
+    uint64_t backoff_ms;   /* first retry delay, doubled each time, cap 1 h, full jitter; 0: 1 s */
+    const char *unique_key; /* NULL: none; a second task with the key is refused as DUPLICATE */
+    uint64_t unique_ms;     /* how long the key holds after submission; 0: until the task ends */
+    const char *worker;     /* only this worker, by name; NULL: any */
+    uint64_t keep_ms;       /* keep the finish and its result this long; 0: only for who waits */
+    const void *tag;        /* stored with the task, given back with its finish */
     size_t tag_size;
     const struct pushrod_header *headers; /* carried untouched to the handler */
     size_t header_count;
@@ -75,14 +75,14 @@ struct pushrod_options {
 struct pushrod_finish {
     uint64_t id;
     enum pushrod_status status;
-    int error;              /* enum pushrod_error, 0 with PUSHROD_DONE */
-    unsigned attempts;      /* hand-overs to a worker, this one included */
-    const void *result;     /* what the handler returned; NULL with size 0 if nothing */
+    int error;          /* enum pushrod_error, 0 with PUSHROD_DONE */
+    unsigned attempts;  /* hand-overs to a worker, this one included */
+    const void *result; /* what the handler returned; NULL with size 0 if nothing */
     size_t result_size;
     const char *error_text; /* "" if there is none; NUL-terminated */
     const void *tag;
     size_t tag_size;
-    uint64_t run_ns;        /* time in the handler, of the attempt that ended it */
+    uint64_t run_ns; /* time in the handler, of the attempt that ended it */
 };
 
 #ifdef __cplusplus

@@ -34,31 +34,31 @@ struct core;
 
 /* Zero means the default that stands behind each. */
 struct core_config {
-    uint64_t seed;             /* of the core's random numbers */
-    uint64_t heartbeat_ms;     /* 1000: a worker says something at least this often */
-    uint32_t missed_heartbeats;/* 3: after these it is fenced */
-    uint64_t ping_ms;          /* 5000: the server says something to a worker at least this often */
-    uint64_t ack_ms;           /* 0: an ACK waits so long for something else to go the same way */
-    uint64_t ready_wait_ms;    /* 5000: from WELCOME to READY */
-    uint64_t rejoin_wait_ms;   /* 3000: after a restart, for workers on record */
-    uint32_t window_tasks;     /* 10000: of a queue with a store behind it, in memory */
-    size_t window_bytes;       /* 64 MiB: payloads of that window */
-    uint64_t max_tasks;        /* 0: no bound. Unfinished tasks of a queue; above: QUEUE_FULL */
-    uint32_t max_queues;       /* 100000 names, none is ever forgotten; above: TOO_MANY */
-    uint64_t max_bytes;        /* 1 GiB: payloads of unfinished tasks without a store behind them */
-    uint64_t max_unsettled;    /* 16 MiB: submissions waiting for their commit; above: paused */
-    uint32_t max_prefetch;     /* 1000 tasks beyond the slots of one worker */
-    size_t lane_bytes;         /* 1 MiB outstanding on one lane, or one task */
-    size_t flight_bytes;       /* 4 MiB outstanding on all lanes, ahead of idle slots */
-    uint32_t max_workers;      /* 1024 */
-    uint32_t poison_limit;     /* 3 deaths alone */
-    size_t max_payload;        /* PUSHROD_MAX_PAYLOAD */
-    size_t max_result;         /* PUSHROD_MAX_PAYLOAD */
-    uint64_t drain_ms;         /* 25000: for a worker that an operator drains */
-    uint64_t hold_ms;          /* 600000: unacknowledged finishes */
-    uint32_t hold_count;       /* 100000 of them at the most */
-    size_t hold_bytes;         /* 256 MiB of their results at the most */
-    enum durability durability;/* of queues that are not named otherwise */
+    uint64_t seed;              /* of the core's random numbers */
+    uint64_t heartbeat_ms;      /* 1000: a worker says something at least this often */
+    uint32_t missed_heartbeats; /* 3: after these it is fenced */
+    uint64_t ping_ms;        /* 5000: the server says something to a worker at least this often */
+    uint64_t ack_ms;         /* 0: an ACK waits so long for something else to go the same way */
+    uint64_t ready_wait_ms;  /* 5000: from WELCOME to READY */
+    uint64_t rejoin_wait_ms; /* 3000: after a restart, for workers on record */
+    uint32_t window_tasks;   /* 10000: of a queue with a store behind it, in memory */
+    size_t window_bytes;     /* 64 MiB: payloads of that window */
+    uint64_t max_tasks;      /* 0: no bound. Unfinished tasks of a queue; above: QUEUE_FULL */
+    uint32_t max_queues;     /* 100000 names, none is ever forgotten; above: TOO_MANY */
+    uint64_t max_bytes;      /* 1 GiB: payloads of unfinished tasks without a store behind them */
+    uint64_t max_unsettled;  /* 16 MiB: submissions waiting for their commit; above: paused */
+    uint32_t max_prefetch;   /* 1000 tasks beyond the slots of one worker */
+    size_t lane_bytes;       /* 1 MiB outstanding on one lane, or one task */
+    size_t flight_bytes;     /* 4 MiB outstanding on all lanes, ahead of idle slots */
+    uint32_t max_workers;    /* 1024 */
+    uint32_t poison_limit;   /* 3 deaths alone */
+    size_t max_payload;      /* PUSHROD_MAX_PAYLOAD */
+    size_t max_result;       /* PUSHROD_MAX_PAYLOAD */
+    uint64_t drain_ms;       /* 25000: for a worker that an operator drains */
+    uint64_t hold_ms;        /* 600000: unacknowledged finishes */
+    uint32_t hold_count;     /* 100000 of them at the most */
+    size_t hold_bytes;       /* 256 MiB of their results at the most */
+    enum durability durability; /* of queues that are not named otherwise */
     struct store_capabilities store;
 };
 
@@ -84,10 +84,10 @@ void core_begin(struct core *, struct now);
 enum follow { FOLLOW_NONE = 0, FOLLOW_FINISH = 1, FOLLOW_ALL = 2 };
 
 struct submit {
-    uint64_t request;          /* given back with ACCEPTED or REJECTED, and to CONN_SELF with FINISHED */
+    uint64_t request; /* given back with ACCEPTED or REJECTED, and to CONN_SELF with FINISHED */
     struct slice queue;
     struct slice payload;
-    struct body *body;         /* or this, if it is larger than TASK_INLINE_PAYLOAD; NULL: none */
+    struct body *body; /* or this, if it is larger than TASK_INLINE_PAYLOAD; NULL: none */
     const struct msg_options *options; /* NULL: defaults */
     enum follow follow;
 };
@@ -109,7 +109,8 @@ void core_control(struct core *, uint64_t conn, const struct msg_control *);
 void core_watch(struct core *, uint64_t conn, uint64_t request, bool on);
 void core_conn_closed(struct core *, uint64_t conn); /* unfollows; cancels what was attached */
 
-/* Worker plane. `peer` is the caller's own handle of who asks, given back with WELCOME or REFUSED. */
+/* Worker plane. `peer` is the caller's own handle of who asks, given back with WELCOME or REFUSED.
+ */
 struct held {
     uint64_t id;
     uint64_t lease;
@@ -140,7 +141,8 @@ void core_worker_lost(struct core *, uint64_t worker, int code);
 void core_obituary(struct core *, const struct msg_obituary *);
 
 /* One message of the answers plane; in the order of their sequence numbers. A HEARTBEAT has none,
- * comes alone, and is not acknowledged: an idle worker costs what it takes to note that it lives. */
+ * comes alone, and is not acknowledged: an idle worker costs what it takes to note that it lives.
+ */
 struct answer {
     uint16_t kind;     /* enum msg: READY STARTED PROGRESS DATA PART TASK_DONE TASK_FAILED RETURNED
                           HEARTBEAT BYE */
@@ -168,7 +170,15 @@ void core_drain(struct core *, uint64_t limit_ms);
 
 /* ---- what comes out ---- */
 
-enum lane_kind { LANE_TASK, LANE_CANCEL, LANE_WITHDRAW, LANE_ACK, LANE_PING, LANE_DRAIN, LANE_FENCED };
+enum lane_kind {
+    LANE_TASK,
+    LANE_CANCEL,
+    LANE_WITHDRAW,
+    LANE_ACK,
+    LANE_PING,
+    LANE_DRAIN,
+    LANE_FENCED
+};
 
 /* Put on the worker's lane, in this order; all of a tick leave in one message. */
 struct lane_action {
@@ -180,7 +190,8 @@ struct lane_action {
     uint64_t number;         /* ACK, PING: sequence; DRAIN: limit_ms; FENCED: enum pushrod_error */
 };
 
-/* WELCOME: make a lane, tell the peer. REFUSE: tell the peer. CLOSE: destroy the lane of `worker`. */
+/* WELCOME: make a lane, tell the peer. REFUSE: tell the peer. CLOSE: destroy the lane of `worker`.
+ */
 enum join_kind { JOIN_WELCOME, JOIN_REFUSE, JOIN_CLOSE };
 
 struct join_action {
@@ -193,7 +204,7 @@ struct join_action {
     const struct held *held; /* WELCOME: as it was given ... */
     const uint8_t *verdicts; /* ... and an enum verdict for each */
     size_t held_count;
-    const char *text;        /* REFUSE: for people; CLOSE: the worker's name */
+    const char *text; /* REFUSE: for people; CLOSE: the worker's name */
 };
 
 /*
@@ -217,16 +228,25 @@ struct conn_action {
 };
 
 /* For the embedding program's events and the log. */
-enum notice_kind { NOTICE_WORKER_JOIN, NOTICE_WORKER_READY, NOTICE_WORKER_LOST, NOTICE_WORKER_BYE,
+enum notice_kind {
+    NOTICE_WORKER_JOIN,
+    NOTICE_WORKER_READY,
+    NOTICE_WORKER_LOST,
+    NOTICE_WORKER_BYE,
     NOTICE_WORKER_UNREADY /* it was welcomed, and never got ready */,
     NOTICE_WORKER_BROKEN /* text: the queue that it does not serve any more */,
-    NOTICE_TASK_DEAD, NOTICE_STORE_DOWN, NOTICE_STORE_UP, NOTICE_STALE_ANSWER, NOTICE_DRAINED,
-    NOTICE_ORPHAN_FINISH /* a finish that no follower of this process's life waits for: task */ };
+    NOTICE_TASK_DEAD,
+    NOTICE_STORE_DOWN,
+    NOTICE_STORE_UP,
+    NOTICE_STALE_ANSWER,
+    NOTICE_DRAINED,
+    NOTICE_ORPHAN_FINISH /* a finish that no follower of this process's life waits for: task */
+};
 
 struct notice {
     enum notice_kind kind;
-    uint64_t worker;         /* 0: none */
-    const char *name;        /* of the worker; "" if none */
+    uint64_t worker;  /* 0: none */
+    const char *name; /* of the worker; "" if none */
     int code;
     const struct task *task; /* TASK_DEAD, ORPHAN_FINISH */
     const uint64_t *ids;     /* WORKER_LOST, _UNREADY: the tasks that it had */
@@ -245,16 +265,17 @@ struct actions {
     size_t conn_count;
     const struct notice *notices;
     size_t notice_count;
-    uint64_t wake_ns;     /* monotonic: call core_begin/end by then; UINT64_MAX: no need */
-    bool failed;          /* no memory for actions: carry out none of them, and end as a crash would */
-    bool pause_clients;   /* do not read clients: too much waits for its commit, or for memory */
+    uint64_t wake_ns; /* monotonic: call core_begin/end by then; UINT64_MAX: no need */
+    bool failed;      /* no memory for actions: carry out none of them, and end as a crash would */
+    bool pause_clients; /* do not read clients: too much waits for its commit, or for memory */
 };
 
 const struct actions *core_end(struct core *);
 
 /* ---- to look at, at any time ---- */
 
-/* S(name, kind, text): kind is counter or gauge. /metrics, `pushrod top` and docs come from here. */
+/* S(name, kind, text): kind is counter or gauge. /metrics, `pushrod top` and docs come from here.
+ */
 #define CORE_STATS(S)                                                                              \
     S(submitted, counter, "tasks accepted")                                                        \
     S(rejected, counter, "submissions refused")                                                    \

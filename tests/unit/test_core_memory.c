@@ -292,8 +292,8 @@ static void check_end(void)
 {
     const struct core_stats *s = core_stats(d.f.core);
     if (s->ready + s->backlog + s->delayed + s->leased)
-        print_message("left: ready %d backlog %d delayed %d leased %d\n",
-            (int)s->ready, (int)s->backlog, (int)s->delayed, (int)s->leased);
+        print_message("left: ready %d backlog %d delayed %d leased %d\n", (int)s->ready,
+            (int)s->backlog, (int)s->delayed, (int)s->leased);
     assert_int_equal(s->ready + s->backlog + s->delayed + s->leased, 0);
     assert_true(s->done + s->failed + s->cancelled + s->expired >= accepted);
 }
