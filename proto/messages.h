@@ -80,7 +80,7 @@ enum msg_plane {
 
 #define FIELDS_REFUSED(F)                                                                          \
     F(BYTES, nonce, "of the JOIN")                                                                 \
-    F(U64, code, "enum pushrod_error")                                                             \
+    F(U64, code, "an error code")                                                                  \
     F(TEXT, text, "what is wrong and what to do, for people")                                      \
     F(BOOL, retry, "trying again later may help")
 
@@ -94,18 +94,18 @@ enum msg_plane {
     F(U64, id, "task id")                                                                          \
     F(U64, lease, "names this attempt; every answer repeats it")                                   \
     F(TEXT, queue, "which handler")                                                                \
-    F(U64, attempt, "1 for the first hand-over")                                                   \
+    F(U64, attempt, "hand-overs to a worker so far, this one included")                            \
     F(U64, timeout_ms, "of this attempt; 0: the worker's own default")                             \
     F(RAW, headers, "map of TEXT to TEXT, or nil")                                                 \
     F(BYTES, payload, "nil: it is the next part of this ZeroMQ message, which then is the last")
 
 #define FIELDS_CANCEL_TASK(F)                                                                      \
     F(U64, id, "task id")                                                                          \
-    F(U64, lease, "stop it if it runs, drop it if it waits; answer FAILED TASK_CANCELLED or DONE")
+    F(U64, lease, "stop it if it runs, drop it if it waits: TASK_FAILED with TASK_CANCELLED")
 
 #define FIELDS_WITHDRAW(F)                                                                         \
     F(U64, id, "task id")                                                                          \
-    F(U64, lease, "give it back if it has not started: RETURNED; else STARTED or DONE")
+    F(U64, lease, "RETURNED if it has not started, STARTED if it runs, nothing if it has ended")
 
 #define FIELDS_ACK(F)                                                                              \
     F(U64, sequence, "all answers of this session up to this one are stored; forget them")
@@ -146,7 +146,7 @@ enum msg_plane {
     F(U64, id, "task id")                                                                          \
     F(U64, lease, "of the attempt")                                                                \
     F(U64, total, "bytes of the whole result; the same in each part")                              \
-    F(BYTES, data, "the next 64 KiB at most of a large result; DONE carries the rest")
+    F(BYTES, data, "the next 64 KiB at most of a large result; TASK_DONE carries the rest")
 
 #define FIELDS_TASK_DONE(F)                                                                        \
     F(U64, id, "task id")                                                                          \
@@ -184,13 +184,13 @@ enum msg_plane {
     F(U64, request, "echoed in ACCEPTED or REJECTED")                                              \
     F(TEXT, queue, "queue name")                                                                   \
     F(BYTES, payload, "the task's input")                                                          \
-    F(U64, follow, "0: nothing more; 1: push FINISHED; 2: PROGRESS, DATA, ATTEMPT as well")        \
-    F(RAW, options, "an OPTIONS message, or nil for the defaults")
+    F(U64, follow, "0: nothing more; 1: FINISHED; 2: TASK_PROGRESS, TASK_DATA, ATTEMPT as well")   \
+    F(RAW, options, "an OPTIONS message; nil: the defaults, all of them")
 
 #define FIELDS_WAIT(F)                                                                             \
     F(U64, request, "echoed in OK or REJECTED")                                                    \
-    F(U64, id, "task id; FINISHED comes now or later")                                             \
-    F(U64, follow, "1 or 2, as in SUBMIT; 0: FINISHED at once, or REJECTED WRONG_STATE")
+    F(U64, id, "task id; FINISHED comes after OK, now or later")                                   \
+    F(U64, follow, "1 or 2, as in SUBMIT; 0: FINISHED now, or REJECTED with WRONG_STATE")
 
 #define FIELDS_RECEIVED(F)                                                                         \
     F(U64, count, "FINISHED messages taken from this connection so far; their results may go")
@@ -208,7 +208,7 @@ enum msg_plane {
     F(TEXT, what, "queues, workers, dead, stats")                                                  \
     F(TEXT, filter, "a queue name or pattern; nil: all")                                           \
     F(U64, after, "dead: ids above this one")                                                      \
-    F(U64, limit, "rows; 0: 1,000")
+    F(U64, limit, "rows, 1,000 at most; 0: 1,000")
 
 #define FIELDS_CONTROL(F)                                                                          \
     F(U64, request, "echoed in OK or REJECTED")                                                    \
@@ -217,7 +217,7 @@ enum msg_plane {
     F(U64, id, "of the dead task (replay, drop)")
 
 #define FIELDS_WATCH(F)                                                                            \
-    F(U64, request, "echoed in each EVENT")                                                        \
+    F(U64, request, "echoed in OK and in each EVENT")                                              \
     F(BOOL, on, "start or stop")
 
 #define FIELDS_ECHO(F) F(U64, request, "echoed in OK")
@@ -237,7 +237,7 @@ enum msg_plane {
 
 #define FIELDS_REJECTED(F)                                                                         \
     F(U64, request, "of the request that is refused")                                              \
-    F(U64, code, "enum pushrod_error")                                                             \
+    F(U64, code, "an error code")                                                                  \
     F(TEXT, text, "what is wrong and what to do, for people")                                      \
     F(U64, id, "DUPLICATE: the task that holds the key; else 0")
 
@@ -247,8 +247,8 @@ enum msg_plane {
 
 #define FIELDS_FINISHED(F)                                                                         \
     F(U64, id, "task id")                                                                          \
-    F(U64, status, "enum pushrod_status")                                                          \
-    F(U64, code, "enum pushrod_error; 0 when done")                                                \
+    F(U64, status, "1 done, 2 failed, 3 cancelled, 4 expired")                                     \
+    F(U64, code, "an error code; 0 when done")                                                     \
     F(U64, attempts, "hand-overs to a worker")                                                     \
     F(U64, run_ns, "time in the handler, of the last attempt")                                     \
     F(BYTES, result, "or nil")                                                                     \
@@ -268,7 +268,7 @@ enum msg_plane {
 #define FIELDS_ATTEMPT(F)                                                                          \
     F(U64, id, "task id")                                                                          \
     F(U64, attempt, "that ended")                                                                  \
-    F(U64, code, "enum pushrod_error")                                                             \
+    F(U64, code, "an error code")                                                                  \
     F(TEXT, text, "what went wrong")                                                               \
     F(TEXT, worker, "name of the worker")                                                          \
     F(U64, retry_ms, "until the next attempt")
@@ -321,7 +321,7 @@ enum msg_plane {
         "Unix time of the next attempt if delayed, of the finish if it has one; else 0")           \
     F(U64, size, "of the payload, bytes")                                                          \
     F(TEXT, worker, "that has it, or the only one that may; or nil")                               \
-    F(U64, code, "enum pushrod_error of the last attempt")                                         \
+    F(U64, code, "the error code of the last attempt")                                             \
     F(TEXT, text, "of the last error, or nil")                                                     \
     F(RAW, history, "array of DEATH: the attempts of a dead task that failed; or nil")
 
@@ -346,19 +346,19 @@ enum msg_plane {
     F(U64, rows, "how many were sent")
 
 #define FIELDS_ERROR(F)                                                                            \
-    F(U64, code, "enum pushrod_error; the connection is closed after it")                          \
+    F(U64, code, "an error code; the connection is closed after it")                               \
     F(TEXT, text, "what is wrong and what to do, for people")
 
 /* ------------------------------------------------------------------ nested */
 
 #define FIELDS_OPTIONS(F)                                                                          \
-    F(U64, priority, "0 to 9, 9 first")                                                            \
+    F(U64, priority, "0 to 9, 9 first; 0 is the last, not the default, which is 4")                \
     F(U64, delay_ms, "from now; 0: none")                                                          \
     F(U64, eta_ms, "Unix time; 0: none; wins over delay_ms")                                       \
     F(U64, timeout_ms, "of one attempt; 0: the worker's default")                                  \
     F(U64, expires_ms, "from now; 0: never")                                                       \
-    F(U64, max_attempts, "1 to 1,000")                                                             \
-    F(U64, backoff_ms, "first retry delay")                                                        \
+    F(U64, max_attempts, "attempts that may fail, 1 to 1,000; 0: 3")                               \
+    F(U64, backoff_ms, "before the first retry, doubled for each further one; 0: 1,000")           \
     F(TEXT, unique_key, "or nil")                                                                  \
     F(U64, unique_ms, "how long the key holds; 0: until the task ends")                            \
     F(TEXT, worker, "only this one, by name; or nil")                                              \
@@ -377,12 +377,12 @@ enum msg_plane {
 #define FIELDS_VERDICT(F)                                                                          \
     F(U64, id, "task id")                                                                          \
     F(U64, lease, "of the HELD")                                                                   \
-    F(U64, verdict, "enum verdict: 1 KEEP, 2 CANCEL, 3 SEND, 4 FORGET")
+    F(U64, verdict, "1 KEEP, 2 CANCEL, 3 SEND, 4 FORGET")
 
 #define FIELDS_DEATH(F)                                                                            \
     F(U64, attempt, "hand-over number")                                                            \
     F(U64, at_ms, "Unix time of its end")                                                          \
-    F(U64, code, "enum pushrod_error")                                                             \
+    F(U64, code, "an error code")                                                                  \
     F(TEXT, worker, "name")                                                                        \
     F(U64, signal, "that killed the worker's process; 0: none")                                    \
     F(U64, exit_code, "of the worker's process")                                                   \

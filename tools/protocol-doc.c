@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* protocol-doc: prints the tables of every message, for proto/PROTOCOL.md. */
+/* protocol-doc: prints the tables of every message and of the error codes, for proto/PROTOCOL.md.
+ */
+#include <pushrod/error.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -52,6 +54,15 @@ static void print_message(const struct message *m)
         printf("| %u | `%s` | %s | %s |\n", place++, f->name, f->kind, f->text);
 }
 
+/* In the order of their numbers; which of them a peer can meet is said in the prose. */
+static void print_errors(void)
+{
+    printf("\n### Error codes\n\n| number | name | text |\n| --- | --- | --- |\n");
+#define X(name, number, text) printf("| %d | %s | %s |\n", number, #name, text);
+    PUSHROD_ERRORS(X)
+#undef X
+}
+
 int main(void)
 {
     for (size_t plane = 0; plane < sizeof planes / sizeof *planes; plane++) {
@@ -60,5 +71,6 @@ int main(void)
             if (messages[i].plane == plane)
                 print_message(&messages[i]);
     }
+    print_errors();
     return fflush(stdout) == 0 ? 0 : 1;
 }
