@@ -416,6 +416,11 @@ def memory_running(run):
 def idle(run):
     """What it costs to have nothing to do: memory, wake-ups, CPU; of the server, of its workers, of all."""
     seconds = run.scale(5, 30)
+    if not run.only or "pushrod" in run.only:
+        for system in systems.available(["pushrod"], run.say):
+            for many in ((1000, 10000), (1000, 0), (0, 10000)):
+                with run.guard("idle", system):
+                    idle_many(run, system, seconds, *many)
     names = ["pushrod", "pushrod-sync", "gearmand", "beanstalkd", "redis-list", "nats", "rabbitmq"]
     for system in systems.available(run.choose(names), run.say):
         for count in (0, 4):
@@ -423,11 +428,6 @@ def idle(run):
                 with run.guard("idle", s):
                     idle_of(run, s, "%d workers" % count, seconds)
                 s.stop()
-    if not run.only or "pushrod" in run.only:
-        for system in systems.available(["pushrod"], run.say):
-            for many in ((1000, 0), (0, 10000), (1000, 10000)):
-                with run.guard("idle", system):
-                    idle_many(run, system, seconds, *many)
 
 
 def idle_of(run, system, load, seconds, clients=(), settle=2):
