@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""A Pushrod worker, written from proto/PROTOCOL.md alone: one slot, serves the queue "upper".
-worker.py [HOST[:PORT]]: the server's join address (or PUSHROD_JOIN, or 127.0.0.1:5571)."""
+"""A Pushrod worker, written from proto/PROTOCOL.md alone: one slot, serves the queue "upper". Needs python3-zmq and
+python3-msgpack. worker.py [HOST[:PORT]]: the server's join address (or PUSHROD_JOIN, or 127.0.0.1:5571)."""
 import concurrent.futures
 import io
 import os
