@@ -146,15 +146,13 @@ static void a_note_that_it_failed_wins_over_exit_0(void **state)
     run_play_stop(&p);
 }
 
-static void a_gigabyte_of_output_is_cut_short(void **state)
+static void endless_output_is_cut_short(void **state)
 {
     (void)state;
-    begin("exec head -c 1000000000 /dev/zero");
-    uint64_t begin_ns = clock_now().mono_ns;
+    begin("exec cat /dev/zero"); /* without end: who does not cut it short never sees one */
     struct outcome *o = run_play_do(&p, "");
     assert_int_equal(o->code, PUSHROD_E_RESULT_TOO_BIG);
     assert_true(o->permanent);
-    assert_true(clock_now().mono_ns - begin_ns < UINT64_C(5000000000));
     run_play_stop(&p);
 }
 
@@ -319,7 +317,7 @@ int main(void)
         cmocka_unit_test(the_environment_tells_about_the_task),
         cmocka_unit_test(notes_on_descriptor_3),
         cmocka_unit_test(a_note_that_it_failed_wins_over_exit_0),
-        cmocka_unit_test(a_gigabyte_of_output_is_cut_short),
+        cmocka_unit_test(endless_output_is_cut_short),
         cmocka_unit_test(much_to_say_on_standard_error),
         cmocka_unit_test(a_hang_ends_at_the_timeout),
         cmocka_unit_test(the_tasks_own_timeout_wins),
