@@ -216,10 +216,13 @@ void session_lane_hello(struct session *s, const struct msg_lane_hello *m)
         item_return_unstarted(s);
 }
 
+/* No warning: a server that stops ends its connections. That it cannot be reached is one, later. */
 void session_lane_down(struct session *s)
 {
-    if (s->state == SESSION_CONNECTING || s->state == SESSION_ACTIVE)
-        session_rejoin(s, "the connection to the server is gone");
+    if (s->state != SESSION_CONNECTING && s->state != SESSION_ACTIVE)
+        return;
+    session_rejoin(s, "the connection to the server is gone");
+    s->actions.warning = false;
 }
 
 void session_answers_renewed(struct session *s)
