@@ -35,7 +35,7 @@ uint64_t client_deadline(int64_t timeout_ms)
 {
     if (timeout_ms < 0)
         return UINT64_MAX;
-    return client_now_ns() + (uint64_t)timeout_ms * 1000000u;
+    return clock_after_ms(client_now_ns(), (uint64_t)timeout_ms);
 }
 
 const char *pushrod_client_error_text(const struct pushrod_client *c)

@@ -63,6 +63,8 @@ static int check_options(struct pushrod_client *c, const struct pushrod_options 
         return client_fail(c, PUSHROD_E_BAD_OPTION, "worker is empty: it must be a worker's name");
     if (o->tag_size && !o->tag)
         return client_fail(c, PUSHROD_E_INVALID, "tag is NULL but tag_size is not 0");
+    if (o->header_count && !o->headers)
+        return client_fail(c, PUSHROD_E_INVALID, "headers is NULL but header_count is not 0");
     int error = check_size(c, "tag", o->tag_size, PUSHROD_MAX_TAG);
     if (!error && o->unique_key)
         error = check_size(c, "unique_key", strlen(o->unique_key), PUSHROD_MAX_UNIQUE_KEY);

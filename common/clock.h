@@ -14,5 +14,7 @@ struct now {
 
 struct now clock_now(void);
 uint64_t clock_mono_ns(void); /* only this one, where each task is timed */
+/* `ms` after `from_ns`; UINT64_MAX, which no clock reaches, instead of a sum that wraps. */
+uint64_t clock_after_ms(uint64_t from_ns, uint64_t ms);
 
 #endif

@@ -4,6 +4,7 @@
 
 #include <poll.h>
 #include <pushrod/client.h>
+#include "client/lib.h"
 #include "tests/unit/fake_server.h"
 
 struct fixture {
@@ -184,6 +185,15 @@ static void test_wait_timeout(void **state)
     assert_int_equal(error, -PUSHROD_E_TIMED_OUT);
     assert_int_equal(finish.status, 0);
     assert_int_equal(finish.id, 1);
+}
+
+/* As good as forever: sums of nanoseconds must not wrap. */
+static void test_long_timeouts(void **state)
+{
+    (void)state;
+    assert_true(client_deadline(INT64_MAX) == UINT64_MAX);
+    assert_true(client_deadline(-1) == UINT64_MAX);
+    assert_true(client_deadline(86400000) - client_now_ns() <= UINT64_C(86400000000000));
 }
 
 static void test_interrupt(void **state)
@@ -382,6 +392,7 @@ int main(void)
         CLIENT_TEST(test_follow_all),
         CLIENT_TEST(test_kept),
         CLIENT_TEST(test_wait_timeout),
+        cmocka_unit_test(test_long_timeouts),
         CLIENT_TEST(test_interrupt),
         CLIENT_TEST(test_reconnect_waits_again),
         CLIENT_TEST(test_unknown_outcome),
