@@ -6,7 +6,8 @@
 #include "proto/codec.h"
 #include "worker/run.h"
 
-#define NS_PER_MS UINT64_C(1000000)
+#define NS_PER_MS    UINT64_C(1000000)
+#define MAX_RETRY_MS UINT64_C(3155760000000) /* 100 years: sums with the clock do not wrap */
 
 static void function_run(struct slot *slot, struct pushrod_task *task)
 {
@@ -119,6 +120,9 @@ int pushrod_task_emit(struct pushrod_task *task, const void *data, size_t size)
 int pushrod_task_progress(
     struct pushrod_task *task, uint64_t done, uint64_t total, const char *text)
 {
+    /* The wire carries no more; the server would drop the worker for such a message. */
+    if (done > INT64_MAX || total > INT64_MAX)
+        return -PUSHROD_E_INVALID;
     return attempt_report(task, REPORT_PROGRESS, done, total, text, text ? strlen(text) : 0);
 }
 
@@ -131,6 +135,6 @@ int pushrod_task_fail(struct pushrod_task *task, const char *text)
 int pushrod_task_retry_after(struct pushrod_task *task, uint64_t ms, const char *text)
 {
     attempt_fail(task, PUSHROD_E_TASK_FAILED, false, "%s", text ? text : "");
-    task->failure.retry_ms = ms;
+    task->failure.retry_ms = ms < MAX_RETRY_MS ? ms : MAX_RETRY_MS;
     return -PUSHROD_E_TASK_FAILED;
 }

@@ -126,7 +126,8 @@ int pushrod_task_result(struct pushrod_task *task, const void *data, size_t size
 /* Sends a chunk to whoever follows the task; copied; it is no part of the result. NO_MEMORY. */
 int pushrod_task_emit(struct pushrod_task *task, const void *data, size_t size);
 
-/* How far it is, for followers, in a unit of your own; total 0: unknown; text may be NULL. */
+/* How far it is, for followers, in a unit of your own, below 2^63; total 0: unknown; text may be
+ * NULL. INVALID, NO_MEMORY. */
 int pushrod_task_progress(
     struct pushrod_task *task, uint64_t done, uint64_t total, const char *text);
 
@@ -136,7 +137,8 @@ int pushrod_task_progress(
  */
 int pushrod_task_fail(struct pushrod_task *task, const char *text);
 
-/* The attempt fails, and the next one begins no earlier than `ms` from now. Not 0, as above. */
+/* The attempt fails, and the next one begins no earlier than `ms` from now (at most 100 years). Not
+ * 0, as above. */
 int pushrod_task_retry_after(struct pushrod_task *task, uint64_t ms, const char *text);
 
 /* ---- plug-ins: a shared object that pushrod-worker --plugin loads ---- */

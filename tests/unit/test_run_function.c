@@ -28,7 +28,10 @@ static int echo(struct pushrod_task *task, void *arg)
     size_t size;
     const void *data = pushrod_task_payload(task, &size);
     assert_ptr_equal(arg, &p);
-    pushrod_task_progress(task, 1, 2, "half");
+    assert_int_equal(pushrod_task_progress(task, 1, 2, "half"), 0);
+    /* The wire carries integers below 2^63. */
+    assert_int_equal(pushrod_task_progress(task, 1, UINT64_MAX, NULL), -PUSHROD_E_INVALID);
+    assert_int_equal(pushrod_task_progress(task, UINT64_MAX, 1, NULL), -PUSHROD_E_INVALID);
     pushrod_task_emit(task, "chunk", 5);
     pushrod_task_result(task, "overwritten", 11);
     return pushrod_task_result(task, data, size);
@@ -85,6 +88,8 @@ static int fail_as_told(struct pushrod_task *task, void *arg)
     const char *how = pushrod_task_payload(task, &size);
     if (*how == 'f')
         return pushrod_task_fail(task, "for good");
+    if (*how == 'R') /* more than the wire can carry */
+        return pushrod_task_retry_after(task, UINT64_MAX, "never");
     if (*how == 'r')
         return pushrod_task_retry_after(task, 1234, "later");
     return 17;
@@ -99,6 +104,8 @@ static void it_fails_in_three_ways(void **state)
     assert_string_equal(o->text, "for good");
     o = run_play_do(&p, "r");
     assert_true(!o->permanent && o->retry_ms == 1234);
+    o = run_play_do(&p, "R");
+    assert_true(!o->permanent && o->retry_ms == UINT64_C(3155760000000));
     o = run_play_do(&p, "x");
     assert_string_equal(o->text, "the handler returned 17");
     run_play_stop(&p);
