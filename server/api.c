@@ -9,7 +9,8 @@
 #include "common/name.h"
 #include "common/options.h"
 
-#define MAX_MESSAGE (2u << 20) /* bytes, of framed connections */
+#define MAX_MESSAGE     (2u << 20) /* bytes, of framed connections */
+#define MAX_MAX_MESSAGE ((size_t)1 << 40)
 
 int api_fail(struct pushrod_server *s, int code, const char *format, ...)
 {
@@ -36,6 +37,7 @@ struct pushrod_server *pushrod_server_new(void)
     events_init(s);
     list_init(&s->groups);
     list_init(&s->waits);
+    list_init(&s->posts);
     pthread_mutex_init(&s->lock, NULL);
     return s;
 }
@@ -92,12 +94,16 @@ static int framing_check(struct pushrod_server *s, struct api_listener *l)
         return api_fail(
             s, PUSHROD_E_BAD_OPTION, "length_size is 1, 2, 4 or 8, not %u", f->length_size);
     f->max_message = f->max_message ? f->max_message : MAX_MESSAGE;
+    if (f->max_message > MAX_MAX_MESSAGE)
+        return api_fail(s, PUSHROD_E_BAD_OPTION, "max_message is %zu bytes, %zu are allowed",
+            f->max_message, MAX_MAX_MESSAGE);
     return 0;
 }
 
 static void listener_drop(struct api_listener *l)
 {
-    free(l->address);
+    if (l)
+        free(l->address);
     free(l);
 }
 
@@ -117,7 +123,7 @@ int pushrod_server_listen(
     if (l)
         l->address = strdup(address);
     if (!l || !grown || !l->address) {
-        free(l);
+        listener_drop(l);
         return api_fail(s, PUSHROD_E_NO_MEMORY, "out of memory");
     }
     l->server = s;
@@ -138,9 +144,11 @@ int pushrod_server_on_task(struct pushrod_server *s, const char *queue,
 {
     if (s->state != API_NEW)
         return api_fail(s, PUSHROD_E_WRONG_STATE, "handlers are named before the server starts");
-    if (!name_pattern_valid(slice_str(queue)))
-        return api_fail(
-            s, PUSHROD_E_BAD_QUEUE, "%s: %s", queue, pushrod_strerror(PUSHROD_E_BAD_QUEUE));
+    if (!queue || !name_pattern_valid(slice_str(queue)))
+        return api_fail(s, PUSHROD_E_BAD_QUEUE, "%s: %s", queue ? queue : "NULL",
+            pushrod_strerror(PUSHROD_E_BAD_QUEUE));
+    if (!handler)
+        return api_fail(s, PUSHROD_E_INVALID, "%s: the handler is NULL", queue);
     struct api_handler *grown = realloc(s->handlers, (s->handler_count + 1) * sizeof *s->handlers);
     if (grown)
         s->handlers = grown;
@@ -179,6 +187,8 @@ void pushrod_server_free(struct pushrod_server *s)
     pushrod_server_stop(s);
     while (s->state != API_NEW && s->state != API_OVER && pushrod_server_step(s) > 0)
         continue;
+    groups_free(s); /* made before start or after the end */
+    loop_free(s->loop);
     for (size_t i = 0; i < s->listener_count; i++)
         listener_drop(s->listeners[i]);
     free(s->listeners);

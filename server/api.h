@@ -122,8 +122,9 @@ struct pushrod_server {
     struct list timers;
     uint64_t timer_ids;
     struct list groups;   /* those that are waited for */
-    pthread_mutex_t lock; /* guards `waits` */
+    pthread_mutex_t lock; /* guards `waits`, `posts`, and changes of `state` and `thread` */
     struct list waits;    /* other threads in taskwait(); see api_wait.c */
+    struct list posts;    /* struct server_post, guarded by the lock; see api_post.c */
 
     /* for pushrod-server */
     void (*reload)(struct pushrod_server *server);
@@ -169,6 +170,11 @@ int64_t api_task_submit(
     struct pushrod_server *s, const struct pushrod_job *job, pushrod_finish_fn *fn, void *arg);
 /* A copy in one allocation; NULL: no memory. */
 struct pushrod_finish *finish_copy(const struct pushrod_finish *finish);
+
+/* ---- api_post.c ---- */
+void posts_run(void *server); /* those that are there; at the end of a server there are none */
+/* This thread is the server's from now on. */
+void thread_take(struct pushrod_server *s);
 
 /* ---- api_options.c: struct pushrod_options as the core wants it ---- */
 /* 0 or a negative error with the text set; headers are encoded into `headers`. */

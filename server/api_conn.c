@@ -207,6 +207,14 @@ static int gone(struct pushrod_server *s)
         s, PUSHROD_E_UNKNOWN_CONNECTION, "%s", pushrod_strerror(PUSHROD_E_UNKNOWN_CONNECTION));
 }
 
+/* Can the length in front of a message say it? */
+static bool length_fits(const struct conn *c, size_t size)
+{
+    const struct pushrod_framing *f = &listener_of(c)->framing;
+    return f->kind != PUSHROD_FRAMING_LENGTH || f->length_size >= sizeof(uint64_t) ||
+           (uint64_t)size >> (8 * f->length_size) == 0;
+}
+
 static void send_framed(struct conn *c, const void *data, size_t size)
 {
     const struct api_listener *l = listener_of(c);
@@ -225,11 +233,9 @@ int pushrod_server_send(struct pushrod_server *s, uint64_t conn, const void *dat
     struct conn *c = conn_own(s, conn);
     if (!c)
         return gone(s);
-    const struct pushrod_framing *f = &listener_of(c)->framing;
-    if (f->kind == PUSHROD_FRAMING_LENGTH && f->length_size < 8 &&
-        (uint64_t)size >> (8 * f->length_size))
-        return api_fail(
-            s, PUSHROD_E_TOO_BIG, "a length of %u bytes cannot say %zu", f->length_size, size);
+    if (!length_fits(c, size))
+        return api_fail(s, PUSHROD_E_TOO_BIG, "a length of %u bytes cannot say %zu",
+            listener_of(c)->framing.length_size, size);
     loop_enter(s->loop);
     send_framed(c, data, size);
     return 0;
@@ -255,7 +261,7 @@ struct broadcast {
 static bool broadcast_one(struct conn *c, void *arg)
 {
     struct broadcast *b = arg;
-    if (c->id == b->except || !c->data)
+    if (c->id == b->except || !c->data || !length_fits(c, b->size))
         return true;
     send_framed(c, b->data, b->size);
     b->count++;

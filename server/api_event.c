@@ -113,7 +113,7 @@ void events_notice(struct pushrod_server *s, const struct notice *n)
             event_keep(s, n, false);
         break;
     case NOTICE_WORKER_LOST:
-        if (s->state == API_FLUSHING)
+        if (s->state >= API_FLUSHING)
             break; /* after the stop event: it was told to leave at once */
         log_warning("worker %s is lost: %s; %zu tasks go to others", n->name, why, n->count);
         if (s->events.worker_lost)

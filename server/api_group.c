@@ -8,6 +8,7 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#include "common/clock.h"
 #include "server/api.h"
 
 struct member {
@@ -33,7 +34,8 @@ struct pushrod_group {
 
 static void group_free(struct pushrod_group *g)
 {
-    loop_timer_clear(g->server->loop, &g->timer);
+    if (g->waited) /* else there may be no loop */
+        loop_timer_clear(g->server->loop, &g->timer);
     loop_undefer(&g->tell);
     list_remove(&g->node);
     for (size_t i = 0; i < g->count; i++) {
@@ -138,7 +140,7 @@ int pushrod_group_wait(struct pushrod_group *g, int64_t timeout_ms,
         return api_fail(s, PUSHROD_E_WRONG_STATE, "the server does not run");
     uint64_t now = loop_enter(s->loop).mono_ns;
     if (timeout_ms >= 0 &&
-        !loop_timer_set(s->loop, &g->timer, now + (uint64_t)timeout_ms * 1000000u))
+        !loop_timer_set(s->loop, &g->timer, clock_after_ms(now, (uint64_t)timeout_ms)))
         return api_fail(s, PUSHROD_E_NO_MEMORY, "out of memory");
     g->done = done;
     g->arg = arg;

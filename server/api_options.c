@@ -33,6 +33,10 @@ static int options_check(struct pushrod_server *s, const struct pushrod_options 
     if (from->max_attempts > 1000)
         return api_fail(s, PUSHROD_E_BAD_OPTION, "max_attempts is %u, 1 to 1000 are allowed",
             from->max_attempts);
+    if (from->tag_size && !from->tag)
+        return api_fail(s, PUSHROD_E_INVALID, "the tag is NULL, but its size is not 0");
+    if (from->header_count && !from->headers)
+        return api_fail(s, PUSHROD_E_INVALID, "headers is NULL, but header_count is not 0");
     if (from->tag_size > PUSHROD_MAX_TAG)
         return api_fail(s, PUSHROD_E_TOO_BIG, "the tag has %zu bytes, %u are allowed",
             from->tag_size, PUSHROD_MAX_TAG);

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* api_run: starting, serving, draining, ending. */
+#include <assert.h>
 #include <errno.h>
 #include <event2/event.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "common/clock.h"
 #include "common/log.h"
 #include "server/api.h"
 
@@ -263,7 +265,7 @@ static void deadline_set(struct pushrod_server *s, uint64_t ms)
 {
     s->drain_timer.fn = drain_over;
     s->drain_timer.arg = s;
-    uint64_t at = loop_enter(s->loop).mono_ns + ms * 1000000u;
+    uint64_t at = clock_after_ms(loop_enter(s->loop).mono_ns, ms);
     /* Without memory for a timer there is no waiting. */
     if (!loop_timer_set(s->loop, &s->drain_timer, at))
         s->drained = true;
@@ -305,6 +307,8 @@ static bool flush_done(const struct pushrod_server *s)
 /* From the outside in; everything may be missing, for a start that failed. */
 static void server_end(struct pushrod_server *s)
 {
+    assert(list_empty(&s->posts));
+    state_set(s, API_OVER);
     waits_abort(s);
     if (s->loop) {
         groups_free(s);
@@ -318,17 +322,13 @@ static void server_end(struct pushrod_server *s)
     memset(s->signals, 0, sizeof s->signals);
     http_free(s->http);
     struct conns *conns = s->conns;
-    s->state = API_OVER;
     s->conns = NULL;
     conns_free(conns);
     conn_tell_last(s);
     native_free(s->native);
     host_free(s->host);
     local_wait(s); /* its event is one of the loop's */
-    /* stop() may be called by a signal at any time: it must not find a loop that is being freed. */
-    struct loop *loop = s->loop;
-    s->loop = NULL;
-    loop_free(loop);
+    /* The loop stays until free(): stop() may ring it at any time, without a lock. */
     s->http = NULL;
     s->native = NULL;
     s->host = NULL;
@@ -364,7 +364,10 @@ static bool server_turn(struct pushrod_server *s, bool wait)
         flush_begin(s);
     if (s->state != API_FLUSHING || !flush_done(s))
         return true;
-    loop_turn(s->loop, false); /* ends the tick that the stop event was told in */
+    /* Nothing is posted from here on. The last round calls what was, as it was promised, and ends
+     * the tick that the stop event was told in. */
+    state_set(s, API_OVER);
+    loop_turn(s->loop, false);
     server_end(s);
     return false;
 }
@@ -378,6 +381,7 @@ int pushrod_server_run(struct pushrod_server *s)
     }
     if (s->state == API_OVER)
         return api_fail(s, PUSHROD_E_WRONG_STATE, "the server has stopped");
+    thread_take(s);
     while (server_turn(s, true))
         continue;
     return 0;
@@ -394,6 +398,7 @@ int pushrod_server_step(struct pushrod_server *s)
         return api_fail(s, PUSHROD_E_WRONG_STATE, "the server was not started");
     if (s->state == API_OVER)
         return 0;
+    thread_take(s);
     return server_turn(s, false) ? 1 : 0;
 }
 
@@ -403,36 +408,4 @@ void pushrod_server_stop(struct pushrod_server *s)
     struct loop *loop = s->loop;
     if (loop)
         loop_wake(loop);
-}
-
-/* ---------------------------------------------------------------------------------- posting */
-
-struct server_post {
-    struct pushrod_server *server;
-    void (*fn)(struct pushrod_server *server, void *arg);
-    void *arg;
-};
-
-static void post_run(void *arg)
-{
-    struct server_post post = *(struct server_post *)arg;
-    free(arg);
-    post.fn(post.server, post.arg);
-}
-
-int pushrod_server_post(
-    struct pushrod_server *s, void (*fn)(struct pushrod_server *server, void *arg), void *arg)
-{
-    struct server_post *post = malloc(sizeof *post);
-    if (!post)
-        return -PUSHROD_E_NO_MEMORY;
-    *post = (struct server_post){s, fn, arg};
-    pthread_mutex_lock(&s->lock);
-    bool runs = s->loop && s->state != API_OVER;
-    bool posted = runs && loop_post(s->loop, post_run, post);
-    pthread_mutex_unlock(&s->lock);
-    if (posted)
-        return 0;
-    free(post);
-    return runs ? -PUSHROD_E_NO_MEMORY : -PUSHROD_E_WRONG_STATE;
 }

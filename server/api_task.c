@@ -85,8 +85,13 @@ static int job_check(struct pushrod_server *s, const struct pushrod_job *job)
 {
     if (s->state == API_NEW || s->state >= API_FLUSHING)
         return api_fail(s, PUSHROD_E_WRONG_STATE, "the server does not run");
+    if (!pthread_equal(s->thread, pthread_self()))
+        return api_fail(s, PUSHROD_E_WRONG_STATE,
+            "this is not the server's thread: use pushrod_server_taskwait() or _post()");
     if (!job->queue || !name_valid(slice_str(job->queue)))
         return api_fail(s, PUSHROD_E_BAD_QUEUE, "%s", pushrod_strerror(PUSHROD_E_BAD_QUEUE));
+    if (job->size && !job->data)
+        return api_fail(s, PUSHROD_E_INVALID, "the payload is NULL, but its size is not 0");
     size_t limit = s->max_payload;
     if (job->size > limit)
         return api_fail(s, PUSHROD_E_TOO_BIG,

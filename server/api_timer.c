@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* api_timer: timers of the embedding program. */
 #include <stdlib.h>
+#include "common/clock.h"
 #include "server/api.h"
 
 struct api_timer {
     struct list node;
     struct pushrod_server *server;
     uint64_t id;
-    uint64_t repeat_ns; /* 0: once */
+    uint64_t repeat_ms; /* 0: once */
     void (*fn)(struct pushrod_server *server, void *arg);
     void *arg;
     struct loop_timer timer;
@@ -30,8 +31,8 @@ static void timer_fired(void *arg)
     t->firing = true;
     t->fn(s, t->arg);
     t->firing = false;
-    uint64_t next = loop_enter(s->loop).mono_ns + t->repeat_ns;
-    if (t->cleared || !t->repeat_ns || !loop_timer_set(s->loop, &t->timer, next))
+    uint64_t next = clock_after_ms(loop_enter(s->loop).mono_ns, t->repeat_ms);
+    if (t->cleared || !t->repeat_ms || !loop_timer_set(s->loop, &t->timer, next))
         timer_free(t);
 }
 
@@ -45,13 +46,13 @@ int64_t pushrod_server_timer(struct pushrod_server *s, uint64_t delay_ms, uint64
         return api_fail(s, PUSHROD_E_NO_MEMORY, "out of memory");
     t->server = s;
     t->id = ++s->timer_ids;
-    t->repeat_ns = repeat_ms * 1000000u;
+    t->repeat_ms = repeat_ms;
     t->fn = fn;
     t->arg = arg;
     t->timer.fn = timer_fired;
     t->timer.arg = t;
     list_init(&t->node);
-    uint64_t at = loop_enter(s->loop).mono_ns + delay_ms * 1000000u;
+    uint64_t at = clock_after_ms(loop_enter(s->loop).mono_ns, delay_ms);
     if (!loop_timer_set(s->loop, &t->timer, at)) {
         free(t);
         return api_fail(s, PUSHROD_E_NO_MEMORY, "out of memory");

@@ -28,11 +28,11 @@
  *         return error ? 1 : 0;
  *     }
  *
- * Threads. A server belongs to one thread, the one that calls run(), or start() and step(). All
- * callbacks run there, and all functions are called there, but for those marked "any thread":
- * stop(), post(), taskwait() and taskwait_many(). Callbacks must not block; what may block is
- * what tasks are for. No callback is called from within a function that the program calls, but
- * for run(), step() and free().
+ * Threads. A server belongs to one thread, the one that calls run(), or start() and step(); who
+ * calls run() or step() last has it. All callbacks run there, and all functions are called there,
+ * but for those marked "any thread": stop(), post(), taskwait() and taskwait_many(). Callbacks must
+ * not block; what may block is what tasks are for. No callback is called from within a function
+ * that the program calls, but for run(), step() and free().
  *
  * Processes. Handlers of on_task() run in `task-workers` (4) processes that are forked in start(),
  * before the library has made a thread or a socket. The program should have no other thread then.
@@ -137,7 +137,8 @@ struct pushrod_framing {
     enum pushrod_framing_kind kind;
     const char *eof;      /* EOF: 1 to 8 bytes, NUL-terminated; NULL: "\r\n" */
     unsigned length_size; /* LENGTH: 1, 2, 4 or 8; 0: 4 */
-    size_t max_message;   /* bytes; 0: 2 MiB. A longer one closes the connection: BAD_FRAME */
+    size_t max_message;   /* bytes; 0: 2 MiB; at most 1 TiB. A longer one closes the connection:
+                             BAD_FRAME */
 };
 
 /*
@@ -160,7 +161,7 @@ int pushrod_server_port(const struct pushrod_server *server, const char *what, u
  * `handler` (see pushrod/worker.h) runs the tasks of `queue`, a name or a pattern, in processes
  * of this program that are watched, and started again when they die. `queue` is copied; `arg` is as
  * it was at the time of the fork. Workers elsewhere may serve the same queue beside them.
- * Before start. Errors: BAD_QUEUE, NO_MEMORY.
+ * Before start. Errors: BAD_QUEUE, INVALID (no handler), NO_MEMORY.
  */
 int pushrod_server_on_task(struct pushrod_server *server, const char *queue,
     int (*handler)(struct pushrod_task *task, void *arg), void *arg);
@@ -194,7 +195,10 @@ int pushrod_server_step(struct pushrod_server *server);
  */
 void pushrod_server_stop(struct pushrod_server *server);
 
-/* Has fn called on the server's thread, in order. Any thread. Errors: NO_MEMORY. */
+/*
+ * Has fn called on the server's thread, in order; what was taken is called even if the server ends
+ * meanwhile. Any thread, from start on. Errors: NO_MEMORY; WRONG_STATE (not started, or over).
+ */
 int pushrod_server_post(
     struct pushrod_server *server, void (*fn)(struct pushrod_server *server, void *arg), void *arg);
 
@@ -209,8 +213,9 @@ typedef void pushrod_finish_fn(
  * within this call: also with PUSHROD_REFUSED if the store could not take it after all. Without
  * it the finish event is called, if there is one. options->worker names the only worker that may
  * run it. Returns the id, above 0.
- * Errors: BAD_QUEUE, TOO_BIG, BAD_OPTION, DUPLICATE, QUEUE_FULL, OVERLOADED, STORE_FAILED,
- * STORE_FULL, DRAINING, NO_MEMORY; WRONG_STATE before start.
+ * Errors: BAD_QUEUE, TOO_BIG, BAD_OPTION, INVALID (a size without data), DUPLICATE, QUEUE_FULL,
+ * OVERLOADED, STORE_FAILED, STORE_FULL, DRAINING, NO_MEMORY; WRONG_STATE (not started, over, or not
+ * the server's thread).
  */
 int64_t pushrod_server_task(struct pushrod_server *server, const char *queue, const void *data,
     size_t size, const struct pushrod_options *options, pushrod_finish_fn *on_finish, void *arg);
@@ -250,7 +255,8 @@ void pushrod_server_finish_free(struct pushrod_finish *finish); /* NULL is fine.
 
 /* ---- groups: several tasks, one callback ---- */
 
-/* NULL: out of memory. Belongs to the server; pushrod_group_wait() or _drop() ends it. */
+/* NULL: out of memory. Belongs to the server, whose free() frees it; pushrod_group_wait() or
+ * _drop() ends it before. */
 struct pushrod_group *pushrod_group_new(struct pushrod_server *server);
 
 /* Adds a task; as pushrod_server_task(). Returns its place in the group, from 0, or an error. */
@@ -286,7 +292,10 @@ int pushrod_server_send(
  */
 int pushrod_server_close(struct pushrod_server *server, uint64_t conn);
 
-/* Sends to every connection of the program's own listeners but `except` (0: none). How many. */
+/*
+ * Sends to every connection of the program's own listeners but `except` (0: none), and those whose
+ * framing LENGTH cannot say the size. Returns to how many.
+ */
 size_t pushrod_server_broadcast(
     struct pushrod_server *server, const void *data, size_t size, uint64_t except);
 

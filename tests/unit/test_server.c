@@ -5,6 +5,7 @@
  */
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <unistd.h>
 #include "tests/unit/server_fixture.h"
 
@@ -74,6 +75,8 @@ static void test_refusals(void **state)
     struct pushrod_options headers = {.headers = &header, .header_count = 1};
     struct pushrod_options unique = {.unique_key = "k"};
     (void)state;
+    assert_int_equal(pushrod_server_on_task(s, "nothing", NULL, NULL), -PUSHROD_E_INVALID);
+    assert_int_equal(pushrod_server_on_task(s, NULL, echo, NULL), -PUSHROD_E_BAD_QUEUE);
     assert_int_equal(pushrod_server_set(s, "max-payload", "1k"), 0);
     assert_int_equal(pushrod_server_set(s, "max-payload", "much"), -PUSHROD_E_BAD_OPTION);
     assert_non_null(strstr(pushrod_server_error(s), "max-payload"));
@@ -96,6 +99,12 @@ static void test_refusals(void **state)
         pushrod_server_task(s, "hang", "", 0, &unique, on_finish, &seen), -PUSHROD_E_DUPLICATE);
     assert_int_equal(pushrod_server_cancel(s, 0), -PUSHROD_E_INVALID);
     (void)id;
+    /* A size without bytes. */
+    struct pushrod_options tag = {.tag_size = 3};
+    assert_int_equal(
+        pushrod_server_task(s, "echo", NULL, 3, NULL, on_finish, &seen), -PUSHROD_E_INVALID);
+    assert_int_equal(
+        pushrod_server_task(s, "echo", "", 0, &tag, on_finish, &seen), -PUSHROD_E_INVALID);
     pushrod_server_stop(s);
     pushrod_server_stop(s);
     while (step(s) == 1)
@@ -145,7 +154,8 @@ static void test_group(void **state)
     assert_int_equal(pushrod_group_task(seen.group, &job), 0);
     job.data = "two";
     assert_int_equal(pushrod_group_task(seen.group, &job), 1);
-    assert_int_equal(pushrod_group_wait(seen.group, -1, on_group, &seen), 0);
+    /* As good as forever: sums of nanoseconds must not wrap. */
+    assert_int_equal(pushrod_group_wait(seen.group, INT64_MAX, on_group, &seen), 0);
     assert_int_equal(pushrod_group_task(seen.group, &job), -PUSHROD_E_WRONG_STATE);
     STEP_UNTIL(s, seen.group_done);
     assert_int_equal(seen.group_finished, 2);
@@ -171,8 +181,24 @@ static void test_group(void **state)
     server_stop(s);
 }
 
+/* A group belongs to its server, from new() to free(), whether it was used or not. */
+static void test_unused_groups(void **state)
+{
+    struct pushrod_server *s = server_new();
+    (void)state;
+    assert_non_null(pushrod_group_new(s));
+    pushrod_group_drop(pushrod_group_new(s));
+    server_start(s);
+    pushrod_group_drop(pushrod_group_new(s));
+    server_stop(s);
+    s = pushrod_server_new();
+    assert_non_null(pushrod_group_new(s));
+    pushrod_server_free(s);
+}
+
 struct thread {
     struct pushrod_server *server;
+    int64_t task;
     int echoed, timed_out, partial_errors[2];
     int64_t partial;
     char result[16];
@@ -190,6 +216,7 @@ static void *thread_main(void *arg)
     struct pushrod_job echo_job = {"echo", "hi", 2, NULL}, hang_job = {"hang", "", 0, NULL};
     struct pushrod_job both[2] = {echo_job, hang_job};
     struct pushrod_finish *finish = NULL, *two[2];
+    t->task = pushrod_server_task(t->server, "echo", "", 0, NULL, NULL, NULL);
     t->echoed = pushrod_server_taskwait(t->server, &echo_job, -1, &finish);
     if (finish)
         snprintf(t->result, sizeof t->result, "%.*s", (int)finish->result_size,
@@ -217,6 +244,7 @@ static void test_threads(void **state)
     assert_int_equal(pthread_create(&thread, NULL, thread_main, &t), 0);
     STEP_UNTIL(s, seen.posts == 1);
     pthread_join(thread, NULL);
+    assert_int_equal(t.task, -PUSHROD_E_WRONG_STATE);
     assert_int_equal(t.echoed, 0);
     assert_string_equal(t.result, "hi");
     assert_int_equal(t.timed_out, -PUSHROD_E_TIMED_OUT);
@@ -229,6 +257,62 @@ static void test_threads(void **state)
     while (step(s) == 1)
         continue;
     pushrod_server_free(s);
+}
+
+static void *run_main(void *arg)
+{
+    return (void *)(intptr_t)pushrod_server_run(arg);
+}
+
+static void post_stop(struct pushrod_server *s, void *arg)
+{
+    (void)arg;
+    pushrod_server_stop(s);
+    pushrod_server_stop(s);
+}
+
+static void count_atomic(struct pushrod_server *s, void *arg)
+{
+    (void)s;
+    atomic_fetch_add((atomic_uint *)arg, 1);
+}
+
+/*
+ * Started here, served by another thread, which is the server's from then on. What post() has
+ * accepted is called, also when the server ends at that moment; stop() may come too late.
+ */
+static void test_end_beside_threads(void **state)
+{
+    (void)state;
+    for (int round = 0; round < 3; round++) {
+        struct pushrod_server *s = server_new();
+        struct pushrod_job job = {"echo", "hi", 2, NULL};
+        struct pushrod_finish *finish;
+        atomic_uint called = 0;
+        unsigned accepted = 0;
+        pthread_t thread;
+        void *result;
+        assert_int_equal(pushrod_server_post(s, count_atomic, &called), -PUSHROD_E_WRONG_STATE);
+        server_start(s);
+        assert_int_equal(pthread_create(&thread, NULL, run_main, s), 0);
+        while (pushrod_server_taskwait(s, &job, -1, &finish) == -PUSHROD_E_WRONG_STATE)
+            continue; /* the other thread has not taken over yet */
+        pushrod_server_finish_free(finish);
+        assert_int_equal(pushrod_server_post(s, post_stop, NULL), 0);
+        int error;
+        while ((error = pushrod_server_post(s, count_atomic, &called)) == 0) {
+            accepted++;
+            pushrod_server_stop(s);
+        }
+        assert_int_equal(error, -PUSHROD_E_WRONG_STATE);
+        pushrod_server_stop(s);
+        pthread_join(thread, &result);
+        assert_int_equal((intptr_t)result, 0);
+        assert_int_equal(atomic_load(&called), accepted);
+        pushrod_server_stop(s);
+        assert_int_equal(pushrod_server_run(s), -PUSHROD_E_WRONG_STATE);
+        pushrod_server_free(s);
+    }
 }
 
 /* ---- timers, signals ---- */
@@ -245,7 +329,9 @@ static void test_timers(void **state)
     (void)state;
     assert_int_equal(pushrod_server_timer(s, 1, 0, on_tick, NULL), -PUSHROD_E_WRONG_STATE);
     server_start(s);
-    assert_true(pushrod_server_timer(s, 1, 0, on_tick, NULL) > 0);
+    assert_true(pushrod_server_timer(s, UINT64_MAX, 0, on_tick, NULL) > 0);
+    assert_true(pushrod_server_timer(s, UINT64_MAX / 1000000 + 2, 0, on_tick, NULL) > 0);
+    assert_true(pushrod_server_timer(s, 1, UINT64_MAX, on_tick, NULL) > 0);
     STEP_UNTIL(s, seen.ticks == 1);
     int64_t repeats = pushrod_server_timer(s, 1, 1, on_tick, NULL);
     STEP_UNTIL(s, seen.ticks >= 4);
@@ -353,7 +439,9 @@ int main(void)
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_group),
+        cmocka_unit_test(test_unused_groups),
         cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_end_beside_threads),
         cmocka_unit_test(test_timers),
         cmocka_unit_test(test_signals),
         cmocka_unit_test(test_stopping_is_no_trouble),

@@ -45,10 +45,12 @@ static void test_framings(void **state)
     struct pushrod_framing lines = {.kind = PUSHROD_FRAMING_EOF, .eof = "\r\n", .max_message = 100};
     struct pushrod_framing length = {.kind = PUSHROD_FRAMING_LENGTH, .length_size = 2};
     struct pushrod_framing wrong = {.kind = PUSHROD_FRAMING_LENGTH, .length_size = 3};
+    struct pushrod_framing huge = {.kind = PUSHROD_FRAMING_EOF, .max_message = SIZE_MAX};
     (void)state;
     assert_int_equal(pushrod_server_listen(s, "127.0.0.1:0", &lines), 0);
     assert_int_equal(pushrod_server_listen(s, "127.0.0.1:0", &length), 0);
     assert_int_equal(pushrod_server_listen(s, "127.0.0.1:0", &wrong), -PUSHROD_E_BAD_OPTION);
+    assert_int_equal(pushrod_server_listen(s, "127.0.0.1:0", &huge), -PUSHROD_E_BAD_OPTION);
     server_start(s);
     int fd = dial(s, 0);
     say(fd, "one\r\n\r\nthr", 10);
@@ -72,6 +74,10 @@ static void test_framings(void **state)
     STEP_UNTIL(s, strcmp(seen.received, "[abc][][de]") == 0);
     assert_int_equal(pushrod_server_broadcast(s, "all", 3, 0), 1);
     hear(s, fd, "\0\3all", 5);
+    /* What a length of two bytes cannot say is not sent, by neither of them. */
+    static const char large[65536];
+    assert_int_equal(pushrod_server_send(s, seen.conn, large, 65536), -PUSHROD_E_TOO_BIG);
+    assert_int_equal(pushrod_server_broadcast(s, large, 65536, 0), 0);
     close(fd);
     STEP_UNTIL(s, seen.closes == 2);
     assert_int_equal(pushrod_server_send(s, seen.conn, "x", 1), -PUSHROD_E_UNKNOWN_CONNECTION);
