@@ -155,6 +155,28 @@ static void permanent_and_retry_after(void **state)
     fix_free(&f);
 }
 
+/* A worker of somebody else may ask for any time: it is late, and never at once. */
+static void retry_after_for_ever_is_long(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 1);
+    uint64_t id = fix_submit(&f, 5, "q", "", NULL, FOLLOW_FINISH);
+    fix_tick(&f);
+    struct answer failed = fix_failed(id, fix_lane(&f, 0, LANE_TASK, 0)->lease, "later");
+    failed.number = UINT64_C(1) << 62;
+    fix_later(&f, 1);
+    fix_answer(&f, 0, failed);
+    fix_tick(&f);
+    fix_later(&f, 1000);
+    fix_answer(&f, 0, (struct answer){.kind = MSG_HEARTBEAT});
+    fix_tick(&f);
+    assert_null(fix_lane(&f, 0, LANE_TASK, 0));
+    assert_int_equal(core_stats(f.core)->delayed, 1);
+    fix_free(&f);
+}
+
 static void priority_then_order(void **state)
 {
     (void)state;
@@ -410,6 +432,7 @@ int main(void)
         cmocka_unit_test(queues_are_bounded),
         cmocka_unit_test(retries_then_dead),
         cmocka_unit_test(permanent_and_retry_after),
+        cmocka_unit_test(retry_after_for_ever_is_long),
         cmocka_unit_test(priority_then_order),
         cmocka_unit_test(delay_and_expiry),
         cmocka_unit_test(unique_keys),
