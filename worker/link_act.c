@@ -139,10 +139,13 @@ void link_act(struct link *l, const struct session_actions *a)
 {
     if (a->text)
         log_write(a->warning ? LOG_WARNING : LOG_INFO, "%s", a->text);
-    if (a->disconnect)
+    if (a->disconnect) {
         link_disconnect(l);
-    else
+        if (l->lane_up) /* the server was there until now, however silent */
+            l->contact_ns = l->now.mono_ns;
+    } else {
         act_answers(l, a->answers);
+    }
     if (a->connect && link_connect(l, a->connect) != 0)
         link_disconnect(l);
     if (a->join)

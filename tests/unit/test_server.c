@@ -223,7 +223,7 @@ static void *thread_main(void *arg)
             (const char *)finish->result);
     pushrod_server_finish_free(finish);
     t->timed_out = pushrod_server_taskwait(t->server, &hang_job, 20, &finish);
-    t->partial = pushrod_server_taskwait_many(t->server, both, 2, 500, two, t->partial_errors);
+    t->partial = pushrod_server_taskwait_many(t->server, both, 2, 3000, two, t->partial_errors);
     pushrod_server_finish_free(two[0]);
     pushrod_server_finish_free(two[1]);
     pushrod_server_post(t->server, count_post, NULL);
