@@ -2,6 +2,7 @@
 """Processes: start, wait until they listen, look at, stop. Only what was started here is ended."""
 import atexit
 import contextlib
+import ctypes
 import json
 import os
 import shutil
@@ -53,11 +54,20 @@ def remove(path):
     shutil.rmtree(path, ignore_errors=True)
 
 
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+
+
+def end_with_us():
+    """In a new process: SIGTERM when this program ends, however it does; SIGKILL, too, must leave nobody behind."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def start(command, directory, log, env=None, stdin=subprocess.DEVNULL, stdout=None):
     """Starts a process in a session of its own; what it says goes to directory/log."""
     out = open(os.path.join(directory, log), "ab")
     process = subprocess.Popen(command, cwd=directory, env={**os.environ, **(env or {})}, stdin=stdin,
-                               stdout=stdout or out, stderr=out, start_new_session=True)
+                               stdout=stdout or out, stderr=out, start_new_session=True, preexec_fn=end_with_us)
     process.log_path = out.name
     out.close()
     _started.append(process)
