@@ -36,7 +36,8 @@ static void check_state(const struct core *c, const struct task *t)
         break;
     case TASK_LEASED:
         CHECK(t->worker && t->worker->state != WORKER_OVER && t->lease);
-        CHECK(!t->reserved_by || c->groups[t->reserved_by - 1]);
+        CHECK(!t->reserved_by ||
+              (c->groups[t->reserved_by - 1] && c->groups[t->reserved_by - 1]->reserved));
         break;
     case TASK_MOVING:
     case TASK_FINISHING:
@@ -155,6 +156,7 @@ static void check_group(const struct group *g)
         }
     }
     CHECK(idle == g->idle_slots);
+    CHECK(g->members || g->reserved); /* else it is freed */
     CHECK(!g->alone || (g->alone->group == g && g->alone->state == WORKER_READY));
     CHECK(list_length(&g->ring) <= list_length(&g->links));
 }

@@ -159,6 +159,16 @@ struct group *group_get(struct core *c, const struct slice *patterns, size_t cou
     return g;
 }
 
+/* Nobody is in it, and no WITHDRAW is on its way for one of its slots: it goes. */
+void group_release(struct core *c, struct group *g)
+{
+    assert(c->groups[g->number - 1] == g);
+    if (g->members || g->reserved)
+        return;
+    c->groups[g->number - 1] = NULL;
+    group_free(g);
+}
+
 /* Out of the core's table first; called when nobody is in it, or at the end. */
 void group_free(struct group *g)
 {

@@ -13,6 +13,7 @@
 struct joining {
     struct join join;
     size_t waiting;
+    bool failed;      /* there was no memory to ask for all */
     struct buf bytes; /* what join.name, .host and .queues point to */
     struct slice *queues;
     struct held *held;
@@ -28,18 +29,6 @@ static void refuse(struct core *c, const struct join *j, int code, bool retry, c
                     .code = code,
                     .retry = retry,
                     .text = text ? text : pushrod_strerror(code)});
-}
-
-static struct worker *worker_by_instance(const struct core *c, const uint8_t instance[16])
-{
-    list_foreach(it, next, &c->workers)
-    {
-        struct worker *w = container_of(it, struct worker, in_core);
-        assert(w->state != WORKER_OVER);
-        if (memcmp(w->instance, instance, 16) == 0)
-            return w;
-    }
-    return NULL;
 }
 
 static bool join_check(struct core *c, const struct join *j)
@@ -134,10 +123,8 @@ static struct worker *worker_new(struct core *c, const struct join *j)
     assert(list_empty(&w->outstanding));
     if (worker_enter(c, w, j))
         return w;
-    if (w->group && !w->group->members) {
-        c->groups[w->group->number - 1] = NULL;
-        group_free(w->group);
-    }
+    if (w->group)
+        group_release(c, w->group);
     free(w);
     return NULL;
 }
@@ -284,7 +271,17 @@ static struct joining *joining_new(const struct join *j)
     return joining;
 }
 
-static void look_up(struct core *c, struct joining *joining)
+static bool all_in_memory(const struct core *c, const struct join *j)
+{
+    assert(j->held_count == 0 || j->held);
+    for (size_t i = 0; i < j->held_count; i++)
+        if (!ledger_find_lease(&c->ledger, j->held[i].lease, j->held[i].id))
+            return false;
+    return true;
+}
+
+/* False: no memory for any. */
+static bool look_up(struct core *c, struct joining *joining)
 {
     const struct join *j = &joining->join;
     assert(joining->waiting == 0);
@@ -292,12 +289,15 @@ static void look_up(struct core *c, struct joining *joining)
         if (ledger_find_lease(&c->ledger, j->held[i].lease, j->held[i].id))
             continue;
         struct request *r = request_new(c, REQUEST_HELD, 0, 0);
-        if (!r)
-            continue;
+        if (!r) {
+            joining->failed = true;
+            break;
+        }
         r->joining = joining;
         if (request_ask(c, r, STORE_LOOKUP, j->held[i].id))
             joining->waiting++;
     }
+    return joining->waiting > 0;
 }
 
 /* A task that the store has comes into memory; READY or HELD is decided by the verdict. */
@@ -316,7 +316,11 @@ void join_looked_up(struct core *c, struct request *r, const struct store_event 
     }
     if (joining->waiting)
         return;
-    if (join_check(c, &joining->join))
+    assert(c->joining > 0);
+    c->joining--;
+    if (joining->failed)
+        refuse(c, &joining->join, PUSHROD_E_NO_MEMORY, true, NULL);
+    else if (join_check(c, &joining->join))
         welcome(c, &joining->join);
     joining_free(joining);
     restart_run(c);
@@ -326,15 +330,19 @@ void core_join(struct core *c, const struct join *j)
 {
     if (!join_check(c, j))
         return;
-    struct joining *joining = c->bypass || !j->held_count ? NULL : joining_new(j);
-    assert(!joining || joining->join.peer == j->peer);
-    if (joining)
-        look_up(c, joining);
-    if (joining && joining->waiting)
+    assert(j->held_count == 0 || j->held);
+    if (c->bypass || all_in_memory(c, j)) {
+        welcome(c, j);
         return;
+    }
+    struct joining *joining = joining_new(j);
+    if (joining && look_up(c, joining)) {
+        c->joining++;
+        return;
+    }
     if (joining)
         joining_free(joining);
-    welcome(c, j);
+    refuse(c, j, PUSHROD_E_NO_MEMORY, true, NULL);
 }
 
 void join_request_free(struct request *r)

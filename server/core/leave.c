@@ -34,49 +34,57 @@ static void take_back_suspect(struct core *c, struct task *t, bool alone)
     }
 }
 
-static size_t count_suspects(const struct worker *w)
+/* Does it run, as far as anybody can know? The worker starts them in the order of hand-over. */
+static bool may_run(const struct worker *w, const struct task *t, size_t place)
 {
-    size_t count = 0, place = 0;
-    list_foreach(it, next, &w->outstanding)
-    {
-        const struct task *t = container_of(it, struct task, node);
-        assert(t->worker == w);
-        if (t->started || place < w->slots)
-            count++;
-        place++;
-    }
-    return count;
+    assert(t->worker == w);
+    return t->started || place < w->slots;
 }
 
-/* Gives everything back. Suspects first in ids; *suspects: how many. */
-static size_t take_back(
-    struct core *c, struct worker *w, bool crashed, uint64_t *ids, size_t *suspects)
+/* What was fenced there or is about to be cancelled runs as well, though it is no suspect. */
+static bool runs_one(const struct worker *w)
 {
-    size_t count = 0, place = 0;
-    bool alone = crashed && count_suspects(w) == 1;
-    *suspects = 0;
+    size_t count = w->ghosts, place = 0;
+    assert(w->state != WORKER_OVER);
+    list_foreach(it, next, &w->outstanding)
+    {
+        count += may_run(w, container_of(it, struct task, node), place);
+        place++;
+    }
+    return count == 1;
+}
+
+static void lost_note(struct lost *lost, uint64_t id, bool suspect)
+{
+    assert(lost->suspects <= lost->count);
+    if (!lost->ids)
+        return;
+    lost->ids[lost->count] = id;
+    if (suspect) {
+        lost->ids[lost->count] = lost->ids[lost->suspects];
+        lost->ids[lost->suspects++] = id;
+    }
+    lost->count++;
+}
+
+/* Gives everything back. */
+static void take_back(struct core *c, struct worker *w, struct lost *lost)
+{
+    size_t place = 0;
     list_foreach(it, next, &w->outstanding)
     {
         struct task *t = container_of(it, struct task, node);
-        bool ran = crashed && !t->cancelling && (t->started || place < w->slots);
-        assert(t->state == TASK_LEASED);
+        bool suspect = lost->cut && may_run(w, t, place) && !t->cancelling;
         place++;
+        lost_note(lost, t->record.id, suspect);
         t->queue->redelivered++;
         c->stats.redelivered++;
-        if (ids) {
-            ids[count] = t->record.id;
-            if (ran) {
-                ids[count] = ids[*suspects];
-                ids[(*suspects)++] = t->record.id;
-            }
-            count++;
-        }
-        if (ran)
-            take_back_suspect(c, t, alone);
+        if (suspect)
+            take_back_suspect(c, t, lost->alone);
         else
             task_requeue(c, t);
     }
-    return count;
+    assert(w->outstanding_count == 0);
 }
 
 void worker_on_record(struct core *c, const struct worker *w, bool gone)
@@ -98,13 +106,13 @@ void core_worker_lost(struct core *c, uint64_t id, int code)
         return;
     bool joining = w->state == WORKER_JOINING;
     /* Only a connection that went down may mean that the process died. */
-    bool crashed = code == PUSHROD_E_CLOSED || code == PUSHROD_E_TASK_CRASHED;
-    uint64_t *ids =
-        w->outstanding_count ? arena_alloc(c, w->outstanding_count * sizeof *ids) : NULL;
-    size_t suspects, count = take_back(c, w, crashed, ids, &suspects);
-    assert(w->outstanding_count == 0);
+    struct lost lost = {.cut = code == PUSHROD_E_CLOSED || code == PUSHROD_E_TASK_CRASHED};
+    lost.alone = lost.cut && runs_one(w);
+    if (w->outstanding_count)
+        lost.ids = arena_alloc(c, w->outstanding_count * sizeof *lost.ids);
+    take_back(c, w, &lost);
     if (!joining) {
-        loss_add(c, w, ids, suspects, crashed);
+        loss_add(c, w, &lost);
         c->stats.workers_lost++;
         watch_event(c, "worker-lost", 0, w->name, (struct slice){0}, pushrod_strerror(code));
     }
@@ -112,36 +120,33 @@ void core_worker_lost(struct core *c, uint64_t id, int code)
                       .worker = w->id,
                       .code = code,
                       .name = (const char *)w->name.data,
-                      .ids = ids,
-                      .count = count});
-    worker_remove(c, w, code, !crashed && !joining);
+                      .ids = lost.ids,
+                      .count = lost.count});
+    worker_remove(c, w, code, !lost.cut && !joining);
 }
 
 void core_lane_failed(struct core *c, uint64_t id)
 {
     struct worker *w = worker_find(c, id);
-    size_t suspects;
     if (!w)
         return;
     assert(w->state == WORKER_JOINING);
-    take_back(c, w, false, NULL, &suspects);
+    take_back(c, w, &(struct lost){0});
     worker_remove(c, w, 0, false);
 }
 
 /* The same process joins again: its old session is over in the same step. */
 void worker_supersede(struct core *c, struct worker *w)
 {
-    size_t suspects;
-    take_back(c, w, false, NULL, &suspects);
-    assert(suspects == 0);
+    assert(w->state != WORKER_OVER);
+    take_back(c, w, &(struct lost){0});
     worker_remove(c, w, 0, false);
 }
 
 void worker_bye(struct core *c, struct worker *w)
 {
-    size_t suspects;
-    take_back(c, w, false, NULL, &suspects);
-    assert(suspects == 0);
+    assert(w->state != WORKER_OVER);
+    take_back(c, w, &(struct lost){0});
     worker_on_record(c, w, true);
     out_worker_notice(c, NOTICE_WORKER_BYE, w, 0, NULL);
     watch_event(c, "worker-bye", 0, w->name, (struct slice){0}, NULL);
@@ -186,9 +191,10 @@ void drain_check(struct core *c)
 void worker_stop_serving(struct core *c, struct worker *w, struct queue *q)
 {
     struct group *from = w->group;
-    size_t count = from->pattern_count;
-    if (w->state == WORKER_OVER || !group_serves(from, q))
+    assert(w->state != WORKER_OVER);
+    if (!group_serves(from, q))
         return;
+    size_t count = from->pattern_count;
     struct slice *patterns = arena_alloc(c, (count + 1) * sizeof *patterns);
     const char *except = arena_text(c, "!%.*s", (int)q->name.size, (const char *)q->name.data);
     if (!patterns || !except)

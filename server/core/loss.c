@@ -104,10 +104,11 @@ static void loss_is_death(struct core *c, struct loss *loss)
 
 /* ---- what is heard of it ---- */
 
-void loss_add(struct core *c, struct worker *w, const uint64_t *ids, size_t count, bool cut)
+void loss_add(struct core *c, const struct worker *w, const struct lost *lost)
 {
     struct loss *before = loss_find(c, w->instance);
-    assert(!before || !before->lost || before->count == 0 || ids || count == 0);
+    size_t count = lost->suspects;
+    assert(count == 0 || (lost->ids && lost->cut));
     struct loss *loss = loss_new(c, w->instance, count, w->name.size);
     if (!loss)
         return;
@@ -121,12 +122,12 @@ void loss_add(struct core *c, struct worker *w, const uint64_t *ids, size_t coun
     memcpy(loss->ids + count, w->name.data, w->name.size);
     loss->name = (char *)(loss->ids + count);
     loss->lost = true;
-    loss->cut = cut;
-    loss->alone = count == 1;
+    loss->cut = lost->cut;
+    loss->alone = lost->alone;
     loss->count = count;
     if (count)
-        memcpy(loss->ids, ids, count * sizeof *ids);
-    loss->until_ns = c->now.mono_ns + (cut ? c->config.rejoin_wait_ms * MS : LOSS_KEEP);
+        memcpy(loss->ids, lost->ids, count * sizeof loss->ids[0]);
+    loss->until_ns = c->now.mono_ns + (lost->cut ? c->config.rejoin_wait_ms * MS : LOSS_KEEP);
     if (loss->known)
         loss_is_death(c, loss);
 }
@@ -137,7 +138,8 @@ void core_obituary(struct core *c, const struct msg_obituary *o)
         return;
     struct loss *loss = loss_find(c, o->instance.data);
     bool lost = loss && loss->lost;
-    if (!loss)
+    /* Anybody can send any number of them: one is kept only of a process that is joined. */
+    if (!loss && worker_by_instance(c, o->instance.data))
         loss = loss_new(c, o->instance.data, 0, 0);
     if (!loss)
         return;

@@ -52,16 +52,20 @@ bool restart_begin(struct core *c, const struct store_opened *opened)
     return true;
 }
 
-static void restart_over(struct core *c)
+static void held_release(struct core *c)
 {
-    c->rejoin_ns = NEVER;
     for (struct list *it; (it = list_first(&c->held));) {
         struct task *t = container_of(it, struct task, node);
-        assert(t->state == TASK_HELD);
+        assert(t->state == TASK_HELD && t->operations == 0);
         t->record.maybe_running = false;
         window_enter(c, t);
     }
-    /* Those that did not come back hold nothing any more. */
+}
+
+/* Those that did not come back hold nothing any more. */
+static void restart_over(struct core *c)
+{
+    c->rejoin_ns = NEVER;
     for (size_t i = 0; i < c->missing_count; i++) {
         struct store_op *op = out_store(c, STORE_WORKER, 0);
         if (!op)
@@ -92,6 +96,8 @@ void restart_run(struct core *c)
         c->rejoin_ns = c->now.mono_ns + c->config.rejoin_wait_ms * MS;
     assert(c->rejoin_ns > 0);
     bool over = c->missing_count == 0 || c->now.mono_ns >= c->rejoin_ns;
-    if (over && (restart_waits(c) || !list_empty(&c->held)))
+    if (over && restart_waits(c))
         restart_over(c);
+    if (over && c->joining == 0)
+        held_release(c);
 }

@@ -223,6 +223,15 @@ struct worker {
     uint64_t running; /* said the last heartbeat */
 };
 
+/* What is taken from a worker whose session ends. */
+struct lost {
+    bool cut;      /* its connection went down: what ran there is suspect */
+    bool alone;    /* only one attempt ran there */
+    uint64_t *ids; /* of all its tasks, the suspects first; NULL: nobody asked */
+    size_t count;  /* of the ids */
+    size_t suspects;
+};
+
 /* A worker that was lost, until it is clear whether its process died. */
 struct loss {
     struct loss *next;
@@ -233,7 +242,7 @@ struct loss {
     bool cut;          /* its connection went down; false: fenced, no death without obituary */
     struct msg_obituary obituary;
     bool known; /* the obituary is there */
-    bool alone; /* it ran one task only */
+    bool alone; /* one attempt ran there, and nothing beside it */
     size_t count;
     uint64_t ids[]; /* suspects */
 };
@@ -374,6 +383,7 @@ struct core {
     uint8_t (*missing)[16]; /* workers on record that have not rejoined */
     size_t missing_count;
     uint64_t rejoin_ns; /* until then; NEVER: all is clear */
+    size_t joining;     /* JOINs that wait for look-ups: what those bring is held for them */
     struct list requests;
     struct list low;      /* queues whose window may need a fetch */
     struct queue nowhere; /* of finishes that were looked up: they do not say */

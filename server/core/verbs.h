@@ -77,10 +77,12 @@ bool group_link_queue(struct core *c, struct queue *q); /* false: no memory */
 void group_unlink_queue(struct queue *q);
 bool group_serves(const struct group *g, const struct queue *q);
 void group_touch(struct core *c, struct group *g);
+void group_release(struct core *c, struct group *g); /* frees it if nobody needs it any more */
 void group_free(struct group *g);
 
 /* worker.c */
 struct worker *worker_find(const struct core *c, uint64_t id);
+struct worker *worker_by_instance(const struct core *c, const uint8_t instance[16]);
 void worker_move(struct core *c, struct worker *w, enum worker_state to);
 void worker_room(struct core *c, struct worker *w); /* which list of its group is it in now? */
 void worker_give(struct core *c, struct worker *w, struct task *t); /* LEASED; the lease is set */
@@ -152,6 +154,7 @@ uint64_t finish_next(
 
 /* follow.c */
 struct conn *conn_get(struct core *c, uint64_t id); /* made if it was not there; NULL: no memory */
+bool conn_is_open(const struct core *c, uint64_t id); /* of one that conn_get() made known */
 struct follower *follower_new(struct core *c, uint64_t conn, uint64_t request, uint8_t level);
 void follower_free(struct core *c, struct follower *f);
 void follower_attach(struct task *t, struct follower *f);
@@ -183,7 +186,7 @@ void unique_release(struct core *c, struct task *t);
 void unique_expire(struct core *c, struct unique *u);
 
 /* loss.c */
-void loss_add(struct core *c, struct worker *w, const uint64_t *ids, size_t count, bool cut);
+void loss_add(struct core *c, const struct worker *w, const struct lost *lost);
 void loss_rejoined(struct core *c, const uint8_t instance[16]);
 void loss_run(struct core *c);
 uint64_t loss_next(const struct core *c);

@@ -22,6 +22,29 @@ struct worker *worker_find(const struct core *c, uint64_t id)
     return w;
 }
 
+struct worker *worker_by_instance(const struct core *c, const uint8_t instance[16])
+{
+    list_foreach(it, next, &c->workers)
+    {
+        struct worker *w = container_of(it, struct worker, in_core);
+        assert(w->state != WORKER_OVER);
+        if (memcmp(w->instance, instance, 16) == 0)
+            return w;
+    }
+    return NULL;
+}
+
+/* It is not to be empty for a suspect any more: that one needs another worker. */
+static void not_alone(struct core *c, struct worker *w)
+{
+    struct group *g = w->group;
+    assert(g);
+    if (g->alone != w)
+        return;
+    g->alone = NULL;
+    group_touch(c, g);
+}
+
 void worker_move(struct core *c, struct worker *w, enum worker_state to)
 {
     assert(worker_allowed[w->state] & 1u << to);
@@ -33,10 +56,7 @@ void worker_move(struct core *c, struct worker *w, enum worker_state to)
         w->group->workers--;
         w->group->slots -= w->slots;
         c->stats.slots -= w->slots;
-        if (w->group->alone == w) {
-            w->group->alone = NULL; /* a suspect waits for it: it needs another one */
-            group_touch(c, w->group);
-        }
+        not_alone(c, w);
     }
     w->state = (uint8_t)to;
     worker_room(c, w);
@@ -156,6 +176,7 @@ void worker_unreserve(struct core *c, struct task *t)
     g->reserved--;
     t->worker->withdrawing--;
     t->reserved_by = 0;
+    group_release(c, g);
 }
 
 void worker_drop(struct core *c, struct task *t)
@@ -248,13 +269,8 @@ static void group_leave(struct core *c, struct worker *w)
     struct group *g = w->group;
     assert(g->members > 0);
     g->members--;
-    if (g->alone == w)
-        g->alone = NULL;
-    if (g->members || g->reserved)
-        return;
-    c->groups[g->number - 1] = NULL;
     w->group = NULL;
-    group_free(g);
+    group_release(c, g);
 }
 
 /* Everything that a group counts of this worker goes to the other one. */
@@ -267,6 +283,7 @@ void worker_regroup(struct core *c, struct worker *w, struct group *to)
     from->workers -= ready;
     from->slots -= ready ? w->slots : 0;
     list_remove(&w->in_room);
+    not_alone(c, w);
     group_leave(c, w);
     w->group = to;
     w->idle = 0;

@@ -240,6 +240,39 @@ static void one_in_the_store_is_adopted(void **state)
     durable_free(&d);
 }
 
+/* Two are looked up, and one answer comes a tick before the other: nobody else gets that task. */
+static void what_was_looked_up_waits_for_its_worker(void **state)
+{
+    (void)state;
+    uint64_t id[2], lease[2];
+    begin(&id[0], &lease[0]);
+    for (unsigned i = 0; i < 2; i++) {
+        if (i == 1)
+            id[1] = leased(&lease[1]), durable_stored(&d, 1);
+        struct answer failed = fix_failed(id[i], lease[i], "later");
+        failed.number = 60000;
+        fix_answer(&d.f, 0, failed);
+        durable_settle(&d);
+    }
+    fenced();
+    joined(1);
+    fix_join_held(&d.f, 0, "q", 2,
+        (struct held[]){held_of(id[0], lease[0], false), held_of(id[1], lease[1], false)}, 2);
+    durable_ask(&d);
+    const struct store_event *events;
+    for (unsigned i = 0; i < 2; i++) {
+        fix_later(&d.f, 1);
+        assert_int_equal(store_mem_plain.poll(d.store, &events, 1), 1);
+        core_stored(d.f.core, events, 1);
+        fix_end(&d.f);
+        assert_null(fix_lane(&d.f, 1, LANE_TASK, 0));
+    }
+    assert_int_equal(d.f.acts->join_count, 1);
+    assert_int_equal(d.f.acts->join[0].verdicts[0], VERDICT_KEEP);
+    assert_int_equal(d.f.acts->join[0].verdicts[1], VERDICT_KEEP);
+    durable_free(&d);
+}
+
 /* ---- after a restart of the server ---- */
 
 static void a_running_task_is_not_run_again(void **state)
@@ -355,6 +388,7 @@ int main(void)
         cmocka_unit_test(answered_here_and_running_there),
         cmocka_unit_test(a_finished_or_unknown_one),
         cmocka_unit_test(one_in_the_store_is_adopted),
+        cmocka_unit_test(what_was_looked_up_waits_for_its_worker),
         cmocka_unit_test(a_running_task_is_not_run_again),
         cmocka_unit_test(all_are_back_and_nobody_has_it),
         cmocka_unit_test(who_does_not_come_back_is_not_waited_for),

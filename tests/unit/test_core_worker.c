@@ -146,6 +146,43 @@ static void a_fence_is_no_death(void **state)
     fix_free(&f);
 }
 
+/* Two run there, one of them about to be cancelled: nobody knows which of them it was. */
+static void a_death_beside_a_cancelled_task_is_not_its_own(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 2);
+    uint64_t id = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    uint64_t other = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    fix_later(&f, 1);
+    core_cancel(f.core, 5, 1, other);
+    fix_tick(&f);
+    fix_later(&f, 1);
+    core_worker_lost(f.core, f.worker[0], PUSHROD_E_CLOSED);
+    uint8_t instance[16] = {1};
+    core_obituary(f.core, &(struct msg_obituary){.instance = slice_of(instance, 16), .signal = 11});
+    core_status(f.core, 5, 2, id);
+    fix_tick(&f);
+    const struct msg_task_row *row = fix_conn(&f, 5, MSG_TASK_ROW, 0)->row;
+    assert_int_equal(row->deaths, 0);
+    fix_free(&f);
+}
+
+/* Anybody may send one to the join port, and a million at once: nothing is kept of it. */
+static void obituaries_of_strangers_leave_nothing(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    uint8_t instance[16] = {99};
+    core_obituary(f.core, &(struct msg_obituary){.instance = slice_of(instance, 16), .signal = 11});
+    fix_tick(&f);
+    assert_int_equal(f.acts->wake_ns, UINT64_MAX);
+    fix_free(&f);
+}
+
 static void suspects_run_alone(void **state)
 {
     (void)state;
@@ -250,6 +287,32 @@ static void prefetch_and_withdraw(void **state)
     fix_tick(&f);
     assert_int_equal(fix_lane(&f, 1, LANE_TASK, 0)->id, ids[49]);
     assert_null(fix_lane(&f, 0, LANE_WITHDRAW, 0));
+    fix_free(&f);
+}
+
+/* The slot for which a task was asked back is gone when it comes, and so is the group. */
+static void a_group_ends_with_its_last_withdraw(void **state)
+{
+    (void)state;
+    struct fix f;
+    uint64_t id = 0;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 1);
+    warm(&f, 0, "q");
+    for (size_t i = 0; i < 2; i++)
+        id = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    uint64_t lease = fix_lane(&f, 0, LANE_TASK, 1)->lease;
+    fix_later(&f, 1);
+    fix_worker(&f, 1, "*", 1);
+    fix_tick(&f);
+    assert_int_equal(fix_lane(&f, 0, LANE_WITHDRAW, 0)->id, id);
+    fix_later(&f, 1);
+    fix_answer(&f, 1, (struct answer){.kind = MSG_BYE});
+    fix_tick(&f);
+    fix_later(&f, 1);
+    fix_answer(&f, 0, (struct answer){.kind = MSG_RETURNED, .id = id, .lease = lease});
+    fix_tick(&f);
     fix_free(&f);
 }
 
@@ -441,9 +504,12 @@ int main(void)
         cmocka_unit_test(not_ready_in_time),
         cmocka_unit_test(poison_is_dead_after_three),
         cmocka_unit_test(a_fence_is_no_death),
+        cmocka_unit_test(a_death_beside_a_cancelled_task_is_not_its_own),
+        cmocka_unit_test(obituaries_of_strangers_leave_nothing),
         cmocka_unit_test(suspects_run_alone),
         cmocka_unit_test(a_suspect_does_not_go_to_who_leaves),
         cmocka_unit_test(prefetch_and_withdraw),
+        cmocka_unit_test(a_group_ends_with_its_last_withdraw),
         cmocka_unit_test(lane_carries_its_bytes),
         cmocka_unit_test(targeted_tasks_wait_for_their_worker),
         cmocka_unit_test(broken_handler_is_not_asked_again),
