@@ -35,6 +35,13 @@ struct conn *conn_get(struct core *c, uint64_t id)
     return conn;
 }
 
+/* A request that waits for the store makes its connection known first: so it tells. */
+bool conn_is_open(const struct core *c, uint64_t id)
+{
+    assert(id != 0);
+    return id == CONN_SELF || conn_find(c, id);
+}
+
 /* ---- followers ---- */
 
 struct follower *follower_new(struct core *c, uint64_t conn, uint64_t request, uint8_t level)

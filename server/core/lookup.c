@@ -105,6 +105,8 @@ static void waited(struct core *c, struct request *r, const struct store_event *
 {
     struct task *t = ledger_find(&c->ledger, r->id);
     assert(r->kind == REQUEST_WAIT);
+    if (!conn_is_open(c, r->conn))
+        return;
     if (t && !t->released) {
         core_wait(c, r->conn, r->request, r->id, r->follow);
     } else if (t && e->outcome == OUTCOME_STORED && (e->record_count || e->finishes)) {

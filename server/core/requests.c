@@ -43,10 +43,13 @@ static void wait_here(
 static bool ask(struct core *c, enum request_kind kind, uint64_t conn, uint64_t request,
     uint64_t id, enum follow follow)
 {
+    assert(!c->bypass);
+    /* Whoever is to follow the task may be gone when the store has answered. */
+    if (kind == REQUEST_WAIT && conn != CONN_SELF && !conn_get(c, conn))
+        return false;
     struct request *r = request_new(c, kind, conn, request);
     if (!r)
         return false;
-    assert(!c->bypass);
     r->follow = follow;
     return request_ask(c, r, STORE_LOOKUP, id);
 }

@@ -180,6 +180,29 @@ static void wait_finds_the_store(void **state)
     durable_free(&d);
 }
 
+/* The store answers when the connection is gone: nobody follows the task. */
+static void a_wait_ends_with_its_connection(void **state)
+{
+    (void)state;
+    uint64_t ids[3];
+    three(ids);
+    core_wait(d.f.core, 6, 1, ids[2], FOLLOW_FINISH);
+    durable_end(&d);
+    fix_later(&d.f, 1);
+    core_conn_closed(d.f.core, 6);
+    answered();
+    assert_null(fix_conn(&d.f, 6, MSG_OK, 0));
+    durable_stored(&d, 1);
+    worker("q", 1);
+    run_in_order(ids, 3);
+    durable_end(&d);
+    durable_stored(&d, 1);
+    durable_end(&d);
+    assert_null(fix_conn(&d.f, 6, MSG_FINISHED, 0));
+    assert_int_equal(core_stats(d.f.core)->ledger, 0);
+    durable_free(&d);
+}
+
 static void status_finds_the_store(void **state)
 {
     (void)state;
@@ -390,6 +413,7 @@ int main(void)
         cmocka_unit_test(a_window_has_a_bound_in_bytes),
         cmocka_unit_test(delayed_tasks_wait_in_the_store),
         cmocka_unit_test(wait_finds_the_store),
+        cmocka_unit_test(a_wait_ends_with_its_connection),
         cmocka_unit_test(status_finds_the_store),
         cmocka_unit_test(cancel_finds_the_store),
         cmocka_unit_test(a_connection_that_closes_takes_attached_tasks_along),
