@@ -234,7 +234,7 @@ int pushrod_server_start(struct pushrod_server *s)
     }
     signals_catch(s);
     s->thread = pthread_self();
-    s->started_ns = loop_clock().mono_ns;
+    s->started_ns = loop_now(s->loop).mono_ns;
     pthread_mutex_lock(&s->lock);
     s->state = API_RUNNING;
     pthread_mutex_unlock(&s->lock);

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "common/clock.h"
+#include "server/net/loop.h"
 
 #define LOOK_MS                                                                                    \
     100 /* what a line carries in this time is what a stranger can cost beyond max_bytes */
@@ -64,7 +64,7 @@ static void look_again(struct crowd *c)
 static void crowd_look(evutil_socket_t fd, short what, void *arg)
 {
     struct crowd *c = arg;
-    uint64_t now_ns = clock_now().mono_ns;
+    uint64_t now_ns = loop_now(c->loop).mono_ns;
     (void)fd, (void)what;
     for (size_t i = c->count; i-- > 0;) {
         if (!is_enough(c, &c->visitors[i], now_ns))
@@ -75,13 +75,13 @@ static void crowd_look(evutil_socket_t fd, short what, void *arg)
     look_again(c);
 }
 
-bool crowd_start(struct crowd *c, struct event_base *base, const struct crowd_limits *limits,
+bool crowd_start(struct crowd *c, struct loop *loop, const struct crowd_limits *limits,
     uint16_t port, uint64_t *shut)
 {
-    *c = (struct crowd){.limits = *limits, .port = port, .shut = shut};
+    *c = (struct crowd){.loop = loop, .limits = *limits, .port = port, .shut = shut};
     if (!limits->max_ms && !limits->max_bytes)
         return true;
-    c->look = evtimer_new(base, crowd_look, c);
+    c->look = evtimer_new(loop_base(loop), crowd_look, c);
     return c->look != NULL;
 }
 
@@ -119,7 +119,7 @@ void crowd_came(struct crowd *c, int fd)
         visitor_shut(c, fd);
         return;
     }
-    c->visitors[c->count++] = (struct visitor){fd, clock_now().mono_ns};
+    c->visitors[c->count++] = (struct visitor){fd, loop_now(c->loop).mono_ns};
     look_again(c);
 }
 

@@ -18,7 +18,7 @@
 #include <stdint.h>
 
 struct event;
-struct event_base;
+struct loop;
 
 struct crowd_limits {
     size_t most;        /* connections; 0: the crowd is not watched */
@@ -33,6 +33,7 @@ struct visitor {
 };
 
 struct crowd {
+    struct loop *loop; /* borrowed: its time */
     struct crowd_limits limits;
     uint16_t port;
     struct visitor *visitors; /* the oldest first */
@@ -41,7 +42,7 @@ struct crowd {
     uint64_t *shut;     /* a counter that is somebody else's */
 };
 
-bool crowd_start(struct crowd *c, struct event_base *base, const struct crowd_limits *limits,
+bool crowd_start(struct crowd *c, struct loop *loop, const struct crowd_limits *limits,
     uint16_t port, uint64_t *shut);
 void crowd_stop(struct crowd *c); /* twice is harmless */
 void crowd_came(struct crowd *c, int fd);

@@ -251,7 +251,7 @@ static bool host_open_store(
     struct host *h, const struct host_config *config, struct store_opened *opened, char **error)
 {
     struct store_config store = config->store_config;
-    store.now_ms = loop_clock().wall_ms;
+    store.now_ms = loop_now(h->loop).wall_ms;
     h->ops = config->store;
     h->store = h->ops->open(&store, opened, error);
     if (!h->store)
@@ -276,7 +276,7 @@ static bool host_open(struct host *h, const struct host_config *config, char **e
     if (!h->core)
         return false;
     h->heartbeat_ns = (core.heartbeat_ms ? core.heartbeat_ms : 1000) * 1000000u;
-    h->plane = plane_new(loop_base(h->loop), &config->plane, &plane_events, h, error);
+    h->plane = plane_new(h->loop, &config->plane, &plane_events, h, error);
     return h->plane != NULL;
 }
 
@@ -290,7 +290,7 @@ struct host *host_new(struct loop *loop, const struct host_config *config,
     h->loop = loop;
     h->events = events;
     h->arg = arg;
-    h->now = loop_clock();
+    h->now = loop_now(loop);
     h->wake.fn = woken;
     deferral_init(&h->store_poll, store_polled, h);
     deferral_init(&h->failures, lane_failures_tell, h);

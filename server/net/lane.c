@@ -10,7 +10,6 @@
 #include <string.h>
 #include <zmq.h>
 
-#include "common/clock.h"
 #include "common/log.h"
 #include "server/net/plane_internal.h"
 
@@ -31,6 +30,11 @@ struct lane *lane_find(const struct plane *plane, uint64_t worker)
 {
     uint64_t value;
     return idmap_get(&plane->lanes, worker, &value) ? (struct lane *)(uintptr_t)value : NULL;
+}
+
+static uint64_t lane_now(const struct lane *lane)
+{
+    return loop_now(lane->plane->loop).mono_ns;
 }
 
 /* ------------------------------------------------------------------------------- speakers */
@@ -93,7 +97,7 @@ static void lane_grace_over(evutil_socket_t fd, short what, void *arg)
     struct lane *lane = arg;
     struct plane *plane = lane->plane;
     uint64_t worker = lane->worker, session = lane->session, heard = lane->heard;
-    bool late = clock_now().mono_ns >= lane->grace_end_ns;
+    bool late = lane_now(lane) >= lane->grace_end_ns;
     answers_poll(plane);
     lane = lane_find(plane, worker);
     if (!lane || lane->session != session || !lane->grace)
@@ -114,7 +118,7 @@ static void lane_lose(struct lane *lane, int code, unsigned grace_ms)
     lane->state = LANE_LOST;
     lane->code = code;
     buf_free(&lane->out);
-    lane->grace_end_ns = clock_now().mono_ns + (grace_ms ? LANE_GRACE_MOST * UINT64_C(1000000) : 0);
+    lane->grace_end_ns = lane_now(lane) + (grace_ms ? LANE_GRACE_MOST * UINT64_C(1000000) : 0);
     evtimer_add(lane->grace, milliseconds(grace_ms, &tv));
 }
 
@@ -127,7 +131,7 @@ void lane_heard(struct lane *lane)
 {
     struct timeval tv;
     lane->heard++;
-    if (lane->state == LANE_LOST && lane->grace && clock_now().mono_ns < lane->grace_end_ns)
+    if (lane->state == LANE_LOST && lane->grace && lane_now(lane) < lane->grace_end_ns)
         evtimer_add(lane->grace, milliseconds(LANE_GRACE_MS, &tv));
 }
 
@@ -296,7 +300,7 @@ void lane_put(struct lane *lane, const struct lane_action *action)
 static bool lane_bind_range(struct lane *lane)
 {
     struct plane *plane = lane->plane;
-    uint64_t now_ns = clock_now().mono_ns;
+    uint64_t now_ns = lane_now(lane);
     static struct log_limit limit;
     unsigned others;
     for (uint16_t port; (port = ports_take(&plane->ports, now_ns));) {
@@ -338,16 +342,15 @@ static bool lane_start(struct lane *lane, char token[ZAP_TOKEN_SIZE])
         .max_message = 1024,
         .backlog = 128,
     };
-    lane->grace = evtimer_new(plane->base, lane_grace_over, lane);
+    lane->grace = evtimer_new(loop_base(plane->loop), lane_grace_over, lane);
     lane->socket = socket_make(plane->context, ZMQ_PUSH, &options);
     return lane->grace && lane->socket &&
            zap_admit(plane->zap, lane->speaker->user, domain, token) &&
-           monitor_start(&lane->monitor, plane->base, plane->context, lane->socket, "lane",
+           monitor_start(&lane->monitor, plane->loop, plane->context, lane->socket, "lane",
                &plane->stats.strangers) &&
            lane_bind(lane) &&
-           monitor_bound(&lane->monitor, plane->base, &(struct crowd_limits){.most = LANE_CROWD},
-               lane->port) &&
-           watch_start(&lane->watch, plane->base, lane->socket, lane_ready, lane);
+           monitor_bound(&lane->monitor, &(struct crowd_limits){.most = LANE_CROWD}, lane->port) &&
+           watch_start(&lane->watch, loop_base(plane->loop), lane->socket, lane_ready, lane);
 }
 
 static void lane_free(struct lane *lane)
@@ -358,7 +361,7 @@ static void lane_free(struct lane *lane)
     if (lane->socket)
         zmq_close(lane->socket);
     if (lane->port)
-        ports_give(&lane->plane->ports, lane->port, clock_now().mono_ns);
+        ports_give(&lane->plane->ports, lane->port, lane_now(lane));
     if (lane->grace)
         event_free(lane->grace);
     buf_free(&lane->out);
@@ -443,7 +446,7 @@ static bool lane_part(struct lane *lane)
     struct plane *plane = lane->plane;
     lane_flush(lane);
     if (lane->state != LANE_UP || !event_initialized(lane->grace) ||
-        event_assign(lane->grace, plane->base, -1, 0, lane_parted, lane) != 0)
+        event_assign(lane->grace, loop_base(plane->loop), -1, 0, lane_parted, lane) != 0)
         return false;
     monitor_stop(&lane->monitor);
     lane->watch.call = lane_parting;

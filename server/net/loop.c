@@ -339,9 +339,9 @@ void loop_hook(struct loop *loop, const struct loop_hooks *hooks, void *arg)
     loop->arg = arg;
 }
 
-struct now loop_clock(void)
+struct now loop_now(const struct loop *loop)
 {
-    return clock_now();
+    return loop->entered ? loop->now : clock_now();
 }
 
 struct event_base *loop_base(struct loop *loop)

@@ -50,7 +50,8 @@ struct loop *loop_new(void); /* NULL: no memory or no descriptors, errno says */
 void loop_free(struct loop *loop);
 void loop_hook(struct loop *loop, const struct loop_hooks *hooks, void *arg);
 struct event_base *loop_base(struct loop *loop);
-struct now loop_clock(void); /* outside of ticks: at the start and the end */
+/* The tick's time; outside of ticks the clock's. Begins none. */
+struct now loop_now(const struct loop *loop);
 
 /* Begins the tick if no callback of this round has; gives its time. */
 struct now loop_enter(struct loop *loop);

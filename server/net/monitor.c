@@ -8,6 +8,7 @@
 #include <zmq.h>
 
 #include "common/log.h"
+#include "server/net/loop.h"
 
 #define MONITOR_EVENTS                                                                             \
     (ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |                  \
@@ -68,26 +69,25 @@ static void monitor_name(char *name, size_t size)
     snprintf(name, size, "inproc://monitor-%" PRIuFAST64, atomic_fetch_add(&last, 1) + 1);
 }
 
-bool monitor_start(struct monitor *m, struct event_base *base, void *context, void *socket,
+bool monitor_start(struct monitor *m, struct loop *loop, void *context, void *socket,
     const char *what, uint64_t *strangers)
 {
     char name[64];
-    *m = (struct monitor){.socket = socket, .what = what, .strangers = strangers};
+    *m = (struct monitor){.loop = loop, .socket = socket, .what = what, .strangers = strangers};
     monitor_name(name, sizeof name);
     m->pair = zmq_socket(context, ZMQ_PAIR);
     int linger = 0;
     if (m->pair && zmq_setsockopt(m->pair, ZMQ_LINGER, &linger, sizeof linger) == 0 &&
         zmq_socket_monitor(socket, name, MONITOR_EVENTS) == 0 && zmq_connect(m->pair, name) == 0 &&
-        watch_start(&m->watch, base, m->pair, monitor_ready, m))
+        watch_start(&m->watch, loop_base(loop), m->pair, monitor_ready, m))
         return true;
     monitor_stop(m);
     return false;
 }
 
-bool monitor_bound(
-    struct monitor *m, struct event_base *base, const struct crowd_limits *limits, uint16_t port)
+bool monitor_bound(struct monitor *m, const struct crowd_limits *limits, uint16_t port)
 {
-    return crowd_start(&m->crowd, base, limits, port, m->strangers);
+    return crowd_start(&m->crowd, m->loop, limits, port, m->strangers);
 }
 
 void monitor_stop(struct monitor *m)

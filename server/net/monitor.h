@@ -14,6 +14,7 @@
 #include "server/net/watch.h"
 
 struct monitor {
+    struct loop *loop;
     void *socket; /* that is watched; borrowed; NULL: not started */
     void *pair;   /* where its events arrive */
     struct watch watch;
@@ -22,11 +23,10 @@ struct monitor {
     struct crowd crowd;  /* who is connected, if that is bounded: see monitor_bound() */
 };
 
-bool monitor_start(struct monitor *m, struct event_base *base, void *context, void *socket,
+bool monitor_start(struct monitor *m, struct loop *loop, void *context, void *socket,
     const char *what, uint64_t *strangers);
 /* No more connections than that to the port it is bound to; before events are read. */
-bool monitor_bound(
-    struct monitor *m, struct event_base *base, const struct crowd_limits *limits, uint16_t port);
+bool monitor_bound(struct monitor *m, const struct crowd_limits *limits, uint16_t port);
 void monitor_stop(struct monitor *m); /* before the socket is closed; twice is harmless */
 void monitor_read(struct monitor *m);
 

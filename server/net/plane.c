@@ -108,14 +108,14 @@ static bool gate_open(
     struct plane *plane, struct gate *gate, const struct gate_plan *plan, char **error)
 {
     gate->socket = socket_make(plane->context, plan->type, &plan->options);
-    if (!gate->socket || !monitor_start(&gate->monitor, plane->base, plane->context, gate->socket,
+    if (!gate->socket || !monitor_start(&gate->monitor, plane->loop, plane->context, gate->socket,
                              plan->what, &plane->stats.strangers))
         return fail(error, "cannot make the %s socket: %s", plan->what, zmq_strerror(errno));
     gate->port = socket_bind(gate->socket, plane->config.listen, plan->port);
     if (!gate->port)
         return bind_failed(error, plane->config.listen, plan->port, plan->option);
-    if (!monitor_bound(&gate->monitor, plane->base, &plan->crowd, gate->port) ||
-        !watch_start(&gate->watch, plane->base, gate->socket, plan->ready, plane))
+    if (!monitor_bound(&gate->monitor, &plan->crowd, gate->port) ||
+        !watch_start(&gate->watch, loop_base(plane->loop), gate->socket, plan->ready, plane))
         return fail(error, "cannot watch the %s socket: out of memory", plan->what);
     return true;
 }
@@ -222,7 +222,7 @@ static void plane_init(struct plane *plane)
     peers_init(&plane->peers, plane->config.max_lanes + JOIN_WAITING, seed);
 }
 
-struct plane *plane_new(struct event_base *base, const struct plane_config *config,
+struct plane *plane_new(struct loop *loop, const struct plane_config *config,
     const struct plane_events *events, void *arg, char **error)
 {
     *error = NULL;
@@ -233,7 +233,7 @@ struct plane *plane_new(struct event_base *base, const struct plane_config *conf
         fail(error, "out of memory");
         return NULL;
     }
-    plane->base = base;
+    plane->loop = loop;
     plane->events = *events;
     plane->arg = arg;
     bool copied = plane_copy_config(plane, config);

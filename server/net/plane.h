@@ -7,7 +7,7 @@
  * callbacks, what the core decides comes back as actions. Nothing else in the server touches
  * ZeroMQ. Narrow, so that another carrier can stand behind it.
  *
- * One thread, that of the event base; libzmq's I/O threads and the ZAP actor are its own business.
+ * One thread, that of the loop; libzmq's I/O threads and the ZAP actor are its own business.
  */
 #ifndef SERVER_NET_PLANE_H
 #define SERVER_NET_PLANE_H
@@ -17,7 +17,7 @@
 #include <stdint.h>
 #include "server/core/core.h"
 
-struct event_base;
+struct loop;
 struct plane;
 
 struct plane_config {
@@ -51,7 +51,7 @@ struct plane_events {
 };
 
 /* NULL: *error is a text for people that the caller frees ("port 5571 is taken: ..."). */
-struct plane *plane_new(struct event_base *base, const struct plane_config *config,
+struct plane *plane_new(struct loop *loop, const struct plane_config *config,
     const struct plane_events *events, void *arg, char **error);
 /* Closes the lanes that are left. A REFUSED on its way out gets 100 ms, nothing else waits. */
 void plane_free(struct plane *plane);

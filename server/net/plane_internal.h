@@ -8,6 +8,7 @@
 
 #include "common/list.h"
 #include "common/map.h"
+#include "server/net/loop.h"
 #include "server/net/monitor.h"
 #include "server/net/peers.h"
 #include "server/net/plane.h"
@@ -26,7 +27,7 @@ struct gate {
 };
 
 struct plane {
-    struct event_base *base;
+    struct loop *loop;          /* borrowed */
     struct plane_config config; /* with strings of its own */
     struct plane_events events;
     void *arg;

@@ -93,10 +93,11 @@ void plane_rig_start(struct rig *rig, void (*change)(struct plane_config *))
     };
     if (change)
         change(&rig->config);
-    rig->base = event_base_new();
+    rig->loop = loop_new();
+    rig->base = loop_base(rig->loop);
     rig->tick = event_new(rig->base, -1, EV_PERSIST, on_tick, NULL);
     event_add(rig->tick, &tv);
-    rig->plane = plane_new(rig->base, &rig->config, &events, rig, &error);
+    rig->plane = plane_new(rig->loop, &rig->config, &events, rig, &error);
     if (!rig->plane) {
         fprintf(stderr, "plane_new: %s\n", error);
         abort();
@@ -107,7 +108,7 @@ void plane_rig_stop(struct rig *rig)
 {
     plane_free(rig->plane);
     event_free(rig->tick);
-    event_base_free(rig->base);
+    loop_free(rig->loop);
 }
 
 void plane_rig_turn(struct rig *rig)

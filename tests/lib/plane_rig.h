@@ -14,13 +14,15 @@
 #include <stdint.h>
 #include <event2/event.h>
 #include "proto/codec.h"
+#include "server/net/loop.h"
 #include "server/net/plane.h"
 
 #define RIG_SEEN 64u
 
 struct rig {
-    struct event_base *base;
-    struct event *tick; /* so that conditions outside the loop are looked at */
+    struct loop *loop;
+    struct event_base *base; /* of the loop; its ticks are not used */
+    struct event *tick;      /* so that conditions outside the loop are looked at */
     struct plane *plane;
     struct plane_config config;
     size_t joins;

@@ -83,9 +83,9 @@ static void freed_ports_are_used_again(void **state)
 static struct plane *refused_plane(const struct plane_config *config, char **error)
 {
     static const struct plane_events events;
-    struct event_base *base = event_base_new();
-    struct plane *plane = plane_new(base, config, &events, NULL, error);
-    event_base_free(base);
+    struct loop *loop = loop_new();
+    struct plane *plane = plane_new(loop, config, &events, NULL, error);
+    loop_free(loop);
     return plane;
 }
 
