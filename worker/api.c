@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <unistd.h>
 
@@ -21,6 +22,8 @@
 /* Attempts that the runner gets beyond its slots, so that a batch of short ones costs no round
  * trip between two threads for each. What has not begun can be taken back. */
 #define RUN_AHEAD 1024u
+/* Without its supervisor a process has this long to end its commands. */
+#define ORPHAN_SECONDS 10u
 
 struct pushrod_worker *pushrod_worker_new(void)
 {
@@ -228,6 +231,12 @@ static void on_signal(int number, siginfo_t *info, void *context)
     struct pushrod_worker *w = atomic_load(&caught);
     if (!w)
         return;
+    if (w->named && getppid() != w->child.supervisor) {
+        alarm(ORPHAN_SECONDS);
+        while (atomic_load(&w->stops) < 2)
+            pushrod_worker_stop(w);
+        return;
+    }
     bool first = atomic_load(&w->stops) == 0;
     bool from_supervisor = w->named && info->si_pid == getppid();
     bool again = from_supervisor ? atomic_fetch_add(&passed_on, 1) > 0 : !w->named;
@@ -237,6 +246,17 @@ static void on_signal(int number, siginfo_t *info, void *context)
 
 static const int signals[] = {SIGTERM, SIGINT};
 #define SIGNALS (sizeof signals / sizeof signals[0])
+
+/* The end of the supervisor, which SIGKILL would leave no time for: nobody else is there to kill
+ * the commands that run here. */
+static void orphan_signal(const struct pushrod_worker *w, int number)
+{
+    if (!w->named)
+        return;
+    prctl(PR_SET_PDEATHSIG, number);
+    if (getppid() != w->child.supervisor)
+        raise(number);
+}
 
 /* A signal that is ignored stays ignored: SIGINT under a supervisor, or nohup. */
 static void signals_catch(struct pushrod_worker *w, struct sigaction old[SIGNALS])
@@ -250,12 +270,14 @@ static void signals_catch(struct pushrod_worker *w, struct sigaction old[SIGNALS
         if (old[i].sa_handler != SIG_IGN)
             sigaction(signals[i], &action, NULL);
     }
+    orphan_signal(w, SIGTERM);
 }
 
 static void signals_restore(struct pushrod_worker *w, const struct sigaction old[SIGNALS])
 {
     if (!w->catch_signals)
         return;
+    orphan_signal(w, SIGKILL);
     for (size_t i = 0; i < SIGNALS; i++)
         sigaction(signals[i], &old[i], NULL);
     atomic_store(&caught, NULL);

@@ -24,7 +24,7 @@ struct link_config {
     size_t max_memory;        /* bytes resident; above: drain and be replaced; 0: no bound */
     int stop_fd;              /* eventfd, readable when *stops changed */
     const atomic_uint *stops; /* 1: drain; more: leave now */
-    int ready_fd;             /* gets one byte when tasks may come; -1: none */
+    int ready_fd;             /* told when tasks may come; -1: nobody */
 };
 
 struct link_end {

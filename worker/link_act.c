@@ -8,6 +8,7 @@
 
 #include "common/log.h"
 #include "worker/link_impl.h"
+#include "worker/supervise.h"
 
 /* ----------------------------------------------------------------------- reports */
 
@@ -130,8 +131,7 @@ static void tell_ready(struct link *l)
 {
     if (l->told_ready || l->config->ready_fd < 0)
         return;
-    ssize_t written = write(l->config->ready_fd, "", 1);
-    (void)written; /* a supervisor that is gone takes us with it */
+    supervise_ready(l->config->ready_fd);
     l->told_ready = true;
 }
 

@@ -96,8 +96,10 @@ static int child_main(void *arg, const struct supervise_child *child)
 {
     struct pushrod_worker *w = arg;
     int code = worker_child(w, child);
-    if (w->stuck)
+    if (w->stuck) {
+        supervise_leave(child->ready_fd);
         _exit(code); /* a handler still runs, and uses what exit() would tear down */
+    }
     pushrod_worker_free(w);
     return code;
 }

@@ -62,17 +62,19 @@ static int child_main(struct guard *g, struct place *p, const int ready[2], pid_
     child_prepare(g, parent);
     close(ready[0]);
     struct supervise_child child = {
-        .index = p->index, .processes = g->processes, .ready_fd = ready[1]};
+        .index = p->index, .processes = g->processes, .supervisor = parent, .ready_fd = ready[1]};
     memcpy(child.instance, p->instance, sizeof child.instance);
     memcpy(child.join, g->join, sizeof child.join);
-    return g->config->run(g->config->arg, &child);
+    int code = g->config->run(g->config->arg, &child);
+    supervise_leave(ready[1]);
+    return code;
 }
 
 static void place_start(struct guard *g, struct place *p)
 {
     int ready[2];
     if (getrandom(p->instance, sizeof p->instance, 0) != (ssize_t)sizeof p->instance ||
-        pipe2(ready, O_CLOEXEC) != 0) {
+        pipe2(ready, O_CLOEXEC | O_NONBLOCK) != 0) {
         log_error("cannot start a worker process: %s", strerror(errno));
         p->start_ms = mono_ms() + PAUSE_CAP;
         return;
@@ -89,7 +91,8 @@ static void place_start(struct guard *g, struct place *p)
         return;
     }
     p->state = PLACE_RUNNING;
-    p->ready_fd = ready[0];
+    p->said_fd = ready[0];
+    p->ready = p->leaves = false;
     p->started_ms = mono_ms();
     log_debug("worker process %d started", (int)p->pid);
 }
@@ -119,6 +122,43 @@ void guard_drain(struct guard *g, struct place *p)
     }
 }
 
+/* ------------------------------------------------------------------- what they say */
+
+static void say(int ready_fd, char word)
+{
+    ssize_t written = write(ready_fd, &word, 1);
+    (void)written; /* a supervisor that is gone takes us with it */
+}
+
+void supervise_ready(int ready_fd)
+{
+    say(ready_fd, SAID_READY);
+}
+
+void supervise_leave(int ready_fd)
+{
+    say(ready_fd, SAID_LEAVE);
+}
+
+static void place_deaf(struct place *p)
+{
+    if (p->said_fd >= 0)
+        close(p->said_fd);
+    p->said_fd = -1;
+}
+
+static void place_hear(struct place *p)
+{
+    char words[16];
+    ssize_t size = p->said_fd >= 0 ? read(p->said_fd, words, sizeof words) : -1;
+    for (ssize_t i = 0; i < size; i++) {
+        p->ready |= words[i] == SAID_READY;
+        p->leaves |= words[i] == SAID_LEAVE;
+    }
+    if (size == 0)
+        place_deaf(p);
+}
+
 /* -------------------------------------------------------------------------- deaths */
 
 static void tell_death(struct guard *g, const struct place *p, int status, const struct rusage *use)
@@ -139,15 +179,15 @@ static void tell_death(struct guard *g, const struct place *p, int status, const
         log_warning("worker process %d was killed by signal %d (%s); its peak memory was %llu KiB",
             (int)p->pid, (int)o.signal, strsignal((int)o.signal), (unsigned long long)o.peak_kib);
     else
-        log_warning("worker process %d exited with %d", (int)p->pid, (int)o.exit_code);
+        log_warning("worker process %d exited with %d in the middle of its work", (int)p->pid,
+            (int)o.exit_code);
     obituary_post(g->join, &o, &g->old_mask);
 }
 
 /* What a dead child means for its place: empty, again at once, or again after a pause. */
-static void place_died(struct guard *g, struct place *p, int status)
+static void place_died(struct guard *g, struct place *p, int code)
 {
     uint64_t now = mono_ms();
-    int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
     bool stays_empty =
         p->retiring || g->stopping || code == SUPERVISE_EXIT_DONE || code == SUPERVISE_EXIT_NEVER;
     if (code == SUPERVISE_EXIT_NEVER) {
@@ -155,7 +195,8 @@ static void place_died(struct guard *g, struct place *p, int status)
             (int)p->pid);
         g->exit_code = SUPERVISE_EXIT_NEVER;
     }
-    if (now - p->started_ms >= HEALTHY_MS || code == SUPERVISE_EXIT_RECYCLE)
+    /* One that never got to work would be recycled a thousand times a second. */
+    if (now - p->started_ms >= HEALTHY_MS || (code == SUPERVISE_EXIT_RECYCLE && p->ready))
         p->pause_ms = 0;
     p->start_ms = now + p->pause_ms;
     p->pause_ms = p->pause_ms ? p->pause_ms * 2 : PAUSE_MS;
@@ -163,9 +204,14 @@ static void place_died(struct guard *g, struct place *p, int status)
         p->pause_ms = PAUSE_CAP;
     p->state = stays_empty ? PLACE_EMPTY : PLACE_PAUSING;
     p->kill_ms = 0;
-    if (p->ready_fd >= 0)
-        close(p->ready_fd);
-    p->ready_fd = -1;
+    place_deaf(p);
+}
+
+/* What the child means by its exit; -1: nothing, it died. */
+static int exit_code_of(struct place *p, int status)
+{
+    place_hear(p);
+    return p->leaves && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
 static void reap(struct guard *g)
@@ -177,12 +223,12 @@ static void reap(struct guard *g)
         struct place *p = place_of(g, pid);
         if (!p)
             continue; /* an obituary, or an orphan that came to us */
-        int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+        int code = exit_code_of(p, status);
         bool orderly = code == SUPERVISE_EXIT_DONE || code == SUPERVISE_EXIT_RECYCLE ||
                        code == SUPERVISE_EXIT_NEVER;
         if (!orderly)
             tell_death(g, p, status, &use);
-        place_died(g, p, status);
+        place_died(g, p, code);
         guard_orphans_kill(g);
     }
 }
@@ -228,7 +274,7 @@ static void replace_step(struct guard *g)
         log_error("the replacement of worker process %d died; it stays", (int)old->pid);
         fresh->state = PLACE_EMPTY;
         g->replace_count = 0;
-    } else if (fresh->ready_fd >= 0 && mono_ms() < g->replace_ms) {
+    } else if (!fresh->ready && mono_ms() < g->replace_ms) {
         return;
     } else {
         old->retiring = true;
@@ -326,15 +372,12 @@ static void wait_events(struct guard *g)
     g->fds[0] = (struct pollfd){.fd = g->signals, .events = POLLIN};
     g->fds[1] = (struct pollfd){.fd = g->control, .events = POLLIN};
     for (unsigned i = 0; i < g->count; i++)
-        g->fds[count++] = (struct pollfd){.fd = g->places[i].ready_fd, .events = POLLIN};
+        g->fds[count++] = (struct pollfd){.fd = g->places[i].said_fd, .events = POLLIN};
     if (poll(g->fds, count, wait_ms(g)) <= 0)
         return;
-    /* Ready, or dead, which SIGCHLD tells as well. */
     for (unsigned i = 0; i < g->count; i++) {
-        if (g->fds[2 + i].revents) {
-            close(g->places[i].ready_fd);
-            g->places[i].ready_fd = -1;
-        }
+        if (g->fds[2 + i].revents)
+            place_hear(&g->places[i]);
     }
     if (g->fds[0].revents)
         read_signals(g);

@@ -33,8 +33,8 @@
 /* Bytes of what supervisor_tell() says: written whole or not at all. */
 #define SUPERVISE_LINE 4096u
 
-/* How a child says what is to become of its place. Any other exit is a failure: again, after a
- * pause. */
+/* How a child says what is to become of its place, after supervise_leave(). Any other exit is a
+ * failure: again, after a pause. */
 #define SUPERVISE_EXIT_DONE 0 /* it was drained: the place stays empty */
 #define SUPERVISE_EXIT_RECYCLE                                                                     \
     64 /* max_tasks, max_memory, a handler that hangs: again, at once                              \
@@ -48,8 +48,15 @@ struct supervise_child {
     unsigned processes;   /* how many there are */
     uint8_t instance[16]; /* for its JOIN: obituaries name the process by it */
     char join[SUPERVISE_JOIN]; /* "host:port" */
-    int ready_fd;              /* write one byte here when tasks may come; closed at exec */
+    pid_t supervisor;          /* its parent: another one means that it has ended */
+    int ready_fd;              /* for supervise_ready() and supervise_leave(); closed at exec */
 };
+
+/* In the child: tasks may come. */
+void supervise_ready(int ready_fd);
+/* In the child, before it ends in good order; done for it when run() returns. Without it the exit
+ * code means nothing: a handler may have called exit(). */
+void supervise_leave(int ready_fd);
 
 struct supervise_config {
     unsigned processes; /* 1 to 1024; 0 only for a server that may ask for some later */

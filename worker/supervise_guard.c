@@ -37,7 +37,7 @@ struct place *guard_place(struct guard *g)
             return NULL;
         p = &g->places[g->count++];
     }
-    *p = (struct place){.state = PLACE_PAUSING, .ready_fd = -1};
+    *p = (struct place){.state = PLACE_PAUSING, .said_fd = -1};
     return p;
 }
 

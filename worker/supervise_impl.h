@@ -15,6 +15,10 @@
 #include <signal.h>
 #include "worker/supervise.h"
 
+/* A child's words on its pipe. */
+#define SAID_READY 'r'
+#define SAID_LEAVE 'l'
+
 enum place_state { PLACE_EMPTY, PLACE_PAUSING, PLACE_RUNNING };
 
 /* Where a child runs, or will. All times: monotonic ms. */
@@ -23,7 +27,9 @@ struct place {
     unsigned index; /* told to the child */
     pid_t pid;
     uint8_t instance[16];
-    int ready_fd; /* -1: it said so */
+    int said_fd; /* what it says of itself, a byte each; -1: it says no more */
+    bool ready;  /* SAID_READY */
+    bool leaves; /* SAID_LEAVE */
     uint64_t started_ms;
     uint64_t start_ms; /* PAUSING: not before */
     uint64_t pause_ms; /* before the restart after the next one */
