@@ -169,7 +169,14 @@ void core_drain(struct core *c, uint64_t limit_ms)
     c->draining = true;
     c->drain_limit_ms = limit_ms;
     list_foreach(it, next, &c->workers)
-        worker_drain(c, container_of(it, struct worker, in_core), limit_ms);
+    {
+        struct worker *w = container_of(it, struct worker, in_core);
+        /* It may have left already, for our own workers are told to: nothing to wait for. */
+        if (w->state == WORKER_JOINING && w->outstanding_count == 0)
+            core_lane_failed(c, w->id);
+        else
+            worker_drain(c, w, limit_ms);
+    }
     assert(c->draining);
 }
 

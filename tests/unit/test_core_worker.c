@@ -494,6 +494,36 @@ static void drain_returns_and_ends(void **state)
     fix_free(&f);
 }
 
+/* A worker that left while it joined says no BYE: the end waits for nobody who has nothing. */
+static void drain_waits_for_no_joiner(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 1);
+    uint64_t id = fix_submit(&f, 5, "q", "", NULL, FOLLOW_FINISH);
+    fix_tick(&f);
+    struct held held = {id, fix_lane(&f, 0, LANE_TASK, 0)->lease, false, true};
+    fix_later(&f, 1);
+    fix_join_held(&f, 0, "q", 1, &held, 1); /* back, and not ready yet */
+    fix_later(&f, 1);
+    fix_join_held(&f, 1, "q", 1, NULL, 0);
+    fix_later(&f, 1);
+    core_drain(f.core, 100);
+    fix_tick(&f);
+    assert_int_equal(f.acts->join_count, 1);
+    assert_int_equal(f.acts->join[0].kind, JOIN_CLOSE);
+    assert_int_equal(f.acts->join[0].worker, f.worker[1]);
+    assert_null(fix_notice(&f, NOTICE_DRAINED)); /* the other one has a task */
+    fix_later(&f, 1);
+    fix_answer(&f, 0, (struct answer){.kind = MSG_READY});
+    fix_answer(&f, 0, fix_done(id, held.lease, "x"));
+    fix_answer(&f, 0, (struct answer){.kind = MSG_BYE});
+    fix_tick(&f);
+    assert_non_null(fix_notice(&f, NOTICE_DRAINED));
+    fix_free(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -517,6 +547,7 @@ int main(void)
         cmocka_unit_test(rejoin_keeps_what_runs),
         cmocka_unit_test(first_done_wins),
         cmocka_unit_test(drain_returns_and_ends),
+        cmocka_unit_test(drain_waits_for_no_joiner),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
