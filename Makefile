@@ -178,7 +178,7 @@ install: all ## PREFIX=/usr/local DESTDIR=
 	install -m 755 $(shared) $(DEST)/lib
 	ln -sf $(notdir $(shared)) $(DEST)/lib/libpushrod.so
 	install -m 644 include/pushrod/*.h $(DEST)/include/pushrod
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@PACKAGES@|$(PACKAGES)|' \
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@LIBS@|$(LIBS)|' \
 		deploy/pushrod.pc.in > $(DEST)/lib/pkgconfig/pushrod.pc
 	install -m 644 $(filter %.1,$(man)) $(DEST)/share/man/man1
 	install -m 644 $(filter %.8,$(man)) $(DEST)/share/man/man8
