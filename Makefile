@@ -45,7 +45,7 @@ TESTLIB := plane_rig session_play run_play
 TESTS   := buf heap map name codec messages params log client native plane plane_join zmq_facts zmq_strangers session session_tasks link run_exec run_coproc run_function server server_conn core_task core_worker core_store core_window core_rejoin core_memory store_packed store_tree
 SIM     := agenda client disk disk_copy disk_state faults main node plan runner server server_out truth
 STORE_LIB := store_fault rig
-STORE_TESTS := store_equal store_conform store_recover store_full
+STORE_TESTS := store_equal store_conform store_recover store_full store_away
 FUZZ    := worker_plane client_plane config plane native
 E2E     := examples server bad_client strangers command map worker instructions bench failure_table redelivery python install
 
@@ -111,7 +111,7 @@ $(BUILD)/pushrod-server $(BUILD)/pushrod-worker: $(BUILD)/pushrod-%: $(O)/%/main
 	$(Q)$(CC) $(ALL_LDFLAGS) $< -Wl,--whole-archive $(BUILD)/libpushrod.a -Wl,--no-whole-archive \
 		-Wl,--export-dynamic-symbol='pushrod_*' $(LIBS) -o $@
 
-$(BUILD)/examples/%.so: $(O)/examples/%.o
+$(BUILD)/%.so: $(O)/%.o
 	@mkdir -p $(@D)
 	@echo "LINK $@"
 	$(Q)$(CC) -shared $(ALL_LDFLAGS) $< -o $@
@@ -142,7 +142,7 @@ $(BUILD)/fuzz_%: $(O)/tests/fuzz/fuzz_%.o $(BUILD)/libpushrod.a
 	$(call link,-fsanitize=fuzzer)
 
 export BUILD CC VERSION
-test: all $(unit) $(sim) $(BUILD)/protocol-doc fuzzers ## unit, simulation, store, end-to-end, a short fuzz; the last line counts
+test: all $(unit) $(sim) $(BUILD)/tests/lib/faults.so $(BUILD)/protocol-doc fuzzers ## unit, simulation, store, end-to-end, a short fuzz; the last line counts
 	SEEDS=$(SEEDS) FUZZ_SECONDS=$(SECONDS) tests/run $(unit) $(sim) tests/protocol-doc $(fuzzers) $(E2E:%=tests/e2e/%)
 unit: $(unit) $(BUILD)/protocol-doc ## only the unit and store tests
 	tests/run $(unit) tests/protocol-doc
@@ -155,7 +155,7 @@ fuzz: fuzzers ## the fuzzers; SECONDS=600 for each of them
 protocol-doc: $(BUILD)/protocol-doc ## rewrite the tables of proto/PROTOCOL.md
 	tests/protocol-doc --write
 
-chaos: all ## kill, stop and cut what runs, and count what is lost
+chaos: all $(BUILD)/tests/lib/faults.so ## kill, stop and cut what runs, and count what is lost
 	@tests/chaos/run
 bench: all ## our own figures, and the peers beside them; BENCH=full for all of it
 	@bench/run

@@ -184,6 +184,8 @@ struct lmdb {
     uint64_t index_bound; /* bytes */
     uint32_t id_block;
     int lock_fd;
+    dev_t device; /* and inode of the data file; 0: it was not opened yet */
+    ino_t file;
 
     /* shared with the caller's thread, under the lock */
     pthread_mutex_t lock;
@@ -273,9 +275,11 @@ void parts_delete(struct lmdb *l, enum table t, uint64_t id, uint32_t first, siz
 /* ---- lmdb_env.c: the directory, the environment, the room that is left ---- */
 char *lmdb_directory_take(struct lmdb *l); /* NULL, or an error text that the caller frees */
 void lmdb_directory_release(struct lmdb *l);
-char *lmdb_env_open(struct lmdb *l); /* the same; l->txn is open afterwards */
+/* The same; l->txn is open afterwards. Once opened, only the same file will do. */
+char *lmdb_env_open(struct lmdb *l);
 void lmdb_env_close(struct lmdb *l);
 bool lmdb_begin(struct lmdb *l);
+bool lmdb_is_away(struct lmdb *l); /* true: somebody took the file away; l->text says so */
 /* True: there is room for submissions. Else l->text says what is full. */
 bool lmdb_room(struct lmdb *l);
 void lmdb_text_errno(struct lmdb *l, const char *what, int error);

@@ -171,13 +171,48 @@ static int env_open(struct lmdb *l)
     return rc ? rc : tables_open(l);
 }
 
+/* True: the data file is at its place; stat() tells which one. */
+static bool file_stat(const struct lmdb *l, struct stat *info)
+{
+    char *name = message("%s/%s", l->path, "data.mdb");
+    int rc = stat(name, info);
+    free(name);
+    return rc == 0;
+}
+
+/*
+ * A directory that was moved away, or a disk that was unmounted: LMDB would begin an empty store in
+ * its place, and nobody would know what was accepted in the one before.
+ */
+bool lmdb_is_away(struct lmdb *l)
+{
+    struct stat info;
+    if (!l->file || (file_stat(l, &info) && info.st_ino == l->file && info.st_dev == l->device))
+        return false;
+    snprintf(l->text, sizeof(l->text),
+        "the store's file %.128s/data.mdb was taken away: bring it back", l->path);
+    return true;
+}
+
+static void file_remember(struct lmdb *l)
+{
+    struct stat info;
+    if (file_stat(l, &info)) {
+        l->file = info.st_ino;
+        l->device = info.st_dev;
+    }
+}
+
 char *lmdb_env_open(struct lmdb *l)
 {
+    if (lmdb_is_away(l))
+        return strdup(l->text);
     int rc = env_open(l);
     if (rc) {
         lmdb_env_close(l);
         return message("cannot open the store in %s: %s", l->path, mdb_strerror(rc));
     }
+    file_remember(l);
     find_map(l);
     uint64_t format = meta_get(l, "format", LMDB_FORMAT);
     if (format == LMDB_FORMAT)

@@ -250,7 +250,8 @@ static void group_fail(struct lmdb *l, bool committing)
     l->error = 0;
     bool full = is_full(l, error);
     uint32_t code = full ? PUSHROD_E_STORE_FULL : PUSHROD_E_STORE_FAILED;
-    lmdb_text_errno(l, full ? "the store is full" : "the store cannot write", error);
+    if (l->env) /* else l->text says why it could not be opened again */
+        lmdb_text_errno(l, full ? "the store is full" : "the store cannot write", error);
     l->full = true;
     group_announce(l, true, code);
     answer_rest(l, full || !committing ? OUTCOME_REFUSED : OUTCOME_UNKNOWN, code);

@@ -106,7 +106,7 @@ static void look_for_room(struct lmdb *l, uint64_t now_ns)
         return;
     if (!lmdb_begin(l))
         return;
-    if (!lmdb_room(l)) {
+    if (lmdb_is_away(l) || !lmdb_room(l)) { /* what is accepted still runs */
         l->full = true;
         group_announce(l, true, PUSHROD_E_STORE_FULL);
         return;
