@@ -6,7 +6,9 @@ ended, by process id. Accounts are kept outside of Pushrod: by the client (what 
 was accepted, what was told to finish) and by the handlers, who append to a record file.
 """
 import collections
+import errno
 import itertools
+import mmap
 import os
 import random
 import select
@@ -142,7 +144,7 @@ class Process:
 
 
 class Server(Process):
-    def __init__(self, lab, *options, store=None):
+    def __init__(self, lab, *options, store=None, env=None):
         self.base = port_block(4 + LANES)
         self.client_port, self.join_port, self.answers_port, self.http_port = (
             self.base + i for i in range(4))
@@ -154,7 +156,7 @@ class Server(Process):
                 "--lane-ports", f"{self.lane_ports[0]}-{self.lane_ports[-1]}", *options]
         if store:
             argv += ["--data", store]
-        super().__init__(lab, "server", argv)
+        super().__init__(lab, "server", argv, env)
 
     def start(self, limit=20):
         super().start()
@@ -194,6 +196,41 @@ class Worker(Process):
             except OSError:
                 pass
         return found
+
+
+class Faults:
+    """A bad disk and a bad clock for the processes that get `env` (tests/lib/faults.c)."""
+
+    LIBRARY = os.path.join(BUILD, "tests", "lib", "faults.so")
+    NAMES = ("code", "passing", "writes", "syncs", "metas", "sync_ms", "wall_ms", "hits")
+
+    def __init__(self, lab):
+        if not os.path.exists(self.LIBRARY):
+            raise Skip(f"{self.LIBRARY} is not built")
+        with open(os.path.join(BUILD, "pushrod-server"), "rb") as program:
+            text = program.read()
+        if b"__asan_init" in text or b"__tsan_init" in text:
+            raise Skip("a sanitizer stands where the bad disk would")
+        path = os.path.join(lab.path, "faults")
+        with open(path, "w+b") as f:
+            f.truncate(8 * len(self.NAMES))
+            self.map = mmap.mmap(f.fileno(), 0)
+        self.env = {"LD_PRELOAD": self.LIBRARY, "FAULTS": path}
+
+    def __getitem__(self, name):
+        return struct.unpack_from("q", self.map, 8 * self.NAMES.index(name))[0]
+
+    def __setitem__(self, name, value):
+        struct.pack_into("q", self.map, 8 * self.NAMES.index(name), value)
+
+    def disk(self, kind, count, code=errno.EIO, passing=0):
+        """After `passing` more, the next `count` of that kind fail: writes, syncs or metas."""
+        self["code"], self["passing"] = code, passing
+        self[kind] = count
+
+    def mend(self):
+        for name in ("writes", "syncs", "metas", "passing", "sync_ms"):
+            self[name] = 0
 
 
 class Connection:
@@ -276,7 +313,7 @@ class Load:
     def __init__(self, port, total, window=500, payload=b"", options=None, batch=50):
         self.port, self.total, self.window, self.batch = port, total, window, batch
         self.payload = payload if callable(payload) else lambda n: payload
-        self.options = options
+        self.options = options if callable(options) else lambda: options
         self.submitted = 0
         self.pending = {}                       # request -> number of the task
         self.accepted = {}                      # id -> number
@@ -338,7 +375,8 @@ class Load:
             for _ in range(min(self.batch, self.total - self.submitted)):
                 request = next(self.requests)
                 self.pending[request] = self.submitted
-                messages.append([SUBMIT, request, "work", self.payload(self.submitted), 1, self.options])
+                messages.append([SUBMIT, request, "work", self.payload(self.submitted), 1,
+                                 self.options()])
                 self.submitted += 1
             self.put(*messages)
 
@@ -478,15 +516,15 @@ class Lab:
                 print(f"---- end of {process.name}'s log\n{process.log()[-1500:]}")
         shutil.rmtree(self.path, ignore_errors=True)
 
-    def server(self, *options, store=None, limit=20):
-        server = Server(self, *options, store=store)
+    def server(self, *options, store=None, limit=20, env=None):
+        server = Server(self, *options, store=store, env=env)
         self.processes.append(server)
         return server.start(limit)
 
-    def durable_server(self, *options, path=None):
+    def durable_server(self, *options, path=None, env=None):
         """A server whose tasks outlive it; skips where this build has no such store."""
         try:
-            return self.server(*options, store=path or os.path.join(self.path, "store"))
+            return self.server(*options, store=path or os.path.join(self.path, "store"), env=env)
         except Failure as failure:
             text = str(failure)
             if "not built" in text or "not supported" in text or "no durable store" in text:
