@@ -255,13 +255,26 @@ static void turn_step(struct attempt_run *r)
         check_time(r);
 }
 
-/* Until there is an answer and the process has taken its whole input, or it is over. */
-static void turn_loop(struct attempt_run *r)
+/* It has answered, but not taken its whole input, of which the rest would be taken for the next
+ * task: a moment for it, then a new process. What it says meanwhile is not read. */
+static void turn_finish(struct attempt_run *r)
 {
-    do {
-        turn_step(r);
-    } while (r->turn == TURN_OPEN || (r->turn == TURN_ANSWERED && r->p->written < r->p->in.size &&
-                                         r->kill_ns == UINT64_MAX));
+    struct coproc *p = r->p;
+    uint64_t end_ns = clock_now().mono_ns + run_settings(r->slot->run)->grace_ms * NS_PER_MS;
+    while (p->written < p->in.size) {
+        uint64_t now_ns = clock_now().mono_ns;
+        if (now_ns >= end_ns || child_ended(&p->child)) {
+            coproc_end(p);
+            return;
+        }
+        struct pollfd f[] = {{.fd = p->child.exit, .events = POLLIN},
+            {.fd = p->child.in, .events = POLLOUT}, {.fd = p->child.error, .events = POLLIN}};
+        child_poll(&p->child, f, sizeof f / sizeof f[0], (int)((end_ns - now_ns) / NS_PER_MS) + 1);
+        if (f[1].revents)
+            feed(p);
+        if (f[2].revents)
+            read_error(p);
+    }
 }
 
 /* ----------------------------------------------------------------- the outcome */
@@ -349,9 +362,12 @@ static bool coproc_turn(struct slot *slot, struct pushrod_task *task, struct cop
     p->used = true;
     p->heard = false;
     feed(p);
-    turn_loop(&r);
-    if (r.turn == TURN_ANSWERED && r.kill_ns == UINT64_MAX)
+    while (r.turn == TURN_OPEN)
+        turn_step(&r);
+    if (r.turn == TURN_ANSWERED && r.kill_ns == UINT64_MAX) {
+        turn_finish(&r);
         return true;
+    }
     if (r.turn == TURN_CLOSED && used && !p->heard && r.kill_ns == UINT64_MAX && left_well(p))
         return false;
     judge(&r);

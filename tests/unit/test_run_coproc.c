@@ -133,6 +133,28 @@ static void what_nobody_asked_for_replaces_it_quietly(void **state)
     run_play_stop(&p);
 }
 
+/* The first task of each process leaves its input where it is, or answers before it reads. */
+static void an_answer_before_the_input_was_read_counts(void **state)
+{
+    (void)state;
+    static const char *const ways[] = {
+        "sleep 1000", "cat /dev/zero", "exec 0<&- 1>&-; sleep 1000", "exit 3"};
+    char *large = calloc(1, 1 << 20);
+    for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
+        char command[300];
+        snprintf(command, sizeof command,
+            "read -r line; printf '{\"type\":\"done\",\"size\":3}\\none'; %s", ways[i]);
+        begin_with(command, (struct run_config){.grace_ms = 50});
+        for (int n = 0; n < 2; n++) {
+            struct outcome *o = run_play_wait(&p, run_play_give(&p, large, 1 << 20));
+            assert_int_equal(o->kind, REPORT_DONE);
+            assert_string_equal((char *)o->result.data, "one");
+        }
+        run_play_stop(&p);
+    }
+    free(large);
+}
+
 static void an_answer_to_another_task_is_none(void **state)
 {
     (void)state;
@@ -254,6 +276,7 @@ int main(void)
         cmocka_unit_test(an_answer_just_before_the_end_counts),
         cmocka_unit_test(nonsense_is_answered_with_a_new_process),
         cmocka_unit_test(what_nobody_asked_for_replaces_it_quietly),
+        cmocka_unit_test(an_answer_before_the_input_was_read_counts),
         cmocka_unit_test(an_answer_to_another_task_is_none),
         cmocka_unit_test(a_hang_ends_at_the_timeout),
         cmocka_unit_test(cancel_ends_it),
