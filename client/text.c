@@ -10,6 +10,7 @@
 
 #include "client/command.h"
 #include "common/clock.h"
+#include "common/utf8.h"
 
 #define MAX_COLUMNS 16
 
@@ -101,23 +102,6 @@ const char *text_time(char to[TEXT_SIZE], uint64_t unix_ms)
         return strcpy(to, "-");
     strftime(to, TEXT_SIZE, "%Y-%m-%d %H:%M:%S", &tm);
     return to;
-}
-
-/* Bytes of the UTF-8 character at `at`, or 0 if it is none. */
-static size_t utf8_size(const uint8_t *at, size_t left)
-{
-    size_t size = *at < 0x80   ? 1
-                  : *at < 0xc2 ? 0
-                  : *at < 0xe0 ? 2
-                  : *at < 0xf0 ? 3
-                  : *at < 0xf5 ? 4
-                               : 0;
-    if (size == 0 || size > left)
-        return 0;
-    for (size_t i = 1; i < size; i++)
-        if ((at[i] & 0xc0) != 0x80)
-            return 0;
-    return size;
 }
 
 /* Errors of handlers and names of strangers end up on terminals; escape sequences must not. */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "common/utf8.h"
 #include "worker/run.h"
 
 void notes_begin(struct notes *n, struct pushrod_task *task)
@@ -14,6 +15,7 @@ void notes_begin(struct notes *n, struct pushrod_task *task)
     n->size = 0;
     n->retry_ms = 0;
     n->failed = false;
+    n->strange = 0;
 }
 
 static void take_progress(struct notes *n, const char *rest)
@@ -48,6 +50,7 @@ static void take_line(struct notes *n)
         void (*take)(struct notes *n, const char *rest);
     } kinds[] = {{"progress ", take_progress}, {"retry-after ", take_retry}, {"fail ", take_fail}};
     n->line[n->size] = '\0';
+    utf8_repair(n->line, n->size);
     n->size = 0;
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         size_t length = strlen(kinds[i].word);
@@ -56,7 +59,7 @@ static void take_line(struct notes *n)
             return;
         }
     }
-    if (n->line[0])
+    if (n->line[0] && n->strange++ < NOTES_STRANGE)
         log_warning("task %llu: descriptor 3: not understood: %s",
             (unsigned long long)pushrod_task_id(n->task), n->line);
 }
@@ -75,4 +78,7 @@ void notes_end(struct notes *n)
 {
     if (n->size)
         take_line(n);
+    if (n->strange > NOTES_STRANGE)
+        log_warning("task %llu: descriptor 3: %u more lines were not understood",
+            (unsigned long long)pushrod_task_id(n->task), n->strange - NOTES_STRANGE);
 }

@@ -15,12 +15,15 @@
 
 struct pushrod_task;
 
+#define NOTES_STRANGE 10u /* lines of one task that are none of these and are logged */
+
 struct notes {
     struct pushrod_task *task;
     char line[1024]; /* a longer one is cut */
     size_t size;
     uint64_t retry_ms; /* 0: nothing said */
     bool failed;
+    unsigned strange; /* lines that are none of these */
     char text[1024];
 };
 

@@ -7,6 +7,7 @@
 
 #include "common/clock.h"
 #include "common/name.h"
+#include "common/utf8.h"
 #include "worker/run_impl.h"
 
 /* What a task that ended keeps of its buffers for the next one. */
@@ -95,6 +96,8 @@ int attempt_report(struct pushrod_task *task, enum report_kind kind, uint64_t do
         .kind = kind, .lease = task->attempt->lease, .done = done, .total = total, .size = size};
     if (size)
         memcpy(r->data, data, size);
+    if (kind == REPORT_PROGRESS)
+        utf8_repair(r->data, size);
     report_push(task->run, r);
     return 0;
 }
@@ -108,8 +111,11 @@ void attempt_fail(
     int size = vsnprintf(text, sizeof text, format, args);
     va_end(args);
     size_t kept = size < 0 ? 0 : (size_t)size;
+    kept = kept < sizeof text ? kept : sizeof text - 1;
+    /* A client that decodes strictly would fail over the text of a stranger's handler. */
+    utf8_repair(text, kept);
     buf_clear(&task->text);
-    buf_append(&task->text, text, kept < sizeof text ? kept : sizeof text - 1);
+    buf_append(&task->text, text, kept);
     task->failed = true;
     task->failure.code = code;
     task->failure.permanent = permanent;

@@ -16,6 +16,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/utf8.h"
 #include "worker/environment.h"
 #include "worker/run.h"
 #include "worker/said.h"
@@ -35,6 +36,7 @@ struct coproc {
     struct buf out; /* read, not yet understood */
     struct said said;
     bool used;  /* it was given a task */
+    bool deaf;  /* it has closed its input: it is good for no other task */
     bool heard; /* it has said something since it got the last one */
 };
 
@@ -62,7 +64,7 @@ static int coproc_end(struct coproc *p)
     int status = p->child.pid ? child_end(&p->child) : 0;
     said_end(&p->said);
     buf_clear(&p->out);
-    p->used = false;
+    p->used = p->deaf = false;
     return status;
 }
 
@@ -86,7 +88,7 @@ static bool said_more(const struct coproc *p)
 /* A process that died, or said something unasked, between two tasks is replaced without a word. */
 static int coproc_ready(struct coproc *p, const char *command)
 {
-    if (p->child.pid && (child_ended(&p->child) || (p->used && said_more(p))))
+    if (p->child.pid && (child_ended(&p->child) || p->deaf || (p->used && said_more(p))))
         coproc_end(p);
     if (p->child.pid)
         return 0;
@@ -111,10 +113,12 @@ static bool too_big(const struct attempt_run *r, const struct talk_message *m)
     return m->size > (limit ? limit : PUSHROD_MAX_PAYLOAD);
 }
 
-static void take_answer(struct attempt_run *r, const struct talk_message *m, const uint8_t *bytes)
+static void take_answer(struct attempt_run *r, const struct talk_message *m, uint8_t *bytes)
 {
     struct pushrod_task *task = r->task;
     int size = (int)(m->size < PUSHROD_MAX_ERROR_TEXT ? m->size : PUSHROD_MAX_ERROR_TEXT);
+    if (m->type == TALK_FAIL || m->type == TALK_RETRY)
+        utf8_repair(bytes, (size_t)size);
     switch (m->type) {
     case TALK_PROGRESS:
         attempt_report(task, REPORT_PROGRESS, m->done, m->total, m->text, strlen(m->text));
@@ -169,10 +173,8 @@ static void feed(struct coproc *p)
             continue;
         if (size < 0 && errno == EAGAIN)
             return;
-        if (size < 0) /* it reads no more; whether it answers is seen at its output */
-            p->written = p->in.size;
-        else
-            p->written += (size_t)size;
+        p->deaf = size < 0; /* whether it answers is seen at its output */
+        p->written += p->deaf ? p->in.size - p->written : (size_t)size;
     }
 }
 
@@ -294,9 +296,10 @@ static void fail_closed(struct attempt_run *r, int status, struct slice tail)
 
 static void fail_garbage(struct attempt_run *r)
 {
-    const struct buf *out = &r->p->out;
+    struct buf *out = &r->p->out;
     int size = (int)(out->size < 80 ? out->size : 80);
     char text[81];
+    utf8_repair(out->data, (size_t)size);
     snprintf(text, sizeof text, "%.*s", size, out->size ? (const char *)out->data : "");
     text[strcspn(text, "\n")] = '\0';
     attempt_fail(r->task, PUSHROD_E_TASK_CRASHED, false,

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "common/utf8.h"
 
 void said_begin(struct said *s, uint64_t id)
 {
@@ -65,7 +66,7 @@ static bool is_space(char c)
     return c == ' ' || c == '\n' || c == '\r' || c == '\t';
 }
 
-struct slice said_tail(const struct said *s)
+struct slice said_tail(struct said *s)
 {
     size_t from = s->tail_size > PUSHROD_MAX_ERROR_TEXT ? s->tail_size - PUSHROD_MAX_ERROR_TEXT : 0;
     size_t end = s->tail_size;
@@ -73,5 +74,6 @@ struct slice said_tail(const struct said *s)
         end--;
     while (from < end && is_space(s->tail[from]))
         from++;
+    utf8_repair(s->tail + from, end - from); /* a NUL would end it where it is printed */
     return slice_of(s->tail + from, end - from);
 }

@@ -27,7 +27,7 @@ void said_begin(struct said *s, uint64_t id);
 void said_take(struct said *s, const void *data, size_t size);
 /* Logs an unfinished line, and how many lines were left out. */
 void said_end(struct said *s);
-/* The last 4 KiB without white space around them; valid until the next said_take(). */
-struct slice said_tail(const struct said *s);
+/* The last 4 KiB as text, without white space around them; valid until the next said_take(). */
+struct slice said_tail(struct said *s);
 
 #endif

@@ -118,10 +118,14 @@ void child_close_in(struct child *c)
     close_fd(&c->in);
 }
 
+/* It may have gone over to another group; others may be left in its own. */
 void child_signal(const struct child *c, int number)
 {
-    if (c->pid > 0)
-        kill(-c->pid, number);
+    if (c->pid <= 0)
+        return;
+    kill(-c->pid, number);
+    if (getpgid(c->pid) != c->pid)
+        kill(c->pid, number);
 }
 
 bool child_ended(const struct child *c)

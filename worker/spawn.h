@@ -27,7 +27,7 @@ struct child {
 int child_spawn(struct child *c, const char *command, char *const *environment);
 
 void child_close_in(struct child *c);
-void child_signal(const struct child *c, int number); /* the whole group */
+void child_signal(const struct child *c, int number); /* the whole group, and itself */
 bool child_ended(const struct child *c);              /* it is there to be reaped */
 
 bool child_ends_within(const struct child *c, int ms);

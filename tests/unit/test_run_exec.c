@@ -88,6 +88,18 @@ static void exit_codes_mean_what_they_mean(void **state)
     run_play_stop(&p);
 }
 
+static void what_is_no_text_is_made_one(void **state)
+{
+    (void)state;
+    begin("read -r what; eval \"$what\"");
+    struct outcome *o =
+        run_play_do(&p, "printf 'a\\377\\0b\\303\\251\\355\\240\\200' >&2; exit 1\n");
+    assert_string_equal(o->text, "a??b\303\251???");
+    o = run_play_do(&p, "printf 'fail \\300\\0no\\n' >&3\n");
+    assert_string_equal(o->text, "??no");
+    run_play_stop(&p);
+}
+
 static void a_silent_failure_is_described(void **state)
 {
     (void)state;
@@ -198,6 +210,20 @@ static void who_ignores_sigterm_is_killed(void **state)
 static bool saw_progress(void *arg)
 {
     return ((struct outcome *)arg)->progress > 0;
+}
+
+/* The group that it was started in is not the one that it is in: as a shell with job control. */
+static void a_command_that_leaves_its_group_is_ended_as_well(void **state)
+{
+    (void)state;
+    begin_with("exec python3 -c 'import os, signal; os.setpgid(0, os.getpgid(os.getppid())); "
+               "os.write(3, b\"progress 1 1\\n\"); signal.pause()'",
+        (struct run_config){.grace_ms = 100});
+    uint64_t lease = run_play_give(&p, "", 0);
+    run_play_until(&p, saw_progress, &p.outcomes[lease - 1]);
+    run_cancel(p.run, lease);
+    assert_int_equal(run_play_wait(&p, lease)->code, PUSHROD_E_TASK_CANCELLED);
+    run_play_stop(&p);
 }
 
 static void cancel_ends_what_runs(void **state)
@@ -316,6 +342,8 @@ int main(void)
         cmocka_unit_test(a_silent_failure_is_described),
         cmocka_unit_test(the_environment_tells_about_the_task),
         cmocka_unit_test(notes_on_descriptor_3),
+        cmocka_unit_test(what_is_no_text_is_made_one),
+        cmocka_unit_test(a_command_that_leaves_its_group_is_ended_as_well),
         cmocka_unit_test(a_note_that_it_failed_wins_over_exit_0),
         cmocka_unit_test(endless_output_is_cut_short),
         cmocka_unit_test(much_to_say_on_standard_error),
