@@ -10,6 +10,7 @@
 #include "client/command.h"
 #include "client/interrupt.h"
 #include "client/options.h"
+#include "common/log.h"
 
 extern char **environ;
 
@@ -133,6 +134,7 @@ static int run_command(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    log_open_standard();
     interrupt_setup();
     if (argc < 2) {
         struct buf out = BUF_EMPTY;

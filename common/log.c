@@ -2,6 +2,7 @@
 #include "common/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -31,6 +32,15 @@ struct line {
     char text[LOG_LINE];
     size_t size;
 };
+
+void log_open_standard(void)
+{
+    int fd = 0;
+    while (fd >= 0 && fd <= STDERR_FILENO)
+        fd = open("/dev/null", O_RDWR);
+    if (fd > STDERR_FILENO)
+        close(fd);
+}
 
 void log_setup(const char *program, enum log_level level, bool json)
 {

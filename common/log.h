@@ -10,6 +10,11 @@
 
 enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
 
+/*
+ * First thing in a program: where descriptor 0, 1 or 2 is closed, it becomes /dev/null. Else a
+ * socket would get its number, and our lines with it.
+ */
+void log_open_standard(void);
 void log_setup(const char *program, enum log_level level, bool json);
 bool log_enabled(enum log_level level);
 void log_write(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -187,6 +187,7 @@ static int serve(struct pushrod_server *s)
 
 int main(int argc, char **argv)
 {
+    log_open_standard();
     struct pushrod_server *s = pushrod_server_new();
     if (!s) {
         fprintf(stderr, "pushrod-server: out of memory\n");

@@ -95,9 +95,7 @@ void pushrod_worker_stop(struct pushrod_worker *w)
 int worker_check(struct pushrod_worker *w)
 {
     int error = handlers_from_options(w);
-    size_t plugins;
-    params_list(w->params, "plugin", &plugins);
-    if (!error && w->handler_count == 0 && plugins == 0)
+    if (!error && w->handler_count == 0 && handlers_none(w))
         error = worker_error(w, PUSHROD_E_BAD_OPTION,
             "nothing to run: give at least one of --exec QUEUE=COMMAND, --coproc QUEUE=COMMAND, "
             "--plugin FILE");

@@ -71,6 +71,17 @@ int handlers_from_options(struct pushrod_worker *w)
     return error ? error : add_all(w, &handler_coproc);
 }
 
+bool handlers_none(const struct pushrod_worker *w)
+{
+    static const char *const lists[] = {"exec", "coproc", "plugin"};
+    size_t all = 0, count;
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
+        params_list(w->params, lists[i], &count);
+        all += count;
+    }
+    return all == 0;
+}
+
 void handlers_free(struct pushrod_worker *w)
 {
     for (size_t i = 0; i < w->handler_count; i++) {

@@ -135,6 +135,12 @@ static int worker_main(struct pushrod_worker *w, int argc, char **argv)
     if (error || print_instead(w->params))
         return error;
     setup_log(w->params);
+    /* A file of options may leave it to the command line what is to run. */
+    if (params_bool(w->params, "check-config") && handlers_none(w)) {
+        puts("pushrod-worker: the options are good, but nothing is to run: --exec, --coproc or "
+             "--plugin says what");
+        return 0;
+    }
     if (worker_check(w) != 0 || plugins_probe(w, &w->serial) != 0)
         return usage_error(w->error);
     if (params_bool(w->params, "check-config")) {
@@ -146,6 +152,7 @@ static int worker_main(struct pushrod_worker *w, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    log_open_standard();
     struct pushrod_worker *w = pushrod_worker_new();
     if (!w) {
         fputs("pushrod-worker: out of memory\n", stderr);

@@ -66,6 +66,7 @@ int plugins_probe(struct pushrod_worker *w, bool *serial);
 int handlers_add(struct pushrod_worker *w, const struct handler_ops *ops, struct slice pattern,
     const char *command, pushrod_handler function, void *arg);
 int handlers_from_options(struct pushrod_worker *w); /* exec, coproc; not the plug-ins */
+bool handlers_none(const struct pushrod_worker *w);  /* the options name none */
 void handlers_free(struct pushrod_worker *w);
 /* CPUs that this process may use, as far as its affinity and its cgroup tell; at least 1. */
 unsigned cpus_usable(void);
