@@ -5,6 +5,7 @@
  * Messages are encoded straight into `out`, into a frame that stays open until it is large or has
  * to leave; so a million small submissions are a few thousand writes.
  */
+#define _GNU_SOURCE
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
@@ -110,6 +111,16 @@ void stream_write(struct pushrod_client *c)
 
 /* ---------------------------------------------------------------------------------- in */
 
+/* What a Pushrod server says at its HTTP port to us; NULL: something else, or not all of it yet. */
+static const char *port_told(struct pushrod_client *c)
+{
+    static const char begin[] = "this is the port";
+    const char *data = (const char *)c->in.data + c->in_at;
+    size_t size = c->in.size - c->in_at;
+    const char *told = memmem(data, size, begin, sizeof begin - 1);
+    return told && memchr(told, '\n', (size_t)(data + size - told)) ? told : NULL;
+}
+
 /*
  * What a port of another kind says first. A ZeroMQ greeting is ff 00 00 00 00 00 00 00 01 7f.
  * 0: it may be ours.
@@ -125,10 +136,15 @@ static int wrong_port(struct pushrod_client *c, const uint8_t *head)
         what = "not a Pushrod server";
     if (!what)
         return 0;
-    client_lost(c, PUSHROD_E_WRONG_PORT,
-        "%s is %s: clients connect to the server's client port, 5570 by default (--server, "
-        "PUSHROD_SERVER)",
-        c->info.address, what);
+    const char *told = port_told(c);
+    if (told)
+        client_lost(c, PUSHROD_E_WRONG_PORT, "%s: %.*s (--server, PUSHROD_SERVER)", c->info.address,
+            (int)strcspn(told, "\n"), told);
+    else
+        client_lost(c, PUSHROD_E_WRONG_PORT,
+            "%s is %s: clients connect to the server's client port, 5570 by default (--server, "
+            "PUSHROD_SERVER)",
+            c->info.address, what);
     return PUSHROD_E_WRONG_PORT;
 }
 

@@ -68,7 +68,18 @@ static bool page_ready(void *arg, struct buf *out)
     return false;
 }
 
-static const struct http_pages http_pages = {stats_metrics, page_ready};
+static void page_ports(void *arg, struct buf *out)
+{
+    struct pushrod_server *s = arg;
+    buf_printf(out, "this is the port for HTTP; workers join at port %d",
+        pushrod_server_port(s, "join", 0));
+    if (s->native_count)
+        buf_printf(out, ", clients connect to port %d", s->native_ports[0]);
+    buf_append(out, "\n", 1);
+}
+
+static const struct http_pages http_pages = {
+    .metrics = stats_metrics, .ready = page_ready, .ports = page_ports};
 
 /* --------------------------------------------------------------------------------- starting */
 
@@ -90,7 +101,8 @@ static bool address_complete(const char *item, uint16_t port, char *out, size_t 
     return true;
 }
 
-static int listen_native(struct pushrod_server *s)
+/* `probe`: only whether it could. */
+static int listen_native(struct pushrod_server *s, bool probe)
 {
     size_t count;
     const char *const *items = params_list(s->params, "listen", &count);
@@ -100,10 +112,12 @@ static int listen_native(struct pushrod_server *s)
         char address[300], *error = NULL;
         if (!address_complete(items[i], CLIENT_PORT, address, sizeof address))
             return api_fail(s, PUSHROD_E_BAD_OPTION, "listen: \"%s\" is no address", items[i]);
-        int port = conns_listen(s->conns, address, &native_ops, s->native, &error);
+        int port = probe ? conns_probe(address, &error)
+                         : conns_listen(s->conns, address, &native_ops, s->native, &error);
         if (port < 0)
             return start_failed(s, -port, "listen", error);
-        s->native_ports[s->native_count++] = port;
+        if (!probe)
+            s->native_ports[s->native_count++] = port;
     }
     return 0;
 }
@@ -157,7 +171,7 @@ static int start_listening(struct pushrod_server *s)
     s->native = s->token ? native_new(s->conns, s->host, &native) : NULL;
     if (!s->native)
         return api_fail(s, PUSHROD_E_NO_MEMORY, "out of memory");
-    error = listen_native(s);
+    error = listen_native(s, false);
     return error ? error : listen_own(s);
 }
 
@@ -201,10 +215,15 @@ static int start_rooms(struct pushrod_server *s, const struct host_settings *set
     s->conns = conns_new(s->loop, &settings->conns);
     if (!s->conns)
         return api_fail(s, PUSHROD_E_NO_MEMORY, "out of memory");
+    /* Clients come last, when all else is there; but theirs is the port that everybody knows, so
+     * it is the one to name when a second server is started. */
+    int failed = listen_native(s, true);
+    if (failed)
+        return failed;
     s->host = host_new(s->loop, &settings->host, &host_events, s, &error);
     if (!s->host)
         return start_failed(s, PUSHROD_E_SYSTEM, "", error);
-    int failed = start_listening(s);
+    failed = start_listening(s);
     return failed ? failed : local_join(s);
 }
 

@@ -113,6 +113,7 @@ struct conn_stats *conns_stats(struct conns *set);
  * port (0 for a path), or a negative enum pushrod_error with a text for people that the caller
  * frees.
  */
+int conns_probe(const char *address, char **error); /* could it? 0, or as below */
 int conns_listen(
     struct conns *set, const char *address, const struct conn_ops *ops, void *arg, char **error);
 bool listen_address_valid(const char *address); /* of that form; names are not resolved */

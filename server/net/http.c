@@ -136,10 +136,27 @@ static size_t head_size(const uint8_t *data, size_t size)
     return 0;
 }
 
+/* Clients and workers of ours begin with a byte that no text has, and wait for an answer. */
+static bool is_binary(uint8_t first)
+{
+    return (first < 0x20 && first != '\r' && first != '\n') || first == 0xff;
+}
+
+static void page_stranger(const struct http *http, struct conn *c)
+{
+    struct buf out = BUF_EMPTY;
+    http->pages->ports(http->arg, &out);
+    reply_page(c, "400 Bad Request", &out, true);
+}
+
 static size_t http_input(struct conn *c, const uint8_t *data, size_t size)
 {
     struct slice line, from = slice_of(data, size);
     struct request r;
+    if (size && is_binary(data[0])) {
+        page_stranger(c->arg, c);
+        return size;
+    }
     size_t head = head_size(data, size < HTTP_HEAD ? size : HTTP_HEAD);
     if (head == 0 && size >= HTTP_HEAD)
         reply_text(

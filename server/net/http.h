@@ -20,6 +20,7 @@ struct http;
 struct http_pages {
     void (*metrics)(void *arg, struct buf *out); /* the text format of Prometheus */
     bool (*ready)(void *arg, struct buf *out);   /* may work be sent here? `out`: why not */
+    void (*ports)(void *arg, struct buf *out);   /* for strangers: who else listens, and where */
 };
 
 struct http *http_new(struct loop *loop, const struct http_pages *pages, void *arg);

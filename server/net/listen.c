@@ -255,6 +255,18 @@ bool listen_address_valid(const char *address)
     return address_split(address, host, port);
 }
 
+/* A port that is free now is most probably free when it is listened at. */
+int conns_probe(const char *address, char **error)
+{
+    if (strncmp(address, "unix:", 5) == 0)
+        return 0;
+    int fd = open_tcp(address, error);
+    if (fd < 0)
+        return fd;
+    close(fd);
+    return 0;
+}
+
 int conns_listen(
     struct conns *set, const char *address, const struct conn_ops *ops, void *arg, char **error)
 {
