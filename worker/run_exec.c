@@ -34,7 +34,7 @@
 #define EXIT_NOT_FOUND 127
 
 /* Why the process was told to end; EXEC_FREE: it was not. */
-enum exec_stop { EXEC_FREE, EXEC_CANCELLED, EXEC_LATE, EXEC_TOO_BIG };
+enum exec_stop { EXEC_FREE, EXEC_CANCELLED, EXEC_LATE, EXEC_TOO_BIG, EXEC_NO_MEMORY };
 
 struct exec {
     struct slot *slot;
@@ -86,7 +86,8 @@ static bool read_output(struct exec *e)
     size_t limit = run_settings(e->slot->run)->max_result;
     uint8_t *room = buf_reserve(result, READ_SIZE);
     if (!room) {
-        stop_now(e, EXEC_TOO_BIG);
+        stop_now(e, EXEC_NO_MEMORY);
+        close_pipe(&e->child.out);
         return false;
     }
     ssize_t size = read(e->child.out, room, READ_SIZE);
@@ -237,6 +238,9 @@ static void judge_stop(struct exec *e)
         attempt_fail(task, PUSHROD_E_RESULT_TOO_BIG, true,
             "the result is larger than max-result (%zu bytes)",
             run_settings(e->slot->run)->max_result);
+        break;
+    case EXEC_NO_MEMORY:
+        attempt_fail(task, PUSHROD_E_NO_MEMORY, false, "the worker has no memory for its result");
         break;
     case EXEC_FREE:
         assert(false); /* then it was not stopped */

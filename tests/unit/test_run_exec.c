@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Commands as handlers: real processes that behave, and all the ways in which they do not. */
+#define _GNU_SOURCE /* RTLD_NEXT */
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -165,6 +169,30 @@ static void endless_output_is_cut_short(void **state)
     struct outcome *o = run_play_do(&p, "");
     assert_int_equal(o->code, PUSHROD_E_RESULT_TOO_BIG);
     assert_true(o->permanent);
+    run_play_stop(&p);
+}
+
+/* Stands before the C library's: larger ones fail while it is not 0. */
+static atomic_size_t most_memory;
+
+void *realloc(void *data, size_t size)
+{
+    void *(*real)(void *, size_t) = (void *(*)(void *, size_t))dlsym(RTLD_NEXT, "realloc");
+    size_t most = atomic_load(&most_memory);
+    return most && size > most ? NULL : real(data, size);
+}
+
+/* Another worker may have more: it is this attempt that failed, not the task. */
+static void a_result_without_memory_fails_the_attempt(void **state)
+{
+    (void)state;
+    begin_with("exec cat /dev/zero", (struct run_config){.max_result = (size_t)1 << 30});
+    atomic_store(&most_memory, 4u << 20);
+    struct outcome *o = run_play_do(&p, "");
+    atomic_store(&most_memory, 0);
+    assert_int_equal(o->code, PUSHROD_E_NO_MEMORY);
+    assert_false(o->permanent);
+    assert_non_null(strstr(o->text, "memory"));
     run_play_stop(&p);
 }
 
@@ -346,6 +374,7 @@ int main(void)
         cmocka_unit_test(a_command_that_leaves_its_group_is_ended_as_well),
         cmocka_unit_test(a_note_that_it_failed_wins_over_exit_0),
         cmocka_unit_test(endless_output_is_cut_short),
+        cmocka_unit_test(a_result_without_memory_fails_the_attempt),
         cmocka_unit_test(much_to_say_on_standard_error),
         cmocka_unit_test(a_hang_ends_at_the_timeout),
         cmocka_unit_test(the_tasks_own_timeout_wins),
