@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of the failure table that need a network: workers on hosts of their own (namespaces), and
+between them and the server what networks do: loss, one-way cuts, partitions."""
+import os
+import subprocess
+
+import lab as lib
+from lab import Failure, Load, Skip, Worker, wait_for
+from rows import chaos, row
+
+
+def run(*command):
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Skip(f"`{' '.join(command)}`: {done.stderr.strip() or done.returncode}")
+
+
+class Host:
+    """A network namespace, joined to this one by a cable; skips where there can be none."""
+
+    def __init__(self, lab, number):
+        if os.geteuid() != 0:
+            raise Skip("network namespaces need root")
+        self.name = f"pushrod{os.getpid()}.{number}"
+        self.cable = f"pr{os.getpid() % 100000}.{number}"
+        self.server = f"10.213.{number}.1"
+        self.table = f"pushrod{os.getpid()}_{number}"
+        lab.ends.append(self.remove)
+        run("ip", "netns", "add", self.name)
+        run("ip", "link", "add", self.cable, "type", "veth", "peer", "name", "eth0", "netns", self.name)
+        run("ip", "addr", "add", f"{self.server}/24", "dev", self.cable)
+        run("ip", "link", "set", self.cable, "up")
+        run("ip", "-n", self.name, "addr", "add", f"10.213.{number}.2/24", "dev", "eth0")
+        run("ip", "-n", self.name, "link", "set", "eth0", "up")
+        run("ip", "-n", self.name, "link", "set", "lo", "up")
+        self.rules()
+
+    def remove(self):
+        for command in (["nft", "delete", "table", "inet", self.table], ["ip", "link", "del", self.cable],
+                        ["ip", "netns", "del", self.name]):
+            subprocess.run(command, capture_output=True, check=False)
+
+    def rules(self, to_server="accept", from_server="accept"):
+        """What becomes of packets of each direction: accept, drop, or `LOSS drop`."""
+        text = f"""
+            table inet {self.table} {{}}
+            delete table inet {self.table}
+            table inet {self.table} {{
+                chain there {{ type filter hook input priority 0; iifname "{self.cable}" {to_server}; }}
+                chain back {{ type filter hook output priority 0; oifname "{self.cable}" {from_server}; }}
+            }}"""
+        done = subprocess.run(["nft", "-f", "-"], input=text, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Skip(f"nft: {done.stderr.strip()[:200]}")
+
+    def worker(self, lab, server, name, *options):
+        """Started there; its processes are children of this one all the same."""
+        worker = Worker(lab, name, server, *options, host=self.server)
+        worker.argv = ["ip", "netns", "exec", self.name, *worker.argv]
+        lab.processes.append(worker)
+        return worker.start()
+
+
+LOSS = "numgen random mod 100 < 20 drop"
+
+
+def hosts_and_workers(lab, *options):
+    """Two hosts with a worker each, and one worker beside the server."""
+    hosts = [Host(lab, number) for number in (1, 2)]
+    server = lab.server("--worker-listen", "0.0.0.0", "--heartbeat", "200ms", "--ping", "500ms", *options,
+                        store=os.path.join(lab.path, "store"))
+    for number, host in enumerate(hosts):
+        host.worker(lab, server, f"far{number}", "--slots", "2")
+    lab.worker("near", server, "--slots", "1")
+    lab.wait_workers(server, 3)
+    return hosts, server
+
+
+def network_test(lab, scale, faults, every):
+    hosts, server = hosts_and_workers(lab)
+    load = Load(server.client_port, 1000 * scale, window=100,
+                payload=lambda n: b"ms=%d" % lab.random.choice((0, 1, 20, 50, 100)))
+
+    def act():
+        lab.random.choice(hosts).rules(*lab.random.choice(faults))
+    chaos(lab, load, act, every, 90 + 30 * scale)
+    for host in hosts:
+        host.rules()
+    lab.wait_workers(server, 3)
+    load.total += 100  # and all of it works as before
+    load.run(60)
+    with lib.Connection(server.client_port) as connection:
+        lab.judge(load, workers_lost=connection.stats()["workers_lost"])
+
+
+@row
+def network_parts(lab, scale):
+    """hosts are cut off, in both directions or in one, and come back before they are fenced or after"""
+    network_test(lab, scale, (("accept", "accept"), ("accept", "accept"), ("drop", "drop"),
+                              ("drop", "accept"), ("accept", "drop")), 0.4)
+
+
+@row
+def network_loses(lab, scale):
+    """a fifth of all packets is lost, in both directions or in one"""
+    network_test(lab, scale, (("accept", "accept"), (LOSS, LOSS), (LOSS, "accept"), ("accept", LOSS)), 0.8)
+
+
+@row
+def server_parted(lab, scale):
+    """the server is killed while its workers are cut off; what they have done by then is not done again"""
+    hosts, server = hosts_and_workers(lab, "--rejoin-wait", "10s", "--missed-heartbeats", "100")
+    load = Load(server.client_port, 40 * scale, payload=b"ms=20")
+    load.run_until("some to be done", lambda: len(load.finished) >= 10 * scale)
+    for host in hosts:
+        host.rules("drop", "drop")
+    done = len(lib.read_record(lab.record)[1])
+    load.run_until("all there to run to their end", lambda: len(lib.read_record(lab.record)[1]) >= done + 3)
+    server.restart()
+    for host in hosts:
+        host.rules()
+    load.run(60)
+    again = lab.judge(load)
+    if again:
+        raise Failure(f"{again} tasks ran again, although their workers came back in time")
+    wait_for("all workers to be back", lambda: len(lib.Connection(server.client_port).workers()) == 3)
