@@ -9,11 +9,17 @@ struct body *body_new(size_t size)
     if (size > SIZE_MAX - sizeof(struct body))
         return NULL;
     struct body *b = malloc(sizeof *b + size);
-    if (!b)
-        return NULL;
+    if (b)
+        body_init(b, b + 1, size, NULL);
+    return b;
+}
+
+void body_init(struct body *b, void *data, size_t size, void (*release)(struct body *b))
+{
     atomic_init(&b->references, 1);
     b->size = size;
-    return b;
+    b->data = data;
+    b->release = release;
 }
 
 struct body *body_copy(const void *data, size_t size)
@@ -39,6 +45,10 @@ void body_unref(struct body *b)
     /* Release what this thread did to the bytes; acquire what the others did, before freeing. */
     unsigned before = atomic_fetch_sub_explicit(&b->references, 1, memory_order_acq_rel);
     assert(before > 0);
-    if (before == 1)
+    if (before > 1)
+        return;
+    if (b->release)
+        b->release(b);
+    else
         free(b);
 }

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Frames from the server: decoded, and handed to the session one message after the other. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <zmq.h>
 
+#include "common/body.h"
+#include "common/list.h"
 #include "common/log.h"
 #include "proto/codec.h"
 #include "worker/link_impl.h"
@@ -59,6 +62,20 @@ static void read_join(struct link *l)
 
 /* -------------------------------------------------------------------------- lane */
 
+/* A large payload stays in libzmq's message until its task has ended: copying a MiB would cost as
+ * much as all else that a worker does with it. */
+struct message_body {
+    struct body body;
+    zmq_msg_t message;
+};
+
+static void message_release(struct body *body)
+{
+    struct message_body *b = container_of(body, struct message_body, body);
+    zmq_msg_close(&b->message);
+    free(b);
+}
+
 /* A payload that is a part of its own; the task was the last message of the part before it. */
 static struct body *read_body(struct link *l)
 {
@@ -67,13 +84,16 @@ static struct body *read_body(struct link *l)
     zmq_getsockopt(l->lane, ZMQ_RCVMORE, &more, &size);
     if (!more)
         return NULL;
-    zmq_msg_t m;
-    zmq_msg_init(&m);
-    struct body *body = NULL;
-    if (zmq_msg_recv(&m, l->lane, ZMQ_DONTWAIT) >= 0)
-        body = body_copy(zmq_msg_data(&m), zmq_msg_size(&m));
-    zmq_msg_close(&m);
-    return body;
+    struct message_body *b = malloc(sizeof *b);
+    if (!b)
+        return NULL;
+    zmq_msg_init(&b->message);
+    bool there = zmq_msg_recv(&b->message, l->lane, ZMQ_DONTWAIT) >= 0;
+    body_init(&b->body, zmq_msg_data(&b->message), zmq_msg_size(&b->message), message_release);
+    if (there)
+        return &b->body;
+    body_unref(&b->body);
+    return NULL;
 }
 
 static bool take_task(struct link *l, struct dec *in)

@@ -12,6 +12,8 @@
 #include <pushrod/error.h>
 
 #define CLOSING_MS 2000u /* for the peer to read the last words */
+#define CONN_SPILL                                                                                 \
+    (16u << 10) /* bytes read beyond a fill: of the next large payload they are copied */
 
 /* An id is generation << SLOT_BITS | slot; generations start at 1, so that CONN_SELF is free. */
 #define SLOT_BITS 24u
@@ -239,7 +241,7 @@ static void fill_spill(struct conn *c, const uint8_t *data, size_t size)
 /* One read into where the protocol wants it, with what comes after it into the shared buffer. */
 static ssize_t read_filling(struct conn *c)
 {
-    struct iovec parts[2] = {{c->fill_to, c->fill_left}, {c->set->input, CONN_READ}};
+    struct iovec parts[2] = {{c->fill_to, c->fill_left}, {c->set->input, CONN_SPILL}};
     size_t wanted = c->fill_left;
     ssize_t got = readv(c->fd, parts, 2);
     if (got <= 0)
