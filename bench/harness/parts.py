@@ -55,7 +55,7 @@ def submit(run):
 
 
 def latency(run):
-    """Round trips: one at a time, then open loop at 10, 50 and 90 % of each one's own maximum."""
+    """Round trips: one at a time, then open loop at 1, 10, 50 and 90 % of each one's own maximum."""
     names = [n for n in MEMORY if n not in (*SLOW, "echo-16", "gearmand-lib")] + ["pushrod-sync"]
     up = systems.started(systems.available(run.choose(names), run.say), 4, run.say)
     try:
@@ -65,7 +65,7 @@ def latency(run):
                             options={"window": 1, "count": run.scale(1000, 10000)})
         for system in up:
             top = run.measure("latency-maximum", system, options={"seconds": run.seconds})
-            for percent in (10, 50, 90) if top else ():
+            for percent in (1, 10, 50, 90) if top else ():
                 rate = top["rate"] * percent / 100
                 run.measure("latency", system, percent=percent,
                             options={"mode": "open", "rate": rate, "seconds": run.seconds * 2})

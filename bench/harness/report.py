@@ -107,7 +107,7 @@ def latency_table(rows):
 
 
 def open_table(rows):
-    table = Table("Latency at 10, 50 and 90 % of each one's own maximum",
+    table = Table("Latency at 1, 10, 50 and 90 % of each one's own maximum",
                   ["system", "load", "tasks/s", "p50 us", "p99 us", "p99.9 us", "max us"],
                   "Open loop: Poisson arrivals, latency from the intended start.")
     for row in rows:
