@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which worker gets what: suspects alone, prefetch and withdrawal, bytes, tasks for one by name. */
+#include "tests/unit/core_fixture.h"
+
+static void suspects_run_alone(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 2);
+    uint64_t a = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    uint64_t b = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    uint64_t c = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    fix_later(&f, 1);
+    core_worker_lost(f.core, f.worker[0], PUSHROD_E_TASK_CRASHED);
+    fix_tick(&f);
+    fix_later(&f, 1);
+    fix_worker(&f, 1, "q", 2);
+    fix_tick(&f);
+    assert_int_equal(fix_lane(&f, 1, LANE_TASK, 0)->id, a);
+    assert_null(fix_lane(&f, 1, LANE_TASK, 1));
+    uint64_t lease = fix_lane(&f, 1, LANE_TASK, 0)->lease;
+    fix_later(&f, 1);
+    fix_answer(&f, 1, fix_done(a, lease, ""));
+    fix_tick(&f);
+    assert_int_equal(fix_lane(&f, 1, LANE_TASK, 0)->id, b);
+    assert_null(fix_lane(&f, 1, LANE_TASK, 1));
+    (void)c;
+    fix_free(&f);
+}
+
+/* The worker that was to be empty for a suspect leaves: the suspect waits for another one. */
+static void a_suspect_does_not_go_to_who_leaves(void **state)
+{
+    (void)state;
+    struct fix f;
+    uint64_t lease[3];
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 2);
+    uint64_t a = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    uint64_t b = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    lease[0] = fix_lane(&f, 0, LANE_TASK, 0)->lease;
+    lease[1] = fix_lane(&f, 0, LANE_TASK, 1)->lease;
+    for (unsigned n = 1; n < 3; n++) {
+        fix_later(&f, 1);
+        fix_worker(&f, n, "q", 1);
+        fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+        fix_tick(&f);
+    }
+    lease[2] = fix_lane(&f, 2, LANE_TASK, 0)->lease;
+    fix_later(&f, 1);
+    core_worker_lost(f.core, f.worker[1], PUSHROD_E_TASK_CRASHED);
+    fix_tick(&f);
+    fix_later(&f, 1);
+    fix_answer(&f, 0,
+        (struct answer){
+            .kind = MSG_RETURNED, .id = b, .lease = lease[1], .code = PUSHROD_E_DRAINING});
+    fix_answer(&f, 0, fix_done(a, lease[0], ""));
+    fix_tick(&f);
+    assert_null(fix_lane(&f, 0, LANE_TASK, 0));
+    fix_later(&f, 1);
+    fix_answer(&f, 2, fix_done(4, lease[2], ""));
+    fix_tick(&f);
+    assert_int_equal(fix_lane(&f, 2, LANE_TASK, 0)->id, 3);
+    assert_null(fix_lane(&f, 2, LANE_TASK, 1));
+    fix_free(&f);
+}
+
+/* Makes the queue known as fast: 20 attempts of 1 us. */
+static void warm(struct fix *f, unsigned n, const char *queue)
+{
+    for (int i = 0; i < 20; i++) {
+        uint64_t id = fix_submit(f, 5, queue, "", NULL, FOLLOW_NONE);
+        fix_tick(f);
+        assert_null(fix_lane(f, n, LANE_TASK, 1));
+        uint64_t lease = fix_lane(f, n, LANE_TASK, 0)->lease;
+        fix_later(f, 1);
+        fix_answer(f, n, fix_done(id, lease, ""));
+    }
+}
+
+static void prefetch_and_withdraw(void **state)
+{
+    (void)state;
+    struct fix f;
+    uint64_t ids[50];
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 1);
+    warm(&f, 0, "q");
+    for (size_t i = 0; i < 50; i++)
+        ids[i] = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    assert_non_null(fix_lane(&f, 0, LANE_TASK, 49));
+    uint64_t lease = fix_lane(&f, 0, LANE_TASK, 49)->lease;
+    /* Another worker comes, and the first one is stuck with what it runs. */
+    fix_later(&f, 1);
+    fix_worker(&f, 1, "q", 2);
+    fix_tick(&f);
+    assert_int_equal(fix_lane(&f, 0, LANE_WITHDRAW, 0)->id, ids[49]);
+    assert_int_equal(fix_lane(&f, 0, LANE_WITHDRAW, 1)->id, ids[48]);
+    assert_null(fix_lane(&f, 0, LANE_WITHDRAW, 2));
+    fix_later(&f, 1);
+    fix_answer(&f, 0, (struct answer){.kind = MSG_RETURNED, .id = ids[49], .lease = lease});
+    fix_tick(&f);
+    assert_int_equal(fix_lane(&f, 1, LANE_TASK, 0)->id, ids[49]);
+    assert_null(fix_lane(&f, 0, LANE_WITHDRAW, 0));
+    fix_free(&f);
+}
+
+/* The slot for which a task was asked back is gone when it comes, and so is the group. */
+static void a_group_ends_with_its_last_withdraw(void **state)
+{
+    (void)state;
+    struct fix f;
+    uint64_t id = 0;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 1);
+    warm(&f, 0, "q");
+    for (size_t i = 0; i < 2; i++)
+        id = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    uint64_t lease = fix_lane(&f, 0, LANE_TASK, 1)->lease;
+    fix_later(&f, 1);
+    fix_worker(&f, 1, "*", 1);
+    fix_tick(&f);
+    assert_int_equal(fix_lane(&f, 0, LANE_WITHDRAW, 0)->id, id);
+    fix_later(&f, 1);
+    fix_answer(&f, 1, (struct answer){.kind = MSG_BYE});
+    fix_tick(&f);
+    fix_later(&f, 1);
+    fix_answer(&f, 0, (struct answer){.kind = MSG_RETURNED, .id = id, .lease = lease});
+    fix_tick(&f);
+    fix_free(&f);
+}
+
+static void lane_carries_its_bytes(void **state)
+{
+    (void)state;
+    struct fix f;
+    struct core_config config = {.seed = 1, .lane_bytes = 100, .store = {.bypass = true}};
+    char payload[81];
+    memset(payload, 'x', 80);
+    payload[80] = '\0';
+    fix_new(&f, &config);
+    fix_worker(&f, 0, "q", 4);
+    uint64_t a = fix_submit(&f, 5, "q", payload, NULL, FOLLOW_NONE);
+    uint64_t b = fix_submit(&f, 5, "q", payload, NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    assert_null(fix_lane(&f, 0, LANE_TASK, 1));
+    uint64_t lease = fix_lane(&f, 0, LANE_TASK, 0)->lease;
+    fix_later(&f, 1);
+    fix_answer(&f, 0, (struct answer){.kind = MSG_STARTED, .id = a, .lease = lease});
+    fix_tick(&f);
+    assert_int_equal(fix_lane(&f, 0, LANE_TASK, 0)->id, b);
+    fix_free(&f);
+}
+
+static void targeted_tasks_wait_for_their_worker(void **state)
+{
+    (void)state;
+    struct fix f;
+    struct msg_options o = fix_options();
+    o.worker = S("w1");
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 1);
+    uint64_t a = fix_submit(&f, 5, "q", "", &o, FOLLOW_NONE);
+    uint64_t b = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    assert_int_equal(fix_lane(&f, 0, LANE_TASK, 0)->id, b);
+    fix_later(&f, 1);
+    fix_worker(&f, 1, "other", 1);
+    fix_tick(&f);
+    assert_null(fix_lane(&f, 1, LANE_TASK, 0));
+    fix_later(&f, 1);
+    core_worker_lost(f.core, f.worker[1], PUSHROD_E_TIMED_OUT);
+    fix_tick(&f);
+    fix_later(&f, 1);
+    fix_worker(&f, 1, "*", 1);
+    fix_tick(&f);
+    assert_int_equal(fix_lane(&f, 1, LANE_TASK, 0)->id, a);
+    fix_free(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(suspects_run_alone),
+        cmocka_unit_test(a_suspect_does_not_go_to_who_leaves),
+        cmocka_unit_test(prefetch_and_withdraw),
+        cmocka_unit_test(a_group_ends_with_its_last_withdraw),
+        cmocka_unit_test(lane_carries_its_bytes),
+        cmocka_unit_test(targeted_tasks_wait_for_their_worker),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
