@@ -78,7 +78,7 @@ def hosts_and_workers(lab, *options):
 
 def network_test(lab, scale, faults, every):
     hosts, server = hosts_and_workers(lab)
-    load = Load(server.client_port, 1000 * scale, window=100,
+    load = Load(server.client_port, 400 * scale, window=50,
                 payload=lambda n: b"ms=%d" % lab.random.choice((0, 1, 20, 50, 100)))
 
     def act():
