@@ -172,14 +172,42 @@ static void scanned(struct core *c, struct request *r, const struct store_event 
     out_row(c, r->conn, r->request, MSG_END, &end, sizeof end);
 }
 
+/*
+ * Replayed or not, as the store has it now: after a failed fsync, or once the finish that was still
+ * here has gone.
+ */
+static void replay_look(struct core *c, const struct request *r, const struct task *t)
+{
+    bool stuck = t && t->refused;
+    struct request *again = stuck ? NULL : request_new(c, REQUEST_REPLAY, r->conn, r->request);
+    assert(r->kind == REQUEST_REPLAY);
+    if (again)
+        again->looked = true;
+    if (!again || !request_ask(c, again, STORE_LOOKUP, r->id))
+        out_reject(c, r->conn, r->request, PUSHROD_E_STORE_FAILED, NULL);
+}
+
 static void replayed(struct core *c, struct request *r, const struct store_event *e)
 {
+    struct task *t = ledger_find(&c->ledger, r->id);
+    bool lives = e->outcome == OUTCOME_STORED && e->record_count;
     assert(r->kind == REQUEST_REPLAY);
-    if (e->outcome != OUTCOME_STORED || !e->record_count) {
+    /* Its finish may wait here to be acknowledged: the second life does not. */
+    if (lives && t && task_ended(t) && !t->released)
+        finish_drop(c, t);
+    t = ledger_find(&c->ledger, r->id);
+    if (e->outcome == OUTCOME_UNKNOWN || (lives && t && task_ended(t))) {
+        replay_look(c, r, t);
+        return;
+    }
+    if (!lives && r->looked) {
+        out_reject(c, r->conn, r->request, PUSHROD_E_STORE_FAILED, NULL);
+        return;
+    }
+    if (!lives) {
         reject(c, r, e);
         return;
     }
-    struct task *t = ledger_find(&c->ledger, r->id);
     if (!t && (t = window_adopt(c, &e->records[0], STORED_DEAD)))
         window_enter(c, t);
     else if (!t)

@@ -309,6 +309,7 @@ struct request {
     struct queue *queue;          /* PURGE, PURGED */
     struct joining *joining;      /* HELD */
     size_t index;                 /* HELD: which one */
+    bool looked;                  /* REPLAY: a look-up tells what became of it */
     struct list in_core;
 };
 
