@@ -146,7 +146,10 @@ bool sim_run_next(struct sim *sim)
     struct event *e = heap_take(sim);
     sim->step++;
     sim->now.mono_ns = e->at;
-    sim->now.wall_ms = UINT64_C(1700000000000) + e->at / MS;
+    sim->now.wall_ms =
+        (uint64_t)((int64_t)(UINT64_C(1700000000000) + e->at / MS) + sim->wall_offset);
+    if (sim->now.wall_ms > sim->wall_most)
+        sim->wall_most = sim->now.wall_ms;
     if (e->node == NODE_WORLD) {
         e->apply(sim, e);
         event_free(e);

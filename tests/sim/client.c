@@ -53,6 +53,8 @@ void server_on_submit(struct sim *sim, struct event *event)
     else
         in.payload = slice_of(bytes, sub->size);
     sub->sent = true;
+    sub->sent_ms = sim->now.wall_ms;
+    sub->sent_ns = sim->now.mono_ns;
     if (sub->options.delay_ms)
         sub->eta_ms = sim->now.wall_ms + sub->options.delay_ms;
     core_submit(sim->server.core, event->b, &in, 1, &id);
@@ -121,6 +123,12 @@ void server_on_conn_closed(struct sim *sim, struct event *event)
             sim->subs[i].cancelled = true;
     }
     core_conn_closed(sim->server.core, event->b);
+}
+
+void client_ok(struct sim *sim, const struct conn_action *a)
+{
+    if (a->request >> 48 == ASK_CANCEL && a->number)
+        truth_cancelled(sim, &sim->subs[a->request >> 32 & 0xffff]);
 }
 
 /* ---- at the client ---- */

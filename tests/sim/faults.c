@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#define CLOCK_MOST_MS 60000 /* how far the wall clock may be off */
+
 static int some_node(struct sim *sim)
 {
     int node = (int)sim_below(sim, sim->plan.workers);
@@ -185,6 +187,16 @@ static void fault_look(struct sim *sim)
     client_look(sim);
 }
 
+/* Somebody sets the clock, or it is found to be wrong. */
+static void fault_clock(struct sim *sim)
+{
+    uint64_t ms =
+        sim_chance(sim, 50) ? sim_below(sim, 2 * 1000) : sim_below(sim, 2 * CLOCK_MOST_MS);
+    int64_t most = sim_chance(sim, 50) ? 1000 : CLOCK_MOST_MS;
+    sim->wall_offset = (int64_t)ms % (2 * most) - most;
+    sim_trace(sim, "the wall clock is off by %lld ms", (long long)sim->wall_offset);
+}
+
 static void on_fault(struct sim *sim, struct event *event)
 {
     (void)event;
@@ -231,6 +243,8 @@ void faults_end(struct sim *sim)
 {
     sim_trace(sim, "faults end");
     sim->over = true;
+    if (sim->wall_offset)
+        sim->wall_offset = CLOCK_MOST_MS; /* what waits for a time that was a while ago */
     if (!sim->server.up)
         server_start(sim);
     sim->server.paused_until = 0;

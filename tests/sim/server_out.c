@@ -253,6 +253,8 @@ static void do_conn(struct sim *sim, const struct conn_action *a)
         truth_rejected(sim, a);
     else if (a->kind == MSG_FINISHED)
         truth_finished(sim, a);
+    else if (a->kind == MSG_OK)
+        client_ok(sim, a);
     client_tell(sim, a);
 }
 

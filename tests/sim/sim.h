@@ -13,6 +13,7 @@
  *   node.c    a session and a model of the runner
  *   runner.c  handlers
  *   client.c  who submits, follows, cancels, vanishes and comes back
+ *   keys.c    who may hold a unique key
  *   truth.c   what really happened, and the checks against it
  *   faults.c  what breaks, when, and how it is mended
  *
@@ -102,7 +103,7 @@ void sim_report(struct sim *); /* seed, step, last events; also from the abort h
 #define SIM_FAULTS(X)                                                                              \
     X(death) X(pause) X(silence) X(lane_cut) X(answers_cut) X(restart) X(server_pause)             \
     X(store_full) X(store_down) X(store_unknown) X(client_cut) X(cancel) X(purge) X(drain)         \
-    X(queue_pause) X(replay) X(look)
+    X(queue_pause) X(replay) X(look) X(clock)
 
 /* X(name): chances in percent, of each message, task or attempt. */
 #define SIM_CHANCES(X)                                                                             \
@@ -148,8 +149,11 @@ struct sub {
     enum follow follow;
     uint64_t plan; /* seed of its handler's behaviour */
     bool poison;
-    bool cancelled;  /* somebody asked for it, or its connection was attached */
-    uint64_t eta_ms; /* Unix time; not before */
+    bool cancelled;              /* somebody asked for it, or its connection was attached */
+    uint64_t eta_ms;             /* Unix time; not before */
+    uint64_t sent_ms, sent_ns;   /* when the server got it */
+    uint64_t ended_ms, ended_ns; /* when its finish was told first */
+    uint64_t cancel_life;        /* of the server that said that it is cancelled; 0: none */
     uint64_t accepted_ns;
     bool sent, accepted, rejected;
     bool known;         /* its client has the id */
@@ -179,11 +183,17 @@ void truth_server_died(struct sim *);
 void truth_worker_faulty(struct sim *, int node); /* what it has may be run again */
 void truth_unstored(struct sim *, const struct store_op *);
 void truth_purged(struct sim *, struct slice queue);
+void truth_cancelled(struct sim *, struct sub *);
 bool truth_settled(struct sim *);               /* everything accepted has ended, and was told */
 void truth_idle(struct sim *);                  /* no idle slot beside a task that waits */
 void truth_unknown(struct sim *, struct sub *); /* STATUS did not find it */
 void truth_final(struct sim *);
 const char *truth_queue(unsigned queue);
+
+/* ---- keys.c: who may hold a unique key ---- */
+
+void keys_accepted(struct sim *, const struct sub *);
+void keys_refused(struct sim *, const struct sub *, uint64_t holder);
 
 /* ---- server.c, server_out.c ---- */
 
@@ -304,7 +314,8 @@ struct client {
 void client_start(struct sim *, int client);
 void client_cut(struct sim *, int client); /* the connection breaks; it comes back */
 void client_tell(struct sim *, const struct conn_action *);
-int client_of(const struct sim *, uint64_t conn); /* -1: that connection is gone */
+void client_ok(struct sim *, const struct conn_action *); /* as soon as the server says so */
+int client_of(const struct sim *, uint64_t conn);         /* -1: that connection is gone */
 void client_cancel_some(struct sim *);
 void client_look(struct sim *); /* STATUS, LIST */
 /* From any client that is connected. */
@@ -327,6 +338,8 @@ struct sim {
     bool verbose, over; /* over: faults are off, all should end */
     uint64_t step;
     struct now now;
+    int64_t wall_offset; /* ms: the wall clock jumps */
+    uint64_t wall_most;  /* the latest time that it has ever shown */
     struct event **heap;
     size_t heap_count, heap_room;
     uint64_t tie;

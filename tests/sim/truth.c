@@ -65,6 +65,7 @@ void truth_accepted(struct sim *sim, const struct conn_action *a)
         !settled_on_disk(sim, sub) || disk_keeps(&sim->disk, a->id) ||
             disk_ended(&sim->disk, a->id),
         "ACCEPTED of task %llu, which is not settled", (unsigned long long)a->id);
+    keys_accepted(sim, sub);
 }
 
 void truth_rejected(struct sim *sim, const struct conn_action *a)
@@ -74,6 +75,8 @@ void truth_rejected(struct sim *sim, const struct conn_action *a)
     struct sub *sub = of_request(sim, a->request);
     SIM_CHECK(sim, !sub->accepted && !sub->rejected, "a submission was answered twice");
     sub->rejected = true;
+    if (a->code == PUSHROD_E_DUPLICATE)
+        keys_refused(sim, sub, a->id);
 }
 
 static void check_result(struct sim *sim, const struct sub *sub, const struct task *task)
@@ -83,6 +86,31 @@ static void check_result(struct sim *sim, const struct sub *sub, const struct ta
     int size = snprintf(expected, sizeof expected, "result of %llu.", (unsigned long long)sub->id);
     SIM_CHECK(sim, result.size >= (size_t)size && memcmp(result.data, expected, (size_t)size) == 0,
         "task %llu has the result of another", (unsigned long long)sub->id);
+}
+
+static uint64_t expires_at(const struct sub *sub)
+{
+    return sub->options.expires_ms ? sub->sent_ms + sub->options.expires_ms : UINT64_MAX;
+}
+
+/* A finish needs a reason; and whoever asked for it to be kept will find it. */
+static void check_reason(struct sim *sim, const struct sub *sub, const struct task *task)
+{
+    unsigned long long id = task->record.id;
+    SIM_CHECK(sim, task->status != PUSHROD_CANCELLED || sub->cancelled || sub->excused,
+        "task %llu was cancelled by nobody", id);
+    SIM_CHECK(sim,
+        task->status != PUSHROD_EXPIRED || expires_at(sub) <= sim->wall_most || sub->excused,
+        "task %llu expired before its time", id);
+    SIM_CHECK(sim,
+        task->status != PUSHROD_FAILED || sub->retries || !sim->plan.strict || sub->excused,
+        "task %llu failed, and no attempt of it did", id);
+    if (task->status == PUSHROD_FAILED || !sub->options.keep_ms || sim->plan.clock ||
+        !settled_on_disk(sim, sub))
+        return;
+    const struct entry *e = state_find(&sim->disk.kept, id);
+    SIM_CHECK(sim, e && e->finish.keep_until_ms >= sub->sent_ms + sub->options.keep_ms,
+        "the finish of task %llu is not kept as asked", id);
 }
 
 /* Told once to each connection that follows, the same for ever, and only what is settled. */
@@ -100,13 +128,16 @@ void truth_finished(struct sim *sim, const struct conn_action *a)
     SIM_CHECK(sim,
         !settled_on_disk(sim, sub) || disk_ended(&sim->disk, task->record.id) == task->status,
         "the finish of task %llu was told before it was settled", id);
-    SIM_CHECK(sim, task->status != PUSHROD_CANCELLED || sub->cancelled || sub->excused,
-        "task %llu was cancelled by nobody", id);
+    check_reason(sim, sub, task);
     if (task->status == PUSHROD_DONE)
         check_result(sim, sub, task);
     /* Of what was purged behind the window nobody remembers the tag. */
     SIM_CHECK(sim, sub->excused || slice_equal(task_tag(task), slice_str(sub->tag)),
         "task %llu: wrong tag", id);
+    if (!sub->status) {
+        sub->ended_ms = sim->now.wall_ms;
+        sub->ended_ns = sim->now.mono_ns;
+    }
     sub->told_conn = a->conn;
     sub->status = task->status;
     sim->totals.told++;
@@ -115,6 +146,7 @@ void truth_finished(struct sim *sim, const struct conn_action *a)
 void truth_replayed(struct sim *sim, struct sub *sub)
 {
     (void)sim;
+    sub->cancel_life = 0;
     sub->excused = sub->may_repeat = true; /* it has a second life, which is not followed here */
     sub->status = 0;
     sub->told_conn = 0;
@@ -155,7 +187,11 @@ void truth_dispatch(struct sim *sim, const struct lane_action *a)
         "task %llu was handed out before it was settled", (unsigned long long)r->id);
     SIM_CHECK(sim, !sub->target[0] || strcmp(sub->target, sim->nodes[lane->node].name) == 0,
         "task %llu went to the wrong worker", (unsigned long long)r->id);
-    SIM_CHECK(sim, sub->eta_ms <= sim->now.wall_ms, "task %llu was handed out before its time",
+    SIM_CHECK(sim, sub->cancel_life != sim->server.life || sub->excused,
+        "task %llu was handed out after it had been cancelled", (unsigned long long)r->id);
+    SIM_CHECK(sim, expires_at(sub) > sim->now.wall_ms || sub->first_lease || sub->excused,
+        "task %llu was handed out after it had expired", (unsigned long long)r->id);
+    SIM_CHECK(sim, sub->eta_ms <= sim->wall_most, "task %llu was handed out before its time",
         (unsigned long long)r->id);
     if (!sub->first_lease)
         check_order(sim, sub);
@@ -222,6 +258,12 @@ void truth_worker_faulty(struct sim *sim, int node)
                 sub->may_repeat = true;
         }
     }
+}
+
+/* The server said that it is, in this life; what it had not stored by its death is forgotten. */
+void truth_cancelled(struct sim *sim, struct sub *sub)
+{
+    sub->cancel_life = sim->server.life;
 }
 
 /* An async submission was accepted before the store refused it: it lives in memory only. */
@@ -301,6 +343,10 @@ void truth_unknown(struct sim *sim, struct sub *sub)
 {
     bool over = disk_ended(&sim->disk, sub->id) || sub->status ||
                 sim->plan.durability[sub->queue] == DURABILITY_MEMORY;
+    bool kept = sub->status && settled_on_disk(sim, sub) &&
+                sim->wall_most < sub->ended_ms + sub->options.keep_ms;
+    SIM_CHECK(sim, sub->excused || !kept, "STATUS does not find task %llu, which is kept",
+        (unsigned long long)sub->id);
     SIM_CHECK(sim, sub->excused || (over && (sub->received || sub->follow == FOLLOW_NONE)),
         "LOST: STATUS does not find task %llu", (unsigned long long)sub->id);
 }
@@ -316,6 +362,8 @@ static const char *unsettled(struct sim *sim, const struct sub *sub)
 {
     if (sub->running)
         return "still runs";
+    if (sub->id && disk_keeps(&sim->disk, sub->id))
+        return "still lies in the store"; /* also what was replayed, or purged too late */
     if (sub->sent && !sub->accepted && !sub->rejected &&
         sub->conn == sim->clients[sub->client].conn)
         return "was never answered";
