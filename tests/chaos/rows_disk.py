@@ -172,7 +172,7 @@ def disk_vanished(lab, scale):
     if lab.random.random() < 0.7:
         os.mkdir(path)
     faults.disk("syncs", 1)  # it opens its store again
-    submit_until(load, "a refusal", lambda: load.refused[lib.STORE_FAILED] > 100)
+    submit_until(load, "refusals", lambda: sum(load.refused.values()) > 100)
     if os.path.exists(os.path.join(path, "data.mdb")):
         raise Failure("it began another store in place of the one that it has lost")
     if os.path.exists(path):
