@@ -217,6 +217,7 @@ struct lmdb {
     uint64_t max_table_id;
     uint64_t sequence; /* of the last journal row */
     uint64_t now_ms;   /* of the batch at hand */
+    uint64_t heard_ns; /* when the last batch came */
     struct index index;
     struct lmdb_queue **queues;
     size_t queue_count;
@@ -224,6 +225,9 @@ struct lmdb {
     struct strmap queue_names;
     struct idmap queue_numbers; /* number -> struct lmdb_queue */
     uint32_t next_queue;
+    struct arena life;       /* what was found when this life began: */
+    struct lmdb_edge *edges; /* of queues; NULL: it has not begun */
+    size_t edge_count;
     uint32_t *garbage; /* numbers of purged queues, whose rows go bit by bit */
     size_t garbage_count;
     size_t garbage_capacity;
@@ -287,7 +291,8 @@ void lmdb_release_pages(struct lmdb *l);
 
 /* ---- lmdb_queue.c ---- */
 void queues_load(struct lmdb *l);
-void queues_save(struct lmdb *l); /* those that changed */
+void queues_keep_edges(struct lmdb *l); /* as of now, over all that is loaded in this life */
+void queues_save(struct lmdb *l);       /* those that changed */
 void queues_free(struct lmdb *l);
 struct lmdb_queue *lmdb_queue_get(struct lmdb *l, struct slice name);
 struct lmdb_queue *lmdb_queue_find(struct lmdb *l, struct slice name); /* NULL: never heard of it */

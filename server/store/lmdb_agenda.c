@@ -56,8 +56,7 @@ static bool row_next(
             return false;
         if (!row_stale(l, m, *unique))
             return true;
-        l->dirty = true;
-        if (mdb_cursor_del(c, 0))
+        if (!cursor_delete(l, c))
             return false;
     }
     return false;
@@ -129,8 +128,7 @@ static bool due_step(
         unique_ended(l, unique, row.id, row.when_ms);
     bool found =
         !(use_row && row.kind == AGENDA_UNIQUE) && task_find(l, use_row ? row.id : heap.id, &f);
-    l->dirty = true;
-    if (use_row && mdb_cursor_del(c, 0))
+    if (use_row && !cursor_delete(l, c))
         return false;
     if (found)
         promote(l, item, &f, list);

@@ -154,14 +154,8 @@ static void journal_trim(struct lmdb *l, uint64_t last)
     while (cursor_get(l, c, &key, &value, MDB_FIRST)) {
         uint64_t sequence;
         memcpy(&sequence, key.data, sizeof(sequence));
-        if (sequence > last)
+        if (sequence > last || !cursor_delete(l, c))
             break;
-        int rc = mdb_cursor_del(c, 0);
-        if (rc) {
-            l->error = rc;
-            break;
-        }
-        l->dirty = true;
     }
     if (c)
         mdb_cursor_close(c);

@@ -94,6 +94,7 @@ static void run_batch(struct lmdb *l, struct batch *b)
 void group_run(struct lmdb *l, struct batch *taken)
 {
     lmdb_begin(l);
+    l->heard_ns = clock_now().mono_ns;
     for (struct batch *b = taken, *next; b; b = next) {
         next = b->next;
         run_batch(l, b);
@@ -190,41 +191,13 @@ static void pending_reduce(struct lmdb *l)
         l->pending_since_ns = LMDB_NO_AGE;
 }
 
-struct kept_edge {
-    struct slice name;
-    struct order_key edge;
-};
-
-/* The edges of the last life stay what they were when this one began. */
-static struct kept_edge *edges_keep(struct lmdb *l, struct arena *a)
-{
-    struct kept_edge *kept = store_arena_alloc(a, (l->queue_count + 1) * sizeof(*kept));
-    for (size_t i = 0; i < l->queue_count; i++) {
-        const struct lmdb_queue *q = l->queues[i];
-        kept[i].name = slice_of(arena_copy(a, q->name.data, q->name.size), q->name.size);
-        kept[i].edge = q->edge_at_open;
-    }
-    return kept;
-}
-
 bool group_reopen(struct lmdb *l)
 {
-    struct arena a = {0};
-    size_t count = l->queue_count;
-    struct kept_edge *kept = edges_keep(l, &a);
     lmdb_unload(l);
     char *error = lmdb_load(l);
     if (error)
         snprintf(l->text, sizeof(l->text), "%s", error);
     free(error);
-    for (size_t i = 0; l->env && i < l->queue_count; i++)
-        l->queues[i]->edge_at_open = (struct order_key){0};
-    for (size_t i = 0; l->env && i < count; i++) {
-        struct lmdb_queue *q = lmdb_queue_find(l, kept[i].name);
-        if (q)
-            q->edge_at_open = kept[i].edge;
-    }
-    store_arena_free(&a);
     for (struct batch *b = l->pending; b && l->env; b = b->next)
         run_again(l, b);
     return l->env && !l->error;
@@ -278,7 +251,7 @@ static void group_end(struct lmdb *l)
     l->pending_sync = false;
     l->pending_since_ns = LMDB_NO_AGE;
     l->group_ops = l->group_bytes = 0;
-    l->group++;
+    l->group += l->group == UINT32_MAX ? 2 : 1; /* 0 means none */
     l->commits++;
 }
 

@@ -131,6 +131,7 @@ void lmdb_tell_opened(struct lmdb *l, struct store_opened *opened)
     *opened = (struct store_opened){.boot = l->boot};
     tell_queues(l, opened);
     reset_edges(l, opened);
+    queues_keep_edges(l);
     tell_workers(l, opened);
     opened->next_due_ms = agenda_next(l);
     opened->first_id = l->id_ceiling;

@@ -60,6 +60,38 @@ static void queue_load(struct lmdb *l, uint32_t number, struct slice value)
     q->edge = q->edge_at_open = (struct order_key){row.edge_rank, row.edge_id};
 }
 
+/*
+ * What may have been running when this life began. A store that is opened again in between has
+ * newer edges, which say nothing of that; it may take several tries, so they are kept apart.
+ */
+struct lmdb_edge {
+    struct slice name;
+    struct order_key edge;
+};
+
+void queues_keep_edges(struct lmdb *l)
+{
+    struct arena *a = &l->life;
+    l->edges = store_arena_alloc(a, (l->queue_count + 1) * sizeof(*l->edges));
+    l->edge_count = l->queue_count;
+    for (size_t i = 0; i < l->queue_count; i++) {
+        const struct lmdb_queue *q = l->queues[i];
+        l->edges[i].name = slice_of(arena_copy(a, q->name.data, q->name.size), q->name.size);
+        l->edges[i].edge = q->edge_at_open;
+    }
+}
+
+static void edges_restore(struct lmdb *l)
+{
+    for (size_t i = 0; i < l->queue_count; i++)
+        l->queues[i]->edge_at_open = (struct order_key){0};
+    for (size_t i = 0; i < l->edge_count; i++) {
+        struct lmdb_queue *q = lmdb_queue_find(l, l->edges[i].name);
+        if (q)
+            q->edge_at_open = l->edges[i].edge;
+    }
+}
+
 void queues_load(struct lmdb *l)
 {
     MDB_cursor *c = table_cursor(l, TABLE_QUEUES);
@@ -71,6 +103,8 @@ void queues_load(struct lmdb *l)
         queue_load(l, (uint32_t)key_read(key.data, 4), value);
     if (c)
         mdb_cursor_close(c);
+    if (l->edges)
+        edges_restore(l);
 }
 
 static void row_put(struct lmdb *l, uint32_t number, const struct queue_row *row, struct slice name)
@@ -200,8 +234,7 @@ static bool garbage_rows(struct lmdb *l, enum table t, uint32_t number, uint32_t
         if (!more)
             break;
         uint64_t id = t == TABLE_READY ? key_read(key.data + 5, 8) : 0;
-        l->dirty = true;
-        if (mdb_cursor_del(c, 0) == 0 && id)
+        if (cursor_delete(l, c) && id)
             purged_task_delete(l, number, id);
     }
     if (c)

@@ -24,6 +24,12 @@
 #define APPLY_IDLE    2000                /* entries with a commit of their own */
 #define APPLY_PRESSED 20000               /* the index is too large */
 
+/* A store that is only full goes on with all that makes room. */
+static bool broken(const struct lmdb *l)
+{
+    return l->down && l->down_code != PUSHROD_E_STORE_FULL;
+}
+
 /* When the pending group is to be committed. */
 static uint64_t commit_due(const struct lmdb *l)
 {
@@ -46,8 +52,10 @@ static uint64_t least(uint64_t a, uint64_t b)
 /* When rows go to the tables without company: not while a group is likely to come and take some. */
 static uint64_t settle_due(const struct lmdb *l)
 {
-    if (l->down || group_waits(l) || !(l->index.applying || l->garbage_count))
+    if (broken(l) || group_waits(l) || !(l->index.applying || l->garbage_count))
         return LMDB_NO_AGE;
+    if (l->down)
+        return l->room_ns + ROOM_NS; /* it may fail: not at once again */
     return l->busy ? l->commit_ns + 2 * GROUP_NS : 0;
 }
 
@@ -112,10 +120,11 @@ static void look_for_room(struct lmdb *l, uint64_t now_ns)
         return;
     }
     if (l->down) {
-        meta_put(l, "probe", l->commits);
+        uint64_t commits = l->commits;
+        meta_put(l, "probe", commits);
         group_commit(l, now_ns, 0);
-        if (l->error || !l->env || l->commits == 0)
-            return;
+        if (l->commits == commits)
+            return; /* it failed: the store was opened again, and waits for the next try */
     }
     l->full = false;
     group_announce(l, false, 0);
@@ -123,13 +132,14 @@ static void look_for_room(struct lmdb *l, uint64_t now_ns)
 
 static void sweep(struct lmdb *l, uint64_t now_ns)
 {
-    if (now_ns < l->swept_ns + SWEEP_NS || l->down || group_waits(l))
+    if (now_ns < l->swept_ns + SWEEP_NS || broken(l) || group_waits(l))
         return;
     l->swept_ns = now_ns;
     l->swept_commits = l->commits;
     if (!lmdb_begin(l))
         return;
-    results_sweep(l, l->now_ms);
+    /* The asker's clock, and what went by since it was heard. */
+    results_sweep(l, l->now_ms + (now_ns - l->heard_ns) / MS);
     if (l->dirty)
         group_commit(l, now_ns, 0);
     l->swept_commits = l->commits;

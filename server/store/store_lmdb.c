@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+#include "common/clock.h"
 #include "server/store/lmdb.h"
 
 #define DEFAULT_BYTES ((uint64_t)16 << 30)
@@ -183,6 +184,7 @@ static struct lmdb *lmdb_new(const struct store_config *config)
     l->index_bound = l->max_bytes / 32 < INDEX_BOUND ? l->max_bytes / 32 : INDEX_BOUND;
     l->id_block = config->id_block ? config->id_block : ID_BLOCK;
     l->now_ms = config->now_ms;
+    l->heard_ns = clock_now().mono_ns;
     l->lock_fd = l->event_fd = -1;
     l->index.fresh_since_ns = l->pending_since_ns = LMDB_NO_AGE;
     l->late = reply_new();
@@ -205,6 +207,7 @@ static void lmdb_free(struct lmdb *l)
     reply_free(l->late);
     reply_free(l->early);
     store_arena_free(&l->opened);
+    store_arena_free(&l->life);
     pthread_cond_destroy(&l->wake);
     pthread_mutex_destroy(&l->lock);
     free(l->path);

@@ -87,6 +87,28 @@ static void a_store_that_was_taken_away_refuses_submissions(void **state)
     rig_close(&r);
 }
 
+/* What a life found when it began is known over tries to open the store that fail. */
+static void it_knows_what_may_be_running_over_failures(void **state)
+{
+    struct rig r;
+    char away[80];
+    rig_open(&r, *state);
+    struct record in = rig_record(1, "q", 4);
+    rig_append(&r, &in);
+    assert_int_equal(rig_fetch(&r, "q", (struct order_key){0}, 9)->record_count, 1);
+    rig_reopen(&r);
+    failing_syncs = 1;
+    move_away(&r, away);
+    in.id = 2;
+    assert_int_equal(rig_append(&r, &in)->outcome, OUTCOME_UNKNOWN);
+    assert_int_equal(rig_id(&r, STORE_LOOKUP, 1)->outcome, OUTCOME_REFUSED);
+    bring_back(&r, away);
+    rig_wait_up(&r);
+    const struct store_event *e = rig_fetch(&r, "q", (struct order_key){0}, 1);
+    assert_true(e->record_count == 1 && e->records[0].maybe_running);
+    rig_close(&r);
+}
+
 #define FOR(test, n)                                                                               \
     {                                                                                              \
 #test ", " #n, test, NULL, NULL, (void *)(uintptr_t)&backends[n]                           \
@@ -96,6 +118,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {FOR(no_second_store_begins_where_one_was, 1),
         FOR(no_second_store_begins_where_one_was, 2),
+        FOR(it_knows_what_may_be_running_over_failures, 1),
+        FOR(it_knows_what_may_be_running_over_failures, 2),
         FOR(a_store_that_was_taken_away_refuses_submissions, 1)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -86,6 +86,61 @@ static void a_full_disk_refuses_and_recovers(void **state)
     rmdir(r.directory);
 }
 
+static void open_small(struct rig *r, const struct backend *b)
+{
+    rig_empty(r, b);
+    r->config.max_bytes = 32 << 20;
+    rig_start(r);
+}
+
+/* Small tasks, whose rows go bit by bit after a purge: nobody has to ask for each bit. */
+static void a_purge_makes_room(void **state)
+{
+    enum { BATCH = 100 };
+    static struct record records[BATCH];
+    static struct store_op ops[BATCH];
+    static const char payload[3000] = "small";
+    struct rig r;
+    open_small(&r, *state);
+    for (uint64_t id = 1; !r.down;) {
+        for (size_t i = 0; i < BATCH; i++, id++) {
+            records[i] = rig_record(id, "q", 4);
+            records[i].payload = slice_of(payload, id < 4000 ? 5 : sizeof(payload));
+            ops[i] = (struct store_op){.kind = STORE_APPEND, .record = &records[i]};
+        }
+        r.backend->ops->submit(r.store, ops, BATCH, r.now_ms);
+        for (size_t i = 0; i < BATCH;)
+            i += rig_next(&r)->event == EVENT_OP;
+    }
+    assert_true(rig_purge(&r, "q", NULL, 0)->count > BATCH);
+    rig_wait_up(&r);
+    rig_close(&r);
+}
+
+/* Kept results that are over make room, too, as soon as the store hears what time it is. */
+static void expired_results_make_room(void **state)
+{
+    struct rig r;
+    open_small(&r, *state);
+    struct body *body = rig_body(1, 1 << 20);
+    for (uint64_t id = 1; !r.down; id++) {
+        struct record in = rig_record(id, "q", 4);
+        struct finish f = {.id = id,
+            .status = PUSHROD_DONE,
+            .finished_ms = r.now_ms,
+            .keep_until_ms = r.now_ms + 60000,
+            .body = body,
+            .result = body_slice(body)};
+        rig_append(&r, &in);
+        rig_do(&r, &(struct store_op){.kind = STORE_FINISH, .finish = &f});
+    }
+    r.now_ms += 3600000;
+    rig_id(&r, STORE_LOOKUP, 1);
+    rig_wait_up(&r);
+    body_unref(body);
+    rig_close(&r);
+}
+
 /* ---- each write fails once ---- */
 
 static bool workload(struct rig *r)
@@ -171,7 +226,8 @@ static void memory_of_a_burst_is_given_back(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {FOR(max_bytes_is_a_bound, 1), FOR(max_bytes_is_a_bound, 2),
-        FOR(a_full_disk_refuses_and_recovers, 2), FOR(the_nth_write_fails, 2),
-        cmocka_unit_test(memory_of_a_burst_is_given_back)};
+        FOR(a_full_disk_refuses_and_recovers, 2), FOR(a_purge_makes_room, 2),
+        FOR(expired_results_make_room, 1), FOR(expired_results_make_room, 2),
+        FOR(the_nth_write_fails, 2), cmocka_unit_test(memory_of_a_burst_is_given_back)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -327,6 +327,22 @@ static void a_failed_fsync_leaves_doubt_but_no_damage(void **state)
     rig_close(&r);
 }
 
+/* Only a commit that is on disk says that the disk works again. */
+static void it_is_up_when_a_commit_was_written(void **state)
+{
+    struct rig r;
+    rig_open(&r, *state);
+    struct record in = rig_record(1, "q", 4);
+    assert_int_equal(rig_append(&r, &in)->outcome, OUTCOME_STORED);
+    in.id = 2;
+    disk.failing_syncs = 4;
+    assert_int_equal(rig_append(&r, &in)->outcome, OUTCOME_UNKNOWN);
+    rig_wait_up(&r);
+    assert_int_equal(disk.failing_syncs, 0);
+    assert_int_equal(r.downs, 1);
+    rig_close(&r);
+}
+
 static void async_answers_survive_a_failed_commit(void **state)
 {
     struct rig r;
@@ -458,8 +474,9 @@ int main(int argc, char **argv)
         FOR(killed_processes_lose_nothing, 2), FOR(power_loss_loses_nothing, 1),
         FOR(power_loss_loses_nothing, 2), FOR(a_failed_fsync_leaves_doubt_but_no_damage, 1),
         FOR(a_failed_fsync_leaves_doubt_but_no_damage, 2),
-        FOR(async_answers_survive_a_failed_commit, 1), FOR(a_due_that_fails_is_run_again, 1),
-        FOR(a_due_that_fails_is_run_again, 2), FOR(a_second_opener_is_told_who_has_it, 1),
-        FOR(a_newer_format_is_refused, 1), FOR(a_directory_that_cannot_be_made, 1)};
+        FOR(it_is_up_when_a_commit_was_written, 1), FOR(async_answers_survive_a_failed_commit, 1),
+        FOR(a_due_that_fails_is_run_again, 1), FOR(a_due_that_fails_is_run_again, 2),
+        FOR(a_second_opener_is_told_who_has_it, 1), FOR(a_newer_format_is_refused, 1),
+        FOR(a_directory_that_cannot_be_made, 1)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
