@@ -323,8 +323,8 @@ void chunk_unref(struct lmdb *l, struct chunk *c);
 uint8_t *chunk_add(struct chunk *c, enum row_kind kind, size_t size, size_t *offset);
 void chunk_void(struct chunk *c, size_t offset); /* the operation did not happen */
 /* Room for a row of the item's own; *chunk is where it lies. */
-uint8_t *journal_own(
-    struct item *item, enum row_kind kind, size_t size, struct chunk **chunk, size_t *offset);
+uint8_t *journal_own(struct lmdb *l, struct item *item, enum row_kind kind, size_t size,
+    struct chunk **chunk, size_t *offset);
 void journal_write(struct lmdb *l, struct batch *b);
 void journal_replay(struct lmdb *l);
 void journal_rotate(struct lmdb *l);
@@ -346,6 +346,7 @@ bool task_find(struct lmdb *l, uint64_t id, struct found *f); /* live ones only 
  */
 void task_of_entry(struct entry *e, struct found *f);
 bool task_of_row(struct lmdb *l, MDB_cursor *tasks, uint64_t id, struct found *f);
+bool task_in_tables(struct lmdb *l, uint64_t id);
 /* Packs the changed record into a chunk of its own, and the index takes it. */
 void task_change(struct lmdb *l, struct found *f);
 bool task_maybe_running(const struct lmdb *l, const struct found *f);
@@ -361,6 +362,7 @@ void unique_ended(struct lmdb *l, struct slice key, uint64_t id, uint64_t when_m
 /* ---- lmdb_result.c ---- */
 void results_load(struct lmdb *l);
 void result_put(struct lmdb *l, const struct finish *f, struct slice packed, const struct body *b);
+void result_put_entry(struct lmdb *l, const struct entry *e); /* the finish of an ended one */
 bool result_get(struct lmdb *l, uint64_t id, struct slice *packed, enum table *table);
 bool result_delete(struct lmdb *l, uint64_t id);
 void results_sweep(struct lmdb *l, uint64_t now_ms);

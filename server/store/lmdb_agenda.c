@@ -82,7 +82,7 @@ uint64_t agenda_next(struct lmdb *l)
 }
 
 /* So that after a crash the task is ready and known as windowed, as its event says. */
-static void journal_promotion(struct item *item, const struct found *f)
+static void journal_promotion(struct lmdb *l, struct item *item, const struct found *f)
 {
     struct record change = {.id = f->record.id,
         .attempts = f->record.attempts,
@@ -91,7 +91,8 @@ static void journal_promotion(struct item *item, const struct found *f)
         .windowed = true};
     struct chunk *chunk;
     size_t offset;
-    uint8_t *to = journal_own(item, ROW_RESCHEDULE, record_packed_size(&change), &chunk, &offset);
+    uint8_t *to =
+        journal_own(l, item, ROW_RESCHEDULE, record_packed_size(&change), &chunk, &offset);
     record_pack(to, &change, f->state);
 }
 
@@ -103,7 +104,7 @@ static void promote(struct lmdb *l, struct item *item, struct found *f, struct r
     f->state.boot = (uint8_t)l->boot;
     f->state.expiry_told |= f->record.expires_ms && f->record.expires_ms <= item->op->until_ms;
     task_change(l, f);
-    journal_promotion(item, f);
+    journal_promotion(l, item, f);
     task_give(l, list, f);
     list->records[list->count - 1].maybe_running = maybe_running;
 }

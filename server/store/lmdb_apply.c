@@ -79,12 +79,8 @@ static void agenda_set(
 static void apply_ended(struct lmdb *l, const struct step *s, const struct entry *e)
 {
     struct traits old;
-    if (e->chunk) {
-        struct finish f;
-        struct slice packed = slice_of(e->chunk->data + e->offset, e->size);
-        if (finish_unpack(packed.data, packed.size, &f))
-            result_put(l, &f, packed, NULL);
-    }
+    if (e->chunk)
+        result_put_entry(l, e);
     if (!e->in_tables || !old_read(l, s, e->id, &old))
         return;
     cursor_delete(l, s->tasks);

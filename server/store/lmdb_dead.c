@@ -112,7 +112,7 @@ static void revive(struct lmdb *l, struct item *item, struct record *r)
     if (r->unique.data && unique_holder(l, q, r, &holder))
         r->unique = (struct slice){0};
     size_t size = record_packed_size(r);
-    record_pack(journal_own(item, ROW_APPEND, size, &chunk, &offset), r, state);
+    record_pack(journal_own(l, item, ROW_APPEND, size, &chunk, &offset), r, state);
     if (r->unique.data)
         unique_take(l, q, r);
     result_delete(l, r->id);

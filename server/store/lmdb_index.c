@@ -30,6 +30,26 @@ static struct entry *entry_alloc(struct index *x)
     return e;
 }
 
+/* Tasks that ended within their group leave no journal row, so no generation would take theirs. */
+static void fresh_sweep(struct index *x)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < x->fresh_count; i++)
+        if (x->fresh[i].entry->id == x->fresh[i].id)
+            x->fresh[kept++] = x->fresh[i];
+    x->fresh_count = kept;
+}
+
+static void fresh_add(struct index *x, struct entry *e)
+{
+    if (x->fresh_count == x->fresh_capacity) {
+        fresh_sweep(x);
+        if (x->fresh_count >= x->fresh_capacity / 2)
+            x->fresh = store_grow(x->fresh, &x->fresh_capacity, sizeof(*x->fresh));
+    }
+    x->fresh[x->fresh_count++] = (struct place){e->id, e};
+}
+
 struct entry *index_add(struct lmdb *l, uint64_t id, struct lmdb_queue *q, bool in_tables)
 {
     struct index *x = &l->index;
@@ -42,9 +62,7 @@ struct entry *index_add(struct lmdb *l, uint64_t id, struct lmdb_queue *q, bool 
         .in_tables = in_tables};
     if (!idmap_put(&x->entries, id, (uintptr_t)e))
         abort();
-    if (x->fresh_count == x->fresh_capacity)
-        x->fresh = store_grow(x->fresh, &x->fresh_capacity, sizeof(*x->fresh));
-    x->fresh[x->fresh_count++] = (struct place){id, e};
+    fresh_add(x, e);
     x->bytes += sizeof(*e) + sizeof(struct place);
     return e;
 }

@@ -39,14 +39,15 @@ void chunk_void(struct chunk *c, size_t offset)
     *kind = ROW_VOID;
 }
 
-uint8_t *journal_own(
-    struct item *item, enum row_kind kind, size_t size, struct chunk **chunk, size_t *offset)
+uint8_t *journal_own(struct lmdb *l, struct item *item, enum row_kind kind, size_t size,
+    struct chunk **chunk, size_t *offset)
 {
     struct chunk *c = item->chunk;
     size_t need = sizeof(struct row) + size;
     if (c->capacity - c->size < need) {
         /* Behind the full one, before what the caller asked for later. */
         struct chunk *more = chunk_new(need > LMDB_CHUNK / 8 ? need : LMDB_CHUNK / 8);
+        l->index.bytes += more->capacity;
         more->next = c->next;
         c->next = more;
         item->chunk = c = more;
@@ -128,6 +129,7 @@ struct replay {
     bool aging;
 };
 
+/* A dead letter may be revived, and applied so, while its earlier life was still to be applied. */
 static void replay_append(struct lmdb *l, struct chunk *c, size_t offset, size_t size)
 {
     struct record r;
@@ -135,7 +137,7 @@ static void replay_append(struct lmdb *l, struct chunk *c, size_t offset, size_t
         return;
     struct entry *e = index_get(l, r.id);
     if (!e)
-        e = index_add(l, r.id, lmdb_queue_get(l, r.queue), false);
+        e = index_add(l, r.id, lmdb_queue_get(l, r.queue), task_in_tables(l, r.id));
     index_record(l, e, c, offset, size);
 }
 

@@ -18,20 +18,25 @@ static bool is_kept(const uint64_t *keep, size_t count, uint64_t id)
     return count && bsearch(&id, keep, count, sizeof(*keep), compare_ids);
 }
 
+/*
+ * A kept finish goes to its table at once: the row of its task is garbage now, so after a restart
+ * the journal's FINISH would be of a task that nobody knows.
+ */
 static void purge_entry(struct lmdb *l, struct entry *e)
 {
     struct record r;
-    if (e->state != ENTRY_ENDED && !e->in_tables && !l->replaying) {
+    if (e->state == ENTRY_ENDED) {
+        if (e->chunk && !l->replaying)
+            result_put_entry(l, e);
+    } else if (!e->in_tables && !l->replaying) {
         index_load(e, &r, NULL);
         if (record_detached(&r))
             parts_delete(l, TABLE_PARTS, e->id, 0, r.payload.size);
     }
-    e->in_tables = false; /* its row is garbage by now */
-    if (e->state != ENTRY_ENDED || !e->chunk)
-        index_remove(l, e);
+    index_remove(l, e);
 }
 
-/* Live entries of the queue go, but those to keep; ended ones keep their finish. */
+/* All entries of the queue go, but the live ones to keep. */
 void purge_index(struct lmdb *l, struct lmdb_queue *q, const uint64_t *keep, size_t count)
 {
     struct index *x = &l->index;
@@ -89,7 +94,7 @@ static void row_move(struct lmdb *l, struct lmdb_queue *q, uint32_t from, uint64
     q->delayed += r.due_ms != 0;
 }
 
-static void journal_purge(struct item *item)
+static void journal_purge(struct lmdb *l, struct item *item)
 {
     const struct store_op *op = item->op;
     uint64_t count = op->keep_count;
@@ -97,7 +102,7 @@ static void journal_purge(struct item *item)
     struct chunk *chunk;
     size_t offset;
     uint8_t *to =
-        journal_own(item, ROW_PURGE, sizeof(count) + ids + op->queue.size, &chunk, &offset);
+        journal_own(l, item, ROW_PURGE, sizeof(count) + ids + op->queue.size, &chunk, &offset);
     memcpy(to, &count, sizeof(count));
     if (ids)
         memcpy(to + sizeof(count), op->keep, ids);
@@ -124,5 +129,5 @@ void op_purge(struct lmdb *l, struct item *item, struct store_event *e)
     }
     e->count -= kept;
     purge_index(l, q, op->keep, op->keep_count);
-    journal_purge(item);
+    journal_purge(l, item);
 }

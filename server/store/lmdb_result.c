@@ -54,7 +54,8 @@ static unsigned table_for(struct lmdb *l, uint64_t now_ms, uint64_t until_ms)
     uint64_t period = (until_ms < latest ? until_ms : latest) / class_span_ms[class];
     unsigned table = class * 4 + (unsigned)(period % 4);
     char name[16];
-    if (l->result_period[table] != period) {
+    /* After a step back of the clock the table's next turn has begun: it goes with those. */
+    if (l->result_period[table] != period && l->result_period[table] != period + 4) {
         if (l->result_period[table])
             table_empty(l, table);
         l->result_period[table] = period;
@@ -81,6 +82,14 @@ void result_put(struct lmdb *l, const struct finish *f, struct slice packed, con
     table_put(l, t, key, sizeof(key), packed);
     if (b)
         parts_put(l, t, f->id, 1, b);
+}
+
+void result_put_entry(struct lmdb *l, const struct entry *e)
+{
+    struct finish f;
+    struct slice packed = slice_of(e->chunk->data + e->offset, e->size);
+    if (finish_unpack(packed.data, packed.size, &f))
+        result_put(l, &f, packed, NULL);
 }
 
 bool result_get(struct lmdb *l, uint64_t id, struct slice *packed, enum table *table)

@@ -23,6 +23,14 @@ bool task_of_row(struct lmdb *l, MDB_cursor *tasks, uint64_t id, struct found *f
     return cursor_seek(l, tasks, &id, sizeof(id), &row) && row_load(l, row, f);
 }
 
+bool task_in_tables(struct lmdb *l, uint64_t id)
+{
+    struct slice row;
+    struct found f;
+    return id <= l->max_table_id && table_get(l, TABLE_TASKS, &id, sizeof(id), &row) &&
+           row_load(l, row, &f);
+}
+
 static void load(struct found *f)
 {
     f->packed = slice_of(f->entry->chunk->data + f->entry->offset, f->entry->size);

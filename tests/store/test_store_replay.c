@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The LMDB store's journal against its tables: what a restart makes of operations that were
+ * applied in part, and what the index costs meanwhile.
+ */
+#include <malloc.h>
+#include <stdio.h>
+#include <string.h>
+#include "server/store/lmdb.h"
+#include "tests/store/rig.h"
+#include "tests/unit/unit.h"
+
+#define SMALL  ((uint64_t)64 << 20) /* of this size, the journal goes to the tables at 2 MiB */
+#define FILLER 500u                 /* tasks of one batch */
+
+static const struct order_key start = {0, 0};
+
+/* Of what the store's thread owns: for waiting until it has come to rest, so nothing is locked. */
+#define PEEK __attribute__((noinline, no_sanitize_thread)) static
+
+PEEK uint64_t index_bytes(const struct rig *r)
+{
+    return ((const struct lmdb *)r->store)->index.bytes;
+}
+
+PEEK size_t index_places(const struct rig *r)
+{
+    return ((const struct lmdb *)r->store)->index.fresh_capacity;
+}
+
+/* Everything is in the tables then, if the journal goes there at once. */
+static void wait_for_tables(struct rig *r)
+{
+    for (int i = 0; i < 10000 && index_bytes(r); i++)
+        rig_id(r, STORE_LOOKUP, 1);
+}
+
+static void open_small(struct rig *r)
+{
+    rig_open(r, &backends[1]);
+    rig_stop(r);
+    rig_remove(r);
+    r->config.max_bytes = SMALL;
+    rig_start(r);
+}
+
+static void append(struct rig *r, uint64_t id, const char *queue)
+{
+    struct record record = rig_record(id, queue, 4);
+    assert_int_equal(rig_append(r, &record)->outcome, OUTCOME_STORED);
+}
+
+static void submit_filler(struct rig *r, uint64_t first, const char *payload)
+{
+    static struct record records[FILLER];
+    static struct store_op ops[FILLER];
+    for (size_t i = 0; i < FILLER; i++) {
+        records[i] = rig_record(first + i, "filler", 4);
+        records[i].payload = slice_str(payload);
+        ops[i] = (struct store_op){.kind = STORE_APPEND, .record = &records[i]};
+    }
+    r->backend->ops->submit(r->store, ops, FILLER, r->now_ms);
+    for (size_t i = 0; i < FILLER; i++)
+        assert_int_equal(rig_next(r)->outcome, OUTCOME_STORED);
+}
+
+/* Until what is in the journal begins to age: from here on each commit takes some of it along. */
+static uint64_t fill_generation(struct rig *r, uint64_t first)
+{
+    const struct lmdb *l = (const struct lmdb *)r->store;
+    uint64_t size = 0;
+    for (; size < l->index_bound + l->index_bound / 8; first += FILLER) {
+        submit_filler(r, first, "of some size, so that it fills");
+        size += FILLER * (sizeof(struct entry) + 100);
+    }
+    return first;
+}
+
+static void settle(struct rig *r)
+{
+    for (int i = 0; i < 60; i++)
+        rig_id(r, STORE_LOOKUP, 1);
+}
+
+static uint64_t ready_at_open(const struct rig *r, const char *queue)
+{
+    for (size_t i = 0; i < r->opened.queue_count; i++)
+        if (slice_equal(r->opened.queues[i].name, slice_str(queue)))
+            return r->opened.queues[i].ready;
+    return 0;
+}
+
+/* Its end is about to be applied when it is revived: so the tables have it, revived already. */
+static void a_revived_task_ends_once(void **state)
+{
+    enum { FIRST = 900000, COUNT = 20 };
+    struct rig r;
+    (void)state;
+    open_small(&r);
+    for (uint64_t i = 0; i < COUNT; i++)
+        append(&r, FIRST + i, "q");
+    uint64_t next = fill_generation(&r, 1);
+    settle(&r);
+    for (uint64_t i = 0; i < COUNT; i++)
+        assert_int_equal(rig_kill(&r, FIRST + i, "boom")->outcome, OUTCOME_STORED);
+    fill_generation(&r, next);
+    for (uint64_t i = 0; i < COUNT; i++)
+        assert_int_equal(rig_id(&r, STORE_REVIVE, FIRST + i)->outcome, OUTCOME_STORED);
+    settle(&r);
+    rig_reopen(&r);
+    assert_int_equal(ready_at_open(&r, "q"), COUNT);
+    for (uint64_t i = 0; i < COUNT; i++) {
+        assert_int_equal(rig_finish(&r, FIRST + i)->outcome, OUTCOME_STORED);
+        assert_int_equal(rig_id(&r, STORE_LOOKUP, FIRST + i)->outcome, OUTCOME_GONE);
+    }
+    assert_int_equal(rig_fetch(&r, "q", start, COUNT)->record_count, 0);
+    rig_reopen(&r);
+    assert_int_equal(ready_at_open(&r, "q"), 0);
+    rig_close(&r);
+}
+
+/* The finish is in the journal, its task in the tables, under the number that the queue had. */
+static void a_purge_leaves_kept_finishes(void **state)
+{
+    struct rig r;
+    rig_open(&r, *state);
+    r.config.settle_ms = 60000;
+    append(&r, 1, "q");
+    append(&r, 2, "q");
+    if (r.backend->settle_ms == 1)
+        wait_for_tables(&r);
+    rig_reopen(&r);
+    rig_finish_kept(&r, 1, "answer", 60000);
+    assert_int_equal(rig_purge(&r, "q", NULL, 0)->count, 1);
+    for (int life = 0; life < 2; life++, rig_reopen(&r)) {
+        const struct store_event *e = rig_id(&r, STORE_LOOKUP, 1);
+        assert_int_equal(e->outcome, OUTCOME_STORED);
+        assert_true(slice_equal(e->finishes[0].result, slice_str("answer")));
+        assert_int_equal(rig_id(&r, STORE_LOOKUP, 2)->outcome, OUTCOME_GONE);
+    }
+    assert_int_equal(rig_id(&r, STORE_FORGET, 1)->outcome, OUTCOME_STORED);
+    rig_reopen(&r);
+    assert_int_equal(rig_id(&r, STORE_LOOKUP, 1)->outcome, OUTCOME_GONE);
+    rig_close(&r);
+}
+
+/* Results go by tables of four minutes: those that a step back of the clock meets must stay. */
+static void a_clock_that_goes_back_drops_no_finish(void **state)
+{
+    enum { MINUTE = 60000 };
+    struct rig r;
+    rig_open(&r, *state);
+    r.now_ms = UINT64_C(1700000000000) / (4 * MINUTE) * (4 * MINUTE) + 1000;
+    append(&r, 1, "q");
+    append(&r, 2, "q");
+    rig_finish_kept(&r, 1, "the first", 12 * MINUTE - 500);
+    wait_for_tables(&r);
+    r.now_ms -= 2000;
+    rig_finish_kept(&r, 2, "the second", 500);
+    wait_for_tables(&r);
+    assert_non_null(rig_id(&r, STORE_LOOKUP, 1)->finishes);
+    assert_non_null(rig_id(&r, STORE_LOOKUP, 2)->finishes);
+    rig_close(&r);
+}
+
+/* ---- what the index costs ---- */
+
+/* The bytes decide when the journal ages, so they must come back to nothing. */
+static void the_index_counts_its_bytes(void **state)
+{
+    struct rig r;
+    rig_open(&r, *state);
+    struct record in = rig_record(1, "q", 4);
+    in.due_ms = r.now_ms + 10;
+    rig_append(&r, &in);
+    assert_int_equal(rig_due(&r, r.now_ms + 10, 9)->record_count, 1);
+    rig_kill(&r, 1, "boom");
+    assert_int_equal(rig_id(&r, STORE_REVIVE, 1)->record_count, 1);
+    assert_int_equal(rig_purge(&r, "q", NULL, 0)->count, 1);
+    wait_for_tables(&r);
+    assert_int_equal(index_bytes(&r), 0);
+    rig_close(&r);
+}
+
+/* They leave nothing in the journal; nor may they leave anything in memory. */
+static void tasks_that_end_at_once_leave_nothing(void **state)
+{
+    enum { ROUNDS = 2000 };
+    static struct record records[FILLER];
+    static struct finish finishes[FILLER];
+    static struct store_op ops[2 * FILLER];
+    struct rig r;
+    uint64_t id = 1;
+    rig_open(&r, *state);
+    size_t before = 0;
+    for (int round = 0; round < ROUNDS; round++) {
+        for (size_t i = 0; i < FILLER; i++, id++) {
+            records[i] = rig_record(id, "q", 4);
+            finishes[i] = (struct finish){.id = id, .status = PUSHROD_DONE};
+            ops[2 * i] =
+                (struct store_op){.kind = STORE_APPEND, .async = true, .record = &records[i]};
+            ops[2 * i + 1] =
+                (struct store_op){.kind = STORE_FINISH, .async = true, .finish = &finishes[i]};
+        }
+        r.backend->ops->submit(r.store, ops, 2 * FILLER, r.now_ms);
+        for (size_t i = 0; i < 2 * FILLER; i++)
+            rig_next(&r);
+        if (round == ROUNDS / 10)
+            before = index_places(&r);
+    }
+    assert_true(index_places(&r) <= before + 4096);
+    rig_close(&r);
+}
+
+#define FOR(test, n)                                                                               \
+    {                                                                                              \
+#test ", " #n, test, NULL, NULL, (void *)(uintptr_t)&backends[n]                           \
+    }
+
+int main(int argc, char **argv)
+{
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_revived_task_ends_once),
+        FOR(a_purge_leaves_kept_finishes, 1), FOR(a_purge_leaves_kept_finishes, 2),
+        FOR(a_clock_that_goes_back_drops_no_finish, 2), FOR(the_index_counts_its_bytes, 2),
+        FOR(tasks_that_end_at_once_leave_nothing, 1)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
