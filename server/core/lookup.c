@@ -21,6 +21,7 @@ void request_free(struct request *r)
 {
     assert(r);
     list_remove(&r->in_core);
+    free(r->list);
     free(r);
 }
 
@@ -164,11 +165,13 @@ static void status_told(struct core *c, struct request *r, const struct store_ev
 
 static void scanned(struct core *c, struct request *r, const struct store_event *e)
 {
-    uint64_t rows = r->count;
-    for (size_t i = 0; e->outcome == OUTCOME_STORED && i < e->record_count; i++, rows++)
-        row_record(c, r, &e->records[i], e->finishes ? &e->finishes[i] : NULL);
-    struct msg_end end = {.request = r->request, .rows = rows};
     assert(r->kind == REQUEST_DEAD);
+    if (e->outcome != OUTCOME_STORED) {
+        reject(c, r, e);
+        return;
+    }
+    struct msg_end end = {.request = r->request,
+        .rows = rows_dead(c, r, r->list, e->records, e->finishes, e->record_count)};
     out_row(c, r->conn, r->request, MSG_END, &end, sizeof end);
 }
 

@@ -217,7 +217,7 @@ static size_t list_stats(struct core *c, uint64_t conn, const struct msg_list *m
     return rows;
 }
 
-/* ---- dead letters without a store behind them ---- */
+/* ---- dead letters ---- */
 
 static bool dead_listed(const struct task *t, const struct msg_list *m)
 {
@@ -234,39 +234,80 @@ static int compare_tasks(const void *a, const void *b)
     return x->record.id < y->record.id ? -1 : x->record.id > y->record.id;
 }
 
-static size_t list_dead(struct core *c, uint64_t conn, const struct msg_list *m)
+/* Those of queues without a store behind them, by id. */
+static struct task **dead_here(struct core *c, const struct msg_list *m, size_t *count)
 {
-    size_t count = 0;
     struct task **found = arena_alloc(c, (c->kept.count + 1) * sizeof *found);
+    *count = 0;
     for (size_t i = 0; found && i < c->kept.count; i++) {
         struct task *t = container_of(c->kept.nodes[i], struct task, place);
         if (dead_listed(t, m))
-            found[count++] = t;
+            found[(*count)++] = t;
     }
-    assert(count <= c->kept.count);
-    if (count)
-        qsort(found, count, sizeof *found, compare_tasks);
-    if (count > m->limit)
-        count = m->limit;
-    for (size_t i = 0; i < count; i++)
-        row_task(c, conn, m->request, found[i]);
-    return count;
+    assert(*count <= c->kept.count);
+    if (*count)
+        qsort(found, *count, sizeof *found, compare_tasks);
+    return found;
 }
 
-/* The store's come after those; END is sent when they are there. */
-static bool scan_dead(struct core *c, uint64_t conn, const struct msg_list *m, size_t rows)
+/* By id over both, or the next page would begin behind some that this one left out. */
+size_t rows_dead(struct core *c, const struct request *r, const struct msg_list *m,
+    const struct record *records, const struct finish *finishes, size_t count)
 {
-    struct request *r =
-        c->bypass || rows >= m->limit ? NULL : request_new(c, REQUEST_DEAD, conn, m->request);
-    if (!r || !request_ask(c, r, STORE_SCAN, 0))
+    size_t here, task = 0, stored = 0;
+    struct task **tasks = dead_here(c, m, &here);
+    assert(count <= m->limit);
+    while (task + stored < m->limit && (task < here || stored < count)) {
+        bool first =
+            stored == count || (task < here && tasks[task]->record.id < records[stored].id);
+        if (first) {
+            row_task(c, r->conn, r->request, tasks[task++]);
+        } else {
+            row_record(c, r, &records[stored], &finishes[stored]);
+            stored++;
+        }
+    }
+    return task + stored;
+}
+
+/* The request keeps what was asked until the store has answered. */
+static bool scan_dead(struct core *c, uint64_t conn, const struct msg_list *m)
+{
+    struct request *r = request_new(c, REQUEST_DEAD, conn, m->request);
+    assert(!c->bypass);
+    if (!r)
+        return false;
+    r->list = malloc(sizeof *r->list + m->filter.size);
+    if (!r->list) {
+        request_free(r);
+        return false;
+    }
+    *r->list = *m;
+    r->list->what = (struct slice){0};
+    if (m->filter.data) {
+        memcpy(r->list + 1, m->filter.data, m->filter.size);
+        r->list->filter.data = (const uint8_t *)(r->list + 1);
+    }
+    if (!request_ask(c, r, STORE_SCAN, 0))
         return false;
     struct store_op *op = (struct store_op *)c->store.items + c->store.count - 1;
     assert(op->kind == STORE_SCAN);
-    op->queue = arena_slice(c, m->filter);
+    op->queue = r->list->filter;
     op->id = m->after;
-    op->limit = (uint32_t)(m->limit - rows);
-    r->count = rows;
+    op->limit = (uint32_t)m->limit;
     return true;
+}
+
+static void list_dead(struct core *c, uint64_t conn, const struct msg_list *m)
+{
+    assert(m->limit > 0);
+    if (c->bypass) {
+        const struct request now = {.conn = conn, .request = m->request};
+        struct msg_end end = {.request = m->request, .rows = rows_dead(c, &now, m, NULL, NULL, 0)};
+        out_row(c, conn, m->request, MSG_END, &end, sizeof end);
+    } else if (!scan_dead(c, conn, m)) {
+        out_reject(c, conn, m->request, PUSHROD_E_NO_MEMORY, NULL);
+    }
 }
 
 /* The same task, with its attempts and deaths forgotten. */
@@ -300,9 +341,8 @@ void core_list(struct core *c, uint64_t conn, const struct msg_list *given)
     } else if (slice_equal(m.what, slice_str("stats"))) {
         rows = list_stats(c, conn, &m);
     } else if (slice_equal(m.what, slice_str("dead"))) {
-        rows = list_dead(c, conn, &m);
-        if (scan_dead(c, conn, &m, rows))
-            return;
+        list_dead(c, conn, &m);
+        return;
     } else {
         out_reject(c, conn, m.request, PUSHROD_E_INVALID,
             "what can be listed: queues, workers, dead, stats");

@@ -308,6 +308,7 @@ struct request {
     enum store_op_kind operation; /* OUTCOME: what may have been done */
     struct queue *queue;          /* PURGE, PURGED */
     struct joining *joining;      /* HELD */
+    struct msg_list *list;        /* DEAD: a copy, with its filter behind it; or NULL */
     size_t index;                 /* HELD: which one */
     bool looked;                  /* REPLAY: a look-up tells what became of it */
     struct list in_core;

@@ -202,7 +202,9 @@ const char *unknown_text(struct core *c, uint64_t id);
 void row_task(struct core *c, uint64_t conn, uint64_t request, const struct task *t);
 void row_record(struct core *c, const struct request *r, const struct record *record,
     const struct finish *finish);
-size_t rows_dead(struct core *c, const struct msg_list *m, uint64_t conn);
+/* Stored ones, and those of queues without a store; gives the number of rows. */
+size_t rows_dead(struct core *c, const struct request *r, const struct msg_list *m,
+    const struct record *records, const struct finish *finishes, size_t count);
 void dead_replay(struct core *c, struct task *t);
 void request_stored(struct core *c, struct request *r, const struct store_event *e);
 

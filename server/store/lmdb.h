@@ -377,7 +377,7 @@ void op_due(struct lmdb *l, struct item *item, struct reply *r, struct store_eve
 void op_lookup(struct lmdb *l, struct item *item, struct reply *r, struct store_event *e);
 void op_scan(struct lmdb *l, struct item *item, struct reply *r, struct store_event *e);
 void op_revive(struct lmdb *l, struct item *item, struct reply *r, struct store_event *e);
-void op_drop(struct lmdb *l, struct item *item, struct store_event *e);
+void op_drop(struct lmdb *l, struct item *item, struct reply *r, struct store_event *e);
 void op_purge(struct lmdb *l, struct item *item, struct store_event *e);
 uint64_t agenda_next(struct lmdb *l); /* Unix time of the first entry; 0: none */
 void dead_put(struct lmdb *l, struct found *f, const struct finish *fin, const struct body *result);

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Dead letters of the LMDB store: rows at once, with the commit of their operation. */
+#include <stdlib.h>
+#include "common/name.h"
 #include "server/store/lmdb.h"
 
+#define BURIED_KEY 140                 /* bytes, at the most: a queue's name has 128 */
 #define RESULT_BIT (UINT64_C(1) << 63) /* parts of a dead letter's result, beside its payload's */
 
-static size_t buried_key(uint8_t key[140], struct slice queue, uint64_t id)
+static size_t buried_key(uint8_t key[BURIED_KEY], struct slice queue, uint64_t id)
 {
     memcpy(key, queue.data, queue.size);
     key[queue.size] = 0;
@@ -18,7 +21,7 @@ void dead_put(
     struct record r = found->record;
     struct finish whole = *f;
     uint8_t key[8];
-    uint8_t buried[140];
+    uint8_t buried[BURIED_KEY];
     if (f->history.data)
         r.history = f->history;
     whole.body = (struct body *)(uintptr_t)result; /* packed as its size only */
@@ -71,7 +74,7 @@ static void dead_remove(
     struct lmdb *l, uint64_t id, const struct record *r, struct slice packed_finish)
 {
     uint8_t key[8];
-    uint8_t buried[140];
+    uint8_t buried[BURIED_KEY];
     struct finish f;
     struct lmdb_queue *q = lmdb_queue_get(l, r->queue);
     key_u64(key, id);
@@ -85,8 +88,9 @@ static void dead_remove(
     q->changed = true;
 }
 
-void op_drop(struct lmdb *l, struct item *item, struct store_event *e)
+void op_drop(struct lmdb *l, struct item *item, struct reply *reply, struct store_event *e)
 {
+    struct reply_records list = {.reply = reply};
     struct slice record;
     struct slice finish;
     struct record r;
@@ -98,6 +102,8 @@ void op_drop(struct lmdb *l, struct item *item, struct store_event *e)
     dead_remove(l, item->op->id, &r, finish);
     if (record_detached(&r))
         parts_delete(l, TABLE_PARTS, r.id, 0, r.payload.size);
+    reply_record(&list, record.data, record.size, NULL);
+    reply_set_records(&list, e);
 }
 
 /* As an APPEND of the store's own, so that the journal has it. */
@@ -145,46 +151,68 @@ void op_revive(struct lmdb *l, struct item *item, struct reply *reply, struct st
 
 /* ---- SCAN ---- */
 
+struct found_ids {
+    uint64_t *ids;
+    size_t count;
+    size_t capacity;
+};
+
+/* Ids of one queue above `after`, at most `limit` of them. */
+static void scan_queue(struct lmdb *l, MDB_cursor *c, const struct lmdb_queue *q, uint64_t after,
+    uint32_t limit, struct found_ids *found)
+{
+    uint8_t from[BURIED_KEY];
+    size_t size = buried_key(from, q->name, after + 1);
+    struct slice key = slice_of(from, size);
+    struct slice value;
+    MDB_cursor_op op = MDB_SET_RANGE;
+    for (; limit && cursor_get(l, c, &key, &value, op); op = MDB_NEXT, limit--) {
+        if (key.size != size || memcmp(key.data, from, size - 8) != 0)
+            return;
+        if (found->count == found->capacity)
+            found->ids = store_grow(found->ids, &found->capacity, sizeof(*found->ids));
+        found->ids[found->count++] = key_read(key.data + size - 8, 8);
+    }
+}
+
+static int compare_ids(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a;
+    uint64_t y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Bodies are left out: a list of a thousand would otherwise read gigabytes that nobody looks at. */
 static void scan_one(
     struct lmdb *l, uint64_t id, struct reply_records *list, struct finish *finishes)
 {
     struct slice record;
-    struct slice packed;
-    struct record r;
-    struct body *body = NULL;
-    if (!dead_get(l, id, &record, &packed) || !record_unpack(record.data, record.size, &r, NULL))
+    struct slice finish;
+    if (!dead_get(l, id, &record, &finish))
         return;
-    if (record_detached(&r))
-        body = parts_get(l, TABLE_PARTS, id, 0, r.payload.size);
-    finishes[list->count] = *dead_finish(l, id, packed, list->reply);
-    reply_record(list, record.data, record.size, body);
-    body_unref(body);
+    finishes[list->count] = *reply_finish(list->reply, finish.data, finish.size, NULL);
+    reply_record(list, record.data, record.size, NULL);
 }
 
+/* Each queue that is asked for gives its first ones; of those, the first are given. */
 void op_scan(struct lmdb *l, struct item *item, struct reply *reply, struct store_event *e)
 {
     const struct store_op *op = item->op;
     struct reply_records list = {.reply = reply};
     struct finish *finishes = store_arena_alloc(&reply->arena, op->limit * sizeof(*finishes));
-    MDB_cursor *c = table_cursor(l, op->queue.data ? TABLE_BURIED : TABLE_DEAD);
-    uint8_t from[140];
-    struct slice value;
-    size_t prefix = 0;
-    if (op->queue.data)
-        prefix = buried_key(from, op->queue, op->id + 1) - 8;
-    else
-        key_u64(from, op->id + 1);
-    struct slice key = slice_of(from, prefix + 8);
-    bool more = cursor_get(l, c, &key, &value, MDB_SET_RANGE);
-    for (; more; more = cursor_get(l, c, &key, &value, MDB_NEXT)) {
-        more = key.size == prefix + 8 && memcmp(key.data, from, prefix) == 0;
-        if (!more || list.count == op->limit)
-            break;
-        scan_one(l, key_read(key.data + prefix, 8), &list, finishes);
-    }
+    struct found_ids found = {0};
+    MDB_cursor *c = table_cursor(l, TABLE_BURIED);
+    for (size_t i = 0; i < l->queue_count && op->id < UINT64_MAX; i++)
+        if (!op->queue.data || name_matches(op->queue, l->queues[i]->name))
+            scan_queue(l, c, l->queues[i], op->id, op->limit + 1, &found);
     if (c)
         mdb_cursor_close(c);
-    e->exhausted = !more;
+    if (found.count)
+        qsort(found.ids, found.count, sizeof(*found.ids), compare_ids);
+    for (size_t i = 0; i < found.count && i < op->limit; i++)
+        scan_one(l, found.ids[i], &list, finishes);
+    e->exhausted = found.count <= op->limit;
     e->finishes = finishes;
+    free(found.ids);
     reply_set_records(&list, e);
 }

@@ -59,7 +59,7 @@ void op_run(struct lmdb *l, struct item *item, struct reply *r)
         op_revive(l, item, r, e);
         break;
     case STORE_DROP:
-        op_drop(l, item, e);
+        op_drop(l, item, r, e);
         break;
     case STORE_PURGE:
         op_purge(l, item, e);

@@ -110,7 +110,7 @@ void mem_reschedule(struct mem *, const struct store_op *, struct store_event *)
 void mem_forget(struct mem *, const struct store_op *, struct store_event *);
 void mem_revive(
     struct mem *, const struct store_op *, struct store_event *, struct reply *, uint64_t);
-void mem_drop(struct mem *, const struct store_op *, struct store_event *);
+void mem_drop(struct mem *, const struct store_op *, struct store_event *, struct reply *);
 void mem_purge(struct mem *, const struct store_op *, struct store_event *);
 void mem_fetch(struct mem *, const struct store_op *, struct store_event *, struct reply *);
 void mem_due(struct mem *, const struct store_op *, struct store_event *, struct reply *);

@@ -2,6 +2,7 @@
 /* The operations of the memory store that give tasks: in order, by time, by id, dead ones. */
 #include <stdlib.h>
 #include "common/list.h"
+#include "common/name.h"
 #include "server/store/mem.h"
 
 static void give(struct mem *m, struct reply_records *list, const struct mem_item *item)
@@ -111,13 +112,12 @@ void mem_scan(struct mem *m, const struct store_op *op, struct store_event *e, s
     struct tree_node *n = tree_after(&m->dead, 0, op->id);
     for (; n; n = tree_next(&m->dead, n)) {
         const struct mem_item *item = container_of(n, struct mem_item, place);
-        if (op->queue.data && !slice_equal(op->queue, item->record.queue))
+        if (op->queue.data && !name_matches(op->queue, item->record.queue))
             continue;
         if (list.count == op->limit)
             break;
-        finishes[list.count] =
-            *reply_finish(reply, item->finish->bytes, item->finish->size, item->finish->body);
-        reply_record(&list, item->bytes, item->size, item->body);
+        finishes[list.count] = *reply_finish(reply, item->finish->bytes, item->finish->size, NULL);
+        reply_record(&list, item->bytes, item->size, NULL);
     }
     e->exhausted = !n;
     e->finishes = finishes;

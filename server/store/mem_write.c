@@ -141,13 +141,16 @@ void mem_revive(struct mem *m, const struct store_op *op, struct store_event *e,
     reply_set_records(&list, e);
 }
 
-void mem_drop(struct mem *m, const struct store_op *op, struct store_event *e)
+void mem_drop(struct mem *m, const struct store_op *op, struct store_event *e, struct reply *reply)
 {
+    struct reply_records list = {.reply = reply};
     struct mem_item *item = mem_dead_get(m, op->id);
     if (!item) {
         e->outcome = OUTCOME_GONE;
         return;
     }
+    reply_record(&list, item->bytes, item->size, NULL);
+    reply_set_records(&list, e);
     tree_remove(&m->dead, &item->place);
     item->queue->dead--;
     mem_item_free(m, item);

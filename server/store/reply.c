@@ -68,12 +68,6 @@ void reply_set_records(struct reply_records *l, struct store_event *event)
     l->count = l->capacity = 0;
 }
 
-void reply_records_free(struct reply_records *l)
-{
-    free(l->records);
-    l->records = NULL;
-}
-
 void reply_push(struct reply_queue *q, struct reply *r)
 {
     if (r->count == 0) {

@@ -37,7 +37,6 @@ struct store_event *reply_event(
 struct reply_records {
     struct reply *reply;
     struct record *records;
-    struct finish *finishes; /* NULL, unless the first record came with one */
     size_t count;
     size_t capacity;
     size_t bytes; /* of payloads */
@@ -48,7 +47,6 @@ struct record *reply_record(
     struct reply_records *l, const uint8_t *packed, size_t size, struct body *body);
 struct finish *reply_finish(struct reply *r, const uint8_t *packed, size_t size, struct body *body);
 void reply_set_records(struct reply_records *l, struct store_event *event);
-void reply_records_free(struct reply_records *l); /* the list's own array only */
 
 void reply_push(struct reply_queue *q, struct reply *r);
 size_t reply_poll(struct reply_queue *q, const struct store_event **events, size_t limit);

@@ -101,13 +101,14 @@ enum store_op_kind {
     STORE_DUE,        /* until_ms, limit: what is due or expired by then, moved to ready */
     STORE_LOOKUP,     /* id: a record, or a finish, or GONE */
     STORE_FORGET,     /* id: the kept finish may go */
-    STORE_SCAN,       /* dead letters: queue (absent: all), id (exclusive), limit */
-    STORE_REVIVE,     /* id of a dead letter: ready again, attempts and deaths 0 */
-    STORE_DROP,       /* id of a dead letter: gone */
-    STORE_PURGE,      /* queue, keep: every record of the queue but the ids in `keep` goes */
-    STORE_IDS,        /* a block of ids: id..id+limit-1 */
-    STORE_QUEUE,      /* queue, paused, durability: its settings */
-    STORE_WORKER      /* instance (in payload), gone: who may hold tasks */
+    STORE_SCAN,   /* dead letters, by id: queue (or pattern; absent: all), id (exclusive), limit;
+                     what lies in a body stays there, as for LOOKUP of one */
+    STORE_REVIVE, /* id of a dead letter: ready again, attempts and deaths 0 */
+    STORE_DROP,   /* id of a dead letter: gone */
+    STORE_PURGE,  /* queue, keep: every record of the queue but the ids in `keep` goes */
+    STORE_IDS,    /* a block of ids: id..id+limit-1 */
+    STORE_QUEUE,  /* queue, paused, durability: its settings */
+    STORE_WORKER  /* instance (in payload), gone: who may hold tasks */
 };
 
 /* Place in a queue's order; compared as (rank, id). */
@@ -155,7 +156,7 @@ struct store_event {
     uint64_t id;    /* HELD: the holder; IDS: first of the block */
     uint64_t count; /* IDS: size of the block; PURGE: tasks removed */
     const struct record
-        *records; /* FETCH, DUE, SCAN, LOOKUP, REVIVE; a body is the receiver's to ref */
+        *records; /* FETCH, DUE, SCAN, LOOKUP, REVIVE, DROP; a body is the receiver's to ref */
     const struct finish
         *finishes; /* LOOKUP: of a finished task (record_count 0, but `records` shows the record of
                       a dead letter, without a large payload); SCAN: beside each record */

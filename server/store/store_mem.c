@@ -88,7 +88,7 @@ static void execute(struct mem *m, const struct store_op *op, struct reply *repl
         mem_revive(m, op, e, reply, now_ms);
         break;
     case STORE_DROP:
-        mem_drop(m, op, e);
+        mem_drop(m, op, e, reply);
         break;
     case STORE_PURGE:
         mem_purge(m, op, e);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <pushrod/task.h>
+#include "common/name.h"
 
 void state_free(struct disk_state *s)
 {
@@ -327,7 +328,7 @@ static void apply_scan(struct disk_state *s, const struct disk_op *op, struct di
     for (size_t i = 0; i < s->count && count < op->op.limit; i++) {
         struct entry *e = s->entries[i];
         if (e->state == ENTRY_DEAD && e->record.id > op->op.id &&
-            (!op->op.queue.data || slice_equal(e->record.queue, op->op.queue)))
+            (!op->op.queue.data || name_matches(op->op.queue, e->record.queue)))
             found[count++] = e;
     }
     if (out)
@@ -345,6 +346,8 @@ static void apply_dead(struct disk_state *s, const struct disk_op *op, struct di
         return;
     }
     if (op->op.kind == STORE_DROP) {
+        if (event)
+            event_list(out, event, &e, 1, false);
         state_remove(s, op->op.id);
         return;
     }

@@ -43,7 +43,7 @@ static void same_slice(struct slice a, struct slice b)
 {
     assert_int_equal(a.size, b.size);
     assert_int_equal(a.data == NULL, b.data == NULL);
-    if (a.size)
+    if (a.data)
         assert_memory_equal(a.data, b.data, a.size);
 }
 

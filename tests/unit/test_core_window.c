@@ -343,6 +343,57 @@ static void dead_letters_are_dropped(void **state)
     durable_stored(&d, 1);
     list_dead();
     assert_null(fix_conn(&d.f, 5, MSG_TASK_ROW, 0));
+    durable_stored(&d, 1);
+    struct msg_list queues = {.request = 3, .what = S("queues"), .filter = S("q")};
+    core_list(d.f.core, 5, &queues);
+    durable_end(&d);
+    const struct msg_queue_row *row = fix_conn(&d.f, 5, MSG_QUEUE_ROW, 0)->row;
+    assert_int_equal(row->dead, 0);
+    durable_free(&d);
+}
+
+/* One dead task in `queue`; a tick is open before and after it. */
+static uint64_t bury(const char *queue)
+{
+    struct msg_options o = fix_options();
+    o.max_attempts = 1;
+    uint64_t id = fix_submit(&d.f, 6, queue, "payload", &o, FOLLOW_NONE);
+    uint64_t lease = 0;
+    for (int i = 0; i < 3 && !lease; i++) {
+        durable_end(&d);
+        lease = durable_lease(&d, 0, id);
+        durable_stored(&d, 1);
+    }
+    fix_answer(&d.f, 0, fix_failed(id, lease, "no"));
+    durable_settle(&d);
+    return id;
+}
+
+/* Some in memory, some in the store, in turn: no page leaves out what a later one does not have. */
+static void dead_letters_of_both_kinds_are_listed_by_id(void **state)
+{
+    static const struct queue_setting settings[] = {
+        {.pattern = {(const uint8_t *)"memory", 6}, .durability = DURABILITY_MEMORY}};
+    uint64_t ids[6];
+    (void)state;
+    durable_new(&d, 0, DURABILITY_SYNC);
+    core_free(d.f.core);
+    d.f.core = core_new(&d.config, settings, 1, &d.opened);
+    core_begin(d.f.core, d.f.now);
+    worker("*", 1);
+    for (size_t i = 0; i < 6; i++)
+        ids[i] = bury(i % 2 ? "memory" : "stored");
+    struct msg_list list = {.request = 3, .what = S("dead"), .limit = 4};
+    for (size_t page = 0, seen = 0; page < 2; page++, durable_stored(&d, 1)) {
+        core_list(d.f.core, 5, &list);
+        answered();
+        const struct conn_action *row;
+        for (size_t i = 0; (row = fix_conn(&d.f, 5, MSG_TASK_ROW, i)); i++, seen++) {
+            list.after = ((const struct msg_task_row *)row->row)->id;
+            assert_int_equal(list.after, ids[seen]);
+        }
+        assert_int_equal(seen, page ? 6 : 4);
+    }
     durable_free(&d);
 }
 
@@ -420,6 +471,7 @@ int main(void)
         cmocka_unit_test(purge_takes_what_lies_behind),
         cmocka_unit_test(dead_letters_are_listed_and_replayed),
         cmocka_unit_test(dead_letters_are_dropped),
+        cmocka_unit_test(dead_letters_of_both_kinds_are_listed_by_id),
         cmocka_unit_test(tasks_for_an_absent_worker_are_bounded),
         cmocka_unit_test(a_kept_finish_is_told_again),
     };
