@@ -154,7 +154,7 @@ int local_check(struct pushrod_server *s);   /* are its handlers valid? */
 int local_fork(struct pushrod_server *s);    /* before any thread or socket; 0 if there are none */
 int local_join(struct pushrod_server *s);    /* the join port is bound */
 void local_reload(struct pushrod_server *s); /* says what has changed */
-void local_stop(struct pushrod_server *s);
+void local_stop(struct pushrod_server *s, bool now);
 void local_wait(struct pushrod_server *s);
 /* In a child of the supervisor; its exit code. */
 int local_run(void *arg, const struct supervise_child *child);

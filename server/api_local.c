@@ -219,10 +219,10 @@ void local_reload(struct pushrod_server *s)
     local_tell(s, "processes", text);
 }
 
-void local_stop(struct pushrod_server *s)
+void local_stop(struct pushrod_server *s, bool now)
 {
     if (s->supervised)
-        supervisor_stop(&s->supervisor);
+        supervisor_stop(&s->supervisor, now);
 }
 
 void local_wait(struct pushrod_server *s)

@@ -247,7 +247,7 @@ int pushrod_server_start(struct pushrod_server *s)
     if (error) {
         char text[sizeof s->error];
         memcpy(text, s->error, sizeof text);
-        local_stop(s);
+        local_stop(s, true);
         server_end(s);
         return api_fail(s, -error, "%s", text);
     }
@@ -299,7 +299,7 @@ static void drain_begin(struct pushrod_server *s)
             (unsigned long long)(limit / 1000));
     conns_deafen(s->conns);
     core_drain(host_core(s->host), limit);
-    local_stop(s);
+    local_stop(s, false);
     deadline_set(s, limit + DRAIN_EXTRA);
     loop_wake(s->loop);
 }
@@ -367,8 +367,7 @@ static void stops_look(struct pushrod_server *s)
         return;
     }
     /* The second time is for local workers, too. */
-    local_stop(s);
-    local_stop(s);
+    local_stop(s, true);
     if (s->state == API_RUNNING || s->state == API_DRAINING)
         flush_begin(s);
     s->drained = true;

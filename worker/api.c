@@ -218,31 +218,25 @@ static _Atomic(struct pushrod_worker *) caught;
 
 /*
  * systemd, `timeout` and terminals signal every process of a service, and the supervisor passes
- * the signal on as well: that is one wish to stop, not two. So under a supervisor only its own
- * second signal means the second one.
+ * the signal on as well: that is one wish to stop, not two. So under a supervisor SIGTERM only
+ * drains, and SIGQUIT means at once. (supervise.h)
  */
-static void on_signal(int number, siginfo_t *info, void *context)
+static void on_signal(int number)
 {
-    static atomic_uint passed_on;
-    (void)number;
-    (void)context;
     struct pushrod_worker *w = atomic_load(&caught);
     if (!w)
         return;
-    if (w->named && getppid() != w->child.supervisor) {
+    bool orphan = w->named && getppid() != w->child.supervisor;
+    if (orphan)
         alarm(ORPHAN_SECONDS);
-        while (atomic_load(&w->stops) < 2)
-            pushrod_worker_stop(w);
-        return;
-    }
-    bool first = atomic_load(&w->stops) == 0;
-    bool from_supervisor = w->named && info->si_pid == getppid();
-    bool again = from_supervisor ? atomic_fetch_add(&passed_on, 1) > 0 : !w->named;
-    if (first || again)
+    bool now = orphan || number == SIGQUIT;
+    while (now && atomic_load(&w->stops) < 2)
+        pushrod_worker_stop(w);
+    if (!now && (!w->named || atomic_load(&w->stops) == 0))
         pushrod_worker_stop(w);
 }
 
-static const int signals[] = {SIGTERM, SIGINT};
+static const int signals[] = {SIGTERM, SIGINT, SIGQUIT};
 #define SIGNALS (sizeof signals / sizeof signals[0])
 
 /* The end of the supervisor, which SIGKILL would leave no time for: nobody else is there to kill
@@ -256,16 +250,22 @@ static void orphan_signal(const struct pushrod_worker *w, int number)
         raise(number);
 }
 
-/* A signal that is ignored stays ignored: SIGINT under a supervisor, or nohup. */
+/* A signal that is ignored stays ignored: SIGINT under a supervisor, or nohup. SIGQUIT is the
+ * supervisor's, and anybody else's is the program's business. */
+static bool is_ours(const struct pushrod_worker *w, int number, const struct sigaction *old)
+{
+    return number == SIGQUIT ? w->named : old->sa_handler != SIG_IGN;
+}
+
 static void signals_catch(struct pushrod_worker *w, struct sigaction old[SIGNALS])
 {
-    struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_RESTART | SA_SIGINFO};
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
     if (!w->catch_signals)
         return;
     atomic_store(&caught, w);
     for (size_t i = 0; i < SIGNALS; i++) {
         sigaction(signals[i], NULL, &old[i]);
-        if (old[i].sa_handler != SIG_IGN)
+        if (is_ours(w, signals[i], &old[i]))
             sigaction(signals[i], &action, NULL);
     }
     orphan_signal(w, SIGTERM);

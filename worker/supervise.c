@@ -51,6 +51,8 @@ static void child_prepare(struct guard *g, pid_t parent)
         _exit(1); /* it died between the fork and the line above */
     /* ^C reaches the whole foreground group; only the supervisor acts on it, and passes it on. */
     signal(SIGINT, SIG_IGN);
+    /* Until the worker listens to it: SIGTERM, which comes first, ends it without a core file. */
+    signal(SIGQUIT, SIG_IGN);
     sigprocmask(SIG_SETMASK, &g->old_mask, NULL);
     close(g->signals);
     if (g->control >= 0)
@@ -285,16 +287,15 @@ static void replace_step(struct guard *g)
 
 /* ------------------------------------------------------------------------ the loop */
 
-void guard_stop(struct guard *g)
+void guard_stop(struct guard *g, bool now)
 {
     bool again = g->stopping;
     g->stopping = true;
     g->replace_count = 0;
     for (unsigned i = 0; i < g->count; i++) {
-        if (again)
-            place_kill(&g->places[i], SIGTERM);
-        else
-            guard_drain(g, &g->places[i]);
+        guard_drain(g, &g->places[i]);
+        if (now || again)
+            place_kill(&g->places[i], SIGQUIT);
     }
 }
 
@@ -310,7 +311,8 @@ static void take_signal(struct guard *g, unsigned number)
         break;
     case SIGTERM:
     case SIGINT:
-        guard_stop(g);
+    case SIGQUIT:
+        guard_stop(g, number == SIGQUIT);
         break;
     default:
         break;

@@ -18,8 +18,10 @@
  * none of its places may be taken.
  *
  * Signals to a supervisor: SIGTERM (or SIGINT, if it is its own master) drains the children, the
- * second one makes them leave at once; SIGUSR2 replaces them one by one: the new one has joined
- * before the old one is told to drain. SIGHUP is ignored.
+ * second one makes them leave at once, and so does SIGQUIT: two equal signals that are not taken
+ * before the second comes are one. SIGUSR2 replaces them one by one: the new one has joined before
+ * the old one is told to drain. SIGHUP is ignored. Signals to a child mean the same, but that
+ * SIGTERM, which service managers send to all, only ever drains it.
  */
 #ifndef WORKER_SUPERVISE_H
 #define WORKER_SUPERVISE_H
@@ -63,7 +65,7 @@ struct supervise_config {
     const char *join;   /* "host:port"; NULL: it will come through supervisor_join() */
     uint64_t drain_ms;  /* after SIGTERM the children have this long before SIGKILL; 0: 25000 */
     /* Runs in the child, with signal handlers and mask as they were in the caller, but SIGINT
-     * ignored; its value is the child's exit code. */
+     * and SIGQUIT ignored; its value is the child's exit code. */
     int (*run)(void *arg, const struct supervise_child *child);
     /* In the supervisor: what supervisor_tell() said, if it is not the supervisor's own; or NULL.
      */
@@ -106,8 +108,8 @@ int supervisor_tell(struct supervisor *s, const char *name, const char *value);
 /* Replace the children one by one (as SIGUSR2). Returns at once. */
 int supervisor_replace(struct supervisor *s);
 
-/* Drain the children, or, the second time, make them leave. Returns at once; any thread. */
-void supervisor_stop(struct supervisor *s);
+/* Drain the children; `now`: make them leave. Returns at once; any thread. */
+void supervisor_stop(struct supervisor *s, bool now);
 
 /* True when the supervisor has ended; *code (may be NULL) gets its exit code. Does not wait. */
 bool supervisor_ended(struct supervisor *s, int *code);

@@ -68,10 +68,10 @@ int supervisor_replace(struct supervisor *s)
     return kill(s->pid, SIGUSR2) == 0 ? 0 : -PUSHROD_E_SYSTEM;
 }
 
-void supervisor_stop(struct supervisor *s)
+void supervisor_stop(struct supervisor *s, bool now)
 {
     if (s->pid > 0)
-        kill(s->pid, SIGTERM);
+        kill(s->pid, now ? SIGQUIT : SIGTERM);
 }
 
 static bool supervisor_reap(struct supervisor *s, int options, int *code)

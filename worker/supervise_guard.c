@@ -50,7 +50,10 @@ static bool guard_signals(struct guard *g)
     sigaddset(&mask, SIGTERM);
     sigaddset(&mask, SIGUSR2);
     sigaddset(&mask, SIGHUP);
-    sigaddset(&mask, SIGINT);
+    sigaddset(&mask, SIGQUIT);
+    /* Below a server it is ignored; a signal that is blocked would not be. */
+    if (g->control < 0)
+        sigaddset(&mask, SIGINT);
     if (sigprocmask(SIG_BLOCK, &mask, &g->old_mask) != 0)
         return false;
     g->signals = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);

@@ -68,7 +68,7 @@ void guard_orphans_kill(const struct guard *g);
 
 /* supervise.c */
 void guard_drain(struct guard *g, struct place *p);
-void guard_stop(struct guard *g); /* the second time: at once */
+void guard_stop(struct guard *g, bool now); /* the second time: now in any case */
 
 /* supervise_told.c: reads what is there. */
 void guard_told(struct guard *g);

@@ -92,7 +92,7 @@ void guard_told(struct guard *g)
     if (size <= 0) {
         close(g->control);
         g->control = -1;
-        guard_stop(g);
+        guard_stop(g, false);
         return;
     }
     g->input_size += (size_t)size;
