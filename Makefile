@@ -11,7 +11,7 @@ CC       := gcc
 endif
 SANITIZE ?=
 
-PACKAGES := libzmq libczmq libevent_core libevent_pthreads lmdb jansson
+PACKAGES := libzmq libczmq libevent_core lmdb jansson
 CFLAGS   ?= -O2 -g
 WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Werror -Wstrict-prototypes -Wmissing-prototypes
 ALL_CFLAGS := -std=gnu11 $(WARNINGS) $(CFLAGS) $(SANITIZE) -fPIC -fno-semantic-interposition -pthread -MMD -MP \
