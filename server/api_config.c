@@ -8,8 +8,9 @@
 #include "common/name.h"
 #include "server/api.h"
 
-#define FDS_PER_LANE 5u /* of libzmq, for a lane and its monitor */
-#define FDS_RESERVE  128u
+#define FDS_RESERVE   64u  /* of the loop, the listeners, the store and the log */
+#define FDS_LEAST     512u /* with fewer there is no server that is worth the name */
+#define STRANGER_PART 16u  /* of few descriptors one in so many is for strangers of each kind */
 
 static uint64_t number(const struct pushrod_server *s, const char *name)
 {
@@ -164,36 +165,61 @@ static int queue_settings(struct pushrod_server *s, struct host_settings *out)
 
 /* ----------------------------------------------------------------------------- descriptors */
 
-/* libzmq aborts when descriptors run out, so the worst case is looked at before it can happen. */
-static int descriptors_check(struct pushrod_server *s, struct host_settings *out)
+static uint64_t descriptors(const struct host_settings *out)
 {
-    struct rlimit limit;
-    uint64_t lanes = out->host.plane.max_lanes, clients = out->conns.max_clients;
-    uint64_t wanted = clients + FDS_PER_LANE * lanes + FDS_RESERVE;
-    if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= wanted)
-        return 0;
-    if (limit.rlim_cur < limit.rlim_max) {
-        limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
-        setrlimit(RLIMIT_NOFILE, &limit);
+    return out->conns.max_clients + HTTP_CONNECTIONS + FDS_RESERVE +
+           plane_descriptors(&out->host.plane);
+}
+
+/* As many as are wanted, as far as that is allowed. The limit. */
+static uint64_t descriptors_raise(uint64_t wanted, struct rlimit *limit)
+{
+    if (limit->rlim_cur < wanted && limit->rlim_cur < limit->rlim_max) {
+        limit->rlim_cur = limit->rlim_max < wanted ? limit->rlim_max : wanted;
+        setrlimit(RLIMIT_NOFILE, limit);
     }
-    if (limit.rlim_cur >= wanted)
-        return 0;
-    bool asked = params_given(s->params, "max-clients") || params_given(s->params, "max-workers");
-    if (asked || limit.rlim_cur < 4 * FDS_RESERVE)
-        return api_fail(s, PUSHROD_E_BAD_OPTION,
-            "max-clients %llu and max-workers %llu need %llu file descriptors, the limit is %llu: "
-            "raise it (ulimit -n) or lower them",
-            (unsigned long long)clients, (unsigned long long)lanes, (unsigned long long)wanted,
-            (unsigned long long)limit.rlim_cur);
-    uint64_t room = limit.rlim_cur - FDS_RESERVE;
-    lanes = room / 2 / FDS_PER_LANE < lanes ? room / 2 / FDS_PER_LANE : lanes;
-    clients = room - lanes * FDS_PER_LANE < clients ? room - lanes * FDS_PER_LANE : clients;
+    return limit->rlim_cur;
+}
+
+/* Half of what is left for workers, and the rest for clients. */
+static void descriptors_share(struct host_settings *out, uint64_t limit)
+{
+    uint64_t clients = out->conns.max_clients, lanes = out->host.plane.max_lanes;
+    out->conns.max_clients = 0;
+    out->host.plane.max_lanes = 0;
+    uint64_t none = descriptors(out), room = limit - none;
+    out->host.plane.max_lanes = 1;
+    uint64_t lane = descriptors(out) - none;
+    lanes = room / 2 / lane < lanes ? room / 2 / lane : lanes;
+    clients = room - lanes * lane < clients ? room - lanes * lane : clients;
     out->host.plane.max_lanes = out->host.core.max_workers = (uint32_t)lanes;
     out->conns.max_clients = (uint32_t)clients;
     log_warning("only %llu file descriptors are allowed: max-clients is lowered to %llu, "
                 "max-workers to %llu",
-        (unsigned long long)limit.rlim_cur, (unsigned long long)clients, (unsigned long long)lanes);
-    return 0;
+        (unsigned long long)limit, (unsigned long long)clients, (unsigned long long)lanes);
+}
+
+/* libzmq aborts when descriptors run out, so the worst case is looked at before it can happen. */
+static int descriptors_check(struct pushrod_server *s, struct host_settings *out)
+{
+    struct rlimit most;
+    if (getrlimit(RLIMIT_NOFILE, &most))
+        return 0;
+    if (most.rlim_max / STRANGER_PART < PLANE_STRANGERS)
+        out->host.plane.strangers = (uint32_t)(most.rlim_max / STRANGER_PART);
+    uint64_t wanted = descriptors(out), limit = descriptors_raise(wanted, &most);
+    if (limit >= wanted)
+        return 0;
+    bool asked = params_given(s->params, "max-clients") || params_given(s->params, "max-workers");
+    if (!asked && limit >= FDS_LEAST) {
+        descriptors_share(out, limit);
+        return 0;
+    }
+    return api_fail(s, PUSHROD_E_BAD_OPTION,
+        "max-clients %u and max-workers %u need %llu file descriptors, the limit is %llu: "
+        "raise it (ulimit -n) or lower them",
+        out->conns.max_clients, out->host.plane.max_lanes, (unsigned long long)wanted,
+        (unsigned long long)limit);
 }
 
 int settings_read(struct pushrod_server *s, struct host_settings *out)

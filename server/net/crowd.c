@@ -33,9 +33,18 @@ static void visitor_shut(struct crowd *c, int fd)
     ++*c->shut;
 }
 
+static void visitor_add(struct crowd *c, int fd)
+{
+    if (c->limits.places && c->count > 0)
+        c->limits.places->taken++;
+    c->visitors[c->count++] = (struct visitor){fd, loop_now(c->loop).mono_ns};
+}
+
 static void visitor_remove(struct crowd *c, size_t at)
 {
     c->count--;
+    if (c->limits.places && c->count > 0)
+        c->limits.places->taken--;
     memmove(c->visitors + at, c->visitors + at + 1, (c->count - at) * sizeof *c->visitors);
 }
 
@@ -87,6 +96,8 @@ bool crowd_start(struct crowd *c, struct loop *loop, const struct crowd_limits *
 
 void crowd_stop(struct crowd *c)
 {
+    while (c->count > 0)
+        visitor_remove(c, c->count - 1);
     if (c->look)
         event_free(c->look);
     free(c->visitors);
@@ -106,20 +117,26 @@ static bool crowd_grow(struct crowd *c)
     return true;
 }
 
+static bool is_full(const struct crowd *c)
+{
+    const struct crowd_places *places = c->limits.places;
+    return c->count >= c->limits.most || (places && c->count > 0 && places->taken >= places->most);
+}
+
 void crowd_came(struct crowd *c, int fd)
 {
     if (!c->limits.most)
         return;
-    if (c->count >= c->limits.most && c->limits.keep_newest) {
+    if (is_full(c) && c->limits.keep_newest) {
         visitor_shut(c, c->visitors[0].fd);
         visitor_remove(c, 0);
     }
     /* Without memory to know it by, it has to go as well. */
-    if (c->count >= c->limits.most || !crowd_grow(c)) {
+    if (is_full(c) || !crowd_grow(c)) {
         visitor_shut(c, fd);
         return;
     }
-    c->visitors[c->count++] = (struct visitor){fd, loop_now(c->loop).mono_ns};
+    visitor_add(c, fd);
     look_again(c);
 }
 

@@ -3,10 +3,11 @@
  * crowd: the connections of a ZeroMQ socket that anybody may open, and how many of them there are.
  *
  * libzmq accepts without a limit, and counts only whole messages: strangers could take all
- * descriptors, and one that sends parts without end all memory. What the monitor says of accepted
- * and ended connections is kept here; those that are too many, too old or too talkative are shut
- * down, which libzmq sees as their end. By the time a descriptor is shut it may be another's: the
- * port is compared before, and should it be the wrong one after all, that one comes again.
+ * descriptors (plane_descriptors() says how many are theirs), and one that sends parts without end
+ * all memory. What the monitor says of accepted and ended connections is kept here; those that are
+ * too many, too old or too talkative are shut down, which libzmq sees as their end. By the time a
+ * descriptor is shut it may be another's: the port is compared before, and should it be the wrong
+ * one after all, that one comes again.
  *
  * The loop's thread.
  */
@@ -20,11 +21,17 @@
 struct event;
 struct loop;
 
+/* Places that several crowds share, for all but the first of each: that one is the worker's. */
+struct crowd_places {
+    size_t taken, most;
+};
+
 struct crowd_limits {
-    size_t most;        /* connections; 0: the crowd is not watched */
-    bool keep_newest;   /* above it the oldest goes; else whoever comes */
-    uint64_t max_bytes; /* received by one connection; 0: any */
-    unsigned max_ms;    /* of its life; 0: any */
+    size_t most;                 /* connections; 0: the crowd is not watched */
+    struct crowd_places *places; /* borrowed; NULL: it shares none */
+    bool keep_newest;            /* above it the oldest goes; else whoever comes */
+    uint64_t max_bytes;          /* received by one connection; 0: any */
+    unsigned max_ms;             /* of its life; 0: any */
 };
 
 struct visitor {

@@ -349,7 +349,9 @@ static bool lane_start(struct lane *lane, char token[ZAP_TOKEN_SIZE])
            monitor_start(&lane->monitor, plane->loop, plane->context, lane->socket, "lane",
                &plane->stats.strangers) &&
            lane_bind(lane) &&
-           monitor_bound(&lane->monitor, &(struct crowd_limits){.most = LANE_CROWD}, lane->port) &&
+           monitor_bound(&lane->monitor,
+               &(struct crowd_limits){.most = LANE_CROWD, .places = &plane->lane_places},
+               lane->port) &&
            watch_start(&lane->watch, loop_base(plane->loop), lane->socket, lane_ready, lane);
 }
 

@@ -16,7 +16,8 @@
 #include "server/net/lane.h"
 #include "server/net/plane_internal.h"
 
-#define LANE_DESCRIPTORS  5u  /* socket, listener, connection, both ends of the monitor */
+/* Socket, listener, both ends of the monitor; the worker's connections to lane, answers, join. */
+#define LANE_DESCRIPTORS  7u
 #define DESCRIPTORS_SPARE 64u /* join, answers, store, log, libzmq's own */
 #define LANE_SOCKETS      3u  /* the lane, both ends of the monitor */
 #define SOCKETS_SPARE     50u
@@ -26,7 +27,6 @@
 /* A worker dials anew for each try, and hangs up when it has its lane. */
 #define JOIN_CONNECTION_BYTES (2 * (uint64_t)JOIN_MAX_MESSAGE)
 #define JOIN_CONNECTION_MS    30000u
-#define GATE_CROWD            256u /* connections to join and to answers, beyond one for each lane */
 
 /* ------------------------------------------------------------------------------ limits */
 
@@ -44,11 +44,22 @@ __attribute__((format(printf, 2, 3))) static bool fail(char **error, const char 
     return false;
 }
 
+static uint32_t plane_strangers(const struct plane_config *c)
+{
+    return c->strangers ? c->strangers : PLANE_STRANGERS;
+}
+
+uint64_t plane_descriptors(const struct plane_config *c)
+{
+    return LANE_DESCRIPTORS * (uint64_t)c->max_lanes + 3 * (uint64_t)plane_strangers(c) +
+           DESCRIPTORS_SPARE;
+}
+
 /* At the limit libzmq aborts instead of failing, so it must be out of reach. */
 static bool plane_check_descriptors(const struct plane_config *c, char **error)
 {
     struct rlimit limit;
-    rlim_t need = LANE_DESCRIPTORS * (rlim_t)c->max_lanes + DESCRIPTORS_SPARE;
+    rlim_t need = plane_descriptors(c), others = need - LANE_DESCRIPTORS * (rlim_t)c->max_lanes;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
         return fail(error, "cannot read the limit of open files: %s", strerror(errno));
     if (limit.rlim_cur < limit.rlim_max) {
@@ -63,9 +74,8 @@ static bool plane_check_descriptors(const struct plane_config *c, char **error)
         "%u workers need %llu open files, the limit is %llu: raise it (ulimit -n), "
         "or lower --max-workers to %llu",
         c->max_lanes, (unsigned long long)need, (unsigned long long)limit.rlim_cur,
-        limit.rlim_cur > DESCRIPTORS_SPARE
-            ? (unsigned long long)(limit.rlim_cur - DESCRIPTORS_SPARE) / LANE_DESCRIPTORS
-            : 0);
+        limit.rlim_cur > others ? (unsigned long long)(limit.rlim_cur - others) / LANE_DESCRIPTORS
+                                : 0);
 }
 
 static bool plane_check_ports(const struct plane_config *c, char **error)
@@ -143,7 +153,7 @@ static bool plane_open_join(struct plane *plane, char **error)
         .what = "join",
         .option = "--join-port",
         .ready = join_ready,
-        .crowd = {.most = plane->config.max_lanes + GATE_CROWD,
+        .crowd = {.most = plane->config.max_lanes + plane->config.strangers,
             .keep_newest = true,
             .max_bytes = JOIN_CONNECTION_BYTES,
             .max_ms = JOIN_CONNECTION_MS},
@@ -170,7 +180,7 @@ static bool plane_open_answers(struct plane *plane, char **error)
         .what = "answers",
         .option = "--answers-port",
         .ready = answers_ready,
-        .crowd = {.most = plane->config.max_lanes + GATE_CROWD},
+        .crowd = {.most = plane->config.max_lanes + plane->config.strangers},
     };
     return gate_open(plane, &plane->answers, &plan, error);
 }
@@ -201,6 +211,8 @@ static bool plane_copy_config(struct plane *plane, const struct plane_config *co
     c->listen = strdup(config->listen ? config->listen : "127.0.0.1");
     c->advertise = config->advertise ? strdup(config->advertise) : NULL;
     c->token = strdup(config->token ? config->token : "");
+    c->strangers = plane_strangers(config);
+    plane->lane_places.most = c->strangers;
     if (c->io_threads == 0)
         c->io_threads = 1;
     if (c->max_message == 0)

@@ -20,6 +20,8 @@
 struct loop;
 struct plane;
 
+#define PLANE_STRANGERS 256u
+
 struct plane_config {
     const char *listen;    /* address to bind join, answers and lanes to: "127.0.0.1", "0.0.0.0" */
     const char *advertise; /* host told to workers; NULL: the one that they dialled */
@@ -29,6 +31,7 @@ struct plane_config {
     uint16_t lane_port_first; /* 22500; 0 with last 0: any free ones */
     uint16_t lane_port_last;  /* 23523 */
     uint32_t max_lanes;       /* 1024 */
+    uint32_t strangers;       /* PLANE_STRANGERS: to each of join, answers, all lanes together */
     uint32_t io_threads;      /* 1 */
     uint64_t heartbeat_ms;    /* told to workers */
     uint64_t ping_ms;
@@ -49,6 +52,9 @@ struct plane_events {
         void *arg, uint64_t worker, uint64_t session, const struct answer *, size_t count);
     void (*lane_down)(void *arg, uint64_t worker, int code); /* its admitted peer is gone */
 };
+
+/* Descriptors that such a plane may have at the most. The loop and its caller have others. */
+uint64_t plane_descriptors(const struct plane_config *config);
 
 /* NULL: *error is a text for people that the caller frees ("port 5571 is taken: ..."). */
 struct plane *plane_new(struct loop *loop, const struct plane_config *config,

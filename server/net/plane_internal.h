@@ -41,8 +41,9 @@ struct plane {
     struct list dirty;   /* lanes with something to flush */
     struct list parting; /* closed lanes whose last words are on their way, oldest first */
     size_t parting_count;
-    struct strmap speakers; /* user -> struct speaker * */
-    struct list retired;    /* speakers whose lane is closed, the oldest first */
+    struct crowd_places lane_places; /* of strangers, on all lanes together */
+    struct strmap speakers;          /* user -> struct speaker * */
+    struct list retired;             /* speakers whose lane is closed, the oldest first */
     size_t retired_count;
     bool reading;       /* answers: speakers must not be freed */
     uint64_t last_lane; /* number of the last lane that was made */

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "server/net/plane_internal.h"
 #include "server/net/ports.h"
 
 /* ------------------------------------------------------------------------------ strangers */
@@ -82,6 +83,47 @@ static void other_protocols_are_dropped(void **state)
     expect_lane_works(&fake, 7, 7);
     assert_int_equal(plane_stats(rig.plane)->garbage, 0);
     assert_int_equal(rig.joins, 1);
+    end();
+}
+
+static void few_strangers(struct plane_config *config)
+{
+    config->strangers = 8;
+}
+
+/* Those who stay are few on all lanes together, and a worker's own place is not among theirs. */
+static void squatters_share_their_places(void **state)
+{
+    struct fake other;
+    int fds[20];
+    unsigned open = 20;
+    (void)state;
+    begin(few_strangers);
+    fake_up(&fake, 7, 70);
+    fake_start(&other, &rig);
+    fake_up(&other, 8, 80);
+    for (unsigned i = 0; i < 20; i++)
+        fds[i] = tcp_connect(i % 2 ? fake.welcome.lane_port : other.welcome.lane_port);
+    RIG_UNTIL(&rig, strangers() >= 12);
+    struct timeval tv = {.tv_usec = 1000};
+    for (unsigned i = 0; i < 20; i++)
+        setsockopt(fds[i], SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
+    for (unsigned i = 0; open > 8; i = (i + 1) % 20) {
+        plane_rig_turn(&rig);
+        if (fds[i] >= 0 && has_ended(fds[i])) {
+            close(fds[i]);
+            fds[i] = -1;
+            open--;
+        }
+    }
+    for (unsigned i = 0; i < 20; i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
+    /* Their places are free again, and those of a lane that ends with it. */
+    RIG_UNTIL(&rig, rig.plane->lane_places.taken == 0);
+    expect_lane_works(&fake, 7, 8);
+    expect_lane_works(&other, 8, 9);
+    fake_stop(&other);
     end();
 }
 
@@ -230,6 +272,7 @@ int main(void)
         cmocka_unit_test(port_scan_before_and_after_admission),
         cmocka_unit_test(many_scans_stall_nobody),
         cmocka_unit_test(other_protocols_are_dropped),
+        cmocka_unit_test(squatters_share_their_places),
         cmocka_unit_test(lane_admits_once),
         cmocka_unit_test(wrong_secrets_are_rejected),
         cmocka_unit_test(token_of_another_worker),
