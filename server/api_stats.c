@@ -11,7 +11,7 @@ typedef void stat_fn(
 static void stats_each(struct pushrod_server *s, stat_fn *fn, void *arg)
 {
     {
-        const struct core_stats *stats = core_stats(host_look(s->host));
+        const struct core_stats *stats = host_stats(s->host);
         CORE_STATS(TELL)
     }
     {

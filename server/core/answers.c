@@ -49,8 +49,8 @@ static void mark_started(struct core *c, struct task *t)
     t->started = true;
     t->leased_ns = c->now.mono_ns;
     worker_progress(c, t->worker);
-    if (t->record.timeout_ms && !t->cancelling)
-        timer_fence(c, t, c->now.mono_ns + t->record.timeout_ms * MS + TIMEOUT_EXTRA);
+    if (!t->cancelling)
+        timer_attempt(c, t);
 }
 
 static void answer_started(struct core *c, struct worker *w, struct task *t, const struct answer *a)
@@ -88,7 +88,7 @@ static void answer_data(struct core *c, struct worker *w, struct task *t, const 
 
 /* ---- results ---- */
 
-static void parts_drop(struct rare *rare)
+void parts_drop(struct rare *rare)
 {
     assert(rare);
     body_unref(rare->parts);
@@ -96,12 +96,12 @@ static void parts_drop(struct rare *rare)
     rare->parts_size = 0;
 }
 
-static bool parts_begin(struct core *c, struct rare *rare, const struct answer *a)
+/* Without parts, because it is too large or there is no memory, its DONE finds no result. */
+static void parts_begin(struct core *c, struct rare *rare, const struct answer *a)
 {
     assert(!rare->parts);
     rare->parts_lease = a->lease;
     rare->parts = a->number <= c->config.max_result ? body_new(a->number) : NULL;
-    return rare->parts != NULL;
 }
 
 /*
@@ -129,24 +129,39 @@ static void answer_part(struct core *c, struct worker *w, struct task *t, const 
     rare->parts_size += a->data.size;
 }
 
+/* "A result goes to whoever waits, and is kept if that was asked for": else nobody needs it. */
+static bool result_is_wanted(const struct task *t)
+{
+    assert(t->state < TASK_FINISHING);
+    return t->followers || t->record.followed || (t->rare && t->rare->keep_ms);
+}
+
+/* DONE has the last piece. */
+static int parts_take(struct task *t, const struct answer *a)
+{
+    struct rare *rare = t->rare;
+    struct body *parts = rare->parts;
+    assert(!t->result && rare->parts_lease == a->lease);
+    if (!parts || rare->parts_size + a->data.size != parts->size)
+        return PUSHROD_E_RESULT_TOO_BIG;
+    if (!result_is_wanted(t))
+        return 0;
+    if (a->data.size)
+        memcpy(parts->data + rare->parts_size, a->data.data, a->data.size);
+    t->result = parts;
+    rare->parts = NULL;
+    return 0;
+}
+
 /* Puts the result into the task. 0, or why it cannot be. */
 static int result_take(struct core *c, struct task *t, const struct answer *a)
 {
-    struct rare *rare = t->rare;
     assert(!t->result);
-    if (rare && rare->parts_lease == a->lease) {
-        struct body *parts = rare->parts;
-        if (!parts || rare->parts_size + a->data.size != parts->size)
-            return PUSHROD_E_RESULT_TOO_BIG;
-        if (a->data.size)
-            memcpy(parts->data + rare->parts_size, a->data.data, a->data.size);
-        t->result = parts;
-        rare->parts = NULL;
-        return 0;
-    }
+    if (t->rare && t->rare->parts_lease == a->lease)
+        return parts_take(t, a);
     if (a->data.size > c->config.max_result)
         return PUSHROD_E_RESULT_TOO_BIG;
-    if (a->data.size == 0 || (!t->followers && !t->record.followed && !(rare && rare->keep_ms)))
+    if (a->data.size == 0 || !result_is_wanted(t))
         return 0;
     return task_set_result(t, a->data) ? 0 : PUSHROD_E_NO_MEMORY;
 }
@@ -322,11 +337,8 @@ void core_answers(
         w->heard_ns = c->now.mono_ns;
     assert(count == 0 || a);
     /* Has no number and is not acknowledged. It comes alone: that of an idle worker is the many. */
-    if (count == 1 && a->kind == MSG_HEARTBEAT) {
-        if (w)
-            w->running = a->number;
+    if (count == 1 && a->kind == MSG_HEARTBEAT)
         return;
-    }
     for (size_t i = 0; i < count; i++) {
         if (i + ANSWERS_AHEAD < count)
             ledger_expect(&c->ledger, a[i + ANSWERS_AHEAD].lease, a[i + ANSWERS_AHEAD].id);

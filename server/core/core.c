@@ -245,18 +245,14 @@ static void gauges(struct core *c)
 
 static uint64_t next_wake(const struct core *c, uint64_t withdraw)
 {
-    uint64_t wake = timers_next(c);
+    uint64_t wake = earlier(timers_next(c), withdraw);
     assert(withdraw > 0);
-    if (withdraw < wake)
-        wake = withdraw;
-    if (restart_waits(c) && c->rejoin_ns < wake)
-        wake = c->rejoin_ns;
-    if (!c->store_down && c->refused_ns < wake)
-        wake = c->refused_ns;
-    if (c->next_due_ms && !c->due_asked && !c->store_down) {
-        uint64_t due = wall_to_mono(c, c->next_due_ms);
-        wake = due < wake ? due : wake;
-    }
+    wake = earlier(wake, c->rejoin_ns);
+    if (c->store_down)
+        return wake;
+    wake = earlier(wake, c->refused_ns);
+    if (c->next_due_ms && !c->due_asked)
+        wake = earlier(wake, wall_to_mono(c, c->next_due_ms));
     return wake;
 }
 
@@ -297,10 +293,9 @@ const struct actions *core_end(struct core *c)
     return &c->actions;
 }
 
-const struct core_stats *core_stats(const struct core *c)
+const struct core_stats *core_stats(struct core *c)
 {
-    /* Gauges are summed when somebody looks; they are no part of the core's decisions. */
     assert(c);
-    gauges((struct core *)(uintptr_t)c);
+    gauges(c);
     return &c->stats;
 }

@@ -307,7 +307,7 @@ struct core_stats {
 #undef S
 };
 
-const struct core_stats *core_stats(const struct core *);
+const struct core_stats *core_stats(struct core *); /* the gauges are summed now */
 
 /* Checks every invariant there is; for the simulation and debug builds. Aborts on a violation. */
 void core_check(const struct core *);

@@ -32,6 +32,14 @@ static void finish_count(struct core *c, const struct task *t)
     }
 }
 
+/* Of a queue without a store behind it: kept here, to be listed and replayed. */
+bool finish_is_dead_letter(const struct task *t)
+{
+    assert(t->state != TASK_GONE);
+    return t->state == TASK_FINISHED && t->status == PUSHROD_FAILED && t->queue->bypass &&
+           !t->released;
+}
+
 /* Somebody other than the embedding program itself waits, or waited. */
 static bool finish_is_wanted(const struct task *t)
 {
@@ -125,12 +133,11 @@ void finish_drop(struct core *c, struct task *t)
         follower_free(c, f);
     }
     finish_let_go(c, t);
-    t->released = true;
-    if (t->operations || t->refused)
-        return;
-    if (t->queue->bypass && t->status == PUSHROD_FAILED)
+    if (finish_is_dead_letter(t))
         t->queue->dead--;
-    task_drop(c, t);
+    t->released = true;
+    if (t->operations == 0 && !t->refused)
+        task_drop(c, t);
 }
 
 /* For the time that nearly all have in common: they go in the order in which they came. */
@@ -166,10 +173,9 @@ static void finish_told(struct core *c, struct task *t)
     finish_tell_all(c, t);
     bool here = t->followers || t->queue->bypass;
     assert(t->state == TASK_FINISHED);
-    bool dead = t->queue->bypass && t->status == PUSHROD_FAILED;
     if (!keep || !here)
         finish_drop(c, t);
-    else if (keep == c->config.hold_ms && !dead)
+    else if (keep == c->config.hold_ms && !finish_is_dead_letter(t)) /* those are in the heap */
         finish_hold(c, t);
     else
         finish_keep(c, t, c->now.mono_ns + keep * MS);
@@ -238,9 +244,8 @@ void finish_stored(struct core *c, struct task *t)
 void finish_release(struct core *c, struct task *t)
 {
     assert(t->state == TASK_FINISHED);
-    uint64_t keep = t->rare ? t->rare->keep_ms : 0;
-    bool dead = t->queue->bypass && t->status == PUSHROD_FAILED;
-    if (t->followers || t->released || (t->queue->bypass && (keep || dead)))
+    bool keep = t->rare && t->rare->keep_ms;
+    if (t->followers || t->released || finish_is_dead_letter(t) || (t->queue->bypass && keep))
         return;
     if (!t->queue->bypass && !keep) {
         struct store_op *op = out_store(c, STORE_FORGET, 0);

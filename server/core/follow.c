@@ -202,11 +202,10 @@ void core_watch(struct core *c, uint64_t id, uint64_t request, bool on)
         out_reject(c, id, request, PUSHROD_E_NO_MEMORY, NULL);
         return;
     }
-    assert(conn->watching == !list_empty(&conn->watch_node));
+    assert(conn->id == id);
     list_remove(&conn->watch_node);
     if (on)
         list_push_back(&c->watchers, &conn->watch_node);
-    conn->watching = on;
     conn->watch_request = request;
     out_ok(c, id, request, 1);
 }

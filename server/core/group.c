@@ -76,18 +76,17 @@ bool group_link_queue(struct core *c, struct queue *q)
 bool group_serves(const struct group *g, const struct queue *q)
 {
     assert(g && q);
-    list_foreach(
-        it, next, &q->links) if (container_of(it, struct link, in_queue)->group == g) return true;
+    for (const struct list *it = q->links.next; it != &q->links; it = it->next)
+        if (container_of(it, struct link, in_queue)->group == g)
+            return true;
     return false;
 }
 
 void group_touch(struct core *c, struct group *g)
 {
     assert(g->number > 0);
-    if (g->dirty)
-        return;
-    g->dirty = true;
-    list_push_back(&c->dirty_groups, &g->dirty_node);
+    if (list_empty(&g->dirty_node))
+        list_push_back(&c->dirty_groups, &g->dirty_node);
 }
 
 /* One block: the struct, the slices, and the bytes of the patterns. */

@@ -141,8 +141,7 @@ static void keep(struct core *c, struct worker *w, struct task *t, const struct 
     worker_give(c, w, t);
     worker_arrived(c, t);
     t->started = held->started || held->answered;
-    if (t->record.timeout_ms)
-        timer_fence(c, t, c->now.mono_ns + t->record.timeout_ms * MS + TIMEOUT_EXTRA);
+    timer_attempt(c, t);
 }
 
 static enum verdict verdict_running(
@@ -210,7 +209,7 @@ static void welcome(struct core *c, const struct join *j)
         held[i] = j->held[i];
         verdicts[i] = (uint8_t)verdict_of(c, w, t, &held[i]);
     }
-    worker_on_record(c, w, false);
+    worker_on_record(c, w->instance, true);
     restart_rejoined(c, j->instance);
     out_join(c, (struct join_action){.kind = JOIN_WELCOME,
                     .peer = j->peer,
@@ -309,10 +308,8 @@ void join_looked_up(struct core *c, struct request *r, const struct store_event 
     if (e->outcome == OUTCOME_STORED && e->record_count && !ledger_find(&c->ledger, r->id)) {
         struct task *t =
             window_adopt(c, &e->records[0], e->records[0].due_ms ? STORED_DELAYED : STORED_READY);
-        if (t) {
-            task_move(c, t, TASK_HELD);
-            list_push_back(&c->held, &t->node);
-        }
+        if (t)
+            restart_hold(c, t);
     }
     if (joining->waiting)
         return;

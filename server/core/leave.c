@@ -87,16 +87,6 @@ static void take_back(struct core *c, struct worker *w, struct lost *lost)
     assert(w->outstanding_count == 0);
 }
 
-void worker_on_record(struct core *c, const struct worker *w, bool gone)
-{
-    struct store_op *op = c->bypass ? NULL : out_store(c, STORE_WORKER, 0);
-    assert(w->id);
-    if (!op)
-        return;
-    op->instance = slice_of(w->instance, sizeof w->instance);
-    op->gone = gone;
-}
-
 /* ---- the ways to go ---- */
 
 void core_worker_lost(struct core *c, uint64_t id, int code)
@@ -147,7 +137,7 @@ void worker_bye(struct core *c, struct worker *w)
 {
     assert(w->state != WORKER_OVER);
     take_back(c, w, &(struct lost){0});
-    worker_on_record(c, w, true);
+    worker_on_record(c, w->instance, false);
     out_worker_notice(c, NOTICE_WORKER_BYE, w, 0, NULL);
     watch_event(c, "worker-bye", 0, w->name, (struct slice){0}, NULL);
     worker_remove(c, w, 0, false);

@@ -25,17 +25,18 @@ void request_free(struct request *r)
     free(r);
 }
 
-bool request_ask(struct core *c, struct request *r, enum store_op_kind kind, uint64_t id)
+struct store_op *request_ask(
+    struct core *c, struct request *r, enum store_op_kind kind, uint64_t id)
 {
     assert(r->id == 0);
     struct store_op *op = out_store(c, kind, (uintptr_t)r);
     if (!op) {
         request_free(r);
-        return false;
+        return NULL;
     }
     r->id = id;
     op->id = id;
-    return true;
+    return op;
 }
 
 static void reject(struct core *c, const struct request *r, const struct store_event *e)
@@ -44,8 +45,8 @@ static void reject(struct core *c, const struct request *r, const struct store_e
     if (e->outcome == OUTCOME_GONE || e->outcome == OUTCOME_STORED)
         out_reject(c, r->conn, r->request, PUSHROD_E_UNKNOWN_TASK, unknown_text(c, r->id));
     else
-        out_reject(c, r->conn, r->request, e->code ? (int)e->code : PUSHROD_E_STORE_FAILED,
-            e->text ? arena_text(c, "%s", e->text) : NULL);
+        out_reject(
+            c, r->conn, r->request, stored_code(e), e->text ? arena_text(c, "%s", e->text) : NULL);
 }
 
 /*
@@ -166,13 +167,11 @@ static void status_told(struct core *c, struct request *r, const struct store_ev
 static void scanned(struct core *c, struct request *r, const struct store_event *e)
 {
     assert(r->kind == REQUEST_DEAD);
-    if (e->outcome != OUTCOME_STORED) {
+    if (e->outcome == OUTCOME_STORED)
+        row_end(c, r->conn, r->request,
+            rows_dead(c, r, r->list, e->records, e->finishes, e->record_count));
+    else
         reject(c, r, e);
-        return;
-    }
-    struct msg_end end = {.request = r->request,
-        .rows = rows_dead(c, r, r->list, e->records, e->finishes, e->record_count)};
-    out_row(c, r->conn, r->request, MSG_END, &end, sizeof end);
 }
 
 /*
@@ -222,9 +221,9 @@ static void dropped(struct core *c, struct request *r, const struct store_event 
 {
     assert(r->kind == REQUEST_DROP);
     if (e->outcome == OUTCOME_STORED) {
-        for (struct queue *q = c->first_queue; q && e->record_count; q = q->next)
-            if (slice_equal(q->name, e->records[0].queue) && q->dead)
-                q->dead--;
+        struct queue *q = e->record_count ? queue_find(c, e->records[0].queue) : NULL;
+        if (q && q->dead)
+            q->dead--;
         out_ok(c, r->conn, r->request, 1);
     } else {
         reject(c, r, e);

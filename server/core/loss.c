@@ -94,11 +94,7 @@ static void loss_is_death(struct core *c, struct loss *loss)
         if (t && !task_ended(t) && t->state != TASK_STORING)
             death_count(c, t, loss, text);
     }
-    struct store_op *op = c->bypass ? NULL : out_store(c, STORE_WORKER, 0);
-    if (op) {
-        op->instance = arena_slice(c, slice_of(loss->instance, 16));
-        op->gone = true;
-    }
+    worker_on_record(c, loss->instance, false);
     loss_drop(c, loss);
 }
 

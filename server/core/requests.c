@@ -163,11 +163,21 @@ static void queue_pause(struct core *c, struct queue *q, bool paused)
 static void control_pause(struct core *c, uint64_t conn, const struct msg_control *m)
 {
     struct queue *q = control_queue(c, conn, m);
-    assert(m->verb.size == 5 || m->verb.size == 6);
-    if (!q)
-        return;
-    queue_pause(c, q, m->verb.size == 5);
-    out_ok(c, conn, m->request, 1);
+    assert(!q || q->name.size > 0);
+    if (q)
+        queue_pause(c, q, true);
+    if (q)
+        out_ok(c, conn, m->request, 1);
+}
+
+static void control_resume(struct core *c, uint64_t conn, const struct msg_control *m)
+{
+    struct queue *q = control_queue(c, conn, m);
+    assert(!q || q->name.size > 0);
+    if (q)
+        queue_pause(c, q, false);
+    if (q)
+        out_ok(c, conn, m->request, 1);
 }
 
 /* What nobody has is cancelled; what a worker has, or the store is being asked about, goes on. */
@@ -203,13 +213,13 @@ static void purge_store(struct core *c, uint64_t conn, const struct msg_control 
 {
     struct request *r = request_new(c, REQUEST_PURGE, conn, m->request);
     assert(!q->bypass);
-    if (!r || !request_ask(c, r, STORE_PURGE, 0)) {
+    struct store_op *op = r ? request_ask(c, r, STORE_PURGE, 0) : NULL;
+    if (!op) {
         out_reject(c, conn, m->request, PUSHROD_E_NO_MEMORY, NULL);
         return;
     }
     r->queue = q;
     r->count = count;
-    struct store_op *op = (struct store_op *)c->store.items + c->store.count - 1;
     op->queue = q->name;
     op->keep = keep;
     op->keep_count = kept;
@@ -255,32 +265,34 @@ static void control_drain(struct core *c, uint64_t conn, const struct msg_contro
         out_reject(c, conn, m->request, PUSHROD_E_UNKNOWN_WORKER, NULL);
 }
 
-/* Dead letters of queues without a store behind them are in memory. */
-static struct task *dead_here(struct core *c, uint64_t id)
+/* A dead letter is in memory if its queue has no store behind it, and else in the store. */
+static void control_dead(struct core *c, uint64_t conn, const struct msg_control *m,
+    void (*here)(struct core *, struct task *), enum request_kind kind, enum store_op_kind ask)
 {
-    struct task *t = known(c, id);
-    assert(!t || t->queue);
-    bool dead = t && t->state == TASK_FINISHED && t->status == PUSHROD_FAILED;
-    return dead && t->queue->bypass ? t : NULL;
+    struct task *t = known(c, m->id);
+    assert(kind == REQUEST_REPLAY || kind == REQUEST_DROP);
+    if (t && finish_is_dead_letter(t)) {
+        here(c, t);
+        out_ok(c, conn, m->request, 1);
+    } else if (c->bypass) {
+        out_reject(c, conn, m->request, PUSHROD_E_UNKNOWN_TASK, "no such dead task");
+    } else {
+        struct request *r = request_new(c, kind, conn, m->request);
+        if (!r || !request_ask(c, r, ask, m->id))
+            out_reject(c, conn, m->request, PUSHROD_E_NO_MEMORY, NULL);
+    }
 }
 
-static void control_dead(struct core *c, uint64_t conn, const struct msg_control *m)
+static void control_replay(struct core *c, uint64_t conn, const struct msg_control *m)
 {
-    bool replay = m->verb.size == 6;
-    struct task *t = dead_here(c, m->id);
-    assert(replay || m->verb.size == 4);
-    if (t) {
-        if (replay)
-            dead_replay(c, t);
-        else
-            finish_drop(c, t);
-        out_ok(c, conn, m->request, 1);
-        return;
-    }
-    struct request *r =
-        c->bypass ? NULL : request_new(c, replay ? REQUEST_REPLAY : REQUEST_DROP, conn, m->request);
-    if (!r || !request_ask(c, r, replay ? STORE_REVIVE : STORE_DROP, m->id))
-        out_reject(c, conn, m->request, PUSHROD_E_UNKNOWN_TASK, "no such dead task");
+    assert(m->verb.data);
+    control_dead(c, conn, m, dead_replay, REQUEST_REPLAY, STORE_REVIVE);
+}
+
+static void control_drop(struct core *c, uint64_t conn, const struct msg_control *m)
+{
+    assert(m->verb.data);
+    control_dead(c, conn, m, finish_drop, REQUEST_DROP, STORE_DROP);
 }
 
 static const struct {
@@ -288,11 +300,11 @@ static const struct {
     control_fn *run;
 } control_table[] = {
     {"pause", control_pause},
-    {"resume", control_pause},
+    {"resume", control_resume},
     {"purge", control_purge},
     {"drain", control_drain},
-    {"replay", control_dead},
-    {"drop", control_dead},
+    {"replay", control_replay},
+    {"drop", control_drop},
 };
 
 void core_control(struct core *c, uint64_t conn, const struct msg_control *m)

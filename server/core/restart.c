@@ -13,6 +13,13 @@ bool restart_waits(const struct core *c)
     return c->rejoin_ns != NEVER;
 }
 
+void restart_hold(struct core *c, struct task *t)
+{
+    assert(t->state == TASK_STORING);
+    task_move(c, t, TASK_HELD);
+    list_push_back(&c->held, &t->node);
+}
+
 static bool restart_queue(struct core *c, const struct store_queue *s)
 {
     struct queue *q = queue_get(c, s->name);
@@ -66,13 +73,9 @@ static void held_release(struct core *c)
 static void restart_over(struct core *c)
 {
     c->rejoin_ns = NEVER;
-    for (size_t i = 0; i < c->missing_count; i++) {
-        struct store_op *op = out_store(c, STORE_WORKER, 0);
-        if (!op)
-            break;
-        op->instance = arena_slice(c, slice_of(c->missing[i], 16));
-        op->gone = true;
-    }
+    assert(!c->bypass || c->missing_count == 0);
+    for (size_t i = 0; i < c->missing_count; i++)
+        worker_on_record(c, c->missing[i], false);
     free(c->missing);
     c->missing = NULL;
     c->missing_count = 0;

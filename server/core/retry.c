@@ -5,8 +5,6 @@
 
 #define HISTORY_MAX  20u   /* deaths and failures that a task remembers */
 #define HISTORY_TEXT 1024u /* bytes of each one's text */
-#define RETRY_MAX_MS                                                                               \
-    (UINT64_C(1) << 40) /* 35 years: what a worker asks for, in ns, must not wrap */
 
 void task_set_text(struct task *t, struct slice text)
 {
@@ -139,8 +137,7 @@ void attempt_over(struct core *c, struct task *t, uint32_t code, struct slice te
     bool last = permanent || t->record.attempts >= t->record.max_attempts;
     if (!last && !retry_ms)
         retry_ms = backoff_ms(c, t);
-    if (retry_ms > RETRY_MAX_MS)
-        retry_ms = RETRY_MAX_MS;
+    retry_ms = earlier(retry_ms, FAR_MS);
     tell_attempt(c, t, code, worker, last ? 0 : retry_ms);
     if (t->cancelling)
         task_finish(c, t, PUSHROD_CANCELLED, PUSHROD_E_TASK_CANCELLED);

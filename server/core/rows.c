@@ -72,6 +72,14 @@ void row_record(struct core *c, const struct request *r, const struct record *re
     out_row(c, r->conn, r->request, MSG_TASK_ROW, &row, sizeof row);
 }
 
+/* After the last row of a list. */
+void row_end(struct core *c, uint64_t conn, uint64_t request, uint64_t rows)
+{
+    struct msg_end end = {.request = request, .rows = rows};
+    assert(conn != 0);
+    out_row(c, conn, request, MSG_END, &end, sizeof end);
+}
+
 /* ---- queues ---- */
 
 static uint64_t oldest_ms(const struct core *c, const struct queue *q)
@@ -110,7 +118,7 @@ static void row_queue(struct core *c, uint64_t conn, uint64_t request, const str
     out_row(c, conn, request, MSG_QUEUE_ROW, &row, sizeof row);
 }
 
-static size_t list_queues(struct core *c, uint64_t conn, const struct msg_list *m)
+static void list_queues(struct core *c, uint64_t conn, const struct msg_list *m)
 {
     size_t rows = 0;
     assert(m->limit > 0);
@@ -120,7 +128,7 @@ static size_t list_queues(struct core *c, uint64_t conn, const struct msg_list *
         row_queue(c, conn, m->request, q);
         rows++;
     }
-    return rows;
+    row_end(c, conn, m->request, rows);
 }
 
 /* ---- workers ---- */
@@ -184,7 +192,7 @@ static void row_worker(struct core *c, uint64_t conn, uint64_t request, const st
     out_row(c, conn, request, MSG_WORKER_ROW, &row, sizeof row);
 }
 
-static size_t list_workers(struct core *c, uint64_t conn, const struct msg_list *m)
+static void list_workers(struct core *c, uint64_t conn, const struct msg_list *m)
 {
     size_t rows = 0;
     assert(m->limit > 0);
@@ -195,12 +203,12 @@ static size_t list_workers(struct core *c, uint64_t conn, const struct msg_list 
         row_worker(c, conn, m->request, container_of(it, struct worker, in_core));
         rows++;
     }
-    return rows;
+    row_end(c, conn, m->request, rows);
 }
 
 /* ---- counters ---- */
 
-static size_t list_stats(struct core *c, uint64_t conn, const struct msg_list *m)
+static void list_stats(struct core *c, uint64_t conn, const struct msg_list *m)
 {
     const struct core_stats *stats = core_stats(c);
     size_t rows = 0;
@@ -214,7 +222,7 @@ static size_t list_stats(struct core *c, uint64_t conn, const struct msg_list *m
     }
     CORE_STATS(S)
 #undef S
-    return rows;
+    row_end(c, conn, m->request, rows);
 }
 
 /* ---- dead letters ---- */
@@ -222,8 +230,7 @@ static size_t list_stats(struct core *c, uint64_t conn, const struct msg_list *m
 static bool dead_listed(const struct task *t, const struct msg_list *m)
 {
     assert(m->limit > 0);
-    return t && t->state == TASK_FINISHED && t->status == PUSHROD_FAILED && t->queue->bypass &&
-           !t->released && t->record.id > m->after &&
+    return finish_is_dead_letter(t) && t->record.id > m->after &&
            (!m->filter.data || name_matches(m->filter, t->queue->name));
 }
 
@@ -288,9 +295,9 @@ static bool scan_dead(struct core *c, uint64_t conn, const struct msg_list *m)
         memcpy(r->list + 1, m->filter.data, m->filter.size);
         r->list->filter.data = (const uint8_t *)(r->list + 1);
     }
-    if (!request_ask(c, r, STORE_SCAN, 0))
+    struct store_op *op = request_ask(c, r, STORE_SCAN, 0);
+    if (!op)
         return false;
-    struct store_op *op = (struct store_op *)c->store.items + c->store.count - 1;
     assert(op->kind == STORE_SCAN);
     op->queue = r->list->filter;
     op->id = m->after;
@@ -303,8 +310,7 @@ static void list_dead(struct core *c, uint64_t conn, const struct msg_list *m)
     assert(m->limit > 0);
     if (c->bypass) {
         const struct request now = {.conn = conn, .request = m->request};
-        struct msg_end end = {.request = m->request, .rows = rows_dead(c, &now, m, NULL, NULL, 0)};
-        out_row(c, conn, m->request, MSG_END, &end, sizeof end);
+        row_end(c, conn, m->request, rows_dead(c, &now, m, NULL, NULL, 0));
     } else if (!scan_dead(c, conn, m)) {
         out_reject(c, conn, m->request, PUSHROD_E_NO_MEMORY, NULL);
     }
@@ -327,27 +333,30 @@ void dead_replay(struct core *c, struct task *t)
         task_requeue(c, again);
 }
 
+typedef void list_fn(struct core *, uint64_t conn, const struct msg_list *);
+
+static const struct {
+    const char *what;
+    list_fn *list;
+} list_table[] = {
+    {"queues", list_queues},
+    {"workers", list_workers},
+    {"stats", list_stats},
+    {"dead", list_dead},
+};
+
 void core_list(struct core *c, uint64_t conn, const struct msg_list *given)
 {
     struct msg_list m = *given;
-    size_t rows = 0;
     assert(conn != 0);
     if (m.limit == 0 || m.limit > LIST_LIMIT)
         m.limit = LIST_LIMIT;
-    if (slice_equal(m.what, slice_str("queues"))) {
-        rows = list_queues(c, conn, &m);
-    } else if (slice_equal(m.what, slice_str("workers"))) {
-        rows = list_workers(c, conn, &m);
-    } else if (slice_equal(m.what, slice_str("stats"))) {
-        rows = list_stats(c, conn, &m);
-    } else if (slice_equal(m.what, slice_str("dead"))) {
-        list_dead(c, conn, &m);
-        return;
-    } else {
-        out_reject(c, conn, m.request, PUSHROD_E_INVALID,
-            "what can be listed: queues, workers, dead, stats");
-        return;
+    for (size_t i = 0; i < sizeof list_table / sizeof *list_table; i++) {
+        if (slice_equal(m.what, slice_str(list_table[i].what))) {
+            list_table[i].list(c, conn, &m);
+            return;
+        }
     }
-    struct msg_end end = {.request = m.request, .rows = rows};
-    out_row(c, conn, m.request, MSG_END, &end, sizeof end);
+    out_reject(
+        c, conn, m.request, PUSHROD_E_INVALID, "what can be listed: queues, workers, dead, stats");
 }

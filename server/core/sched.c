@@ -23,8 +23,7 @@ void sched_hand_over(struct core *c, struct worker *w, struct task *t)
     t->lease = ledger_lease(&c->ledger, t);
     t->hand_overs++;
     worker_give(c, w, t);
-    if (t->record.timeout_ms)
-        timer_fence(c, t, c->now.mono_ns + t->record.timeout_ms * MS + TIMEOUT_EXTRA);
+    timer_attempt(c, t);
     c->stats.dispatched++;
     out_lane(c, w,
         (struct lane_action){.kind = LANE_TASK, .task = t, .id = t->record.id, .lease = t->lease});
@@ -249,7 +248,7 @@ static bool sched_slots(struct core *c)
     /* Groups that are touched meanwhile come to the end of the list, and are visited, too. */
     for (struct list *it = c->dirty_groups.next; it != &c->dirty_groups; it = it->next) {
         struct group *g = container_of(it, struct group, dirty_node);
-        assert(g->dirty);
+        assert(g->number > 0);
         sched_suspects(c, g);
         missed = sched_idle(c, g) || missed;
     }
@@ -267,8 +266,6 @@ void sched_run(struct core *c)
         sched_fill(c, container_of(it, struct group, dirty_node));
     if (c->stats.dispatched != before)
         sched_behind_large(c);
-    for (struct list *it; (it = list_first(&c->dirty_groups));) {
-        container_of(it, struct group, dirty_node)->dirty = false;
+    for (struct list *it; (it = list_first(&c->dirty_groups));)
         list_remove(it);
-    }
 }

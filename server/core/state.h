@@ -27,9 +27,20 @@
 #define FILL_NS        (1 * MS)     /* prefetch: work for about this long waits at a worker */
 #define STUCK_NS       (1 * MS)     /* a lane without an answer for so long: WITHDRAW from it */
 #define ACK_BYTES      (256u << 10) /* results of so many bytes are acknowledged at once */
-#define TIMEOUT_EXTRA  (2000 * MS)  /* the worker's own enforcement comes first */
 #define CANCEL_WAIT    (5000 * MS)  /* for the worker's answer to CANCEL */
 #define BACKOFF_CAP_MS 3600000u
+#define FAR_MS         (UINT64_C(1) << 40) /* 35 years: in ns it does not wrap. Longer is as long */
+
+/* The most urgent first: priority 9 has rank 0. */
+static inline struct order_key order_key(uint8_t priority, uint64_t id)
+{
+    return (struct order_key){(uint8_t)(PRIORITIES - 1 - priority), id};
+}
+
+static inline uint64_t earlier(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
 
 /* ---- growable arrays of actions ---- */
 struct vec {
@@ -137,7 +148,6 @@ struct group {
     struct slice *patterns;
     size_t pattern_count;
     uint16_t number; /* from 1; task.reserved_by */
-    bool dirty;
     struct list links;
     struct list ring;     /* links whose queue has ready tasks; the first is next */
     struct list rooms[4]; /* workers by enum room */
@@ -146,8 +156,8 @@ struct group {
     uint64_t slots;
     uint32_t reserved; /* WITHDRAWs on the way for idle slots of this group */
     uint64_t idle_slots;
-    struct worker *alone; /* is being emptied for a suspect; NULL: none */
-    struct list dirty_node;
+    struct worker *alone;   /* is being emptied for a suspect; NULL: none */
+    struct list dirty_node; /* core.dirty_groups: something happened that sched.c has to look at */
 };
 
 enum room { ROOM_EMPTY, ROOM_IDLE, ROOM_FILLING, ROOM_NONE };
@@ -193,14 +203,13 @@ struct worker {
     uint8_t state; /* enum worker_state */
     uint8_t room;  /* enum room: in which list of its group */
     bool alone;    /* runs a suspect: gets nothing else */
-    bool ack_due;  /* in core.acks */
     uint32_t idle; /* slots counted in group.idle_slots */
     struct group *group;
     struct named *named;
     struct list in_named;
     struct list in_room;
     struct list in_core;
-    struct list ack_node;
+    struct list ack_node;    /* core.acks: an ACK is due */
     struct list deep_node;   /* core.deep: has more than it can run, by time of last progress */
     struct list outstanding; /* tasks, in the order of hand-over: the first `slots` are running */
     uint32_t outstanding_count;
@@ -212,7 +221,7 @@ struct worker {
     uint64_t progress_ns; /* when it last started or ended something */
     uint64_t received;    /* sequence of the last answer taken */
     uint64_t acked;
-    uint64_t ack_due_ns; /* ack_due: when it goes, alone if need be */
+    uint64_t ack_due_ns; /* in core.acks: when it goes, alone if need be */
     uint64_t ack_bytes;  /* of results since the last ACK: its window is what the worker may keep */
     struct list settling; /* FINISHING and MOVING tasks, by sequence of their answers */
     uint64_t heard_ns;
@@ -220,7 +229,6 @@ struct worker {
     struct heap_node timer;
     uint64_t deadline_ns; /* JOINING: READY by then; DRAINING: gone by then */
     uint64_t done, failed;
-    uint64_t running; /* said the last heartbeat */
 };
 
 /* What is taken from a worker whose session ends. */
@@ -267,9 +275,8 @@ struct conn {
     struct list following;
     struct list told; /* finishes that are not acknowledged, by number */
     uint64_t told_count;
-    bool watching;
     uint64_t watch_request;
-    struct list watch_node;
+    struct list watch_node; /* in core.watchers, or alone */
 };
 
 /* What a node of the time heaps belongs to: the low bits of its tie. */

@@ -12,6 +12,15 @@
 
 /* ---- operations of tasks ---- */
 
+/* Why it was not done; a store that does not say why has failed. */
+int stored_code(const struct store_event *e)
+{
+    assert(e->outcome != OUTCOME_STORED || e->kind != STORE_APPEND);
+    if (e->outcome == OUTCOME_HELD)
+        return PUSHROD_E_DUPLICATE;
+    return e->code ? (int)e->code : PUSHROD_E_STORE_FAILED;
+}
+
 static void appended(struct core *c, struct task *t, const struct store_event *e)
 {
     uint64_t bytes = t->record.payload.size + sizeof *t;
@@ -22,8 +31,8 @@ static void appended(struct core *c, struct task *t, const struct store_event *e
     if (e->outcome == OUTCOME_STORED && !told)
         submit_accepted(c, t);
     else if (!told)
-        submit_refused(c, t, e->outcome == OUTCOME_HELD ? PUSHROD_E_DUPLICATE : (int)e->code,
-            e->text ? arena_text(c, "%s", e->text) : NULL, e->outcome == OUTCOME_HELD ? e->id : 0);
+        submit_refused(c, t, stored_code(e), e->text ? arena_text(c, "%s", e->text) : NULL,
+            e->outcome == OUTCOME_HELD ? e->id : 0);
     else if (t->state == TASK_STORING)
         submit_settled(c, t, e->outcome == OUTCOME_STORED);
 }

@@ -109,6 +109,26 @@ static bool refuse(struct refusal *r, int code, const char *text)
     return false;
 }
 
+/* The queue, made if it was not there. */
+static bool submit_queue(
+    struct core *c, const struct submit *s, struct queue **queue, struct refusal *why)
+{
+    *queue = queue_find(c, s->queue);
+    assert(!*queue || (*queue)->name.size > 0);
+    if (*queue)
+        return true;
+    if (!name_valid(s->queue))
+        return refuse(why, PUSHROD_E_BAD_QUEUE, NULL);
+    /* Only names that strangers make up are bounded: what the store has must come back. */
+    if (c->queue_count >= c->config.max_queues)
+        return refuse(why, PUSHROD_E_TOO_MANY,
+            arena_text(c,
+                "there are %zu queues already: use one of those, or raise max-queues of the server",
+                c->queue_count));
+    *queue = queue_get(c, s->queue);
+    return *queue || refuse(why, PUSHROD_E_NO_MEMORY, NULL);
+}
+
 static bool submit_check(
     struct core *c, const struct submit *s, struct queue **queue, struct refusal *why)
 {
@@ -121,20 +141,11 @@ static bool submit_check(
         return refuse(why, PUSHROD_E_TOO_BIG,
             arena_text(
                 c, "the payload has %zu bytes, the limit is %zu", size, c->config.max_payload));
-    *queue = queue_find(c, s->queue);
-    if (!*queue && !name_valid(s->queue))
-        return refuse(why, PUSHROD_E_BAD_QUEUE, NULL);
     int code = s->options ? options_check(s->options, &text) : 0;
     if (code)
         return refuse(why, code, text);
-    /* Only names that strangers make up are bounded: what the store has must come back. */
-    if (!*queue && c->queue_count >= c->config.max_queues)
-        return refuse(why, PUSHROD_E_TOO_MANY,
-            arena_text(c,
-                "there are %zu queues already: use one of those, or raise max-queues of the server",
-                c->queue_count));
-    if (!*queue && !(*queue = queue_get(c, s->queue)))
-        return refuse(why, PUSHROD_E_NO_MEMORY, NULL);
+    if (!submit_queue(c, s, queue, why))
+        return false;
     code = server_check(c, *queue, size, &text);
     if (code)
         return refuse(why, code, text);
@@ -171,8 +182,8 @@ static void options_apply(const struct core *c, struct record *r, const struct m
     uint64_t due = o->eta_ms ? o->eta_ms : o->delay_ms ? moment(c, o->delay_ms) : 0;
     r->due_ms = due > c->now.wall_ms ? due : 0;
     r->expires_ms = o->expires_ms ? moment(c, o->expires_ms) : 0;
-    r->timeout_ms = o->timeout_ms < UINT64_C(1) << 40 ? o->timeout_ms : UINT64_C(1) << 40;
-    r->keep_ms = o->keep_ms < UINT64_C(1) << 40 ? o->keep_ms : UINT64_C(1) << 40;
+    r->timeout_ms = earlier(o->timeout_ms, FAR_MS);
+    r->keep_ms = earlier(o->keep_ms, FAR_MS);
     r->headers = o->headers;
     r->tag = o->tag;
     r->unique = o->unique_key;
@@ -231,6 +242,19 @@ static bool submit_follow(struct core *c, uint64_t conn, struct task *t, const s
     return true;
 }
 
+static void tell_rejected(
+    struct core *c, uint64_t conn, uint64_t request, const struct refusal *why)
+{
+    assert(why->code > 0);
+    c->stats.rejected++;
+    out_conn(c, (struct conn_action){.conn = conn,
+                    .request = request,
+                    .kind = MSG_REJECTED,
+                    .code = (uint32_t)why->code,
+                    .id = why->holder,
+                    .text = why->text});
+}
+
 static void tell_accepted(struct core *c, uint64_t conn, uint64_t request, uint64_t id)
 {
     assert(id > 0);
@@ -274,6 +298,17 @@ static void submit_start(struct core *c, struct task *t)
     timer_delay(c, t, 0);
 }
 
+/* As if it had never come. */
+static void submit_undo(struct core *c, struct task *t)
+{
+    assert(t->state == TASK_STORING);
+    for (struct follower *f; (f = t->followers);) {
+        follower_detach(t, f);
+        follower_free(c, f);
+    }
+    task_drop(c, t);
+}
+
 static bool submit_one(
     struct core *c, uint64_t conn, const struct submit *s, uint64_t *id, struct refusal *why)
 {
@@ -287,7 +322,7 @@ static bool submit_one(
         return refuse(
             why, c->next_id > c->last_id ? PUSHROD_E_STORE_FAILED : PUSHROD_E_NO_MEMORY, NULL);
     if (!submit_follow(c, conn, t, s) || (!q->bypass && !submit_store(c, t))) {
-        submit_refused(c, t, PUSHROD_E_NO_MEMORY, NULL, 0);
+        submit_undo(c, t);
         return refuse(why, PUSHROD_E_NO_MEMORY, NULL);
     }
     *id = t->record.id;
@@ -307,14 +342,8 @@ void core_submit(struct core *c, uint64_t conn, const struct submit *s, size_t c
         struct refusal why = {0};
         uint64_t id = 0;
         if (!submit_one(c, conn, &s[i], &id, &why) && why.code) {
-            c->stats.rejected++;
             c->refusal = why.code;
-            out_conn(c, (struct conn_action){.conn = conn,
-                            .request = s[i].request,
-                            .kind = MSG_REJECTED,
-                            .code = (uint32_t)why.code,
-                            .id = why.holder,
-                            .text = why.text});
+            tell_rejected(c, conn, s[i].request, &why);
         }
         if (ids)
             ids[i] = id;
@@ -334,8 +363,7 @@ void submit_settled(struct core *c, struct task *t, bool stored)
 {
     assert(t->state == TASK_STORING && t->operations == 0);
     if (t->cancelling) {
-        task_move(c, t, TASK_HELD);
-        task_finish(c, t, PUSHROD_CANCELLED, PUSHROD_E_TASK_CANCELLED);
+        task_requeue(c, t); /* which ends it */
     } else if (stored) {
         submit_start(c, t);
     } else if (t->record.due_ms) {
@@ -362,29 +390,15 @@ void submit_accepted(struct core *c, struct task *t)
             follower_free(c, f);
         }
     }
-    if (t->cancelling) {
-        task_move(c, t, TASK_HELD);
-        task_finish(c, t, PUSHROD_CANCELLED, PUSHROD_E_TASK_CANCELLED);
-    } else {
-        submit_start(c, t);
-    }
+    submit_settled(c, t, true);
 }
 
 void submit_refused(struct core *c, struct task *t, int code, const char *text, uint64_t holder)
 {
+    struct refusal why = {code, text, holder ? holder : t->record.id};
     assert(t->state == TASK_STORING);
-    for (struct follower *f; (f = t->followers);) {
-        if (f->submitter && code != PUSHROD_E_NO_MEMORY) {
-            c->stats.rejected++;
-            out_conn(c, (struct conn_action){.conn = f->conn ? f->conn->id : CONN_SELF,
-                            .request = f->request,
-                            .kind = MSG_REJECTED,
-                            .code = (uint32_t)code,
-                            .id = holder ? holder : t->record.id,
-                            .text = text});
-        }
-        follower_detach(t, f);
-        follower_free(c, f);
-    }
-    task_drop(c, t);
+    for (const struct follower *f = t->followers; f; f = f->next)
+        if (f->submitter)
+            tell_rejected(c, f->conn ? f->conn->id : CONN_SELF, f->request, &why);
+    submit_undo(c, t);
 }

@@ -43,7 +43,7 @@ bool task_only_here(const struct task *t)
 struct order_key task_key(const struct task *t)
 {
     assert(t->record.priority < PRIORITIES);
-    return (struct order_key){(uint8_t)(9 - t->record.priority), t->record.id};
+    return order_key(t->record.priority, t->record.id);
 }
 
 _Static_assert(offsetof(struct queue, name) == 0, "task_queue() reads the name there");
@@ -72,14 +72,22 @@ static void task_leave(struct core *c, struct task *t)
     }
 }
 
+static void rare_lighten(struct core *c, struct task *t)
+{
+    parts_drop(t->rare); /* of an attempt that did not win */
+    assert(!t->rare->parts);
+    if (t->rare->holds)
+        unique_release(c, t);
+}
+
 /* Payloads of unfinished tasks without a store behind them are bounded; here they stop counting. */
 static void task_lighten(struct core *c, struct task *t)
 {
     assert(!t->queue->bypass || c->bypass_bytes >= t->record.payload.size);
     if (t->queue->bypass)
         c->bypass_bytes -= t->record.payload.size;
-    if (t->rare && t->rare->holds)
-        unique_release(c, t);
+    if (t->rare)
+        rare_lighten(c, t);
 }
 
 void task_move(struct core *c, struct task *t, enum task_state to)

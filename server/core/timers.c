@@ -7,6 +7,8 @@
 #include <assert.h>
 #include "server/core/verbs.h"
 
+#define TIMEOUT_EXTRA (2000 * MS) /* the worker's own enforcement comes first */
+
 /* ---- tasks ---- */
 
 static uint64_t timer_tie(uint64_t id, enum timer_kind kind)
@@ -42,15 +44,23 @@ void timer_expiry(struct core *c, struct task *t)
     heap_push(&c->by_wall, &rare->timer, rare->expires_ms, timer_tie(t->record.id, TIMER_RARE));
 }
 
-bool timer_fence(struct core *c, struct task *t, uint64_t mono_ns)
+/* No memory: then the server does not fence it, and only the worker ends it in time. */
+void timer_fence(struct core *c, struct task *t, uint64_t mono_ns)
 {
     struct rare *rare = task_rare(t);
     assert(t->state == TASK_LEASED);
     if (!rare)
-        return false;
+        return;
     timer_stop(c, t);
     rare->by_wall = false;
-    return heap_push(&c->by_mono, &rare->timer, mono_ns, timer_tie(t->record.id, TIMER_RARE));
+    heap_push(&c->by_mono, &rare->timer, mono_ns, timer_tie(t->record.id, TIMER_RARE));
+}
+
+/* "The worker enforces it; the server fences the attempt 2 s later." */
+void timer_timeout(struct core *c, struct task *t)
+{
+    assert(t->record.timeout_ms > 0 && t->record.timeout_ms <= FAR_MS);
+    timer_fence(c, t, c->now.mono_ns + t->record.timeout_ms * MS + TIMEOUT_EXTRA);
 }
 
 void timer_stop(struct core *c, struct task *t)
@@ -75,7 +85,7 @@ static void fence(struct core *c, struct task *t)
 {
     assert(t->state == TASK_LEASED);
     if (!t->cancelling && !is_running(t)) {
-        timer_fence(c, t, c->now.mono_ns + t->record.timeout_ms * MS + TIMEOUT_EXTRA);
+        timer_attempt(c, t);
         return;
     }
     attempt_fence(c, t);
@@ -89,11 +99,10 @@ static void fence(struct core *c, struct task *t)
 static void rare_fired(struct core *c, struct rare *rare)
 {
     struct task *t = rare->task;
-    assert(!heap_holds(&rare->timer));
+    /* Each move of a task stops its timer, and only these two states set one. */
+    assert(t->state == TASK_LEASED || t->state == TASK_READY);
     if (t->state == TASK_LEASED)
         fence(c, t);
-    else if (t->state == TASK_MOVING || t->state == TASK_STORING)
-        return; /* task_requeue() looks at the clock */
     else
         task_finish(c, t, PUSHROD_EXPIRED, PUSHROD_E_TASK_EXPIRED);
 }
@@ -223,7 +232,7 @@ uint64_t wall_to_mono(const struct core *c, uint64_t wall_ms)
     if (wall_ms <= c->now.wall_ms)
         return c->now.mono_ns;
     uint64_t ahead = wall_ms - c->now.wall_ms;
-    return ahead > (UINT64_C(1) << 40) ? NEVER : c->now.mono_ns + ahead * MS;
+    return ahead > FAR_MS ? NEVER : c->now.mono_ns + ahead * MS;
 }
 
 void timers_run(struct core *c)
@@ -233,11 +242,6 @@ void timers_run(struct core *c)
     heap_run(c, &c->by_wall, c->now.wall_ms);
     workers_run(c);
     finish_expire(c);
-}
-
-static uint64_t earlier(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
 }
 
 uint64_t timers_next(const struct core *c)

@@ -92,10 +92,9 @@ void worker_ghost(struct worker *w, const struct task *t); /* its attempt is fen
 void worker_ghosts_read(struct core *c, struct worker *w); /* the last of them was answered */
 void worker_unreserve(struct core *c, struct task *t);
 void worker_remove(struct core *c, struct worker *w, int code, bool tell_lane);
-void worker_free(struct worker *w);
 void worker_settle(struct worker *w, struct task *t, uint64_t sequence);
 void worker_regroup(struct core *c, struct worker *w, struct group *to);
-void worker_on_record(struct core *c, const struct worker *w, bool gone);
+void worker_on_record(struct core *c, const uint8_t instance[16], bool here);
 void worker_ack_later(struct core *c, struct worker *w);
 void worker_acks(struct core *c);
 uint64_t worker_acks_next(const struct core *c); /* when one goes alone; NEVER: none waits */
@@ -127,6 +126,7 @@ uint64_t withdraw_run(struct core *c); /* when to look again; NEVER: no need */
 
 /* answers.c */
 void attempt_fence(struct core *c, struct task *t); /* its worker is to stop it */
+void parts_drop(struct rare *rare);                 /* of a result in pieces */
 
 /* retry.c */
 struct slice history_array(struct core *c, const struct task *t);
@@ -146,6 +146,7 @@ void finish_ask(struct core *c, struct task *t);
 void finish_tell(struct core *c, struct task *t, struct follower *f);
 void finish_release(struct core *c, struct task *t); /* the last follower has acknowledged */
 void finish_drop(struct core *c, struct task *t);
+bool finish_is_dead_letter(const struct task *t);
 void finish_hold(struct core *c, struct task *t); /* for hold_ms */
 void finish_let_go(struct core *c, struct task *t);
 void finish_expire(struct core *c);
@@ -171,7 +172,13 @@ void watch_event(struct core *c, const char *kind, uint64_t id, struct slice wor
 void timer_delay(struct core *c, struct task *t, uint64_t mono_ns); /* 0: by record.due_ms */
 void timer_undelay(struct core *c, struct task *t);
 void timer_expiry(struct core *c, struct task *t);
-bool timer_fence(struct core *c, struct task *t, uint64_t mono_ns);
+void timer_fence(struct core *c, struct task *t, uint64_t mono_ns);
+void timer_timeout(struct core *c, struct task *t); /* the fence of the attempt that begins */
+static inline void timer_attempt(struct core *c, struct task *t)
+{
+    if (t->record.timeout_ms)
+        timer_timeout(c, t);
+}
 void timer_stop(struct core *c, struct task *t);
 void timers_run(struct core *c);
 uint64_t timers_next(const struct core *c);
@@ -197,9 +204,12 @@ void loss_free(struct core *c);
 struct request *request_new(
     struct core *c, enum request_kind kind, uint64_t conn, uint64_t request);
 void request_free(struct request *r);
-bool request_ask(struct core *c, struct request *r, enum store_op_kind kind, uint64_t id);
+/* NULL: no memory, and the request is freed. The operation may be filled in until the next one. */
+struct store_op *request_ask(
+    struct core *c, struct request *r, enum store_op_kind kind, uint64_t id);
 const char *unknown_text(struct core *c, uint64_t id);
 void row_task(struct core *c, uint64_t conn, uint64_t request, const struct task *t);
+void row_end(struct core *c, uint64_t conn, uint64_t request, uint64_t rows);
 void row_record(struct core *c, const struct request *r, const struct record *record,
     const struct finish *finish);
 /* Stored ones, and those of queues without a store; gives the number of rows. */
@@ -227,11 +237,13 @@ bool restart_begin(struct core *c, const struct store_opened *opened);
 void restart_rejoined(struct core *c, const uint8_t instance[16]);
 void restart_run(struct core *c);
 bool restart_waits(const struct core *c);
+void restart_hold(struct core *c, struct task *t); /* HELD until then, or until a JOIN is done */
 
 /* stored.c */
 void stored_task(
     struct core *c, struct task *t, enum store_op_kind kind, const struct store_event *e);
-void stored_run(struct core *c);  /* asks again what the store refused */
+int stored_code(const struct store_event *e); /* enum pushrod_error of what was refused */
+void stored_run(struct core *c);              /* asks again what the store refused */
 void stored_stop(struct core *c); /* stops and starts queues, as the store can take more */
 
 /* join.c */

@@ -15,6 +15,24 @@ bool window_open(const struct queue *q, struct order_key key)
     return !q->backlog || !key_before(q->edge, key);
 }
 
+static struct order_key record_key(const struct record *r)
+{
+    assert(r->priority < PRIORITIES);
+    return order_key(r->priority, r->id);
+}
+
+/* What comes from this key on is in the store only. A fetch that is under way does not know. */
+static void window_close(struct core *c, struct queue *q, struct order_key key)
+{
+    assert(!q->bypass && key.id > 0);
+    if (!window_open(q, key))
+        return;
+    q->backlog = true;
+    q->edge = (struct order_key){key.rank, key.id - 1};
+    q->fetch_void = q->fetching;
+    queue_touch(c, q);
+}
+
 /* Ready tasks that the window counts: suspects and those for one worker stay in any case. */
 static uint32_t window_count(const struct queue *q)
 {
@@ -74,14 +92,10 @@ static bool window_evict(struct core *c, struct queue *q)
     if (!last || last->operations || task_only_here(last))
         return false;
     struct order_key key = task_key(last);
-    assert(key.id > 0);
-    /* A requeued task may lie behind the edge already: then the edge stays. */
-    if (window_open(q, key)) {
-        q->backlog = true;
-        q->edge = (struct order_key){key.rank, key.id - 1};
-        q->fetch_void = q->fetching;
-    }
+    assert(last->queue == q);
     window_leave(c, last);
+    /* A requeued task may lie behind the edge already: then the edge stays. */
+    window_close(c, q, key);
     return true;
 }
 
@@ -89,22 +103,16 @@ static bool window_evict(struct core *c, struct queue *q)
 void window_missed(struct core *c, const struct record *r, enum stored_as as)
 {
     struct queue *q = queue_find(c, r->queue);
-    struct order_key key = {(uint8_t)(9 - r->priority), r->id};
     if (!q) {
         c->failed = true;
         return;
     }
-    assert(!q->bypass && key.id > 0);
+    assert(!q->bypass);
     uint64_t *before = as == STORED_DEAD ? &q->dead : &q->stored_delayed;
     if (as != STORED_READY && *before)
         --*before;
     q->stored_ready += as != STORED_READY;
-    if (window_open(q, key)) {
-        q->backlog = true;
-        q->edge = (struct order_key){key.rank, key.id - 1};
-        q->fetch_void = q->fetching;
-        queue_touch(c, q);
-    }
+    window_close(c, q, record_key(r));
     window_low(c, q);
 }
 
@@ -180,8 +188,8 @@ void window_fetch_all(struct core *c)
 /* False: no memory. It stays behind the edge, and with it what comes after. */
 static bool window_take(struct core *c, struct queue *q, const struct record *r)
 {
-    struct order_key key = {(uint8_t)(9 - r->priority), r->id};
-    assert(r->priority < PRIORITIES);
+    struct order_key key = record_key(r);
+    assert(q->fetching == false);
     bool here = ledger_find(&c->ledger, r->id);
     struct task *t = here ? NULL : window_adopt(c, r, STORED_READY);
     if (!here && !t)
@@ -190,12 +198,10 @@ static bool window_take(struct core *c, struct queue *q, const struct record *r)
         q->edge = key;
     if (here)
         return true;
-    if (r->maybe_running && restart_waits(c)) {
-        task_move(c, t, TASK_HELD);
-        list_push_back(&c->held, &t->node);
-    } else {
+    if (r->maybe_running && restart_waits(c))
+        restart_hold(c, t);
+    else
         task_requeue(c, t);
-    }
     return true;
 }
 
@@ -234,13 +240,13 @@ void window_due_ask(struct core *c)
 
 static void window_due_one(struct core *c, const struct record *r)
 {
+    if (ledger_find(&c->ledger, r->id))
+        return;
     bool expired = r->expires_ms && r->expires_ms <= c->now.wall_ms;
     const struct queue *q = queue_find(c, r->queue);
     /* A ready one that expired while it was not in memory lay behind the edge. */
-    bool behind = q && !window_open(q, (struct order_key){(uint8_t)(9 - r->priority), r->id});
+    bool behind = q && !window_open(q, record_key(r));
     enum stored_as as = expired && behind ? STORED_READY : STORED_DELAYED;
-    if (ledger_find(&c->ledger, r->id))
-        return;
     struct task *t = window_adopt(c, r, as);
     if (!t) {
         window_missed(c, r, as);
@@ -248,14 +254,12 @@ static void window_due_one(struct core *c, const struct record *r)
     }
     assert(t->state == TASK_STORING);
     t->record.due_ms = 0;
-    if (!expired && !(r->maybe_running && restart_waits(c))) {
-        window_enter(c, t);
-        return;
-    }
-    task_move(c, t, TASK_HELD);
-    list_push_back(&c->held, &t->node);
     if (expired)
-        task_finish(c, t, PUSHROD_EXPIRED, PUSHROD_E_TASK_EXPIRED);
+        task_requeue(c, t); /* which ends it */
+    else if (r->maybe_running && restart_waits(c))
+        restart_hold(c, t);
+    else
+        window_enter(c, t);
 }
 
 void window_due(struct core *c, const struct store_event *e)

@@ -34,6 +34,17 @@ struct worker *worker_by_instance(const struct core *c, const uint8_t instance[1
     return NULL;
 }
 
+/* Those on record are waited for after a restart of the server. */
+void worker_on_record(struct core *c, const uint8_t instance[16], bool here)
+{
+    struct store_op *op = c->bypass ? NULL : out_store(c, STORE_WORKER, 0);
+    assert(instance);
+    if (!op)
+        return;
+    op->instance = arena_slice(c, slice_of(instance, 16));
+    op->gone = !here;
+}
+
 /* It is not to be empty for a suspect any more: that one needs another worker. */
 static void not_alone(struct core *c, struct worker *w)
 {
@@ -220,7 +231,7 @@ static uint64_t worker_settled(const struct worker *w)
  */
 static bool worker_ack_waits(const struct core *c, const struct worker *w)
 {
-    assert(w->ack_due);
+    assert(!list_empty(&w->ack_node));
     return w->state == WORKER_READY && w->spoken_ns != c->now.mono_ns && w->ack_bytes < ACK_BYTES &&
            c->now.mono_ns < w->ack_due_ns;
 }
@@ -234,7 +245,6 @@ void worker_acks(struct core *c)
         bool news = settled != w->acked && w->state != WORKER_OVER;
         if (news && worker_ack_waits(c, w))
             continue;
-        w->ack_due = false;
         list_remove(&w->ack_node);
         if (!news)
             continue;
@@ -248,16 +258,15 @@ void worker_acks(struct core *c)
 uint64_t worker_acks_next(const struct core *c)
 {
     const struct list *first = list_first(&c->acks);
-    assert(!first || container_of(first, struct worker, ack_node)->ack_due);
+    assert(!first || container_of(first, struct worker, ack_node)->state != WORKER_OVER);
     return first ? container_of(first, struct worker, ack_node)->ack_due_ns : NEVER;
 }
 
 void worker_ack_later(struct core *c, struct worker *w)
 {
     assert(w->state <= WORKER_OVER);
-    if (w->ack_due || w->state == WORKER_OVER)
+    if (!list_empty(&w->ack_node) || w->state == WORKER_OVER)
         return;
-    w->ack_due = true;
     w->ack_due_ns = c->now.mono_ns + c->config.ack_ms * MS;
     list_push_back(&c->acks, &w->ack_node);
 }
@@ -321,10 +330,4 @@ void worker_remove(struct core *c, struct worker *w, int code, bool tell_lane)
     list_push_back(&c->workers_over, &w->in_core);
     c->worker_count--;
     group_leave(c, w);
-}
-
-void worker_free(struct worker *w)
-{
-    assert(list_empty(&w->outstanding));
-    free(w);
 }

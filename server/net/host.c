@@ -332,9 +332,9 @@ struct core *host_core(struct host *h)
     return h->core;
 }
 
-const struct core *host_look(const struct host *h)
+const struct core_stats *host_stats(struct host *h)
 {
-    return h->core;
+    return core_stats(h->core);
 }
 
 bool host_set_token(struct host *h, const char *token)

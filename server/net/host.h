@@ -53,7 +53,7 @@ void host_free(struct host *host); /* waits for the store to settle what it was 
 struct core *host_core(struct host *host);
 bool host_set_token(struct host *host, const char *token); /* as plane_set_token() */
 /* To look at, whether in a tick or not. */
-const struct core *host_look(const struct host *host);
+const struct core_stats *host_stats(struct host *host);
 const struct plane *host_plane(const struct host *host);
 uint64_t host_unsettled(const struct host *host); /* bytes that the store has not settled yet */
 bool host_store_down(const struct host *host);

@@ -180,6 +180,25 @@ static void a_refused_submission_is_rejected(void **state)
     durable_free(&d);
 }
 
+/* The store's memory, or one that says nothing of it: the submitter hears of it all the same. */
+static void each_refusal_is_told(void **state)
+{
+    const enum pushrod_error said[] = {PUSHROD_E_NO_MEMORY, 0};
+    const enum pushrod_error told[] = {PUSHROD_E_NO_MEMORY, PUSHROD_E_STORE_FAILED};
+    (void)state;
+    begin(DURABILITY_SYNC);
+    for (unsigned i = 0; i < 2; i++) {
+        fix_submit(&d.f, 5, "q", "", NULL, FOLLOW_FINISH);
+        fix_end(&d.f);
+        durable_say(&d, durable_op(&d, STORE_APPEND, 0), OUTCOME_REFUSED, said[i]);
+        fix_end(&d.f);
+        assert_non_null(fix_conn(&d.f, 5, MSG_REJECTED, 0));
+        assert_int_equal(fix_conn(&d.f, 5, MSG_REJECTED, 0)->code, told[i]);
+        fix_later(&d.f, 1);
+    }
+    durable_free(&d);
+}
+
 static void a_taken_key_names_its_holder(void **state)
 {
     (void)state;
@@ -445,6 +464,7 @@ int main(void)
         cmocka_unit_test(async_does_not_wait),
         cmocka_unit_test(a_retry_is_stored_before_it_is_acknowledged),
         cmocka_unit_test(a_refused_submission_is_rejected),
+        cmocka_unit_test(each_refusal_is_told),
         cmocka_unit_test(a_taken_key_names_its_holder),
         cmocka_unit_test(async_that_is_refused_is_not_lost),
         cmocka_unit_test(a_refused_finish_is_asked_again),
