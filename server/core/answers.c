@@ -1,4 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What workers say of their attempts. Only the current attempt may change its task, but for a DONE:
+ * "the first DONE of any attempt wins; a late FAILED or RETURNED changes nothing; both are
+ * counted." Each answer of a session is taken once, in the order of the sequence numbers, and
+ * acknowledged when what it brought about is stored (worker_settle()).
+ */
 #include <assert.h>
 #include <stdlib.h>
 #include "server/core/verbs.h"
@@ -22,6 +28,7 @@ static void worker_progress(struct core *c, struct worker *w)
     list_push_back(&c->deep, &w->deep_node);
 }
 
+/* An answer that counts for nothing; w: NULL, if its session is over. */
 static void stale(struct core *c, struct worker *w)
 {
     c->stats.stale_answers++;
@@ -39,6 +46,7 @@ static void stale(struct core *c, struct worker *w)
 
 /* ---- a running attempt ---- */
 
+/* Whatever it says of the attempt: it has begun, and its bytes are no longer on the lane. */
 static void mark_started(struct core *c, struct task *t)
 {
     assert(t->state == TASK_LEASED);
@@ -228,6 +236,7 @@ static void answer_done(struct core *c, struct worker *w, struct task *t, const 
         worker_settle(w, t, a->sequence);
 }
 
+/* Counts only if it is the current attempt's: another one may yet succeed. */
 static void answer_failed(struct core *c, struct worker *w, struct task *t, const struct answer *a)
 {
     assert(a->kind == MSG_TASK_FAILED);
@@ -247,6 +256,7 @@ static void answer_failed(struct core *c, struct worker *w, struct task *t, cons
     settle_later(w, t, a);
 }
 
+/* It was not started, or its worker cannot run it: no attempt is counted. */
 static void answer_returned(
     struct core *c, struct worker *w, struct task *t, const struct answer *a)
 {

@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The life of a core, and its tick: what happens between core_begin() and core_end(), in which
+ * order. Decides nothing by itself.
+ */
 #include <assert.h>
 #include <stdlib.h>
 #include "server/core/verbs.h"
@@ -150,6 +154,7 @@ static void free_workers(struct core *c)
     assert(c->worker_by_id.count == 0);
 }
 
+/* What the actions of the last tick pointed to may go now. */
 static void recycle(struct core *c)
 {
     list_foreach(it, next, &c->gone)
@@ -226,6 +231,7 @@ static void tick(struct core *c)
     window_due_ask(c);
 }
 
+/* Summed when somebody looks: no decision depends on them. */
 static void gauges(struct core *c)
 {
     struct core_stats *s = &c->stats;
@@ -243,6 +249,7 @@ static void gauges(struct core *c)
     }
 }
 
+/* The earliest moment at which something changes by itself. A store that is down answers later. */
 static uint64_t next_wake(const struct core *c, uint64_t withdraw)
 {
     uint64_t wake = earlier(timers_next(c), withdraw);
@@ -256,6 +263,8 @@ static uint64_t next_wake(const struct core *c, uint64_t withdraw)
     return wake;
 }
 
+/* "Above 16 MiB of submissions that wait for their commit, clients are not read until it is below
+ * 8": the gap keeps it from flapping with each commit. */
 static bool pause_clients(struct core *c)
 {
     uint64_t bound = c->paused ? c->config.max_unsettled / 2 : c->config.max_unsettled;
@@ -264,6 +273,8 @@ static bool pause_clients(struct core *c)
     return c->paused;
 }
 
+/* The order matters: what is due by the clock first, so that it can be handed out in this tick;
+ * ACKs last, so that one goes along with a task. */
 const struct actions *core_end(struct core *c)
 {
     tick(c);

@@ -118,16 +118,19 @@ struct held {
     bool started;
 };
 
+#define INSTANCE_SIZE    16u   /* bytes that name the process of a worker */
+#define WORKER_SLOTS_MAX 4096u /* tasks that one runs at a time; at least one */
+
 struct join {
     uint64_t peer;
-    uint8_t instance[16];
+    uint8_t instance[INSTANCE_SIZE];
     struct slice name;
     struct slice host;
     uint64_t pid;
-    uint32_t slots;
+    uint32_t slots; /* 1 to WORKER_SLOTS_MAX */
     uint32_t max_prefetch;
     const struct slice *queues; /* names and patterns, valid ones */
-    size_t queue_count;
+    size_t queue_count;         /* 0: it is refused */
     const struct held *held;
     size_t held_count;
 };

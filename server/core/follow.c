@@ -1,4 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Who is told about a task: connections, and the embedding program (CONN_SELF, whose follower has
+ * no conn). A follower belongs to one task, in memory (task.followers) or in the store only
+ * (core.absent), and to its connection, in one of two lists: `following` until the finish is told,
+ * then `told` until the connection acknowledges it. Followers are many and short-lived: the free
+ * ones are kept in a list.
+ */
 #include <assert.h>
 #include <stdlib.h>
 #include "server/core/verbs.h"
@@ -173,6 +180,7 @@ void follow_tell(struct core *c, const struct task *t, uint16_t kind, const void
             out_row(c, f->conn ? f->conn->id : CONN_SELF, f->request, kind, row, size);
 }
 
+/* It has taken so many finishes since it connected: those need not be kept for it. */
 void core_received(struct core *c, uint64_t id, uint64_t count)
 {
     struct conn *conn = conn_find(c, id);
@@ -232,6 +240,7 @@ void watch_event(struct core *c, const char *kind, uint64_t id, struct slice wor
 
 /* ---- the end of a connection ---- */
 
+/* "A client that vanishes cancels its tasks" if they were attached to it. */
 static void unfollow(struct core *c, struct follower *f)
 {
     struct task *t = f->task;

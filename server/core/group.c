@@ -1,4 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Groups: workers with the same patterns. What one of them may run, each may; so queues are matched
+ * with groups, once for each pair (a link), and the scheduler never looks at a pattern. A group
+ * lives as long as it has a member, or a WITHDRAW on its way that reserved one of its slots.
+ */
 #include <assert.h>
 #include <stdlib.h>
 #include "common/name.h"
@@ -16,6 +21,7 @@ static bool group_is(const struct group *g, const struct slice *patterns, size_t
     return true;
 }
 
+/* Any of its patterns, and none of what it has given up. */
 static bool group_matches(const struct group *g, struct slice name)
 {
     assert(g->pattern_count > 0);

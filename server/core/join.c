@@ -7,8 +7,6 @@
 #include <stdlib.h>
 #include "server/core/verbs.h"
 
-#define SLOTS_MAX 4096u
-
 /* A JOIN that waits for look-ups: a copy of it, and what the store said. */
 struct joining {
     struct join join;
@@ -33,14 +31,11 @@ static void refuse(struct core *c, const struct join *j, int code, bool retry, c
 
 static bool join_check(struct core *c, const struct join *j)
 {
-    assert(j->held_count == 0 || j->held);
+    /* Whoever hands it in has looked at what a stranger may send. */
+    assert(j->slots > 0 && j->slots <= WORKER_SLOTS_MAX);
     if (c->draining) {
         refuse(c, j, PUSHROD_E_DRAINING, true,
             "the server is stopping: it will be back, or give another address");
-        return false;
-    }
-    if (j->slots == 0 || j->slots > SLOTS_MAX) {
-        refuse(c, j, PUSHROD_E_BAD_OPTION, false, "slots is 1 to 4096");
         return false;
     }
     if (j->queue_count == 0) {
@@ -185,6 +180,7 @@ static enum verdict verdict_of(
     return held->answered ? verdict_answered(c, w, t, held) : verdict_running(c, w, t, held);
 }
 
+/* "A JOIN of a known instance fences its old session in the same step." */
 static void welcome(struct core *c, const struct join *j)
 {
     struct worker *old = worker_by_instance(c, j->instance);

@@ -189,6 +189,7 @@ static void replay_look(struct core *c, const struct request *r, const struct ta
         out_reject(c, r->conn, r->request, PUSHROD_E_STORE_FAILED, NULL);
 }
 
+/* The store made it ready again, with its attempts forgotten. */
 static void replayed(struct core *c, struct request *r, const struct store_event *e)
 {
     struct task *t = ledger_find(&c->ledger, r->id);

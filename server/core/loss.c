@@ -11,11 +11,11 @@
 
 #define LOSS_KEEP (10000 * MS) /* an obituary waits so long for the loss that it belongs to */
 
-static struct loss *loss_find(const struct core *c, const uint8_t instance[16])
+static struct loss *loss_find(const struct core *c, const uint8_t instance[INSTANCE_SIZE])
 {
     struct loss *loss = c->losses;
     assert(instance);
-    while (loss && memcmp(loss->instance, instance, 16) != 0)
+    while (loss && memcmp(loss->instance, instance, INSTANCE_SIZE) != 0)
         loss = loss->next;
     return loss;
 }
@@ -31,12 +31,13 @@ static void loss_drop(struct core *c, struct loss *loss)
     free(loss);
 }
 
-static struct loss *loss_new(struct core *c, const uint8_t instance[16], size_t count, size_t name)
+static struct loss *loss_new(
+    struct core *c, const uint8_t instance[INSTANCE_SIZE], size_t count, size_t name)
 {
     struct loss *loss = calloc(1, sizeof *loss + count * sizeof loss->ids[0] + name + 1);
     if (!loss)
         return NULL;
-    memcpy(loss->instance, instance, 16);
+    memcpy(loss->instance, instance, INSTANCE_SIZE);
     loss->next = c->losses;
     c->losses = loss;
     assert(loss_find(c, instance) == loss);
@@ -130,7 +131,7 @@ void loss_add(struct core *c, const struct worker *w, const struct lost *lost)
 
 void core_obituary(struct core *c, const struct msg_obituary *o)
 {
-    if (o->instance.size != 16)
+    if (o->instance.size != INSTANCE_SIZE)
         return;
     struct loss *loss = loss_find(c, o->instance.data);
     bool lost = loss && loss->lost;
@@ -151,7 +152,7 @@ void core_obituary(struct core *c, const struct msg_obituary *o)
 }
 
 /* It lives: what it ran is suspected no longer for this. */
-void loss_rejoined(struct core *c, const uint8_t instance[16])
+void loss_rejoined(struct core *c, const uint8_t instance[INSTANCE_SIZE])
 {
     struct loss *loss = loss_find(c, instance);
     if (!loss)

@@ -1,4 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a tick has to say: arrays of actions, and an arena for what they point to. Both live until
+ * the next core_begin(). An action that cannot be remembered cannot be taken back: then the tick
+ * has failed (core.failed), and whoever drives the core ends the process.
+ */
 #include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>

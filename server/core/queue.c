@@ -1,4 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Queues by name, and the order of their ready tasks: by rank (9 - priority), then by id. Nearly
+ * all come in that order, and are in a list for each rank, which costs nothing; those that were
+ * given back are in a heap beside it. Suspects and tasks for one worker by name are in heaps of
+ * their own, because the first of them must not hide what comes after. A queue is never forgotten:
+ * its counters are what an operator looks at.
+ */
 #include <assert.h>
 #include <stdlib.h>
 #include "common/name.h"
@@ -16,6 +23,7 @@ bool key_before(struct order_key a, struct order_key b)
 
 /* ---- queues by name ---- */
 
+/* "The most specific wins." */
 static const struct queue_setting *setting_for(const struct core *c, struct slice name)
 {
     const struct queue_setting *best = NULL;
@@ -140,6 +148,7 @@ static void queue_place(struct queue *q, struct task *t)
     assert(!list_empty(fifo));
 }
 
+/* Where it stays depends on what may run it: alone, on one worker, or as any other. */
 void queue_put(struct core *c, struct task *t)
 {
     struct queue *q = t->queue;
@@ -234,6 +243,7 @@ void queue_touch(struct core *c, struct queue *q)
 
 /* ---- how long its attempts take ---- */
 
+/* The upper bound of the bucket in which the 95th percentile lies. */
 static void service_refresh(struct service *s)
 {
     uint64_t below = 0, wanted = ((uint64_t)s->seen * 95 + 99) / 100;
@@ -262,6 +272,7 @@ void service_add(struct service *s, uint64_t run_ns)
         service_refresh(s);
 }
 
+/* ns that another task of the queue will take: what prefetch puts behind others is that. */
 uint32_t service_estimate(const struct service *s)
 {
     assert(s->seen < SERVICE_DECAY);

@@ -81,13 +81,13 @@ static void restart_over(struct core *c)
     c->missing_count = 0;
 }
 
-void restart_rejoined(struct core *c, const uint8_t instance[16])
+void restart_rejoined(struct core *c, const uint8_t instance[INSTANCE_SIZE])
 {
     assert(instance);
     for (size_t i = 0; i < c->missing_count; i++) {
-        if (memcmp(c->missing[i], instance, 16) != 0)
+        if (memcmp(c->missing[i], instance, INSTANCE_SIZE) != 0)
             continue;
-        memcpy(c->missing[i], c->missing[--c->missing_count], 16);
+        memcpy(c->missing[i], c->missing[--c->missing_count], INSTANCE_SIZE);
         return;
     }
 }

@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What follows an attempt that did not end the task: a retry after a backoff, a place among the
+ * dead, or the queue again at no cost; and what is remembered of it (text, history, result).
+ */
 #include <assert.h>
 #include <stdlib.h>
 #include "server/core/verbs.h"
@@ -121,6 +125,8 @@ static void tell_attempt(
     watch_event(c, "attempt-failed", t->record.id, worker, t->queue->name, t->text);
 }
 
+/* An attempt that failed counts, and the next one comes after its backoff, or when the worker says.
+ */
 void attempt_over(struct core *c, struct task *t, uint32_t code, struct slice text, bool permanent,
     uint64_t retry_ms)
 {

@@ -40,6 +40,7 @@ void row_task(struct core *c, uint64_t conn, uint64_t request, const struct task
     out_row(c, conn, request, MSG_TASK_ROW, &row, sizeof row);
 }
 
+/* Of what the store has: `record` is the task, `finish` how it ended; of a dead letter both. */
 void row_record(struct core *c, const struct request *r, const struct record *record,
     const struct finish *finish)
 {

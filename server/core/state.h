@@ -193,7 +193,7 @@ struct worker {
     uint64_t id;
     uint64_t session;
     uint64_t peer;
-    uint8_t instance[16];
+    uint8_t instance[INSTANCE_SIZE];
     struct slice name;
     struct slice host;
     uint64_t pid;
@@ -243,7 +243,7 @@ struct lost {
 /* A worker that was lost, until it is clear whether its process died. */
 struct loss {
     struct loss *next;
-    uint8_t instance[16];
+    uint8_t instance[INSTANCE_SIZE];
     const char *name;  /* behind the ids */
     uint64_t until_ns; /* not back by then: taken for dead */
     bool lost;         /* false: the obituary came first */
@@ -388,8 +388,8 @@ struct core {
     bool stopped;         /* queues that the store keeps dispatch nothing */
     uint64_t next_due_ms; /* of the store's agenda; 0: nothing */
     bool due_asked;
-    struct list held;       /* tasks that a worker from before the restart may run */
-    uint8_t (*missing)[16]; /* workers on record that have not rejoined */
+    struct list held;                  /* tasks that a worker from before the restart may run */
+    uint8_t (*missing)[INSTANCE_SIZE]; /* workers on record that have not rejoined */
     size_t missing_count;
     uint64_t rejoin_ns; /* until then; NEVER: all is clear */
     size_t joining;     /* JOINs that wait for look-ups: what those bring is held for them */

@@ -1,4 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Submissions: what is wrong with them, the task that is made of them, and when its life begins.
+ * "ACCEPTED is told when the store has the task at the queue's durability, not before": with `sync`
+ * the submitter is a follower that waits for that; with `async` and `memory` it is told at once.
+ */
 #include <assert.h>
 #include "common/name.h"
 #include "server/core/verbs.h"
@@ -17,6 +22,7 @@ static void ids_ask(struct core *c)
     c->ids_asked = true;
 }
 
+/* Asks for more while half a million are left: a stream of submissions never waits for ids. */
 bool ids_take(struct core *c, uint64_t *id)
 {
     assert(c->next_id > 0);
@@ -164,6 +170,7 @@ static bool submit_check(
 
 /* ---- the task ---- */
 
+/* Unix ms; a duration as long as one likes is far away, and not in the past. */
 static uint64_t moment(const struct core *c, uint64_t duration_ms)
 {
     uint64_t far = UINT64_C(1) << 62;

@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Tasks for one worker by name (option `worker`), in a heap for each pair of queue and name. They
+ * are handed out before all others, because nobody else can run them, and never lie behind an edge.
+ */
 #include <assert.h>
 #include <stdlib.h>
 #include "server/core/verbs.h"
@@ -117,6 +121,7 @@ void target_take(struct core *c, struct task *t)
     named_release(c, target->named);
 }
 
+/* A worker of that name got room, or a task for it came: sched_run() looks at it. */
 void target_touch(struct core *c, struct named *n)
 {
     if (n->dirty || !n->waiting)
@@ -163,6 +168,8 @@ static struct task *target_pick(const struct worker *w)
     return best;
 }
 
+/* Only names that something happened to. The worker's own slots are all that it gets: no prefetch,
+ * for what waits for it waits in memory in any case. */
 void target_dispatch(struct core *c)
 {
     struct list *it;

@@ -1,4 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The task: where it may go, and its memory. task_move() is the only place where a state changes,
+ * and so the only one that counts tasks by state: leaving a state takes the task out of what that
+ * state put it into (task_leave()), so that nobody who moves it has to know where it was.
+ */
 #include <assert.h>
 #include <stdlib.h>
 #include "server/core/verbs.h"
@@ -50,6 +55,7 @@ _Static_assert(offsetof(struct queue, name) == 0, "task_queue() reads the name t
 
 /* ---- transitions ---- */
 
+/* Out of what the state had put it into. */
 static void task_leave(struct core *c, struct task *t)
 {
     switch ((enum task_state)t->state) {
@@ -114,6 +120,7 @@ void task_move(struct core *c, struct task *t, enum task_state to)
         queue_put(c, t);
 }
 
+/* Its bytes stay until the next tick: the actions of this one may point to them. */
 void task_drop(struct core *c, struct task *t)
 {
     assert(t->operations == 0 && !t->followers);
@@ -204,6 +211,7 @@ static bool history_fill(struct task *t, struct slice history)
     return !t->rare->history.failed;
 }
 
+/* Behind the struct in one block: what is rare, then the payload, headers, tag, key, target. */
 struct task *task_new(struct core *c, struct queue *q, const struct record *r)
 {
     struct task *t = task_allocate(c, r);
@@ -280,6 +288,7 @@ void task_free(struct core *c, struct task *t)
     pool_give(&c->pool, t, t->size_class);
 }
 
+/* For a task that got a history, a fence or pieces of a result after it was made. */
 struct rare *task_rare(struct task *t)
 {
     if (t->rare)

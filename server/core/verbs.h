@@ -82,7 +82,7 @@ void group_free(struct group *g);
 
 /* worker.c */
 struct worker *worker_find(const struct core *c, uint64_t id);
-struct worker *worker_by_instance(const struct core *c, const uint8_t instance[16]);
+struct worker *worker_by_instance(const struct core *c, const uint8_t instance[INSTANCE_SIZE]);
 void worker_move(struct core *c, struct worker *w, enum worker_state to);
 void worker_room(struct core *c, struct worker *w); /* which list of its group is it in now? */
 void worker_give(struct core *c, struct worker *w, struct task *t); /* LEASED; the lease is set */
@@ -94,7 +94,7 @@ void worker_unreserve(struct core *c, struct task *t);
 void worker_remove(struct core *c, struct worker *w, int code, bool tell_lane);
 void worker_settle(struct worker *w, struct task *t, uint64_t sequence);
 void worker_regroup(struct core *c, struct worker *w, struct group *to);
-void worker_on_record(struct core *c, const uint8_t instance[16], bool here);
+void worker_on_record(struct core *c, const uint8_t instance[INSTANCE_SIZE], bool here);
 void worker_ack_later(struct core *c, struct worker *w);
 void worker_acks(struct core *c);
 uint64_t worker_acks_next(const struct core *c); /* when one goes alone; NEVER: none waits */
@@ -194,7 +194,7 @@ void unique_expire(struct core *c, struct unique *u);
 
 /* loss.c */
 void loss_add(struct core *c, const struct worker *w, const struct lost *lost);
-void loss_rejoined(struct core *c, const uint8_t instance[16]);
+void loss_rejoined(struct core *c, const uint8_t instance[INSTANCE_SIZE]);
 void loss_run(struct core *c);
 uint64_t loss_next(const struct core *c);
 bool loss_pending(const struct core *c, uint64_t id);
@@ -234,7 +234,7 @@ void window_missed(struct core *c, const struct record *r, enum stored_as as);
 
 /* restart.c */
 bool restart_begin(struct core *c, const struct store_opened *opened);
-void restart_rejoined(struct core *c, const uint8_t instance[16]);
+void restart_rejoined(struct core *c, const uint8_t instance[INSTANCE_SIZE]);
 void restart_run(struct core *c);
 bool restart_waits(const struct core *c);
 void restart_hold(struct core *c, struct task *t); /* HELD until then, or until a JOIN is done */

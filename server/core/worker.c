@@ -1,4 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The worker: its state, the room that it has, what it has, and what it was told is stored.
+ *
+ * Its load is what it has outstanding and its ghosts. By that it is in one of the rooms of its
+ * group: EMPTY and IDLE have an idle slot, FILLING takes prefetch, NONE nothing. worker_room() is
+ * called after whatever may change that, and tells the scheduler of what got better.
+ */
 #include <assert.h>
 #include <stdlib.h>
 #include "server/core/verbs.h"
@@ -22,26 +29,26 @@ struct worker *worker_find(const struct core *c, uint64_t id)
     return w;
 }
 
-struct worker *worker_by_instance(const struct core *c, const uint8_t instance[16])
+struct worker *worker_by_instance(const struct core *c, const uint8_t instance[INSTANCE_SIZE])
 {
     list_foreach(it, next, &c->workers)
     {
         struct worker *w = container_of(it, struct worker, in_core);
         assert(w->state != WORKER_OVER);
-        if (memcmp(w->instance, instance, 16) == 0)
+        if (memcmp(w->instance, instance, INSTANCE_SIZE) == 0)
             return w;
     }
     return NULL;
 }
 
 /* Those on record are waited for after a restart of the server. */
-void worker_on_record(struct core *c, const uint8_t instance[16], bool here)
+void worker_on_record(struct core *c, const uint8_t instance[INSTANCE_SIZE], bool here)
 {
     struct store_op *op = c->bypass ? NULL : out_store(c, STORE_WORKER, 0);
     assert(instance);
     if (!op)
         return;
-    op->instance = arena_slice(c, slice_of(instance, 16));
+    op->instance = arena_slice(c, slice_of(instance, INSTANCE_SIZE));
     op->gone = !here;
 }
 
@@ -77,6 +84,7 @@ void worker_move(struct core *c, struct worker *w, enum worker_state to)
 
 /* ---- what it has room for ---- */
 
+/* Prefetch: as many as fill about a millisecond, up to its own limit. */
 static enum room worker_room_now(const struct worker *w, uint32_t load)
 {
     if (w->state != WORKER_READY || w->alone || w->group->alone == w)
@@ -125,6 +133,7 @@ void worker_room(struct core *c, struct worker *w)
 
 /* ---- what it has ---- */
 
+/* Its bytes count in the lane's credit until it says anything about the task. */
 void worker_give(struct core *c, struct worker *w, struct task *t)
 {
     assert(t->state == TASK_LEASED && !t->worker && t->lease);
@@ -178,6 +187,7 @@ void worker_ghosts_read(struct core *c, struct worker *w)
         group_touch(c, w->group);
 }
 
+/* The WITHDRAW was answered, by whatever: the idle slot that it had reserved is free again. */
 void worker_unreserve(struct core *c, struct task *t)
 {
     if (!t->reserved_by)
@@ -208,6 +218,7 @@ void worker_drop(struct core *c, struct task *t)
 
 /* ---- acknowledgements ---- */
 
+/* The answer is acknowledged when the store has the task's new state, and those before it too. */
 void worker_settle(struct worker *w, struct task *t, uint64_t sequence)
 {
     assert(t->state == TASK_FINISHING || t->state == TASK_MOVING);

@@ -15,7 +15,8 @@
 #include "server/net/lane.h"
 #include "server/net/plane_internal.h"
 
-#define JOIN_BUDGET 256u /* messages for one wake-up, before others have their turn */
+#define JOIN_BUDGET 256u /* frames for one wake-up, before others have their turn */
+#define JOIN_FRAME  64u  /* messages of one frame: an honest one has few, a stranger's 200,000 */
 
 static void join_garbage(struct plane *plane, const char *address, const char *why)
 {
@@ -210,8 +211,10 @@ static void join_frame(struct plane *plane, zmq_msg_t *frame, struct slice route
     struct dec d = dec_of(slice_of(zmq_msg_data(frame), zmq_msg_size(frame)));
     if (!dec_more(&d))
         dec_fail(&d, "an empty frame");
-    while (dec_more(&d) && join_one(plane, &d, route))
+    for (unsigned i = 0; dec_more(&d) && i < JOIN_FRAME && join_one(plane, &d, route); i++)
         ;
+    if (dec_more(&d) && !dec_failed(&d))
+        dec_fail(&d, "a frame has too many messages");
     if (dec_failed(&d))
         join_garbage(plane, zmq_msg_gets(frame, "Peer-Address"), d.error);
 }

@@ -66,9 +66,9 @@ static int check_identity(struct join_request *r)
 static int check_numbers(struct join_request *r)
 {
     const struct msg_join *m = &r->message;
-    if (m->slots < 1 || m->slots > JOIN_MAX_SLOTS)
+    if (m->slots < 1 || m->slots > WORKER_SLOTS_MAX)
         return refuse(r, PUSHROD_E_BAD_OPTION,
-            "slots is %" PRIu64 ", and has to be 1 to %u: see --slots", m->slots, JOIN_MAX_SLOTS);
+            "slots is %" PRIu64 ", and has to be 1 to %u: see --slots", m->slots, WORKER_SLOTS_MAX);
     return 0;
 }
 

@@ -14,7 +14,6 @@
 #include "server/core/core.h"
 
 #define JOIN_MAX_QUEUES 1024u
-#define JOIN_MAX_SLOTS  4096u
 #define JOIN_MAX_HELD   (1u << 20)
 #define JOIN_MAX_TEXT   256u
 

@@ -17,10 +17,10 @@
 #include "common/list.h"
 #include "common/map.h"
 #include "common/slice.h"
+#include "server/core/core.h"
 
-#define NONCE_SIZE    16u
-#define INSTANCE_SIZE 16u
-#define ROUTE_SIZE    255u
+#define NONCE_SIZE 16u
+#define ROUTE_SIZE 255u
 
 struct peer {
     uint64_t handle;

@@ -345,6 +345,19 @@ static void obituaries(void **state)
     buf_free(&frame);
 }
 
+/* Nobody means to send more; what a stranger puts into 8 MiB must not keep the loop. */
+static void a_frame_has_few_messages(void **state)
+{
+    (void)state;
+    struct buf frame = BUF_EMPTY;
+    for (unsigned i = 0; i < 1000; i++)
+        msg_obituary_encode(&frame, &(struct msg_obituary){join.instance, 17, 9, 0, 1234});
+    fake_send_raw(&fake, frame.data, frame.size);
+    RIG_UNTIL(&rig, plane_stats(rig.plane)->garbage == 1);
+    assert_int_equal(rig.obituaries, 64);
+    buf_free(&frame);
+}
+
 static void with_token(struct plane_config *config)
 {
     config->token = "open sesame";
@@ -446,6 +459,7 @@ int main(void)
         cmocka_unit_test(token_is_asked_for),
         WITH_PLANE(garbage_is_counted),
         WITH_PLANE(obituaries),
+        WITH_PLANE(a_frame_has_few_messages),
         cmocka_unit_test(strangers_cost_a_bounded_amount),
         cmocka_unit_test(ports_rest_after_use),
     };
