@@ -162,7 +162,8 @@ void queue_put(struct core *c, struct task *t)
         if (!t->out_of_order)
             t->record.suspect = false; /* no memory: run it as the others */
     }
-    if (!t->record.suspect && !(t->rare && t->rare->target.data && target_put(c, t)))
+    bool one = t->rare && t->rare->target.data;
+    if (!t->record.suspect && !(one && target_put(c, t)))
         queue_place(q, t);
     queue_touch(c, q);
 }
@@ -173,7 +174,7 @@ void queue_take(struct core *c, struct task *t)
     assert(t->state == TASK_READY);
     if (t->record.suspect) {
         heap_remove(&q->suspects, &t->place);
-    } else if (t->rare && t->rare->target.data && t->out_of_order) {
+    } else if (t->rare && t->rare->awaits) {
         target_take(c, t);
     } else if (t->out_of_order) {
         heap_remove(&q->requeued, &t->place);

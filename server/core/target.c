@@ -66,13 +66,13 @@ void target_free_all(struct core *c)
     strmap_free(&c->named);
 }
 
-static struct target *target_find(const struct queue *q, struct slice name)
+/* By the name: a queue may have tasks for thousands of workers, a worker those of few queues. */
+static struct target *target_find(const struct named *n, const struct queue *q)
 {
-    assert(name.data);
-    list_foreach(it, next, &q->targets)
-    {
-        struct target *target = container_of(it, struct target, in_queue);
-        if (slice_equal(target->named->name, name))
+    assert(n && q);
+    for (const struct list *it = n->targets.next; it != &n->targets; it = it->next) {
+        struct target *target = container_of(it, struct target, in_named);
+        if (target->queue == q)
             return target;
     }
     return NULL;
@@ -80,10 +80,10 @@ static struct target *target_find(const struct queue *q, struct slice name)
 
 static struct target *target_get(struct core *c, struct queue *q, struct slice name)
 {
-    struct target *target = target_find(q, name);
+    struct named *n = named_get(c, name);
+    struct target *target = n ? target_find(n, q) : NULL;
     if (target)
         return target;
-    struct named *n = named_get(c, name);
     target = n ? calloc(1, sizeof *target) : NULL;
     if (!target)
         return NULL;
@@ -95,16 +95,18 @@ static struct target *target_get(struct core *c, struct queue *q, struct slice n
     return target;
 }
 
+/* Without memory it stays among the others, and must not be handed out with them. */
 bool target_put(struct core *c, struct task *t)
 {
     struct target *target = target_get(c, t->queue, t->rare->target);
     t->place = (struct heap_node){0};
     if (!target || !heap_push(&target->ready, &t->place, task_key(t).rank, t->record.id)) {
         list_init(&t->node);
+        c->failed = true;
         return false;
     }
     assert(t->state == TASK_READY);
-    t->out_of_order = true;
+    t->rare->awaits = target;
     target->named->waiting++;
     t->queue->targeted++;
     target_touch(c, target->named);
@@ -113,8 +115,9 @@ bool target_put(struct core *c, struct task *t)
 
 void target_take(struct core *c, struct task *t)
 {
-    struct target *target = target_find(t->queue, t->rare->target);
-    assert(target && target->named->waiting > 0);
+    struct target *target = t->rare->awaits;
+    assert(target->queue == t->queue && target->named->waiting > 0);
+    t->rare->awaits = NULL;
     heap_remove(&target->ready, &t->place);
     target->named->waiting--;
     t->queue->targeted--;

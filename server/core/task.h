@@ -43,6 +43,7 @@ struct queue;
 struct worker;
 struct follower;
 struct rare;
+struct target;
 
 /*
  * The lasting part of a task as the core keeps it: struct record, but for what few tasks have.
@@ -122,6 +123,7 @@ struct rare {
     uint64_t keep_ms;       /* duration */
     struct heap_node timer; /* waiting: expiry, by the wall clock; LEASED: the server's fence */
     struct unique *holds;   /* the key that it holds; NULL: none, or the store has it */
+    struct target *awaits;  /* READY: in its heap; NULL: in none */
     struct body *parts;     /* PART: the result as far as it has come; NULL: none */
     uint64_t parts_lease;   /* whose they are */
     size_t parts_size;

@@ -95,6 +95,8 @@ static void end(void)
     for (size_t i = 0; i < d.f.acts->lane_count; i++) {
         const struct lane_action *l = &d.f.acts->lane[i];
         unsigned n = l->worker == d.f.worker[1];
+        if (l->kind == LANE_TASK && l->task->rare && l->task->rare->target.data)
+            assert_int_equal(n, 0); /* and nobody else, though there be no memory */
         if (l->kind == LANE_TASK && kept_count[n] < 64)
             kept[n][kept_count[n]++] = (struct kept){l->id, l->lease};
     }
@@ -347,6 +349,35 @@ static void with_a_store_for_good(void **state)
     all_rounds(false, true);
 }
 
+/* Without memory for its place it is not given to another worker instead. */
+static void a_task_for_one_worker_stays_his(void **state)
+{
+    (void)state;
+    struct msg_options o = fix_options();
+    o.worker = S("absent");
+    unsigned ended = 0;
+    bool failed = true;
+    for (long nth = 0; failed; nth++) {
+        struct fix f;
+        fix_new(&f, NULL);
+        fix_worker(&f, 1, "q", 1);
+        fix_end(&f);
+        fix_later(&f, 1);
+        left = nth;
+        for_good = false;
+        armed = true;
+        fix_submit(&f, 5, "q", "", &o, FOLLOW_NONE);
+        armed = false;
+        failed = left < 0;
+        left = -1;
+        f.acts = core_end(f.core);
+        ended += f.acts->failed;
+        assert_null(fix_lane(&f, 1, LANE_TASK, 0));
+        fix_free(&f);
+    }
+    assert_true(ended > 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -354,6 +385,7 @@ int main(void)
         cmocka_unit_test(without_a_store_for_good),
         cmocka_unit_test(with_a_store),
         cmocka_unit_test(with_a_store_for_good),
+        cmocka_unit_test(a_task_for_one_worker_stays_his),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
