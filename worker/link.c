@@ -139,7 +139,7 @@ static void look_at_join(struct link *l)
 static void wait_events(struct link *l, uint64_t wake_ns)
 {
     struct pollfd fds[SOURCE_COUNT] = {
-        [SOURCE_REPORTS] = {.fd = run_fd(l->run)},
+        [SOURCE_REPORTS] = {.fd = l->full ? -1 : run_fd(l->run)},
         [SOURCE_STOPS] = {.fd = l->config->stop_fd},
         [SOURCE_LANE] = {.fd = socket_fd(l->lane)},
         [SOURCE_JOIN] = {.fd = socket_fd(l->join)},
@@ -173,6 +173,7 @@ static bool link_step(struct link *l, uint64_t *wake_ns)
     if (a->state == SESSION_JOINING || a->state == SESSION_IDLE)
         link_complain(l);
     *wake_ns = a->wake_ns;
+    l->full = a->full;
     if (a->state != SESSION_OVER)
         return l->end->code == 0;
     l->end->code = a->code;

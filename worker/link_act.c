@@ -43,6 +43,8 @@ void link_take_reports(struct link *l)
     for (size_t i = 0; i < l->revoked_count; i++)
         session_revoked(l->session, l->revoked[i].lease, l->revoked[i].given_back);
     l->revoked_count = 0;
+    if (l->full)
+        return;
     for (struct report *r = run_take(l->run), *next; r; r = next) {
         next = r->next;
         take_report(l, r);

@@ -63,6 +63,7 @@ struct link {
     bool lane_up;          /* its handshake succeeded */
     unsigned lanes_missed; /* lanes in a row that never came up */
     bool told_ready;
+    bool full; /* the session has enough to send: the runner waits */
 
     /* batches of one tick; memory is kept */
     const struct attempt **starts;

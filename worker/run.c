@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/clock.h"
@@ -12,6 +13,10 @@
 
 /* What a task that ended keeps of its buffers for the next one. */
 #define SPARE_BYTES 65536u
+/* Bytes of PROGRESS and DATA beyond which a handler has to wait until they were sent. */
+#define REPORTED_MOST ((size_t)4 << 20)
+/* How often one that waits looks whether it should still. */
+#define LOOK_NS 20000000
 
 const struct run_config *run_settings(const struct run *run)
 {
@@ -63,6 +68,11 @@ struct report *run_take(struct run *run)
     return oldest;
 }
 
+static size_t report_bytes(size_t size)
+{
+    return sizeof(struct report) + size;
+}
+
 static void buf_recycle(struct buf *b)
 {
     buf_clear(b);
@@ -74,6 +84,9 @@ void run_release(struct run *run, struct report *report)
 {
     struct pushrod_task *task = report->task;
     if (!task) {
+        size_t had = atomic_fetch_sub(&run->reported, report_bytes(report->size));
+        if (had >= REPORTED_MOST && had - report_bytes(report->size) < REPORTED_MOST)
+            pthread_cond_broadcast(&run->room);
         free(report);
         return;
     }
@@ -86,9 +99,44 @@ void run_release(struct run *run, struct report *report)
     run->spare = task;
 }
 
+static bool is_over(struct pushrod_task *task)
+{
+    return atomic_load(&task->run->stopping) || atomic_load(&task->cancelled) ||
+           clock_mono_ns() >= atomic_load(&task->deadline_ns);
+}
+
+/* A server that does not take what a handler emits must not fill our memory. False: the attempt is
+ * over before there is room. */
+static bool wait_room(struct pushrod_task *task)
+{
+    struct run *run = task->run;
+    bool room;
+    pthread_mutex_lock(&run->lock);
+    while (!(room = atomic_load(&run->reported) < REPORTED_MOST) && !is_over(task)) {
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += LOOK_NS;
+        if (until.tv_nsec >= 1000000000) {
+            until.tv_nsec -= 1000000000;
+            until.tv_sec++;
+        }
+        pthread_cond_timedwait(&run->room, &run->lock, &until);
+    }
+    pthread_mutex_unlock(&run->lock);
+    return room;
+}
+
 int attempt_report(struct pushrod_task *task, enum report_kind kind, uint64_t done, uint64_t total,
     const void *data, size_t size)
 {
+    struct run *run = task->run;
+    if (kind == REPORT_PROGRESS && size > PUSHROD_MAX_ERROR_TEXT)
+        size = PUSHROD_MAX_ERROR_TEXT;
+    bool room = atomic_load(&run->reported) < REPORTED_MOST;
+    if (!room && kind == REPORT_PROGRESS)
+        return 0; /* there will be more of it */
+    if (!room && !wait_room(task))
+        return -PUSHROD_E_TASK_CANCELLED;
     struct report *r = malloc(sizeof *r + size);
     if (!r)
         return -PUSHROD_E_NO_MEMORY;
@@ -98,7 +146,8 @@ int attempt_report(struct pushrod_task *task, enum report_kind kind, uint64_t do
         memcpy(r->data, data, size);
     if (kind == REPORT_PROGRESS)
         utf8_repair(r->data, size);
-    report_push(task->run, r);
+    atomic_fetch_add(&run->reported, report_bytes(size));
+    report_push(run, r);
     return 0;
 }
 

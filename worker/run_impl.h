@@ -24,6 +24,7 @@ struct run {
     struct thread *threads;
     int fd;                           /* eventfd: reports */
     _Atomic(struct report *) reports; /* newest first */
+    atomic_size_t reported;           /* bytes of PROGRESS and DATA that were not released */
     atomic_uint running;              /* threads that have not ended */
     atomic_bool stopping;
 
@@ -33,6 +34,7 @@ struct run {
     struct pushrod_task *head;
     struct pushrod_task **tail;
     unsigned sleepers;
+    pthread_cond_t room; /* `reported` is below its bound again */
 
     /* the owner's */
     struct pushrod_task *tasks; /* all of them */

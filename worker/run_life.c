@@ -69,6 +69,7 @@ struct run *run_new(const struct run_config *config)
     run->tail = &run->head;
     pthread_mutex_init(&run->lock, NULL);
     pthread_cond_init(&run->more, NULL);
+    pthread_cond_init(&run->room, NULL);
     run->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (run->fd >= 0 && tasks_new(run) && slots_new(run))
         return run;
@@ -144,6 +145,7 @@ bool run_free(struct run *run, uint64_t wait_ms)
     if (run->fd >= 0)
         close(run->fd);
     pthread_cond_destroy(&run->more);
+    pthread_cond_destroy(&run->room);
     pthread_mutex_destroy(&run->lock);
     free(run);
     return true;

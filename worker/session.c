@@ -440,6 +440,7 @@ static void act(struct session *s)
     item_start_some(s);
     if (session_active(s)) {
         item_tell_started(s);
+        item_tell_progress(s);
         judge_stall(s);
     }
     judge_drain(s);
@@ -463,6 +464,7 @@ const struct session_actions *session_end(struct session *s)
     a->done = s->ended;
     a->running = s->handed_count < s->config.slots ? s->handed_count : s->config.slots;
     a->settled = s->settled;
+    a->full = answer_log_unsent(&s->log) > LOG_FULL;
     a->recycle = s->state == SESSION_OVER && s->recycle;
     assert(a->state != SESSION_OVER || a->disconnect || !a->join);
     return a;

@@ -67,7 +67,8 @@ void session_answers_renewed(struct session *); /* the answers connection was ma
 /* Answer to RUN_REVOKE: true: it had not begun, and the runner has forgotten it; false: it has. */
 void session_revoked(struct session *, uint64_t lease, bool given_back);
 
-/* What the runner says of an attempt that it was told to START. */
+/* What the runner says of an attempt that it was told to START. Of progress that comes faster than
+ * people look, the last word is told. */
 void session_progress(
     struct session *, uint64_t lease, uint64_t done, uint64_t total, struct slice text);
 void session_data(struct session *, uint64_t lease, struct slice data);
@@ -137,6 +138,7 @@ struct session_actions {
     bool settled;     /* the server has acknowledged something in this session: both
                          connections work, and the join socket may close */
     bool recycle;     /* OVER: because of max_tasks */
+    bool full;        /* much waits to be sent: take no more from the runner for now */
 };
 
 const struct session_actions *session_end(struct session *);

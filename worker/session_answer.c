@@ -6,6 +6,9 @@
 #include "common/name.h"
 #include "worker/session_impl.h"
 
+/* Nobody looks more often; a handler may say it a million times a second. */
+#define PROGRESS_EVERY_NS (20 * NS_PER_MS)
+
 void item_say_returned(struct session *s, uint64_t id, uint64_t lease, uint32_t code)
 {
     /* After a lost session the server hands out again whatever is not `held`: nothing to say. */
@@ -27,6 +30,23 @@ void item_say_started(struct session *s, struct item *it)
     msg_started_encode(&s->log.bytes, &m);
     answer_log_close(&s->log, from, MSG_STARTED, m.id, m.lease);
     it->told = true;
+}
+
+void item_say_progress(struct session *s, struct item *it)
+{
+    if (!it->progressing || !session_active(s))
+        return;
+    struct msg_progress m = {.id = it->attempt.id,
+        .lease = it->attempt.lease,
+        .done = it->progress_done,
+        .total = it->progress_total,
+        .text = it->note.size ? buf_slice(&it->note) : (struct slice){0}};
+    size_t from = answer_log_open(&s->log);
+    msg_progress_encode(&s->log.bytes, &m);
+    answer_log_close(&s->log, from, MSG_PROGRESS, m.id, m.lease);
+    it->progress_ns = s->now.mono_ns + PROGRESS_EVERY_NS;
+    it->progressing = false;
+    s->progressing_count--;
 }
 
 void item_say_failed(
@@ -100,13 +120,17 @@ void session_progress(
     struct session *s, uint64_t lease, uint64_t done, uint64_t total, struct slice text)
 {
     struct item *it = item_find(s, lease);
-    if (!it || it->dropped || !session_active(s))
+    if (!it || it->dropped)
         return;
-    struct msg_progress m = {
-        .id = it->attempt.id, .lease = lease, .done = done, .total = total, .text = text};
-    size_t from = answer_log_open(&s->log);
-    msg_progress_encode(&s->log.bytes, &m);
-    answer_log_close(&s->log, from, MSG_PROGRESS, m.id, lease);
+    buf_clear(&it->note);
+    buf_append(&it->note, text.data, text.size);
+    it->progress_done = done;
+    it->progress_total = total;
+    if (!it->progressing)
+        s->progressing_count++;
+    it->progressing = true;
+    if (s->now.mono_ns >= it->progress_ns)
+        item_say_progress(s, it);
 }
 
 void session_data(struct session *s, uint64_t lease, struct slice data)
@@ -142,6 +166,7 @@ void session_done(struct session *s, uint64_t lease, uint64_t run_ns, struct sli
         return;
     assert(it->handed);
     s->ended++;
+    item_say_progress(s, it);
     if (!it->dropped && s->max_result && result.size > s->max_result)
         too_big(s, it, run_ns, result.size);
     else if (!it->dropped)
@@ -157,6 +182,7 @@ void session_failed(
         return;
     assert(it->handed);
     s->ended++;
+    item_say_progress(s, it);
     if (!it->dropped)
         item_say_failed(s, it, run_ns, f);
     item_end(s, it);

@@ -29,6 +29,9 @@
     ((size_t)4 << 20) /* bytes sent and not acknowledged; a result begun is ended                  \
                        */
 
+#define LOG_FULL                                                                                   \
+    ((size_t)8 << 20) /* bytes that wait to be sent, beyond which the runner has to wait */
+
 /* One encoded message. Those of a large result form a group, which is forgotten as a whole: the
  * server stores it with its DONE, and until then may lose what it has of it. */
 struct kept {
@@ -73,8 +76,9 @@ bool answer_log_ack(struct answer_log *l, uint64_t sequence);
 void answer_log_rewind(struct answer_log *l); /* send again all that is not acknowledged */
 /* Adds the next messages to a frame; false: none, nothing added. *sequence: of the first. */
 bool answer_log_take(struct answer_log *l, struct buf *frame, uint64_t *sequence);
-bool answer_log_pending(const struct answer_log *l); /* answer_log_take() would give something */
-size_t answer_log_bytes(const struct answer_log *l); /* kept */
+bool answer_log_pending(const struct answer_log *l);  /* answer_log_take() would give something */
+size_t answer_log_bytes(const struct answer_log *l);  /* kept */
+size_t answer_log_unsent(const struct answer_log *l); /* bytes that were not sent yet */
 /* Drops the records that `keep` refuses; what is left begins a new session after `head`, encoded
  * with the kind `kind` if its data is not NULL. */
 typedef bool answer_log_filter(const void *arg, const struct kept *record);
@@ -91,12 +95,17 @@ struct item {
     struct list node;       /* in waiting, handed, gone, or spare */
     struct buf bytes;  /* queue, headers, small payload; its memory serves the next item, too */
     struct body *body; /* large payload; NULL: none */
-    uint64_t seen_ns;  /* when it was first seen to run; 0: not yet */
-    bool handed;       /* the runner has it */
-    bool told;         /* STARTED was sent */
-    bool cancelled;    /* the runner was told to stop it */
-    bool revoking;     /* the runner was asked to give it back */
-    bool dropped;      /* nobody waits for its answer */
+    struct buf note;   /* text of the progress that was not told yet */
+    uint64_t progress_done;
+    uint64_t progress_total;
+    uint64_t progress_ns; /* when it may be told; 0: nothing was told yet */
+    bool progressing;     /* there is something to tell */
+    uint64_t seen_ns;     /* when it was first seen to run; 0: not yet */
+    bool handed;          /* the runner has it */
+    bool told;            /* STARTED was sent */
+    bool cancelled;       /* the runner was told to stop it */
+    bool revoking;        /* the runner was asked to give it back */
+    bool dropped;         /* nobody waits for its answer */
 };
 
 struct session {
@@ -131,6 +140,7 @@ struct session {
     size_t waiting_count;
     size_t handed_count;
     size_t revoking_count;
+    size_t progressing_count;
     struct idmap items; /* lease -> item */
     uint64_t begun;     /* attempts that were handed to the runner */
     uint64_t ended;     /* attempts that it answered */
@@ -173,7 +183,8 @@ void joining_connecting(struct session *s);     /* WELCOME was taken: the lane i
 /* session_task.c */
 void item_start_some(struct session *s);            /* hand over what there is room for */
 void item_tell_started(struct session *s);          /* STARTED for those that run for a while */
-uint64_t item_wake_ns(const struct session *s);     /* when item_tell_started() has something */
+void item_tell_progress(struct session *s);         /* PROGRESS that was held back */
+uint64_t item_wake_ns(const struct session *s);     /* when one of these two has something */
 void item_return_unstarted(struct session *s);      /* draining: all that has not begun */
 void item_drop(struct session *s, struct item *it); /* the server does not want it any more */
 void item_sweep(struct session *s);                 /* a new tick: nothing names what ended */
@@ -184,6 +195,7 @@ void run_add(struct session *s, enum run_kind kind, const struct attempt *attemp
 
 /* session_answer.c */
 void item_say_started(struct session *s, struct item *it);
+void item_say_progress(struct session *s, struct item *it); /* if there is something to tell */
 void item_say_returned(struct session *s, uint64_t id, uint64_t lease, uint32_t code);
 void item_say_failed(
     struct session *s, const struct item *it, uint64_t run_ns, const struct attempt_failure *f);

@@ -164,6 +164,11 @@ size_t answer_log_bytes(const struct answer_log *l)
     return l->bytes.size - l->head_at;
 }
 
+size_t answer_log_unsent(const struct answer_log *l)
+{
+    return l->bytes.size - l->sent_at;
+}
+
 /* A group stays or goes as a whole, because all its records have the same lease and the DONE. */
 static void log_copy(struct answer_log *to, const struct answer_log *from, size_t i, size_t at)
 {

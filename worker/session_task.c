@@ -42,6 +42,7 @@ static void item_lighten(struct item *it)
 {
     body_unref(it->body);
     it->body = NULL;
+    buf_free(&it->note);
     buf_clear(&it->bytes);
     if (it->bytes.capacity > SPARE_BYTES)
         buf_free(&it->bytes);
@@ -67,6 +68,8 @@ void item_end(struct session *s, struct item *it)
         s->waiting_count--;
     if (it->revoking)
         s->revoking_count--;
+    if (it->progressing)
+        s->progressing_count--;
     item_lighten(it);
     list_push_back(&s->gone, &it->node);
 }
@@ -77,6 +80,7 @@ static void items_free(struct list *head)
     {
         struct item *it = container_of(node, struct item, node);
         body_unref(it->body);
+        buf_free(&it->note);
         buf_free(&it->bytes);
         free(it);
     }
@@ -268,6 +272,19 @@ void item_tell_started(struct session *s)
     }
 }
 
+void item_tell_progress(struct session *s)
+{
+    size_t place = 0;
+    list_foreach(node, next, &s->handed)
+    {
+        if (!s->progressing_count || place++ == s->config.slots)
+            return;
+        struct item *it = container_of(node, struct item, node);
+        if (s->now.mono_ns >= it->progress_ns)
+            item_say_progress(s, it);
+    }
+}
+
 uint64_t item_wake_ns(const struct session *s)
 {
     uint64_t wake = UINT64_MAX;
@@ -279,6 +296,8 @@ uint64_t item_wake_ns(const struct session *s)
         if (place++ == s->config.slots)
             break;
         const struct item *it = container_of(node, struct item, node);
+        if (it->progressing && it->progress_ns < wake)
+            wake = it->progress_ns;
         if (it->told || it->dropped)
             continue;
         uint64_t at = it->seen_ns ? it->seen_ns + STARTED_AFTER_NS : s->now.mono_ns;
@@ -294,6 +313,9 @@ void item_drop(struct session *s, struct item *it)
         return;
     }
     it->dropped = true;
+    if (it->progressing)
+        s->progressing_count--;
+    it->progressing = false;
     if (!it->cancelled)
         run_add(s, RUN_CANCEL, &it->attempt);
     it->cancelled = true;

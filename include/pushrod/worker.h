@@ -123,11 +123,14 @@ bool pushrod_task_cancelled(const struct pushrod_task *task);
 /* The result, copied; the last call wins. RESULT_TOO_BIG (the attempt then fails), NO_MEMORY. */
 int pushrod_task_result(struct pushrod_task *task, const void *data, size_t size);
 
-/* Sends a chunk to whoever follows the task; copied; it is no part of the result. NO_MEMORY. */
+/* Sends a chunk to whoever follows the task; copied; it is no part of the result. Waits while the
+ * server takes less than is emitted. NO_MEMORY; TASK_CANCELLED: the attempt should end, and had to
+ * wait. */
 int pushrod_task_emit(struct pushrod_task *task, const void *data, size_t size);
 
 /* How far it is, for followers, in a unit of your own, below 2^63; total 0: unknown; text may be
- * NULL. INVALID, NO_MEMORY. */
+ * NULL. Say it as often as you like: followers hear of it 50 times a second at the most. INVALID,
+ * NO_MEMORY. */
 int pushrod_task_progress(
     struct pushrod_task *task, uint64_t done, uint64_t total, const char *text);
 

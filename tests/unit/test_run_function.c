@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* C functions as handlers: what they see, what they answer, and that batches of them are fed. */
 #include <poll.h>
+#include <sched.h>
 #include <string.h>
 
 #include "common/clock.h"
@@ -258,6 +259,51 @@ static void batches_go_through(void **state)
     feed(3, 1000);
 }
 
+static atomic_size_t emitted;
+
+static int flood(struct pushrod_task *task, void *arg)
+{
+    static const char chunk[65536];
+    (void)arg;
+    int error = 0;
+    for (int i = 0; i < 1000 && !error; i++) {
+        pushrod_task_progress(task, 1, 0, NULL);
+        error = pushrod_task_emit(task, chunk, sizeof chunk);
+        atomic_fetch_add(&emitted, error ? 0 : sizeof chunk);
+    }
+    return error;
+}
+
+/* A server that does not take what is emitted: nobody takes the reports. */
+static void what_nobody_takes_is_bounded(void **state)
+{
+    (void)state;
+    atomic_store(&emitted, 0);
+    begin_with(flood, NULL, (struct run_config){.slots = 2});
+    struct attempt limited = {.timeout_ms = 100};
+    uint64_t late = run_play_give_like(&p, limited);
+    uint64_t lease = run_play_give(&p, "", 0);
+    while (!run_overdue(p.run, clock_mono_ns() + UINT64_C(3600000000000), &(uint64_t){0}))
+        sched_yield();
+    while (run_watched(p.run)) /* the one with a timeout has ended, though it had to wait */
+        sched_yield();
+    assert_in_range(atomic_load(&emitted), 4 << 20, 5 << 20);
+    run_cancel(p.run, lease);
+    assert_int_equal(run_play_wait(&p, late)->code, PUSHROD_E_TASK_TIMEOUT);
+    assert_int_equal(run_play_wait(&p, lease)->code, PUSHROD_E_TASK_CANCELLED);
+    run_play_stop(&p);
+}
+
+static void a_flood_that_is_taken_arrives(void **state)
+{
+    (void)state;
+    begin(flood);
+    struct outcome *o = run_play_do(&p, "");
+    assert_int_equal(o->kind, REPORT_DONE);
+    assert_int_equal(o->data.size, 1000 * 65536);
+    run_play_stop(&p);
+}
+
 int main(void)
 {
     log_setup("test", LOG_ERROR, false);
@@ -270,6 +316,8 @@ int main(void)
         cmocka_unit_test(who_does_not_obey_is_seen),
         cmocka_unit_test(what_has_not_begun_can_be_taken_back),
         cmocka_unit_test(batches_go_through),
+        cmocka_unit_test(what_nobody_takes_is_bounded),
+        cmocka_unit_test(a_flood_that_is_taken_arrives),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

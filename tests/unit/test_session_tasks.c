@@ -305,6 +305,68 @@ static void what_was_acknowledged_is_forgotten(void **state)
     assert_int_equal(r.held_count, 0);
 }
 
+static void progress(uint64_t lease, uint64_t done)
+{
+    session_progress(r.session, lease, done, 1000, slice_str("on its way"));
+}
+
+static void of_progress_the_last_word_is_told(void **state)
+{
+    (void)state;
+    play_up(&r);
+    play_tasks(&r, 1, 2);
+    play_run_until(&r, r.ms + 50);
+    play_clear(&r);
+    for (uint64_t ms = 0; ms < 500; ms++) {
+        play_begin(&r);
+        for (uint64_t i = 0; i < 10; i++)
+            progress(1001, ms);
+        play_end(&r);
+        play_run_until(&r, r.ms + 1);
+    }
+    assert_in_range(play_said_of(&r, MSG_PROGRESS), 24, 26);
+    play_run_until(&r, r.ms + 50);
+    play_clear(&r);
+    for (uint64_t i = 0; i < 2; i++) {
+        play_begin(&r);
+        progress(1002, i);
+        play_end(&r);
+    }
+    assert_int_equal(play_said_of(&r, MSG_PROGRESS), 1);
+    play_run_until(&r, r.ms + 50);
+    assert_int_equal(play_said_of(&r, MSG_PROGRESS), 2);
+    play_begin(&r);
+    progress(1002, 3);
+    progress(1002, 4);
+    play_done(&r, 1002, 0);
+    play_end(&r);
+    assert_int_equal(play_said_of(&r, MSG_PROGRESS), 4); /* before the end, what was held back */
+    assert_int_equal(r.said[r.said_count - 1].kind, MSG_TASK_DONE);
+}
+
+static void what_waits_to_be_sent_holds_the_runner(void **state)
+{
+    (void)state;
+    static const uint8_t chunk[65536];
+    play_up(&r);
+    play_tasks(&r, 1, 1);
+    size_t chunks = 0;
+    do {
+        assert_true(chunks++ < 400);
+        play_begin(&r);
+        session_data(r.session, 1001, slice_of(chunk, sizeof chunk));
+        play_end(&r);
+    } while (!r.actions->full);
+    assert_true(chunks > 128);
+    uint64_t last = r.said[r.said_count - 1].sequence;
+    play_begin(&r);
+    session_ack(r.session, last);
+    play_end(&r);
+    for (int i = 0; i < 20 && r.actions->full; i++)
+        play_tick(&r);
+    assert_false(r.actions->full);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -325,6 +387,8 @@ int main(void)
         TEST(large_results_leave_in_frames_and_a_window),
         TEST(too_much_kept_starts_nothing),
         TEST(what_was_acknowledged_is_forgotten),
+        TEST(of_progress_the_last_word_is_told),
+        TEST(what_waits_to_be_sent_holds_the_runner),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
