@@ -288,6 +288,32 @@ static void unknown_is_looked_up(void **state)
     durable_free(&d);
 }
 
+/* The record is there in any case: only asking again says that it is the new one. */
+static void an_unknown_retry_is_asked_again(void **state)
+{
+    (void)state;
+    begin(DURABILITY_SYNC);
+    uint64_t lease, id = leased(&lease, NULL);
+    fix_later(&d.f, 1);
+    fix_answer(&d.f, 0, fix_failed(id, lease, "no"));
+    fix_end(&d.f); /* never put to the store */
+    durable_say(&d, durable_op(&d, STORE_RESCHEDULE, 0), OUTCOME_UNKNOWN, 0);
+    durable_end(&d);
+    assert_int_equal(durable_op(&d, STORE_LOOKUP, 0)->id, id);
+    durable_stored(&d, 1);
+    durable_end(&d);
+    assert_null(fix_lane(&d.f, 0, LANE_ACK, 0));
+    assert_int_equal(core_stats(d.f.core)->ledger, 1);
+    fix_later(&d.f, 200);
+    durable_end(&d);
+    assert_int_equal(durable_op(&d, STORE_RESCHEDULE, 0)->record->attempts, 1);
+    durable_stored(&d, 1);
+    durable_end(&d);
+    assert_non_null(fix_lane(&d.f, 0, LANE_ACK, 0));
+    assert_int_equal(core_stats(d.f.core)->delayed, 1);
+    durable_free(&d);
+}
+
 /* A WAIT is answered between a FINISH of unknown outcome and the look-up that tells it. */
 static void a_wait_beside_an_unknown_finish(void **state)
 {
@@ -469,6 +495,7 @@ int main(void)
         cmocka_unit_test(async_that_is_refused_is_not_lost),
         cmocka_unit_test(a_refused_finish_is_asked_again),
         cmocka_unit_test(unknown_is_looked_up),
+        cmocka_unit_test(an_unknown_retry_is_asked_again),
         cmocka_unit_test(a_wait_beside_an_unknown_finish),
         cmocka_unit_test(a_retry_of_what_was_purged_is_cancelled),
         cmocka_unit_test(down_refuses_and_up_goes_on),
