@@ -88,6 +88,33 @@ static void an_urgent_task_evicts(void **state)
     durable_free(&d);
 }
 
+/* A fetch is on the way when urgent tasks come: what has to leave for them is not passed over by
+ * it. */
+static void a_fetch_that_was_overtaken_is_void(void **state)
+{
+    (void)state;
+    durable_new(&d, 2, DURABILITY_SYNC);
+    uint64_t ids[7];
+    for (size_t i = 2; i < 7; i++)
+        ids[i] = submit("q", 4);
+    durable_settle(&d);
+    assert_int_equal(core_stats(d.f.core)->ledger, 2);
+    assert_int_not_equal(fix_join_held(&d.f, 0, "q", 1, NULL, 0), 0);
+    durable_ask(&d);
+    durable_stored(&d, 1);
+    ids[0] = submit("q", 9);
+    ids[1] = submit("q", 9);
+    fix_answer(&d.f, 0, (struct answer){.kind = MSG_READY});
+    durable_end(&d); /* the first of the others leaves the window for the worker */
+    assert_int_equal(fix_lane(&d.f, 0, LANE_TASK, 0)->id, ids[2]);
+    assert_non_null(durable_op(&d, STORE_FETCH, 0));
+    struct answer done = fix_done(ids[2], fix_lane(&d.f, 0, LANE_TASK, 0)->lease, "");
+    durable_stored(&d, 1);
+    fix_answer(&d.f, 0, done);
+    run_in_order((uint64_t[]){ids[0], ids[1], ids[3], ids[4], ids[5], ids[6]}, 6);
+    durable_free(&d);
+}
+
 static void a_window_has_a_bound_in_bytes(void **state)
 {
     (void)state;
@@ -461,6 +488,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(order_holds_across_memory_and_disk),
         cmocka_unit_test(an_urgent_task_evicts),
+        cmocka_unit_test(a_fetch_that_was_overtaken_is_void),
         cmocka_unit_test(a_window_has_a_bound_in_bytes),
         cmocka_unit_test(delayed_tasks_wait_in_the_store),
         cmocka_unit_test(wait_finds_the_store),
