@@ -50,7 +50,8 @@ static void moved(struct core *c, struct task *t, bool gone)
         task_finish(c, t, PUSHROD_CANCELLED, PUSHROD_E_TASK_CANCELLED);
         return;
     }
-    if (t->cancelling || t->record.due_ms <= c->now.wall_ms) {
+    /* What is due by now goes by the agenda all the same: DUE tells the store that it may run. */
+    if (t->cancelling || t->record.due_ms == 0) {
         t->record.due_ms = 0;
         window_enter(c, t);
         return;

@@ -376,10 +376,41 @@ static void a_stored_failure_is_not_counted_again(void **state)
     durable_free(&d);
 }
 
+/* Its time had come before its new record was stored: when it runs, the store has to know. */
+static void a_retry_that_is_due_at_once_is_held_back_as_well(void **state)
+{
+    (void)state;
+    uint64_t id, lease;
+    begin(&id, &lease);
+    struct answer failed = fix_failed(id, lease, "no");
+    failed.number = 1; /* retry in so many ms */
+    fix_answer(&d.f, 0, failed);
+    durable_end(&d);
+    assert_non_null(durable_op(&d, STORE_RESCHEDULE, 0));
+    lease = 0;
+    for (int i = 0; i < 5 && !lease; i++) {
+        durable_stored(&d, 50);
+        durable_end(&d);
+        lease = durable_lease(&d, 0, id);
+    }
+    assert_int_not_equal(lease, 0);
+    durable_restart(&d);
+    durable_settle(&d);
+    joined(1); /* another one: worker 0 may still run it */
+    durable_settle(&d);
+    assert_int_equal(core_stats(d.f.core)->leased, 0);
+    durable_settle(&d);
+    durable_stored(&d, 5000); /* it will not come back any more */
+    durable_settle(&d);
+    assert_int_equal(core_stats(d.f.core)->leased, 1);
+    durable_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(running_is_kept),
+        cmocka_unit_test(a_retry_that_is_due_at_once_is_held_back_as_well),
         cmocka_unit_test(answered_is_sent),
         cmocka_unit_test(not_held_is_ready_again),
         cmocka_unit_test(running_here_and_there_is_cancelled_here),
