@@ -29,6 +29,11 @@ struct unique *unique_find(struct core *c, const struct queue *q, struct slice k
     uint8_t bytes[KEY_MAX];
     assert(q->bypass);
     struct unique *u = strmap_get(&c->uniques, unique_key(bytes, q, key));
+    if (u && !u->task && u->timer.key <= c->now.wall_ms) {
+        heap_remove(&c->by_wall, &u->timer); /* timers run at the end of the tick */
+        unique_free(c, u);
+        return NULL;
+    }
     if (!u || !u->task || !u->task->rare->unique_ms || u->task->rare->unique_ms > c->now.wall_ms)
         return u;
     /* The window of the key is over before its task. */

@@ -289,6 +289,55 @@ static void cancel_ready_and_leased(void **state)
     fix_free(&f);
 }
 
+/* The last attempt: that it failed is what the cancellation made of it. */
+static void a_cancelled_attempt_is_no_failure(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    struct msg_options o = fix_options();
+    o.max_attempts = 1;
+    uint64_t id = fix_submit(&f, 5, "q", "", &o, FOLLOW_FINISH);
+    fix_worker(&f, 0, "q", 1);
+    fix_tick(&f);
+    uint64_t lease = fix_lane(&f, 0, LANE_TASK, 0)->lease;
+    fix_later(&f, 1);
+    core_cancel(f.core, 5, 2, id);
+    fix_tick(&f);
+    fix_later(&f, 1);
+    fix_answer(&f, 0, fix_failed(id, lease, "killed"));
+    fix_tick(&f);
+    assert_int_equal(fix_conn(&f, 5, MSG_FINISHED, 0)->task->status, PUSHROD_CANCELLED);
+    assert_int_equal(core_stats(f.core)->dead, 0);
+    fix_free(&f);
+}
+
+/* Without a store: the window of a key may outlast its task, and ends without it as well. */
+static void a_key_holds_as_long_as_its_window(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 1);
+    struct msg_options o = fix_options();
+    o.unique_key = S("key");
+    o.unique_ms = 1000;
+    uint64_t id = fix_submit(&f, 5, "q", "", &o, FOLLOW_FINISH);
+    fix_tick(&f);
+    uint64_t lease = fix_lane(&f, 0, LANE_TASK, 0)->lease;
+    fix_later(&f, 1);
+    fix_answer(&f, 0, fix_done(id, lease, ""));
+    fix_tick(&f);
+    assert_non_null(fix_conn(&f, 5, MSG_FINISHED, 0));
+    fix_later(&f, 900);
+    assert_int_equal(fix_submit(&f, 5, "q", "", &o, FOLLOW_NONE), 0);
+    fix_tick(&f);
+    assert_int_equal(fix_conn(&f, 5, MSG_REJECTED, 0)->id, id);
+    fix_later(&f, 100); /* its time is over before the timers of this tick say so */
+    assert_int_not_equal(fix_submit(&f, 5, "q", "", &o, FOLLOW_NONE), 0);
+    fix_free(&f);
+}
+
 static void bad_submissions(void **state)
 {
     (void)state;
@@ -437,6 +486,8 @@ int main(void)
         cmocka_unit_test(delay_and_expiry),
         cmocka_unit_test(unique_keys),
         cmocka_unit_test(cancel_ready_and_leased),
+        cmocka_unit_test(a_cancelled_attempt_is_no_failure),
+        cmocka_unit_test(a_key_holds_as_long_as_its_window),
         cmocka_unit_test(bad_submissions),
         cmocka_unit_test(timeout_is_fenced),
         cmocka_unit_test(results_of_each_size_stay),
