@@ -18,7 +18,9 @@ static bool holds_now(const struct sim *sim, const struct sub *sub)
 {
     if (sub->options.unique_ms)
         return !sim->plan.clock && window_end(sub) > sim->now.wall_ms;
-    return !sub->status && !disk_ended(&sim->disk, sub->id);
+    /* What ended in memory only, and was told to nobody, leaves no trace. */
+    return sim->plan.durability[sub->queue] == DURABILITY_SYNC && !sub->status &&
+           !disk_ended(&sim->disk, sub->id);
 }
 
 void keys_accepted(struct sim *sim, const struct sub *sub)

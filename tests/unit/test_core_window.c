@@ -335,6 +335,33 @@ static void list_dead(void)
     answered();
 }
 
+/* An fsync failed: its followers hear of it if it was done, and go on waiting if it was not. */
+static void an_unknown_purge_is_looked_up(void **state)
+{
+    (void)state;
+    for (int written = 0; written < 2; written++) {
+        uint64_t ids[3];
+        const struct store_event *events;
+        three(ids);
+        core_wait(d.f.core, 6, 1, ids[2], FOLLOW_FINISH);
+        durable_settle(&d);
+        control("purge", "q", 0);
+        fix_end(&d.f);
+        const struct store_op *op = durable_op(&d, STORE_PURGE, 0);
+        if (written)
+            durable_ask(&d);
+        while (store_mem_plain.poll(d.store, &events, 64))
+            ; /* the real answer was lost with the fsync */
+        durable_say(&d, op, OUTCOME_UNKNOWN, PUSHROD_E_STORE_FAILED);
+        durable_end(&d);
+        assert_int_equal(durable_op(&d, STORE_LOOKUP, 0)->id, ids[2]);
+        durable_stored(&d, 1);
+        durable_end(&d);
+        assert_int_equal(fix_conn(&d.f, 6, MSG_FINISHED, 0) != NULL, written);
+        durable_free(&d);
+    }
+}
+
 static void dead_letters_are_listed_and_replayed(void **state)
 {
     (void)state;
@@ -497,6 +524,7 @@ int main(void)
         cmocka_unit_test(cancel_finds_the_store),
         cmocka_unit_test(a_connection_that_closes_takes_attached_tasks_along),
         cmocka_unit_test(purge_takes_what_lies_behind),
+        cmocka_unit_test(an_unknown_purge_is_looked_up),
         cmocka_unit_test(dead_letters_are_listed_and_replayed),
         cmocka_unit_test(dead_letters_are_dropped),
         cmocka_unit_test(dead_letters_of_both_kinds_are_listed_by_id),
