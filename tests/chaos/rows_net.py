@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows of the failure table that need a network: workers on hosts of their own (namespaces), and
 between them and the server what networks do: loss, one-way cuts, partitions."""
+import contextlib
 import os
 import subprocess
 
@@ -9,36 +10,45 @@ from lab import Failure, Load, Skip, Worker, wait_for
 from rows import chaos, row
 
 
-def run(*command):
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def run(*command, text=None):
+    """Skips the row where the command is missing, or may not do it."""
+    try:
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise Skip(f"there is no {command[0]} here") from None
     if done.returncode:
-        raise Skip(f"`{' '.join(command)}`: {done.stderr.strip() or done.returncode}")
+        raise Skip(f"`{' '.join(command)}`: {done.stderr.strip()[:200] or done.returncode}")
 
 
 class Host:
     """A network namespace, joined to this one by a cable; skips where there can be none."""
+
+    NET = f"10.{64 + os.getpid() % 64}"
+    SERVER = f"{NET}.1.1"  # our end of the first one's cable; the others have a route to it
 
     def __init__(self, lab, number):
         if os.geteuid() != 0:
             raise Skip("network namespaces need root")
         self.name = f"pushrod{os.getpid()}.{number}"
         self.cable = f"pr{os.getpid() % 100000}.{number}"
-        self.server = f"10.213.{number}.1"
+        gate = f"{self.NET}.{number}.1"
         self.table = f"pushrod{os.getpid()}_{number}"
         lab.ends.append(self.remove)
         run("ip", "netns", "add", self.name)
         run("ip", "link", "add", self.cable, "type", "veth", "peer", "name", "eth0", "netns", self.name)
-        run("ip", "addr", "add", f"{self.server}/24", "dev", self.cable)
+        run("ip", "addr", "add", f"{gate}/24", "dev", self.cable)
         run("ip", "link", "set", self.cable, "up")
-        run("ip", "-n", self.name, "addr", "add", f"10.213.{number}.2/24", "dev", "eth0")
+        run("ip", "-n", self.name, "addr", "add", f"{self.NET}.{number}.2/24", "dev", "eth0")
         run("ip", "-n", self.name, "link", "set", "eth0", "up")
         run("ip", "-n", self.name, "link", "set", "lo", "up")
+        run("ip", "-n", self.name, "route", "add", "default", "via", gate)
         self.rules()
 
     def remove(self):
         for command in (["nft", "delete", "table", "inet", self.table], ["ip", "link", "del", self.cable],
                         ["ip", "netns", "del", self.name]):
-            subprocess.run(command, capture_output=True, check=False)
+            with contextlib.suppress(Skip):
+                run(*command)
 
     def rules(self, to_server="accept", from_server="accept"):
         """What becomes of packets of each direction: accept, drop, or `LOSS drop`."""
@@ -49,13 +59,11 @@ class Host:
                 chain there {{ type filter hook input priority 0; iifname "{self.cable}" {to_server}; }}
                 chain back {{ type filter hook output priority 0; oifname "{self.cable}" {from_server}; }}
             }}"""
-        done = subprocess.run(["nft", "-f", "-"], input=text, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise Skip(f"nft: {done.stderr.strip()[:200]}")
+        run("nft", "-f", "-", text=text)
 
     def worker(self, lab, server, name, *options):
         """Started there; its processes are children of this one all the same."""
-        worker = Worker(lab, name, server, *options, host=self.server)
+        worker = Worker(lab, name, server, *options, host=self.SERVER)
         worker.argv = ["ip", "netns", "exec", self.name, *worker.argv]
         lab.processes.append(worker)
         return worker.start()
@@ -67,11 +75,11 @@ LOSS = "numgen random mod 100 < 20 drop"
 def hosts_and_workers(lab, *options):
     """Two hosts with a worker each, and one worker beside the server."""
     hosts = [Host(lab, number) for number in (1, 2)]
-    server = lab.server("--worker-listen", "0.0.0.0", "--heartbeat", "200ms", "--ping", "500ms", *options,
+    server = lab.server("--worker-listen", Host.SERVER, "--heartbeat", "200ms", "--ping", "500ms", *options,
                         store=os.path.join(lab.path, "store"))
     for number, host in enumerate(hosts):
         host.worker(lab, server, f"far{number}", "--slots", "2")
-    lab.worker("near", server, "--slots", "1")
+    lab.worker("near", server, "--slots", "1", host=Host.SERVER)
     lab.wait_workers(server, 3)
     return hosts, server
 
