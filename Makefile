@@ -46,7 +46,7 @@ TESTS   := buf heap map name codec messages params log client native plane plane
 SIM     := agenda client disk disk_copy disk_state faults keys main node plan runner server server_out truth
 STORE_LIB := store_fault rig
 STORE_TESTS := store_equal store_conform store_recover store_full store_away store_replay store_dead
-FUZZ    := worker_plane client_plane config plane native
+FUZZ    := worker_plane client_plane config plane native handler http map_input
 E2E     := examples server bad_client strangers command map worker instructions bench failure_table redelivery python install
 
 # ---- from here on nothing changes when a file is added ----

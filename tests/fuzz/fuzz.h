@@ -10,14 +10,7 @@
 
 #include "proto/codec.h"
 #include "proto/messages.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define FUZZ_CHECK(truth)                                                                          \
-    do {                                                                                           \
-        if (!(truth))                                                                              \
-            abort();                                                                               \
-    } while (0)
+#include "tests/fuzz/check.h"
 
 #define M(number, NAME, name, plane, text)                                                         \
     static bool fuzz_##name(struct dec *d)                                                         \
