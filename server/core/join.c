@@ -205,7 +205,7 @@ static void welcome(struct core *c, const struct join *j)
         held[i] = j->held[i];
         verdicts[i] = (uint8_t)verdict_of(c, w, t, &held[i]);
     }
-    worker_on_record(c, w->instance, true);
+    worker_record(c, w);
     restart_rejoined(c, j->instance);
     out_join(c, (struct join_action){.kind = JOIN_WELCOME,
                     .peer = j->peer,

@@ -137,7 +137,7 @@ void worker_bye(struct core *c, struct worker *w)
 {
     assert(w->state != WORKER_OVER);
     take_back(c, w, &(struct lost){0});
-    worker_on_record(c, w->instance, false);
+    worker_off_record(c, w->instance);
     out_worker_notice(c, NOTICE_WORKER_BYE, w, 0, NULL);
     watch_event(c, "worker-bye", 0, w->name, (struct slice){0}, NULL);
     worker_remove(c, w, 0, false);

@@ -95,7 +95,7 @@ static void loss_is_death(struct core *c, struct loss *loss)
         if (t && !task_ended(t) && t->state != TASK_STORING)
             death_count(c, t, loss, text);
     }
-    worker_on_record(c, loss->instance, false);
+    worker_off_record(c, loss->instance);
     loss_drop(c, loss);
 }
 

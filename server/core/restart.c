@@ -75,7 +75,7 @@ static void restart_over(struct core *c)
     c->rejoin_ns = NEVER;
     assert(!c->bypass || c->missing_count == 0);
     for (size_t i = 0; i < c->missing_count; i++)
-        worker_on_record(c, c->missing[i], false);
+        worker_off_record(c, c->missing[i]);
     free(c->missing);
     c->missing = NULL;
     c->missing_count = 0;

@@ -18,7 +18,7 @@ bool sched_fits(const struct core *c, const struct worker *w, const struct task 
 
 void sched_hand_over(struct core *c, struct worker *w, struct task *t)
 {
-    assert(w->state == WORKER_READY && !w->alone);
+    assert(w->state == WORKER_READY && !w->recording && !w->alone);
     task_move(c, t, TASK_LEASED);
     t->lease = ledger_lease(&c->ledger, t);
     t->hand_overs++;
@@ -61,7 +61,7 @@ static void suspect_reserve(struct core *c, struct group *g, const struct task *
         list_foreach(it, next, &g->rooms[order[i]])
         {
             struct worker *w = container_of(it, struct worker, in_room);
-            if (w->state != WORKER_READY || w->alone || !suspect_may_run(w, t))
+            if (w->state != WORKER_READY || w->recording || w->alone || !suspect_may_run(w, t))
                 continue;
             g->alone = w;
             worker_room(c, w);

@@ -200,10 +200,12 @@ struct worker {
     uint64_t joined_ms;
     uint32_t slots;
     uint32_t max_prefetch;
-    uint8_t state; /* enum worker_state */
-    uint8_t room;  /* enum room: in which list of its group */
-    bool alone;    /* runs a suspect: gets nothing else */
-    uint32_t idle; /* slots counted in group.idle_slots */
+    uint8_t state;   /* enum worker_state */
+    uint8_t room;    /* enum room: in which list of its group */
+    bool alone;      /* runs a suspect: gets nothing else */
+    bool recording;  /* the store is being told that it may hold tasks: until then it gets none */
+    bool unrecorded; /* the store could not; asked again when it is up */
+    uint32_t idle;   /* slots counted in group.idle_slots */
     struct group *group;
     struct named *named;
     struct list in_named;

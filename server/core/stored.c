@@ -182,6 +182,12 @@ static void store_changed(struct core *c, const struct store_event *e)
         c->refused_ns = c->now.mono_ns;
     for (struct queue *q = c->first_queue; q; q = q->next)
         window_low(c, q);
+    list_foreach(it, next, &c->workers)
+    {
+        struct worker *w = container_of(it, struct worker, in_core);
+        if (w->unrecorded && w->state != WORKER_OVER)
+            worker_record(c, w);
+    }
 }
 
 static void stored_one(struct core *c, const struct store_event *e)
@@ -201,6 +207,9 @@ static void stored_one(struct core *c, const struct store_event *e)
         break;
     case STORE_IDS:
         ids_stored(c, e);
+        break;
+    case STORE_WORKER:
+        worker_recorded(c, e->token, e->outcome == OUTCOME_STORED);
         break;
     default:
         if (e->token)

@@ -94,7 +94,9 @@ void worker_unreserve(struct core *c, struct task *t);
 void worker_remove(struct core *c, struct worker *w, int code, bool tell_lane);
 void worker_settle(struct worker *w, struct task *t, uint64_t sequence);
 void worker_regroup(struct core *c, struct worker *w, struct group *to);
-void worker_on_record(struct core *c, const uint8_t instance[INSTANCE_SIZE], bool here);
+void worker_record(struct core *c, struct worker *w);
+void worker_recorded(struct core *c, uint64_t id, bool stored);
+void worker_off_record(struct core *c, const uint8_t instance[INSTANCE_SIZE]);
 void worker_ack_later(struct core *c, struct worker *w);
 void worker_acks(struct core *c);
 uint64_t worker_acks_next(const struct core *c); /* when one goes alone; NEVER: none waits */

@@ -42,14 +42,38 @@ struct worker *worker_by_instance(const struct core *c, const uint8_t instance[I
 }
 
 /* Those on record are waited for after a restart of the server. */
-void worker_on_record(struct core *c, const uint8_t instance[INSTANCE_SIZE], bool here)
+/* For a restart: who may hold tasks. It gets none before the store has it. */
+void worker_record(struct core *c, struct worker *w)
+{
+    struct store_op *op = c->bypass ? NULL : out_store(c, STORE_WORKER, w->id);
+    assert(!w->recording);
+    w->unrecorded = false;
+    w->recording = op != NULL;
+    if (op)
+        op->instance = arena_slice(c, slice_of(w->instance, INSTANCE_SIZE));
+    worker_room(c, w);
+}
+
+/* Nothing but queues without a store goes on when the store cannot, and those need no record. */
+void worker_recorded(struct core *c, uint64_t id, bool stored)
+{
+    struct worker *w = worker_find(c, id);
+    if (!w || w->state == WORKER_OVER)
+        return;
+    assert(w->recording);
+    w->recording = false;
+    w->unrecorded = !stored;
+    worker_room(c, w);
+}
+
+void worker_off_record(struct core *c, const uint8_t instance[INSTANCE_SIZE])
 {
     struct store_op *op = c->bypass ? NULL : out_store(c, STORE_WORKER, 0);
     assert(instance);
     if (!op)
         return;
     op->instance = arena_slice(c, slice_of(instance, INSTANCE_SIZE));
-    op->gone = !here;
+    op->gone = true;
 }
 
 /* It is not to be empty for a suspect any more: that one needs another worker. */
@@ -87,7 +111,7 @@ void worker_move(struct core *c, struct worker *w, enum worker_state to)
 /* Prefetch: as many as fill about a millisecond, up to its own limit. */
 static enum room worker_room_now(const struct worker *w, uint32_t load)
 {
-    if (w->state != WORKER_READY || w->alone || w->group->alone == w)
+    if (w->state != WORKER_READY || w->recording || w->alone || w->group->alone == w)
         return ROOM_NONE;
     if (load < w->slots)
         return load ? ROOM_IDLE : ROOM_EMPTY;

@@ -295,7 +295,8 @@ static uint64_t idle_since(const struct sim *sim, const struct lane *lane, const
         serves = serves || name_matches(slice_str(n->queues[i]), queue);
     if (!serves)
         return UINT64_MAX;
-    return lane->ready_ns > n->changed_ns ? lane->ready_ns : n->changed_ns;
+    uint64_t recorded = lane->ready_ns + 3 * sim->plan.commit_ns; /* nothing before that */
+    return recorded > n->changed_ns ? recorded : n->changed_ns;
 }
 
 /*

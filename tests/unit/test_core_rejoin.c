@@ -406,10 +406,56 @@ static void a_retry_that_is_due_at_once_is_held_back_as_well(void **state)
     durable_free(&d);
 }
 
+/* Else a restart would not wait for it. */
+static void nothing_is_handed_out_before_the_worker_is_on_record(void **state)
+{
+    (void)state;
+    durable_new(&d, 0, DURABILITY_SYNC);
+    uint64_t id = fix_submit(&d.f, 5, "q", "", NULL, FOLLOW_FINISH);
+    durable_settle(&d);
+    fix_join_held(&d.f, 0, "q", 1, NULL, 0); /* ends the tick */
+    const struct store_op record = *durable_op(&d, STORE_WORKER, 0);
+    fix_later(&d.f, 1);
+    fix_answer(&d.f, 0, (struct answer){.kind = MSG_READY});
+    fix_end(&d.f);
+    assert_null(fix_lane(&d.f, 0, LANE_TASK, 0));
+    durable_say(&d, &record, OUTCOME_STORED, 0);
+    fix_end(&d.f);
+    assert_int_equal(fix_lane(&d.f, 0, LANE_TASK, 0)->id, id);
+    durable_free(&d);
+}
+
+static void a_worker_that_could_not_be_recorded_is_recorded_later(void **state)
+{
+    (void)state;
+    durable_new(&d, 0, DURABILITY_SYNC);
+    uint64_t id = fix_submit(&d.f, 5, "q", "", NULL, FOLLOW_FINISH);
+    durable_settle(&d);
+    fix_join_held(&d.f, 0, "q", 1, NULL, 0);
+    const struct store_op record = *durable_op(&d, STORE_WORKER, 0);
+    fix_later(&d.f, 1);
+    durable_state(&d, EVENT_STORE_DOWN, PUSHROD_E_STORE_FAILED);
+    fix_answer(&d.f, 0, (struct answer){.kind = MSG_READY});
+    fix_end(&d.f);
+    durable_say(&d, &record, OUTCOME_REFUSED, PUSHROD_E_STORE_FAILED);
+    fix_end(&d.f);
+    fix_later(&d.f, 1);
+    durable_state(&d, EVENT_STORE_UP, 0);
+    durable_end(&d);
+    assert_non_null(durable_op(&d, STORE_WORKER, 0));
+    assert_null(fix_lane(&d.f, 0, LANE_TASK, 0));
+    durable_stored(&d, 1);
+    durable_end(&d);
+    assert_int_equal(fix_lane(&d.f, 0, LANE_TASK, 0)->id, id);
+    durable_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(running_is_kept),
+        cmocka_unit_test(nothing_is_handed_out_before_the_worker_is_on_record),
+        cmocka_unit_test(a_worker_that_could_not_be_recorded_is_recorded_later),
         cmocka_unit_test(a_retry_that_is_due_at_once_is_held_back_as_well),
         cmocka_unit_test(answered_is_sent),
         cmocka_unit_test(not_held_is_ready_again),

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Which worker gets what: suspects alone, prefetch and withdrawal, bytes, tasks for one by name. */
-#include "tests/unit/core_fixture.h"
+#include "tests/unit/core_durable.h"
 
 static void suspects_run_alone(void **state)
 {
@@ -183,9 +183,39 @@ static void targeted_tasks_wait_for_their_worker(void **state)
     fix_free(&f);
 }
 
+/* "Memory does not grow with the backlog", nor with tasks for a worker that is not there. */
+static void tasks_for_an_absent_worker_are_bounded(void **state)
+{
+    (void)state;
+    struct durable d;
+    durable_new(&d, 3, DURABILITY_SYNC);
+    struct msg_options options = fix_options();
+    options.worker = S("absent");
+    for (int i = 0; i < 4; i++)
+        fix_submit(&d.f, 5, "q", "payload", &options, FOLLOW_NONE);
+    durable_end(&d);
+    assert_int_equal(fix_conn(&d.f, 5, MSG_REJECTED, 0)->code, PUSHROD_E_QUEUE_FULL);
+    assert_null(fix_conn(&d.f, 5, MSG_REJECTED, 1));
+    durable_stored(&d, 1);
+    /* Others are not in their way, nor they in others'. */
+    uint64_t id = fix_submit(&d.f, 5, "q", "payload", NULL, FOLLOW_NONE);
+    assert_int_not_equal(id, 0);
+    assert_int_equal(fix_submit(&d.f, 5, "q", "payload", &options, FOLLOW_NONE), 0);
+    durable_end(&d);
+    durable_stored(&d, 1);
+    fix_join_held(&d.f, 0, "q", 1, NULL, 0);
+    durable_ask(&d);
+    durable_stored(&d, 1);
+    fix_answer(&d.f, 0, (struct answer){.kind = MSG_READY});
+    durable_end(&d);
+    assert_int_not_equal(durable_lease(&d, 0, id), 0);
+    durable_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(tasks_for_an_absent_worker_are_bounded),
         cmocka_unit_test(suspects_run_alone),
         cmocka_unit_test(a_suspect_does_not_go_to_who_leaves),
         cmocka_unit_test(prefetch_and_withdraw),

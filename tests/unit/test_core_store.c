@@ -288,31 +288,6 @@ static void unknown_is_looked_up(void **state)
     durable_free(&d);
 }
 
-/* The record is there in any case: only asking again says that it is the new one. */
-static void an_unknown_retry_is_asked_again(void **state)
-{
-    (void)state;
-    begin(DURABILITY_SYNC);
-    uint64_t lease, id = leased(&lease, NULL);
-    fix_later(&d.f, 1);
-    fix_answer(&d.f, 0, fix_failed(id, lease, "no"));
-    fix_end(&d.f); /* never put to the store */
-    durable_say(&d, durable_op(&d, STORE_RESCHEDULE, 0), OUTCOME_UNKNOWN, 0);
-    durable_end(&d);
-    assert_int_equal(durable_op(&d, STORE_LOOKUP, 0)->id, id);
-    durable_stored(&d, 1);
-    durable_end(&d);
-    assert_null(fix_lane(&d.f, 0, LANE_ACK, 0));
-    fix_later(&d.f, 200);
-    durable_end(&d);
-    assert_int_equal(durable_op(&d, STORE_RESCHEDULE, 0)->record->attempts, 1);
-    durable_stored(&d, 1);
-    durable_end(&d);
-    assert_non_null(fix_lane(&d.f, 0, LANE_ACK, 0));
-    assert_int_equal(core_stats(d.f.core)->delayed, 1);
-    durable_free(&d);
-}
-
 /* A WAIT is answered between a FINISH of unknown outcome and the look-up that tells it. */
 static void a_wait_beside_an_unknown_finish(void **state)
 {
@@ -344,79 +319,6 @@ static void a_wait_beside_an_unknown_finish(void **state)
 }
 
 /* A purge took it out of the store while it ran: there is no retry, and its client hears so. */
-/* Failed for good, stored and told; conn 5 has not acknowledged it. */
-static uint64_t dead_letter(void)
-{
-    uint64_t lease, id = leased(&lease, NULL);
-    struct answer failed = fix_failed(id, lease, "no");
-    failed.permanent = true;
-    fix_later(&d.f, 1);
-    fix_answer(&d.f, 0, failed);
-    durable_end(&d);
-    durable_stored(&d, 1);
-    durable_end(&d);
-    assert_int_equal(fix_conn(&d.f, 5, MSG_FINISHED, 0)->id, id);
-    fix_later(&d.f, 1);
-    return id;
-}
-
-static const struct store_op *replay(uint64_t id)
-{
-    struct msg_control m = {.request = 9, .verb = S("replay"), .id = id};
-    core_control(d.f.core, 6, &m);
-    fix_end(&d.f); /* not put to the store yet */
-    return durable_op(&d, STORE_REVIVE, 0);
-}
-
-static void runs_again(uint64_t id)
-{
-    durable_end(&d);
-    assert_non_null(fix_conn(&d.f, 6, MSG_OK, 0));
-    assert_int_equal(fix_lane(&d.f, 0, LANE_TASK, 0)->id, id);
-}
-
-/* Its finish is still here for whoever has not acknowledged it. */
-static void a_replay_does_not_wait_for_an_acknowledgement(void **state)
-{
-    (void)state;
-    begin(DURABILITY_SYNC);
-    uint64_t id = dead_letter();
-    assert_non_null(replay(id));
-    durable_ask(&d);
-    durable_stored(&d, 1);
-    runs_again(id);
-    durable_free(&d);
-}
-
-/* An fsync failed: what the store has says whether it was replayed. */
-static void an_unknown_replay_is_looked_up(void **state)
-{
-    (void)state;
-    for (int written = 0; written < 2; written++) {
-        begin(DURABILITY_SYNC);
-        uint64_t id = dead_letter();
-        core_received(d.f.core, 5, 1);
-        const struct store_op *op = replay(id);
-        const struct store_event *events;
-        if (written)
-            durable_ask(&d);
-        while (store_mem_plain.poll(d.store, &events, 64))
-            ; /* the real answer was lost with the fsync */
-        durable_say(&d, op, OUTCOME_UNKNOWN, PUSHROD_E_STORE_FAILED);
-        durable_end(&d);
-        assert_int_equal(durable_op(&d, STORE_LOOKUP, 0)->id, id);
-        durable_stored(&d, 1);
-        if (written) {
-            runs_again(id);
-            durable_free(&d);
-            continue;
-        }
-        durable_end(&d);
-        assert_int_equal(fix_conn(&d.f, 6, MSG_REJECTED, 0)->code, PUSHROD_E_STORE_FAILED);
-        durable_free(&d);
-    }
-}
-
 static void a_retry_of_what_was_purged_is_cancelled(void **state)
 {
     (void)state;
@@ -497,8 +399,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(accepted_and_dispatched_when_stored),
-        cmocka_unit_test(a_replay_does_not_wait_for_an_acknowledgement),
-        cmocka_unit_test(an_unknown_replay_is_looked_up),
         cmocka_unit_test(told_and_acknowledged_when_stored),
         cmocka_unit_test(later_answers_wait_for_the_first),
         cmocka_unit_test(async_does_not_wait),
@@ -509,7 +409,6 @@ int main(void)
         cmocka_unit_test(async_that_is_refused_is_not_lost),
         cmocka_unit_test(a_refused_finish_is_asked_again),
         cmocka_unit_test(unknown_is_looked_up),
-        cmocka_unit_test(an_unknown_retry_is_asked_again),
         cmocka_unit_test(a_wait_beside_an_unknown_finish),
         cmocka_unit_test(a_retry_of_what_was_purged_is_cancelled),
         cmocka_unit_test(down_refuses_and_up_goes_on),

@@ -335,33 +335,6 @@ static void list_dead(void)
     answered();
 }
 
-/* An fsync failed: its followers hear of it if it was done, and go on waiting if it was not. */
-static void an_unknown_purge_is_looked_up(void **state)
-{
-    (void)state;
-    for (int written = 0; written < 2; written++) {
-        uint64_t ids[3];
-        const struct store_event *events;
-        three(ids);
-        core_wait(d.f.core, 6, 1, ids[2], FOLLOW_FINISH);
-        durable_settle(&d);
-        control("purge", "q", 0);
-        fix_end(&d.f);
-        const struct store_op *op = durable_op(&d, STORE_PURGE, 0);
-        if (written)
-            durable_ask(&d);
-        while (store_mem_plain.poll(d.store, &events, 64))
-            ; /* the real answer was lost with the fsync */
-        durable_say(&d, op, OUTCOME_UNKNOWN, PUSHROD_E_STORE_FAILED);
-        durable_end(&d);
-        assert_int_equal(durable_op(&d, STORE_LOOKUP, 0)->id, ids[2]);
-        durable_stored(&d, 1);
-        durable_end(&d);
-        assert_int_equal(fix_conn(&d.f, 6, MSG_FINISHED, 0) != NULL, written);
-        durable_free(&d);
-    }
-}
-
 static void dead_letters_are_listed_and_replayed(void **state)
 {
     (void)state;
@@ -485,31 +458,6 @@ static void a_kept_finish_is_told_again(void **state)
     durable_free(&d);
 }
 
-/* "Memory does not grow with the backlog", nor with tasks for a worker that is not there. */
-static void tasks_for_an_absent_worker_are_bounded(void **state)
-{
-    (void)state;
-    durable_new(&d, 3, DURABILITY_SYNC);
-    struct msg_options options = fix_options();
-    options.worker = S("absent");
-    for (int i = 0; i < 4; i++)
-        fix_submit(&d.f, 5, "q", "payload", &options, FOLLOW_NONE);
-    durable_end(&d);
-    assert_int_equal(fix_conn(&d.f, 5, MSG_REJECTED, 0)->code, PUSHROD_E_QUEUE_FULL);
-    assert_null(fix_conn(&d.f, 5, MSG_REJECTED, 1));
-    durable_stored(&d, 1);
-    /* Others are not in their way, nor they in others'. */
-    uint64_t id = fix_submit(&d.f, 5, "q", "payload", NULL, FOLLOW_NONE);
-    assert_int_not_equal(id, 0);
-    assert_int_equal(fix_submit(&d.f, 5, "q", "payload", &options, FOLLOW_NONE), 0);
-    durable_end(&d);
-    durable_stored(&d, 1);
-    fix_worker(&d.f, 0, "q", 1);
-    durable_end(&d);
-    assert_int_not_equal(durable_lease(&d, 0, id), 0);
-    durable_free(&d);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -524,11 +472,9 @@ int main(void)
         cmocka_unit_test(cancel_finds_the_store),
         cmocka_unit_test(a_connection_that_closes_takes_attached_tasks_along),
         cmocka_unit_test(purge_takes_what_lies_behind),
-        cmocka_unit_test(an_unknown_purge_is_looked_up),
         cmocka_unit_test(dead_letters_are_listed_and_replayed),
         cmocka_unit_test(dead_letters_are_dropped),
         cmocka_unit_test(dead_letters_of_both_kinds_are_listed_by_id),
-        cmocka_unit_test(tasks_for_an_absent_worker_are_bounded),
         cmocka_unit_test(a_kept_finish_is_told_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* An fsync failed, and nobody knows what was written: the core looks. And what is replayed runs. */
+#include "tests/unit/core_durable.h"
+
+static struct durable d;
+
+static void begin(enum durability durability)
+{
+    durable_new(&d, 0, durability);
+    assert_int_not_equal(fix_join_held(&d.f, 0, "*", 1, NULL, 0), 0);
+    durable_ask(&d);
+    durable_stored(&d, 1);
+    fix_answer(&d.f, 0, (struct answer){.kind = MSG_READY});
+    durable_settle(&d);
+}
+
+/* Submits, and goes on until worker 0 has it; the tick is over. */
+static uint64_t leased(uint64_t *lease, const struct msg_options *options)
+{
+    uint64_t id = fix_submit(&d.f, 5, "q", "payload", options, FOLLOW_FINISH);
+    durable_end(&d);
+    durable_stored(&d, 1);
+    durable_end(&d);
+    *lease = durable_lease(&d, 0, id);
+    assert_int_not_equal(*lease, 0);
+    return id;
+}
+
+/* The record is there in any case: only asking again says that it is the new one. */
+static void an_unknown_retry_is_asked_again(void **state)
+{
+    (void)state;
+    begin(DURABILITY_SYNC);
+    uint64_t lease, id = leased(&lease, NULL);
+    fix_later(&d.f, 1);
+    fix_answer(&d.f, 0, fix_failed(id, lease, "no"));
+    fix_end(&d.f); /* never put to the store */
+    durable_say(&d, durable_op(&d, STORE_RESCHEDULE, 0), OUTCOME_UNKNOWN, 0);
+    durable_end(&d);
+    assert_int_equal(durable_op(&d, STORE_LOOKUP, 0)->id, id);
+    durable_stored(&d, 1);
+    durable_end(&d);
+    assert_null(fix_lane(&d.f, 0, LANE_ACK, 0));
+    fix_later(&d.f, 200);
+    durable_end(&d);
+    assert_int_equal(durable_op(&d, STORE_RESCHEDULE, 0)->record->attempts, 1);
+    durable_stored(&d, 1);
+    durable_end(&d);
+    assert_non_null(fix_lane(&d.f, 0, LANE_ACK, 0));
+    assert_int_equal(core_stats(d.f.core)->delayed, 1);
+    durable_free(&d);
+}
+
+/* Failed for good, stored and told; conn 5 has not acknowledged it. */
+static uint64_t dead_letter(void)
+{
+    uint64_t lease, id = leased(&lease, NULL);
+    struct answer failed = fix_failed(id, lease, "no");
+    failed.permanent = true;
+    fix_later(&d.f, 1);
+    fix_answer(&d.f, 0, failed);
+    durable_end(&d);
+    durable_stored(&d, 1);
+    durable_end(&d);
+    assert_int_equal(fix_conn(&d.f, 5, MSG_FINISHED, 0)->id, id);
+    fix_later(&d.f, 1);
+    return id;
+}
+
+static const struct store_op *replay(uint64_t id)
+{
+    struct msg_control m = {.request = 9, .verb = S("replay"), .id = id};
+    core_control(d.f.core, 6, &m);
+    fix_end(&d.f); /* not put to the store yet */
+    return durable_op(&d, STORE_REVIVE, 0);
+}
+
+static void runs_again(uint64_t id)
+{
+    durable_end(&d);
+    assert_non_null(fix_conn(&d.f, 6, MSG_OK, 0));
+    assert_int_equal(fix_lane(&d.f, 0, LANE_TASK, 0)->id, id);
+}
+
+/* Its finish is still here for whoever has not acknowledged it. */
+static void a_replay_does_not_wait_for_an_acknowledgement(void **state)
+{
+    (void)state;
+    begin(DURABILITY_SYNC);
+    uint64_t id = dead_letter();
+    assert_non_null(replay(id));
+    durable_ask(&d);
+    durable_stored(&d, 1);
+    runs_again(id);
+    durable_free(&d);
+}
+
+/* An fsync failed: what the store has says whether it was replayed. */
+static void an_unknown_replay_is_looked_up(void **state)
+{
+    (void)state;
+    for (int written = 0; written < 2; written++) {
+        begin(DURABILITY_SYNC);
+        uint64_t id = dead_letter();
+        core_received(d.f.core, 5, 1);
+        const struct store_op *op = replay(id);
+        const struct store_event *events;
+        if (written)
+            durable_ask(&d);
+        while (store_mem_plain.poll(d.store, &events, 64))
+            ; /* the real answer was lost with the fsync */
+        durable_say(&d, op, OUTCOME_UNKNOWN, PUSHROD_E_STORE_FAILED);
+        durable_end(&d);
+        assert_int_equal(durable_op(&d, STORE_LOOKUP, 0)->id, id);
+        durable_stored(&d, 1);
+        if (written) {
+            runs_again(id);
+            durable_free(&d);
+            continue;
+        }
+        durable_end(&d);
+        assert_int_equal(fix_conn(&d.f, 6, MSG_REJECTED, 0)->code, PUSHROD_E_STORE_FAILED);
+        durable_free(&d);
+    }
+}
+
+static void three(uint64_t *ids)
+{
+    durable_new(&d, 1, DURABILITY_SYNC);
+    for (size_t i = 0; i < 3; i++)
+        ids[i] = fix_submit(&d.f, 5, "q", "payload", NULL, FOLLOW_NONE);
+    durable_settle(&d);
+    assert_int_equal(core_stats(d.f.core)->ledger, 1);
+}
+
+/* An fsync failed: its followers hear of it if it was done, and go on waiting if it was not. */
+static void an_unknown_purge_is_looked_up(void **state)
+{
+    (void)state;
+    for (int written = 0; written < 2; written++) {
+        uint64_t ids[3];
+        const struct store_event *events;
+        three(ids);
+        core_wait(d.f.core, 6, 1, ids[2], FOLLOW_FINISH);
+        durable_settle(&d);
+        struct msg_control m = {.request = 8, .verb = S("purge"), .name = S("q")};
+        core_control(d.f.core, 5, &m);
+        fix_end(&d.f);
+        const struct store_op *op = durable_op(&d, STORE_PURGE, 0);
+        if (written)
+            durable_ask(&d);
+        while (store_mem_plain.poll(d.store, &events, 64))
+            ; /* the real answer was lost with the fsync */
+        durable_say(&d, op, OUTCOME_UNKNOWN, PUSHROD_E_STORE_FAILED);
+        durable_end(&d);
+        assert_int_equal(durable_op(&d, STORE_LOOKUP, 0)->id, ids[2]);
+        durable_stored(&d, 1);
+        durable_end(&d);
+        assert_int_equal(fix_conn(&d.f, 6, MSG_FINISHED, 0) != NULL, written);
+        durable_free(&d);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_unknown_retry_is_asked_again),
+        cmocka_unit_test(a_replay_does_not_wait_for_an_acknowledgement),
+        cmocka_unit_test(an_unknown_replay_is_looked_up),
+        cmocka_unit_test(an_unknown_purge_is_looked_up),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
