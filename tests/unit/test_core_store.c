@@ -162,6 +162,28 @@ static void a_retry_is_stored_before_it_is_acknowledged(void **state)
     durable_free(&d);
 }
 
+/* A restart in between must not give it three more lives. */
+static void a_death_is_stored(void **state)
+{
+    (void)state;
+    begin(DURABILITY_SYNC);
+    uint64_t lease, id = leased(&lease, NULL);
+    uint8_t instance[16] = {1};
+    fix_later(&d.f, 1);
+    core_worker_lost(d.f.core, d.f.worker[0], PUSHROD_E_CLOSED);
+    durable_settle(&d);
+    core_obituary(
+        d.f.core, &(struct msg_obituary){.instance = slice_of(instance, 16), .signal = 11});
+    durable_settle(&d);
+    durable_restart(&d);
+    durable_settle(&d);
+    core_status(d.f.core, 5, 2, id);
+    durable_end(&d);
+    const struct msg_task_row *row = fix_conn(&d.f, 5, MSG_TASK_ROW, 0)->row;
+    assert_int_equal(row->deaths, 1);
+    durable_free(&d);
+}
+
 /* ---- a store that fails ---- */
 
 static void a_refused_submission_is_rejected(void **state)
@@ -403,6 +425,7 @@ int main(void)
         cmocka_unit_test(later_answers_wait_for_the_first),
         cmocka_unit_test(async_does_not_wait),
         cmocka_unit_test(a_retry_is_stored_before_it_is_acknowledged),
+        cmocka_unit_test(a_death_is_stored),
         cmocka_unit_test(a_refused_submission_is_rejected),
         cmocka_unit_test(each_refusal_is_told),
         cmocka_unit_test(a_taken_key_names_its_holder),

@@ -335,6 +335,24 @@ static void list_dead(void)
     answered();
 }
 
+/* A retry on its way to the store stays, there as well. */
+static void a_purge_leaves_what_the_store_is_asked_about(void **state)
+{
+    (void)state;
+    durable_new(&d, 0, DURABILITY_SYNC);
+    uint64_t id = submit("q", 4);
+    durable_settle(&d);
+    worker("q", 1);
+    durable_end(&d);
+    uint64_t lease = durable_lease(&d, 0, id);
+    fix_later(&d.f, 1);
+    fix_answer(&d.f, 0, fix_failed(id, lease, "no"));
+    control("purge", "q", 0);
+    durable_end(&d);
+    assert_int_equal(durable_op(&d, STORE_PURGE, 0)->keep_count, 1);
+    durable_free(&d);
+}
+
 static void dead_letters_are_listed_and_replayed(void **state)
 {
     (void)state;
@@ -472,6 +490,7 @@ int main(void)
         cmocka_unit_test(cancel_finds_the_store),
         cmocka_unit_test(a_connection_that_closes_takes_attached_tasks_along),
         cmocka_unit_test(purge_takes_what_lies_behind),
+        cmocka_unit_test(a_purge_leaves_what_the_store_is_asked_about),
         cmocka_unit_test(dead_letters_are_listed_and_replayed),
         cmocka_unit_test(dead_letters_are_dropped),
         cmocka_unit_test(dead_letters_of_both_kinds_are_listed_by_id),

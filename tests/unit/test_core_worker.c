@@ -146,6 +146,28 @@ static void a_fence_is_no_death(void **state)
     fix_free(&f);
 }
 
+/* One more death would end it, so it waits to hear whether this was one; it was not. */
+static void a_last_chance_goes_on_when_its_worker_lives(void **state)
+{
+    (void)state;
+    struct fix f;
+    struct core_config config = {.seed = 1, .poison_limit = 1, .store = {.bypass = true}};
+    fix_new(&f, &config);
+    uint64_t id = fix_submit(&f, 5, "q", "", NULL, FOLLOW_FINISH);
+    fix_worker(&f, 0, "q", 1);
+    fix_tick(&f);
+    fix_later(&f, 1);
+    core_worker_lost(f.core, f.worker[0], PUSHROD_E_CLOSED);
+    fix_tick(&f);
+    fix_later(&f, 1);
+    assert_int_equal(core_stats(f.core)->ready, 0);
+    fix_worker(&f, 0, "q", 1); /* the same process, which does not have it */
+    fix_tick(&f);
+    assert_int_equal(fix_lane(&f, 0, LANE_TASK, 0)->id, id);
+    assert_int_equal(core_stats(f.core)->failed, 0);
+    fix_free(&f);
+}
+
 /* Two run there, one of them about to be cancelled: nobody knows which of them it was. */
 static void a_death_beside_a_cancelled_task_is_not_its_own(void **state)
 {
@@ -353,6 +375,7 @@ int main(void)
         cmocka_unit_test(not_ready_in_time),
         cmocka_unit_test(poison_is_dead_after_three),
         cmocka_unit_test(a_fence_is_no_death),
+        cmocka_unit_test(a_last_chance_goes_on_when_its_worker_lives),
         cmocka_unit_test(a_death_beside_a_cancelled_task_is_not_its_own),
         cmocka_unit_test(obituaries_of_strangers_leave_nothing),
         cmocka_unit_test(broken_handler_is_not_asked_again),
