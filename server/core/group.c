@@ -13,6 +13,7 @@
 
 static bool group_is(const struct group *g, const struct slice *patterns, size_t count)
 {
+    assert(count > 0);
     if (g->pattern_count != count)
         return false;
     for (size_t i = 0; i < count; i++)
@@ -54,6 +55,7 @@ static bool link_new(struct core *c, struct queue *q, struct group *g)
 
 static void link_free(struct link *link)
 {
+    assert(link->queue && link->group);
     list_remove(&link->in_queue);
     list_remove(&link->in_group);
     list_remove(&link->in_ring);

@@ -94,6 +94,7 @@ void core_worker_lost(struct core *c, uint64_t id, int code)
     struct worker *w = worker_find(c, id);
     if (!w)
         return;
+    assert(w->state != WORKER_OVER);
     bool joining = w->state == WORKER_JOINING;
     /* Only a connection that went down may mean that the process died. */
     struct lost lost = {.cut = code == PUSHROD_E_CLOSED || code == PUSHROD_E_TASK_CRASHED};

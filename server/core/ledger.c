@@ -21,6 +21,7 @@
 static bool ledger_grow(struct ledger *l)
 {
     uint32_t capacity = l->capacity ? l->capacity * 2 : LEDGER_FIRST;
+    assert(l->used == l->capacity);
     if (capacity > SLOT_MASK + 1)
         return false;
     struct ledger_slot *slots = realloc(l->slots, capacity * sizeof *slots);

@@ -18,6 +18,7 @@
 static struct arena_block *arena_grow(struct core *c, size_t size)
 {
     size_t room = size > ARENA_BLOCK ? size : ARENA_BLOCK;
+    assert(size > 0);
     struct arena_block *block = malloc(sizeof *block + room);
     if (!block)
         return NULL;
@@ -63,6 +64,7 @@ char *arena_text(struct core *c, const char *format, ...)
 
 struct slice arena_slice(struct core *c, struct slice bytes)
 {
+    assert(bytes.data || bytes.size == 0);
     uint8_t *copy = bytes.data ? arena_alloc(c, bytes.size + 1) : NULL;
     if (!copy)
         return (struct slice){0};
@@ -72,7 +74,7 @@ struct slice arena_slice(struct core *c, struct slice bytes)
 }
 
 /* Keeps the newest block, so that a steady stream of ticks allocates nothing. */
-void arena_reset(struct core *c)
+static void arena_reset(struct core *c)
 {
     struct arena_block *keep = c->arena;
     if (!keep)
@@ -89,7 +91,7 @@ void arena_reset(struct core *c)
     }
 }
 
-void arena_free(struct core *c)
+static void arena_free(struct core *c)
 {
     arena_reset(c);
     free(c->arena);

@@ -28,6 +28,7 @@ static const struct queue_setting *setting_for(const struct core *c, struct slic
 {
     const struct queue_setting *best = NULL;
     unsigned most = 0;
+    assert(name.size > 0);
     for (size_t i = 0; i < c->setting_count; i++) {
         const struct queue_setting *s = &c->settings[i];
         unsigned specificity = name_specificity(s->pattern);

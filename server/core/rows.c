@@ -137,6 +137,7 @@ static void list_queues(struct core *c, uint64_t conn, const struct msg_list *m)
 /* `mark`: '!' asks for "!pattern", 0 for the pattern itself. */
 static bool group_has(const struct group *g, char mark, struct slice pattern)
 {
+    assert(pattern.size > 0);
     for (size_t i = 0; i < g->pattern_count; i++) {
         struct slice p = g->patterns[i];
         if (mark && p.data[0] != '!')

@@ -23,7 +23,7 @@ static void ids_ask(struct core *c)
 }
 
 /* Asks for more while half a million are left: a stream of submissions never waits for ids. */
-bool ids_take(struct core *c, uint64_t *id)
+static bool ids_take(struct core *c, uint64_t *id)
 {
     assert(c->next_id > 0);
     if (c->next_id > c->last_id && c->spare_count) {

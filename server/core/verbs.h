@@ -11,8 +11,6 @@
 void *arena_alloc(struct core *c, size_t size); /* zeroed; NULL: no memory */
 char *arena_text(struct core *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
 struct slice arena_slice(struct core *c, struct slice bytes);
-void arena_reset(struct core *c);
-void arena_free(struct core *c);
 void out_lane(struct core *c, struct worker *w, struct lane_action action);
 void out_join(struct core *c, struct join_action action);
 struct store_op *out_store(struct core *c, enum store_op_kind kind, uint64_t token);
@@ -199,7 +197,6 @@ void loss_add(struct core *c, const struct worker *w, const struct lost *lost);
 void loss_rejoined(struct core *c, const uint8_t instance[INSTANCE_SIZE]);
 void loss_run(struct core *c);
 uint64_t loss_next(const struct core *c);
-bool loss_pending(const struct core *c, uint64_t id);
 void loss_free(struct core *c);
 
 /* requests.c, rows.c, lookup.c */
@@ -253,7 +250,6 @@ void join_request_free(struct request *r);
 void join_looked_up(struct core *c, struct request *r, const struct store_event *e);
 
 /* submit.c */
-bool ids_take(struct core *c, uint64_t *id);
 void ids_stored(struct core *c, const struct store_event *e);
 void submit_settled(struct core *c, struct task *t, bool stored);
 bool submit_waits(const struct task *t);

@@ -276,6 +276,7 @@ void worker_acks(struct core *c)
     list_foreach(it, next, &c->acks)
     {
         struct worker *w = container_of(it, struct worker, ack_node);
+        assert(w->acked <= w->received);
         uint64_t settled = worker_settled(w);
         bool news = settled != w->acked && w->state != WORKER_OVER;
         if (news && worker_ack_waits(c, w))

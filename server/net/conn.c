@@ -394,13 +394,3 @@ struct loop *conns_loop(struct conns *set)
 {
     return set->loop;
 }
-
-struct list *conns_listeners(struct conns *set)
-{
-    return &set->listeners;
-}
-
-bool conns_full(const struct conns *set)
-{
-    return set->stats.connections >= set->config.max_clients;
-}

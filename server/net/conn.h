@@ -107,6 +107,7 @@ struct conn_stats {
 struct conns *conns_new(struct loop *loop, const struct conns_config *config); /* NULL: no memory */
 void conns_free(struct conns *set); /* closes what is open, without telling anybody */
 struct conn_stats *conns_stats(struct conns *set);
+struct loop *conns_loop(struct conns *set);
 
 /*
  * Listens on "HOST:PORT", ":PORT", "[V6]:PORT" or "unix:PATH"; port 0: any free one. Returns the
@@ -147,12 +148,5 @@ void conn_kill(struct conn *c, int code);
 /* "127.0.0.1:4711" into `text`, for people. Returns text. */
 #define CONN_PEER_TEXT 80u
 const char *conn_peer(const struct conn *c, char text[CONN_PEER_TEXT]);
-
-/* Between conn.c and listen.c. */
-void conn_accept(struct conns *set, int fd, const struct conn_ops *ops, void *arg,
-    const struct sockaddr_storage *peer);
-struct loop *conns_loop(struct conns *set);
-struct list *conns_listeners(struct conns *set);
-bool conns_full(const struct conns *set);
 
 #endif

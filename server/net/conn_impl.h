@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Inside of conn, shared by conn.c (coming, reading, going) and conn_output.c. Nobody else's. */
+/* Inside of conn, shared by listen.c (coming), conn.c (reading, going) and conn_output.c. */
 #ifndef SERVER_NET_CONN_IMPL_H
 #define SERVER_NET_CONN_IMPL_H
 
@@ -23,6 +23,9 @@ struct conns {
     uint8_t input[2 * CONN_READ]; /* left over, then one read */
 };
 
+/* A descriptor that was accepted from `peer` becomes a connection; closed if there is no memory. */
+void conn_accept(struct conns *set, int fd, const struct conn_ops *ops, void *arg,
+    const struct sockaddr_storage *peer);
 uint64_t conn_after_ms(struct conn *c, uint64_t ms); /* monotonic ns */
 void conn_read_stop(struct conn *c);
 void conn_read_start(struct conn *c);

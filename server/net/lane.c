@@ -16,8 +16,7 @@
 #define LANE_GRACE_MS    5u   /* after the last answer of a lost worker */
 #define LANE_GRACE_MOST  20u  /* ms, after the loss */
 #define LANE_FAREWELL_MS 500u /* for the words that end a session to be read */
-#define SPEAKERS_RETIRED 1024u
-#define LANE_CROWD       16u /* connections; one is the worker's, and the others have 10 s */
+#define LANE_CROWD       16u  /* connections; one is the worker's, and the others have 10 s */
 
 /* Payloads above this leave as a message of their own, uncopied. */
 #define LANE_INLINE_PAYLOAD (32u << 10)
@@ -35,50 +34,6 @@ struct lane *lane_find(const struct plane *plane, uint64_t worker)
 static uint64_t lane_now(const struct lane *lane)
 {
     return loop_now(lane->plane->loop).mono_ns;
-}
-
-/* ------------------------------------------------------------------------------- speakers */
-
-static void speaker_drop(struct plane *plane, struct speaker *speaker)
-{
-    strmap_remove(&plane->speakers, slice_str(speaker->user));
-    if (!list_empty(&speaker->node)) {
-        list_remove(&speaker->node);
-        plane->retired_count--;
-    }
-    free(speaker);
-}
-
-static struct speaker *speaker_add(struct plane *plane, uint64_t worker, uint64_t session)
-{
-    struct speaker *speaker = calloc(1, sizeof *speaker);
-    if (!speaker)
-        return NULL;
-    snprintf(speaker->user, sizeof speaker->user, "%" PRIu64 "-%" PRIu64, worker, session);
-    speaker->worker = worker;
-    speaker->session = session;
-    list_init(&speaker->node);
-    assert(!strmap_get(&plane->speakers, slice_str(speaker->user)));
-    if (strmap_put(&plane->speakers, slice_str(speaker->user), speaker))
-        return speaker;
-    free(speaker);
-    return NULL;
-}
-
-void speakers_trim(struct plane *plane)
-{
-    while (!plane->reading && plane->retired_count > SPEAKERS_RETIRED)
-        speaker_drop(plane, container_of(list_first(&plane->retired), struct speaker, node));
-}
-
-/* Late answers of the session are still taken in order; no new connection is. */
-static void speaker_retire(struct plane *plane, struct speaker *speaker)
-{
-    zap_forget(plane->zap, speaker->user);
-    speaker->lane = NULL;
-    list_push_back(&plane->retired, &speaker->node);
-    plane->retired_count++;
-    speakers_trim(plane);
 }
 
 /* ------------------------------------------------------------------------------- its end */

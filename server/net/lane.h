@@ -19,21 +19,11 @@
 #include "common/list.h"
 #include "server/net/monitor.h"
 #include "server/net/plane.h"
+#include "server/net/speakers.h"
 #include "server/net/watch.h"
 #include "server/net/zap.h"
 
 enum lane_state { LANE_WAITING, LANE_UP, LANE_LOST };
-
-/* Who may speak on answers: one for each session, outliving its lane for a while. */
-struct speaker {
-    char user[ZAP_NAME_SIZE]; /* key in the map; the authenticated User-Id */
-    uint64_t worker;
-    uint64_t session;
-    uint64_t taken;    /* sequence number of the last answer that was taken */
-    bool cut;          /* it sent garbage: nothing is taken from it any more */
-    struct lane *lane; /* NULL: closed */
-    struct list node;  /* in `retired`, or alone */
-};
 
 struct lane {
     struct plane *plane;
@@ -69,7 +59,5 @@ void lane_flush(struct lane *lane);
 void lane_look(struct lane *lane);
 void lane_heard(struct lane *lane); /* a frame of answers came */
 void lane_cut(struct lane *lane, int code);
-
-void speakers_trim(struct plane *plane);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* listen: addresses, listening sockets and accepting, for conn. */
 #define _GNU_SOURCE /* accept4(), asprintf() */
-#include "server/net/conn.h"
+#include "server/net/conn_impl.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -46,7 +46,7 @@ static void listener_turn_away(struct listener *l, int fd)
 {
     static struct log_limit limit;
     unsigned left_out;
-    conns_stats(l->set)->turned_away++;
+    l->set->stats.turned_away++;
     if (log_allowed(&limit, &left_out))
         log_warning("a connection was turned away (%s): its limit (max-clients), or that of "
                     "descriptors, is reached (%u more before)",
@@ -78,7 +78,7 @@ static bool listener_accept(struct listener *l)
         return listener_out_of_fds(l);
     if (fd < 0)
         return errno == ECONNABORTED || errno == EINTR;
-    if (conns_full(l->set)) {
+    if (l->set->stats.connections >= l->set->config.max_clients) {
         listener_turn_away(l, fd);
         return true;
     }
@@ -93,7 +93,7 @@ static void listener_ready(int fd, short what, void *arg)
 {
     struct listener *l = arg;
     (void)fd, (void)what;
-    loop_enter(conns_loop(l->set));
+    loop_enter(l->set->loop);
     for (int i = 0; i < ACCEPT_BATCH && listener_accept(l); i++)
         continue;
 }
@@ -240,7 +240,7 @@ static struct listener *listener_new(struct conns *set, int fd)
     l->set = set;
     l->fd = fd;
     l->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    l->event = event_new(loop_base(conns_loop(set)), fd, EV_READ | EV_PERSIST, listener_ready, l);
+    l->event = event_new(loop_base(set->loop), fd, EV_READ | EV_PERSIST, listener_ready, l);
     if (l->event && event_add(l->event, NULL) == 0)
         return l;
     listener_free(l);
@@ -283,13 +283,13 @@ int conns_listen(
     l->tcp = !path;
     if (path)
         memcpy(l->path, path, strlen(path) + 1);
-    list_push_back(conns_listeners(set), &l->node);
+    list_push_back(&set->listeners, &l->node);
     return bound_port(fd);
 }
 
 void conns_deafen(struct conns *set)
 {
-    list_foreach(node, next, conns_listeners(set))
+    list_foreach(node, next, &set->listeners)
         listener_free(container_of(node, struct listener, node));
 }
 

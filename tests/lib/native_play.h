@@ -20,6 +20,7 @@
 #include "proto/frame.h"
 #include "proto/messages.h"
 #include "server/api.h"
+#include "server/net/conn_impl.h"
 
 #define NATIVE_PLAY_PAYLOAD (512u << 10) /* max-payload: larger than what is read in one piece */
 
