@@ -65,7 +65,11 @@ static void held_release(struct core *c)
         struct task *t = container_of(it, struct task, node);
         assert(t->state == TASK_HELD && t->operations == 0);
         t->record.maybe_running = false;
-        window_enter(c, t);
+        /* Looked up for a JOIN that did not keep it: it waits here for DUE (window_due_one()). */
+        if (t->record.due_ms)
+            list_remove(it);
+        else
+            window_enter(c, t);
     }
 }
 

@@ -62,9 +62,7 @@ static void moved(struct core *c, struct task *t, bool gone)
         timer_delay(c, t, 0);
         return;
     }
-    if (!c->next_due_ms || t->record.due_ms < c->next_due_ms)
-        c->next_due_ms = t->record.due_ms;
-    window_leave(c, t);
+    window_delay(c, t);
 }
 
 static void finished(struct core *c, struct task *t)

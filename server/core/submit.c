@@ -296,9 +296,7 @@ static void submit_start(struct core *c, struct task *t)
         return;
     }
     if (!t->queue->bypass) {
-        if (!c->next_due_ms || t->record.due_ms < c->next_due_ms)
-            c->next_due_ms = t->record.due_ms;
-        window_leave(c, t);
+        window_delay(c, t);
         return;
     }
     task_move(c, t, TASK_DELAYED);

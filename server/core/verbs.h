@@ -222,6 +222,7 @@ bool window_open(const struct queue *q, struct order_key key);
 void window_low(struct core *c, struct queue *q);  /* look at it at the end of the tick */
 void window_enter(struct core *c, struct task *t); /* READY, or behind the edge */
 void window_leave(struct core *c, struct task *t); /* to the store only; its followers stay */
+void window_delay(struct core *c, struct task *t); /* the same, of one that is due later */
 void window_fetch_all(struct core *c);
 void window_fetched(struct core *c, struct queue *q, const struct store_event *e);
 void window_due_ask(struct core *c);

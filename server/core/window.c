@@ -74,6 +74,15 @@ void window_leave(struct core *c, struct task *t)
         follow_absent(c, q, id, chain);
 }
 
+/* It has its time in the store's agenda: there until it is due. */
+void window_delay(struct core *c, struct task *t)
+{
+    assert(t->record.due_ms > 0);
+    if (!c->next_due_ms || t->record.due_ms < c->next_due_ms)
+        c->next_due_ms = t->record.due_ms;
+    window_leave(c, t);
+}
+
 static void window_behind(struct core *c, struct task *t)
 {
     struct queue *q = t->queue;
@@ -240,8 +249,16 @@ void window_due_ask(struct core *c)
 
 static void window_due_one(struct core *c, const struct record *r)
 {
-    if (ledger_find(&c->ledger, r->id))
+    struct task *here = ledger_find(&c->ledger, r->id);
+    if (here) {
+        /* Looked up for a JOIN meanwhile, which may not have kept it. */
+        if (here->state == TASK_HELD) {
+            here->record.due_ms = 0;
+            list_remove(&here->node);
+            list_push_back(&c->held, &here->node);
+        }
         return;
+    }
     bool expired = r->expires_ms && r->expires_ms <= c->now.wall_ms;
     const struct queue *q = queue_find(c, r->queue);
     /* A ready one that expired while it was not in memory lay behind the edge. */

@@ -286,6 +286,7 @@ static void apply_due(struct disk_state *s, const struct disk_op *op, struct dis
         if (at && at <= op->op.until_ms && count < op->op.limit) {
             if (e->delayed && e->record.due_ms <= op->op.until_ms) {
                 e->delayed = false;
+                e->record.due_ms = 0;
                 e->record.windowed = true; /* as store.h says: it may run from now on */
             }
             if (e->expiring && e->record.expires_ms <= op->op.until_ms)

@@ -341,6 +341,31 @@ static void who_does_not_come_back_is_not_waited_for(void **state)
     durable_free(&d);
 }
 
+/* What is looked up for a JOIN and not kept by it waits for its time, as before. */
+static void a_stored_backoff_is_not_cut_short(void **state)
+{
+    (void)state;
+    uint64_t id, lease;
+    uint8_t v[1];
+    begin(&id, &lease);
+    struct answer failed = fix_failed(id, lease, "later");
+    failed.number = 60000;
+    fix_answer(&d.f, 0, failed);
+    durable_settle(&d);
+    durable_end(&d);
+    durable_restart(&d);
+    rejoin(0, (struct held[]){held_of(id, lease, true)}, 1, v);
+    assert_int_equal(v[0], VERDICT_SEND);
+    ready(0);
+    durable_settle(&d);
+    assert_int_equal(core_stats(d.f.core)->leased, 0);
+    durable_end(&d);
+    durable_stored(&d, 60000);
+    durable_settle(&d);
+    assert_int_equal(core_stats(d.f.core)->leased, 1);
+    durable_free(&d);
+}
+
 /* Its ACK was lost with the server, and another worker runs the next attempt. */
 static void a_stored_failure_is_not_counted_again(void **state)
 {
@@ -462,6 +487,7 @@ int main(void)
         cmocka_unit_test(running_here_and_there_is_cancelled_here),
         cmocka_unit_test(running_here_and_not_there_is_kept),
         cmocka_unit_test(a_stored_failure_is_not_counted_again),
+        cmocka_unit_test(a_stored_backoff_is_not_cut_short),
         cmocka_unit_test(answered_here_and_running_there),
         cmocka_unit_test(a_finished_or_unknown_one),
         cmocka_unit_test(one_in_the_store_is_adopted),
