@@ -5,8 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/name.h"
+#include "worker/cgroup.h"
 #include "worker/worker.h"
 
 static const struct handler *handler_with(const struct pushrod_worker *w, struct slice pattern)
@@ -95,48 +97,14 @@ void handlers_free(struct pushrod_worker *w)
 
 /* --------------------------------------------------------------------------- slots */
 
-/* "200000 100000" or "max 100000": CPU time and the period that it is for. 0: no bound. */
-static unsigned cgroup_cpus(const char *path)
-{
-    char quota[32];
-    unsigned long long period;
-    FILE *file = fopen(path, "re");
-    if (!file)
-        return 0;
-    int fields = fscanf(file, "%31s %llu", quota, &period);
-    fclose(file);
-    unsigned long long time = fields == 2 ? strtoull(quota, NULL, 10) : 0;
-    if (!time || !period)
-        return 0;
-    return (unsigned)((time + period - 1) / period);
-}
-
-/* The limit of our own cgroup (v2): its path is the line "0::/...". */
-static unsigned own_cgroup_cpus(void)
-{
-    char line[512];
-    char path[640];
-    unsigned cpus = 0;
-    FILE *file = fopen("/proc/self/cgroup", "re");
-    while (file && fgets(line, sizeof line, file)) {
-        line[strcspn(line, "\n")] = '\0';
-        if (strncmp(line, "0::", 3) != 0)
-            continue;
-        snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", line + 3);
-        cpus = cgroup_cpus(path);
-    }
-    if (file)
-        fclose(file);
-    return cpus ? cpus : cgroup_cpus("/sys/fs/cgroup/cpu.max"); /* a container sees its own as / */
-}
-
 unsigned cpus_usable(void)
 {
     cpu_set_t set;
-    unsigned cpus = 1;
-    if (sched_getaffinity(0, sizeof set, &set) == 0)
+    long online = sysconf(_SC_NPROCESSORS_ONLN);
+    unsigned cpus = online > 0 ? (unsigned)online : 1;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) /* it fails where there are over 1024 */
         cpus = (unsigned)CPU_COUNT(&set);
-    unsigned limit = own_cgroup_cpus();
+    unsigned limit = cgroup_cpus("/proc/self/cgroup", "/sys/fs/cgroup");
     if (limit && limit < cpus)
         cpus = limit;
     return cpus ? cpus : 1;
