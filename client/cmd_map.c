@@ -29,6 +29,8 @@ static int read_flags(struct map *m)
     m->unordered = params_bool(p, "unordered");
     m->detach = params_bool(p, "detach");
     m->jobs = params_number(p, "jobs");
+    if (!m->jobs)
+        m->jobs = MAP_JOBS;
     m->results = params_text(p, "results");
     m->progress = params_given(p, "progress") ? params_bool(p, "progress") : isatty(STDERR_FILENO);
     m->input.delimiter = params_bool(p, "null") ? '\0' : '\n';
@@ -43,6 +45,12 @@ static int read_flags(struct map *m)
         m->input.arguments = cli->operands + 1;
         m->input.argument_count = (size_t)cli->count - 1;
     }
+    if (m->halt.percent)
+        m->total = input_count(&m->input);
+    if (m->halt.percent && m->halt.on == HALT_DONE && !m->total)
+        return cli_usage(cli,
+            "--halt %s: how many inputs a pipe will bring is not known; give a file, or a number",
+            params_text(p, "halt"));
     int code = task_options_read(cli, &m->task);
     m->task.options.max_attempts = (unsigned)params_number(p, "retries");
     return code;
@@ -144,13 +152,22 @@ static int wait_for_something(struct map *m, bool wants)
     return pushrod_client_process(m->cli->client, 0);
 }
 
+/* The first that was accepted and has not ended; 0: none. */
+static uint64_t oldest(struct map *m)
+{
+    for (uint64_t i = m->first; i < m->next; i++)
+        if (map_job(m, i)->state == JOB_SENT && map_job(m, i)->id)
+            return map_job(m, i)->id;
+    return 0;
+}
+
 static void tell_why(struct map *m)
 {
     uint64_t now = clock_now().mono_ns;
     if (!m->in_flight || m->stopping || now - m->moved_ns < QUIET_NS)
         return;
     m->moved_ns = now;
-    why_explain(m->cli, &m->why, m->queue, 0);
+    why_explain(m->cli, &m->why, m->queue, oldest(m));
 }
 
 /* A fatal error or `now` cancels what runs; `soon` only reads no more. */
@@ -158,9 +175,11 @@ static void check_stop(struct map *m)
 {
     if (m->fatal && !m->stopping)
         map_stop(m);
-    if (!m->no_more && halt_reached(m))
-        m->no_more = true;
-    if (!m->stopping && m->halt.now && halt_reached(m))
+    if (m->fatal || m->halted || !halt_reached(m))
+        return;
+    m->halted = true;
+    m->no_more = true;
+    if (m->halt.now)
         map_stop(m);
 }
 
@@ -194,7 +213,7 @@ static int loop(struct map *m)
             break;
         tell_why(m);
         map_progress(m, false);
-        fflush(stdout);
+        map_flush(m);
         if (m->log.file)
             fflush(m->log.file);
     }
@@ -270,8 +289,14 @@ static int finish(struct map *m, int code)
     map_report(m);
     if (m->fatal == EXIT_INTERRUPTED)
         cli_say(m->cli, "interrupted after %" PRIu64 " tasks", m->finished);
+    else if (m->halted)
+        cli_say(m->cli, "stopped after %" PRIu64 " tasks: --halt %s", m->finished,
+            params_text(m->cli->p, "halt"));
     if (code || m->fatal)
         return code ? code : m->fatal;
+    /* Who asked for so many successes has them. */
+    if (m->halted && m->halt.on == HALT_SUCCESS)
+        return EXIT_OK;
     return m->failed ? EXIT_TASK_FAILED : EXIT_OK;
 }
 
@@ -287,7 +312,7 @@ static int map_run(struct map *m)
     if (code)
         return code;
     m->input.limit = (size_t)pushrod_client_server(m->cli->client)->max_payload;
-    if (m->progress || m->halt.percent)
+    if (m->progress)
         m->total = input_count(&m->input);
     m->began_ns = m->moved_ns = clock_now().mono_ns;
     if (getrandom(&m->run_id, sizeof m->run_id, 0) != sizeof m->run_id)
@@ -302,7 +327,8 @@ static int map_run(struct map *m)
 
 int cmd_map(struct cli *cli)
 {
-    struct map m = {.cli = cli, .first = 1, .next = 1, .input = {.fd = STDIN_FILENO}};
+    struct map m = {
+        .cli = cli, .first = 1, .next = 1, .input = {.fd = STDIN_FILENO}, .why = {.many = true}};
     int code = read_flags(&m);
     if (!code)
         code = map_log_open(&m);

@@ -31,7 +31,7 @@ static const struct param map_rows[] = {
         .letter = 'd', .value_name = "C"),
     ROW("files", BOOL, "inputs are names of files; their contents are the payloads"),
     ROW_TITLE("Running"),
-    ROW("jobs", UNSIGNED, "tasks in flight", .letter = 'j', .initial = "1000", .min = 1,
+    ROW("jobs", UNSIGNED, "tasks in flight; 0: as many as go", .letter = 'j', .initial = "1000",
         .max = 100000),
     ROW("retries", UNSIGNED, "try a failing task so many times", .initial = "1", .min = 1,
         .max = 1000),

@@ -158,6 +158,7 @@ void task_options_free(struct task_options *o);
 /* Remembers what was said last, so that it is said once. */
 struct why {
     char said[512];
+    bool many; /* there are others: of the one only what is peculiar to it is said */
 };
 /* Says on standard error why a task (id 0: the tasks) of the queue has not finished yet. */
 void why_explain(struct cli *cli, struct why *why, const char *queue, uint64_t id);

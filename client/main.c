@@ -108,8 +108,10 @@ static int run_with(struct cli *cli, int argc, char **argv)
     code = check_operands(cli);
     if (!code)
         code = cli->command->run(cli);
-    if (fflush(stdout) == EOF && code == EXIT_OK) {
-        cli_say(cli, "cannot write to standard output: %s", strerror(errno));
+    errno = 0; /* an earlier flush may have failed, and took its reason along */
+    if ((fflush(stdout) == EOF || ferror(stdout)) && code == EXIT_OK) {
+        cli_say(cli, "cannot write to standard output%s%s", errno ? ": " : "",
+            errno ? strerror(errno) : "");
         code = EXIT_TASK_FAILED;
     }
     return code;

@@ -20,6 +20,7 @@
 #include "common/map.h"
 
 #define MAP_BYTES  (64u << 20) /* payloads in flight, and results that wait for their turn */
+#define MAP_JOBS   100000u     /* in flight, of --jobs 0 */
 #define MAP_LISTED 20u         /* failures that are listed at the end */
 #define MAP_AHEAD  4u          /* times --jobs: how far output may lag behind */
 
@@ -99,6 +100,7 @@ struct map {
     uint64_t retry_ns;   /* not before this a refused job is sent again */
     bool no_more;        /* nothing is read any more */
     bool stopping;       /* what runs is cancelled */
+    bool halted;         /* what --halt waits for has happened */
     int fatal;           /* exit code that ends it; 0: none */
     struct buf failures; /* lines, the first MAP_LISTED */
     uint64_t listed;     /* of them */
@@ -132,6 +134,7 @@ void map_stop(struct map *m); /* reads no more, cancels what is in flight */
 /* ---- map_output.c ---- */
 void map_ended(struct map *m, struct job *job); /* counts it, prints what is due */
 void map_report(struct map *m);                 /* the failures, at the end */
+void map_flush(struct map *m);                  /* standard output; its failure is the end */
 int map_results_begin(struct map *m);           /* makes the directory; an exit code */
 
 /* ---- map_log.c ---- */

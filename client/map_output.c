@@ -63,6 +63,19 @@ static void print_tagged(const struct job *job)
     }
 }
 
+static void output_failed(struct map *m)
+{
+    if (!m->fatal)
+        cli_say(m->cli, "cannot write to standard output: %s", strerror(errno));
+    m->fatal = EXIT_TASK_FAILED;
+}
+
+void map_flush(struct map *m)
+{
+    if (fflush(stdout) == EOF)
+        output_failed(m);
+}
+
 static void print_result(struct map *m, const struct job *job)
 {
     const struct buf *r = &job->result;
@@ -79,10 +92,8 @@ static void print_result(struct map *m, const struct job *job)
         fwrite(r->data, 1, r->size, stdout);
     if (r->data[r->size - 1] != '\n')
         putchar('\n');
-    if (ferror(stdout) && !m->fatal) {
-        cli_say(m->cli, "cannot write to standard output: %s", strerror(errno));
-        m->fatal = EXIT_TASK_FAILED;
-    }
+    if (ferror(stdout))
+        output_failed(m);
 }
 
 /* What is remembered of a failure, for the list at the end. */

@@ -144,7 +144,7 @@ static int wait_ended(const struct waiter *w, int error, size_t at)
 /* In the order of the ids; what ends earlier is kept by the library until its turn. */
 int waiter_run(struct waiter *w)
 {
-    struct why why = {""};
+    struct why why = {.many = w->count > 1};
     uint64_t began = now_ms();
     int code = EXIT_OK;
     for (size_t i = 0; i < w->count; i++)

@@ -19,6 +19,7 @@ struct look {
     struct pushrod_queue_info row; /* its texts are not used */
     struct buf serving;            /* patterns of all workers, each once */
     unsigned workers, serves, draining;
+    bool many;
     char text[512];
 };
 
@@ -102,11 +103,14 @@ static bool say_task(struct look *l, const struct pushrod_task_info *t)
     if (strcmp(t->state, "delayed") == 0 && t->due_ms > now)
         snprintf(l->text, sizeof l->text, "task %llu is not due yet: in %s%s%s", id,
             text_ms(age, t->due_ms - now), *t->text ? ", after: " : "", t->text);
+    else if (strcmp(t->state, "delayed") == 0 && *t->text)
+        snprintf(l->text, sizeof l->text, "task %llu waits for its next attempt, after: %s", id,
+            t->text);
     else if (strcmp(t->state, "held") == 0)
         snprintf(l->text, sizeof l->text,
             "task %llu may be running since before the server restarted: waiting for its worker",
             id);
-    else if (strcmp(t->state, "leased") == 0)
+    else if (strcmp(t->state, "leased") == 0 && !l->many)
         snprintf(l->text, sizeof l->text, "task %llu is with worker %s", id, t->worker);
     else if (strcmp(t->state, "ready") == 0 && *t->worker)
         snprintf(l->text, sizeof l->text, "task %llu is for worker %s only, which is busy or away",
@@ -132,10 +136,10 @@ static void say_queue(struct look *l)
     else if (l->draining == l->serves)
         snprintf(l->text, sizeof l->text, "every worker that serves '%s' is draining", l->queue);
     else if (l->found && q->ready && q->slots && q->leased >= q->slots)
-        snprintf(l->text, sizeof l->text, "all %s slots for '%s' are busy, %s tasks wait",
-            text_count(a, q->slots), l->queue, text_count(b, q->ready));
+        snprintf(l->text, sizeof l->text, "every slot for '%s' is busy (%s); tasks that wait: %s",
+            l->queue, text_count(a, q->slots), text_count(b, q->ready));
     else if (l->found && q->leased)
-        snprintf(l->text, sizeof l->text, "'%s': %s tasks are with workers, %s wait", l->queue,
+        snprintf(l->text, sizeof l->text, "'%s': tasks with workers: %s, that wait: %s", l->queue,
             text_count(a, q->leased), text_count(b, q->ready));
 }
 
@@ -157,7 +161,7 @@ static void explain(struct cli *cli, struct look *l, uint64_t id)
 
 void why_explain(struct cli *cli, struct why *why, const char *queue, uint64_t id)
 {
-    struct look l = {.queue = queue};
+    struct look l = {.queue = queue, .many = why->many};
     if (!pushrod_client_connected(cli->client))
         return; /* that was said when it was lost */
     explain(cli, &l, id);

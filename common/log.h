@@ -12,7 +12,8 @@ enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
 
 /*
  * First thing in a program: where descriptor 0, 1 or 2 is closed, it becomes /dev/null. Else a
- * socket would get its number, and our lines with it.
+ * socket would get its number, and our lines with it. What was to be read or printed there is
+ * still an error: results that nobody gets are no success.
  */
 void log_open_standard(void);
 void log_setup(const char *program, enum log_level level, bool json);
