@@ -89,6 +89,12 @@ bool idmap_get(const struct idmap *m, uint64_t key, uint64_t *value)
     return true;
 }
 
+void idmap_expect(const struct idmap *m, uint64_t key)
+{
+    if (m->mask)
+        __builtin_prefetch(&m->cells[idmap_home(m, key)]);
+}
+
 bool idmap_remove(struct idmap *m, uint64_t key)
 {
     if (m->count == 0 || key == 0)

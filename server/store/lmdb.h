@@ -201,7 +201,8 @@ struct lmdb {
 
     /* the commit thread's */
     MDB_env *env;
-    MDB_txn *txn; /* the group's; NULL between groups */
+    MDB_txn *txn;       /* the group's; NULL between groups */
+    MDB_cursor *finder; /* in `tasks`, for look-ups; opened when needed, ends with the txn */
     MDB_dbi tables[TABLE_COUNT];
     int error;          /* sticky within a group: the first LMDB error, or 0 */
     bool replaying;     /* direct effects are in the tables already */

@@ -7,6 +7,9 @@
 #include <stdlib.h>
 #include "server/store/lmdb.h"
 
+#define FAR  12u /* entries ahead: the entry is fetched */
+#define NEAR 6u  /* its bytes are */
+
 /* A step goes through the ids in order, so the next rows are mostly beside the last ones. */
 struct step {
     MDB_cursor *tasks;
@@ -179,12 +182,28 @@ static void apply_entry(struct lmdb *l, const struct step *s, struct entry *e)
         index_remove(l, e);
 }
 
+/* Places lie in order, what they lead to does not: it comes into the cache while others are done.
+ */
+static void expect(const struct index *x, size_t next)
+{
+    if (next + FAR < x->aging_count) {
+        __builtin_prefetch(x->aging[next + FAR].entry);
+        idmap_expect(&x->entries, x->aging[next + FAR].id);
+    }
+    if (next + NEAR < x->aging_count) {
+        const struct entry *e = x->aging[next + NEAR].entry;
+        if (e->chunk)
+            __builtin_prefetch(e->chunk->data + e->offset);
+    }
+}
+
 /* Applies up to that many entries; gives the number that is left, and the last id. */
 static size_t apply_some(struct lmdb *l, size_t entries, uint64_t *last)
 {
     struct index *x = &l->index;
     struct step s = {table_cursor(l, TABLE_TASKS), table_cursor(l, TABLE_READY)};
     while (entries && x->aging_next < x->aging_count && !l->error) {
+        expect(x, x->aging_next);
         struct place place = x->aging[x->aging_next++];
         *last = place.id;
         if (place.entry->id != place.id || place.entry->generation == x->generation)

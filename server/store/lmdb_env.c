@@ -120,6 +120,7 @@ void lmdb_directory_release(struct lmdb *l)
 static int tables_open(struct lmdb *l)
 {
     int rc = mdb_txn_begin(l->env, NULL, 0, &l->txn);
+    l->finder = NULL;
     for (int t = 0; t < TABLE_COUNT && rc == 0; t++) {
         char name[16];
         unsigned flags = MDB_CREATE;
@@ -240,6 +241,7 @@ bool lmdb_begin(struct lmdb *l)
     if (l->txn)
         return true;
     l->dirty = false;
+    l->finder = NULL;
     l->error = l->env ? mdb_txn_begin(l->env, NULL, 0, &l->txn) : EIO;
     return l->error == 0;
 }

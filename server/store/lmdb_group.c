@@ -16,6 +16,7 @@
 #include "server/store/lmdb.h"
 
 #define GARBAGE_ROWS 2000
+#define EXPECTED     8u /* operations ahead: their place in the index is fetched meanwhile */
 
 static void give(struct lmdb *l, struct reply *r)
 {
@@ -87,8 +88,11 @@ static void run_batch(struct lmdb *l, struct batch *b)
     for (const struct chunk *c = b->chunks; c; c = c->next)
         l->index.bytes += c->capacity;
     pending_add(l, b);
-    for (size_t i = 0; i < b->count && !l->error; i++)
+    for (size_t i = 0; i < b->count && !l->error; i++) {
+        if (i + EXPECTED < b->count)
+            idmap_expect(&l->index.entries, b->items[i + EXPECTED].id);
         run_item(l, &b->items[i]);
+    }
 }
 
 void group_run(struct lmdb *l, struct batch *taken)

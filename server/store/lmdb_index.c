@@ -203,21 +203,47 @@ void index_rest(struct lmdb *l)
 
 /* ---- the order of one queue and rank ---- */
 
-static int compare_places(const void *a, const void *b)
+/* Where the ascending run that begins at `at` ends. */
+static size_t run_end(const struct place *places, size_t at, size_t count)
 {
-    uint64_t x = ((const struct place *)a)->id;
-    uint64_t y = ((const struct place *)b)->id;
-    return (x > y) - (x < y);
+    while (++at < count && places[at - 1].id <= places[at].id)
+        ;
+    return at < count ? at : count;
 }
 
+/* Two runs beside each other, [0, middle) and [middle, count), become one. */
+static void runs_merge(const struct place *from, size_t middle, size_t count, struct place *to)
+{
+    size_t a = 0;
+    size_t b = middle;
+    while (a < middle && b < count)
+        *to++ = from[b].id < from[a].id ? from[b++] : from[a++];
+    memcpy(to, from + a, (middle - a) * sizeof(*to));
+    memcpy(to + (middle - a), from + b, (count - b) * sizeof(*to));
+}
+
+/* Ids come in long runs, those that are appended and those that end in turn. */
 void places_sort(struct place *places, size_t count)
 {
-    for (size_t i = 1; i < count; i++) {
-        if (places[i - 1].id > places[i].id) {
-            qsort(places, count, sizeof(*places), compare_places);
-            return;
+    if (run_end(places, 0, count) == count)
+        return;
+    struct place *spare = store_alloc(count * sizeof(*spare));
+    struct place *from = places;
+    struct place *to = spare;
+    for (size_t runs = 2; runs > 1;) {
+        runs = 0;
+        for (size_t at = 0, end; at < count; at = end, runs++) {
+            size_t middle = run_end(from, at, count);
+            end = middle < count ? run_end(from, middle, count) : count;
+            runs_merge(from + at, middle - at, end - at, to + at);
         }
+        struct place *sorted = to;
+        to = from;
+        from = sorted;
     }
+    if (from != places)
+        memcpy(places, from, count * sizeof(*places));
+    free(spare);
 }
 
 /* A task may be listed twice, or in vain, once its entry went or moved on: only this one counts. */

@@ -44,12 +44,23 @@ void task_of_entry(struct entry *e, struct found *f)
     load(f);
 }
 
-bool task_find(struct lmdb *l, uint64_t id, struct found *f)
+/* Those that end together mostly lie together: the cursor need not come from the root each time. */
+static bool row_find(struct lmdb *l, uint64_t id, struct found *f)
 {
     struct slice row;
+    if (!l->finder)
+        l->finder = table_cursor(l, TABLE_TASKS);
+    if (!cursor_seek(l, l->finder, &id, sizeof(id), &row))
+        return false;
+    row.data = arena_copy(&l->scratch, row.data, row.size); /* others may be written meanwhile */
+    return row_load(l, row, f);
+}
+
+bool task_find(struct lmdb *l, uint64_t id, struct found *f)
+{
     struct entry *e = index_get(l, id);
     if (!e)
-        return table_copy(l, TABLE_TASKS, &id, sizeof(id), &row) && row_load(l, row, f);
+        return row_find(l, id, f);
     if (e->state == ENTRY_ENDED)
         return false;
     task_of_entry(e, f);

@@ -212,6 +212,32 @@ static void tasks_that_end_at_once_leave_nothing(void **state)
     rig_close(&r);
 }
 
+static void places_are_sorted(void **state)
+{
+    enum { MOST = 300 };
+    static struct entry entries[4];
+    uint64_t seed = random_seed();
+    (void)state;
+    for (int round = 0; round < 500; round++) {
+        struct place places[MOST];
+        size_t count = random_next(&seed) % (MOST + 1), run = random_next(&seed) % 40 + 1;
+        uint64_t sum = 0;
+        for (size_t i = 0; i < count; i++) {
+            uint64_t id = random_next(&seed) % 1000;
+            id = i % run && places[i - 1].id < 990 ? places[i - 1].id + id % 3 : id;
+            places[i] = (struct place){id, &entries[id % 4]};
+            sum += id;
+        }
+        places_sort(places, count);
+        for (size_t i = 0; i < count; i++) {
+            assert_true(i == 0 || places[i - 1].id <= places[i].id);
+            assert_ptr_equal(places[i].entry, &entries[places[i].id % 4]);
+            sum -= places[i].id;
+        }
+        assert_int_equal(sum, 0);
+    }
+}
+
 #define FOR(test, n)                                                                               \
     {                                                                                              \
 #test ", " #n, test, NULL, NULL, (void *)(uintptr_t)&backends[n]                           \
@@ -224,6 +250,6 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_revived_task_ends_once),
         FOR(a_purge_leaves_kept_finishes, 1), FOR(a_purge_leaves_kept_finishes, 2),
         FOR(a_clock_that_goes_back_drops_no_finish, 2), FOR(the_index_counts_its_bytes, 2),
-        FOR(tasks_that_end_at_once_leave_nothing, 1)};
+        FOR(tasks_that_end_at_once_leave_nothing, 1), cmocka_unit_test(places_are_sorted)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
