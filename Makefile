@@ -129,8 +129,8 @@ testlib := $(TESTLIB:%=$(O)/tests/lib/%.o) $(STORE_LIB:%=$(O)/tests/store/%.o)
 $(TESTS:%=$(BUILD)/tests/test_%): $(BUILD)/tests/test_%: $(O)/tests/unit/test_%.o
 $(STORE_TESTS:%=$(BUILD)/tests/store/test_%): $(BUILD)/tests/store/test_%: $(O)/tests/store/test_%.o
 $(sim): $(SIM:%=$(O)/tests/sim/%.o)
-# It fails allocations.
-$(BUILD)/tests/test_core_memory: TEST_LIBS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=free
+$(BUILD)/tests/test_core_memory: TEST_LIBS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=free # fails them
+$(BUILD)/tests/test_run_exec: TEST_LIBS += -Wl,--wrap=realloc # likewise
 $(unit) $(sim): $(testlib) $(BUILD)/libpushrod.a
 	$(call link,$(TEST_LIBS))
 

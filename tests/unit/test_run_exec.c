@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Commands as handlers: real processes that behave, and all the ways in which they do not. */
-#define _GNU_SOURCE /* RTLD_NEXT */
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -172,14 +170,15 @@ static void endless_output_is_cut_short(void **state)
     run_play_stop(&p);
 }
 
-/* Stands before the C library's: larger ones fail while it is not 0. */
+/* The linker puts it before the C library's: larger ones fail while it is not 0. */
 static atomic_size_t most_memory;
+void *__real_realloc(void *data, size_t size);
+void *__wrap_realloc(void *data, size_t size);
 
-void *realloc(void *data, size_t size)
+void *__wrap_realloc(void *data, size_t size)
 {
-    void *(*real)(void *, size_t) = (void *(*)(void *, size_t))dlsym(RTLD_NEXT, "realloc");
     size_t most = atomic_load(&most_memory);
-    return most && size > most ? NULL : real(data, size);
+    return most && size > most ? NULL : __real_realloc(data, size);
 }
 
 /* Another worker may have more: it is this attempt that failed, not the task. */
