@@ -10,7 +10,14 @@ _pushrod_names() {
         sed -n 's/.*"name":"\([^"]*\)".*/\1/p'
 }
 
-# The command of the line, in `command`; empty if it is being typed.
+# Queues that have tasks, and those that a worker would serve; not patterns.
+_pushrod_queues() {
+    _pushrod_names queues
+    "${COMP_WORDS[0]}" workers --json --connect-timeout 300ms 2>/dev/null |
+        sed -n 's/.*"queues":"\([^"]*\)".*/\1/p' | tr ',' '\n' | grep -v '[*!]'
+}
+
+# The command of the line, in `command`; empty if it is being typed. Flags are no operands.
 _pushrod_command() {
     local i
     command=
@@ -18,9 +25,8 @@ _pushrod_command() {
         case ${COMP_WORDS[i]} in
         -*) ;;
         *)
-            command=${COMP_WORDS[i]}
-            operands=$((COMP_CWORD - i - 1))
-            return
+            [ -z "$command" ] || operands=$((operands + 1))
+            command=${command:-${COMP_WORDS[i]}}
             ;;
         esac
     done
@@ -35,13 +41,13 @@ _pushrod() {
         words="$("$program" --print-completion 2>/dev/null) --help --version"
     elif [[ $current == -* ]]; then
         words=$("$program" "$command" --print-completion 2>/dev/null)
-    elif [[ $previous == --@(config|joblog|results) ]]; then
+    elif [[ $previous == --@(config|joblog|results|token-file) || $command:$operands == map:[1-9]* ]]; then
         compopt -o filenames 2>/dev/null
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
         return
     else
         case $command:$operands in
-        submit:0 | map:0 | pause:* | resume:* | purge:* | queues:0) words=$(_pushrod_names queues) ;;
+        submit:0 | map:0 | pause:* | resume:* | purge:* | queues:0) words=$(_pushrod_queues) ;;
         drain:* | workers:0) words=$(_pushrod_names workers) ;;
         dead:0) words='ls show replay drop' ;;
         dead:*) words=$(_pushrod_names queues) ;;
