@@ -270,6 +270,7 @@ uint64_t meta_get(struct lmdb *l, const char *name, uint64_t otherwise);
 void meta_put(struct lmdb *l, const char *name, uint64_t value);
 void key_u32(uint8_t *to, uint32_t value); /* big-endian: sorts as the number does */
 void key_u64(uint8_t *to, uint64_t value);
+int lmdb_compare_ids(const void *a, const void *b); /* for qsort() and bsearch() */
 uint64_t key_read(const uint8_t *from, size_t bytes);
 void ready_key(uint8_t key[13], uint32_t queue, uint8_t rank, uint64_t id);
 void agenda_key(uint8_t key[17], uint64_t when_ms, enum agenda_kind kind, uint64_t id);

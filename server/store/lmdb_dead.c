@@ -175,13 +175,6 @@ static void scan_queue(struct lmdb *l, MDB_cursor *c, const struct lmdb_queue *q
     }
 }
 
-static int compare_ids(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a;
-    uint64_t y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
-
 /* Bodies are left out: a list of a thousand would otherwise read gigabytes that nobody looks at. */
 static void scan_one(
     struct lmdb *l, uint64_t id, struct reply_records *list, struct finish *finishes)
@@ -208,7 +201,7 @@ void op_scan(struct lmdb *l, struct item *item, struct reply *reply, struct stor
     if (c)
         mdb_cursor_close(c);
     if (found.count)
-        qsort(found.ids, found.count, sizeof(*found.ids), compare_ids);
+        qsort(found.ids, found.count, sizeof(*found.ids), lmdb_compare_ids);
     for (size_t i = 0; i < found.count && i < op->limit; i++)
         scan_one(l, found.ids[i], &list, finishes);
     e->exhausted = found.count <= op->limit;

@@ -230,6 +230,7 @@ static void group_fail(struct lmdb *l, bool committing)
     if (l->env) /* else l->text says why it could not be opened again */
         lmdb_text_errno(l, full ? "the store is full" : "the store cannot write", error);
     l->full = true;
+    /* Before the answers: who gets them should know why, and not ask at once again. */
     group_announce(l, true, code);
     answer_rest(l, full || !committing ? OUTCOME_REFUSED : OUTCOME_UNKNOWN, code);
     pending_reduce(l);

@@ -141,6 +141,8 @@ static void replay_append(struct lmdb *l, struct chunk *c, size_t offset, size_t
     index_record(l, e, c, offset, size);
 }
 
+/* Of a task that is not there: it was applied with an older generation, to which the task belongs.
+ */
 static void replay_finish(struct lmdb *l, struct chunk *c, size_t offset, size_t size)
 {
     struct finish f;
@@ -156,6 +158,7 @@ static void replay_finish(struct lmdb *l, struct chunk *c, size_t offset, size_t
         index_remove(l, found.entry);
 }
 
+/* May be in the tables, as above: laid over it once more, it changes nothing. */
 static void replay_reschedule(struct lmdb *l, struct chunk *c, size_t offset, size_t size)
 {
     struct record change;

@@ -6,16 +6,9 @@
 #include <stdlib.h>
 #include "server/store/lmdb.h"
 
-static int compare_ids(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a;
-    uint64_t y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
-
 static bool is_kept(const uint64_t *keep, size_t count, uint64_t id)
 {
-    return count && bsearch(&id, keep, count, sizeof(*keep), compare_ids);
+    return count && bsearch(&id, keep, count, sizeof(*keep), lmdb_compare_ids);
 }
 
 /*

@@ -194,6 +194,7 @@ void queue_renumber(struct lmdb *l, struct lmdb_queue *q)
     q->changed = true;
 }
 
+/* Only while it has that number: a purge may have kept the task, or it was revived since. */
 static void purged_task_delete(struct lmdb *l, uint32_t number, uint64_t id)
 {
     struct slice row;
@@ -242,6 +243,8 @@ static bool garbage_rows(struct lmdb *l, enum table t, uint32_t number, uint32_t
     return more && !l->error;
 }
 
+/* A few rows with each commit: to delete those of millions would hold up every queue for seconds.
+ */
 void queue_garbage_step(struct lmdb *l, uint32_t rows)
 {
     uint8_t key[4];

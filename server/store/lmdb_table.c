@@ -117,6 +117,13 @@ void meta_put(struct lmdb *l, const char *name, uint64_t value)
 
 /* ---- keys ---- */
 
+int lmdb_compare_ids(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a;
+    uint64_t y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
 void key_u32(uint8_t *to, uint32_t value)
 {
     value = __builtin_bswap32(value);

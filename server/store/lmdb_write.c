@@ -16,6 +16,7 @@ static const uint8_t *row_data(const struct item *item)
     return item->chunk->data + item->offset + sizeof(struct row);
 }
 
+/* Its row does not get into the journal: a replay takes each row as something that was done. */
 static void refuse(const struct item *item, struct store_event *e, enum store_outcome outcome)
 {
     chunk_void(item->chunk, item->offset);
@@ -42,6 +43,7 @@ void op_append(struct lmdb *l, struct item *item, struct reply *reply, struct st
     assert(whole);
     (void)whole;
     e->id = item->id;
+    /* What was answered before its commit failed is owed, whatever the disk is like by now. */
     if (l->full && !item->answered) {
         refuse(item, e, OUTCOME_REFUSED);
         e->code = PUSHROD_E_STORE_FULL;
@@ -73,6 +75,7 @@ static void vanish(struct lmdb *l, const struct item *item, struct entry *e)
     index_remove(l, e);
 }
 
+/* A large result goes to its table with this commit: the row in the journal has only its size. */
 static void end_task(
     struct lmdb *l, const struct item *item, struct found *found, const struct finish *f)
 {
@@ -132,6 +135,7 @@ void op_reschedule(struct lmdb *l, struct item *item, struct store_event *e)
 void op_forget(struct lmdb *l, struct item *item, struct store_event *e)
 {
     struct entry *entry = index_get(l, item->id);
+    /* In its table by now, or there from the start: it goes with this commit, without a row. */
     if (!entry || entry->state != ENTRY_ENDED || !entry->chunk) {
         bool there = result_delete(l, item->id);
         refuse(item, e, there ? OUTCOME_STORED : OUTCOME_GONE);

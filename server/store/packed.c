@@ -45,7 +45,10 @@ struct finish_head {
 };
 static_assert(sizeof(struct finish_head) == 56, "no padding");
 
-/* The optional fields, in the order in which they lie. */
+/*
+ * The optional fields, in the order in which they lie, which is part of the format. Absent and
+ * empty are not the same for a slice: a task may have a payload of no bytes.
+ */
 #define RECORD_NUMBERS(N)                                                                          \
     N(due_ms) N(expires_ms) N(unique_ms) N(keep_ms) N(timeout_ms) N(backoff_ms)
 #define RECORD_SLICES(S) S(payload) S(headers) S(tag) S(unique) S(target) S(history)

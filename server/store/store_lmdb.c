@@ -45,7 +45,10 @@ static struct chunk *batch_chunk(struct batch *b, size_t capacity)
     return c;
 }
 
-/* Bytes of the operations from `ops` on that go into one chunk: one operation at the least. */
+/*
+ * Bytes of the operations from `ops` on that go into one chunk: one operation at the least. A chunk
+ * is as large as what it holds, for a single task that stays keeps all of it in memory.
+ */
 static size_t chunk_fill(const struct store_op *ops, size_t count)
 {
     size_t size = row_size(&ops[0]);
