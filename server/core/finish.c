@@ -9,7 +9,7 @@
 
 #define DEAD_KEEP_MS (7 * 24 * UINT64_C(3600000)) /* dead letters without a store behind them */
 
-static void finish_count(struct core *c, const struct task *t)
+static void finish_count(struct core *c, struct task *t)
 {
     assert(t->status >= PUSHROD_DONE && t->status <= PUSHROD_EXPIRED);
     switch ((enum pushrod_status)t->status) {
@@ -20,6 +20,7 @@ static void finish_count(struct core *c, const struct task *t)
     case PUSHROD_FAILED:
         c->stats.failed++;
         t->queue->dead++;
+        t->record.due_ms = c->now.wall_ms; /* of a dead letter it says when it died */
         out_notice(c, (struct notice){.kind = NOTICE_TASK_DEAD, .code = t->code, .task = t});
         watch_event(c, "task-dead", t->record.id, (struct slice){0}, t->queue->name, t->text);
         break;
