@@ -80,6 +80,8 @@ static bool wait_post(struct wait *w)
     bool posted = false;
     pthread_mutex_lock(&s->lock);
     bool runs = s->state == API_RUNNING && !pthread_equal(pthread_self(), s->thread);
+    /* Before it is posted: from then on the result is the server's. */
+    w->result = runs ? -PUSHROD_E_NO_MEMORY : -PUSHROD_E_WRONG_STATE;
     if (runs) {
         list_push_back(&s->waits, &w->node);
         posted = loop_post(s->loop, wait_start, w);
@@ -87,7 +89,6 @@ static bool wait_post(struct wait *w)
             list_remove(&w->node);
     }
     pthread_mutex_unlock(&s->lock);
-    w->result = runs ? -PUSHROD_E_NO_MEMORY : -PUSHROD_E_WRONG_STATE;
     return posted;
 }
 
