@@ -277,13 +277,75 @@ static void same_as_memory(void **state)
     rig_close(&p.two);
 }
 
+/* A dead letter whose finish was kept: that is gone with the replay, whatever comes of it. */
+static void the_finish_before_a_replay_is_forgotten(void **state)
+{
+    struct rig r;
+    rig_open(&r, *state);
+    for (uint64_t id = 1; id <= 2; id++) {
+        struct record in = rig_record(id, "q", 4);
+        struct body *large = id == 2 ? rig_body(id, 300000) : NULL;
+        struct finish f = {.id = id,
+            .status = PUSHROD_FAILED,
+            .finished_ms = r.now_ms,
+            .keep_until_ms = r.now_ms + 600000,
+            .body = large,
+            .result = large ? body_slice(large) : slice_str("the old one"),
+            .dead = true};
+        assert_int_equal(rig_append(&r, &in)->outcome, OUTCOME_STORED);
+        struct store_op op = {.kind = STORE_FINISH, .finish = &f};
+        assert_int_equal(rig_do(&r, &op)->outcome, OUTCOME_STORED);
+        rig_reopen(&r);
+        assert_int_equal(rig_id(&r, STORE_REVIVE, id)->record_count, 1);
+        assert_int_equal(rig_id(&r, STORE_LOOKUP, id)->record_count, 1);
+        assert_int_equal(rig_finish(&r, id)->outcome, OUTCOME_STORED);
+        assert_int_equal(rig_id(&r, STORE_LOOKUP, id)->outcome, OUTCOME_GONE);
+        rig_reopen(&r);
+        assert_int_equal(rig_id(&r, STORE_LOOKUP, id)->outcome, OUTCOME_GONE);
+        body_unref(large);
+    }
+    rig_close(&r);
+}
+
+static const struct store_event *append_unique(struct rig *r, uint64_t id)
+{
+    struct record in = rig_record(id, "q", 4);
+    in.unique = slice_str("key");
+    return rig_append(r, &in);
+}
+
+/* A replayed task takes its key again, unless another one has it: that one keeps it. */
+static void a_replay_takes_no_key_from_another(void **state)
+{
+    struct rig r;
+    rig_open(&r, *state);
+    assert_int_equal(append_unique(&r, 1)->outcome, OUTCOME_STORED);
+    rig_kill(&r, 1, "no");
+    assert_int_equal(append_unique(&r, 2)->outcome, OUTCOME_STORED);
+    assert_int_equal(rig_id(&r, STORE_REVIVE, 1)->record_count, 1);
+    assert_int_equal(append_unique(&r, 3)->id, 2);
+    rig_finish(&r, 1); /* without the key, it frees none */
+    assert_int_equal(append_unique(&r, 3)->outcome, OUTCOME_HELD);
+    rig_kill(&r, 2, "no");
+    assert_int_equal(rig_id(&r, STORE_REVIVE, 2)->record_count, 1);
+    rig_reopen(&r);
+    assert_int_equal(append_unique(&r, 3)->outcome, OUTCOME_HELD);
+    rig_finish(&r, 2);
+    assert_int_equal(append_unique(&r, 3)->outcome, OUTCOME_STORED);
+    rig_close(&r);
+}
+
+#define ON(test, n) cmocka_unit_test_prestate(test, (void *)(uintptr_t)&backends[n])
+
 int main(void)
 {
     seed = random_seed();
     static struct backend mixed = {"lmdb, both", &store_lmdb, true, 30};
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test_prestate(same_as_memory, (void *)(uintptr_t)&backends[1]),
-        cmocka_unit_test_prestate(same_as_memory, (void *)(uintptr_t)&backends[2]),
-        cmocka_unit_test_prestate(same_as_memory, &mixed)};
+    const struct CMUnitTest tests[] = {ON(same_as_memory, 1), ON(same_as_memory, 2),
+        cmocka_unit_test_prestate(same_as_memory, &mixed),
+        ON(the_finish_before_a_replay_is_forgotten, 0),
+        ON(the_finish_before_a_replay_is_forgotten, 1),
+        ON(the_finish_before_a_replay_is_forgotten, 2), ON(a_replay_takes_no_key_from_another, 0),
+        ON(a_replay_takes_no_key_from_another, 1), ON(a_replay_takes_no_key_from_another, 2)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
