@@ -145,7 +145,7 @@ class Native(System):
         return [os.path.join(BUILD, "pushrod-server"), "--listen=127.0.0.1:%d" % self.port,
                 "--join-port=%d" % (self.port + 1), "--answers-port=%d" % (self.port + 2),
                 "--http=127.0.0.1:%d" % (self.port + 3), "--lane-ports=33000-34999",
-                "--max-workers=1100", "--max-clients=12000", "--log-level=warning", *self.extra]
+                "--max-clients=10100", "--log-level=warning", *self.extra]
 
     def missing(self):
         if not os.path.exists(os.path.join(BUILD, "pushrod-server")):
