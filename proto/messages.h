@@ -112,7 +112,9 @@ enum msg_plane {
 
 #define FIELDS_PING(F) F(U64, sequence, "as in ACK")
 
-#define FIELDS_DRAIN(F) F(U64, limit_ms, "finish what runs, return the rest, then BYE")
+#define FIELDS_DRAIN(F)                                                                            \
+    F(U64, limit_ms, "finish what runs, return the rest, then BYE")                                \
+    F(BOOL, again, "the server stops: join again, for the next one")
 
 #define FIELDS_FENCED(F)                                                                           \
     F(U64, code, "why this session is over: join again, or stop if it was SUPERSEDED")

@@ -141,7 +141,7 @@ static bool take_lane_message(struct link *l, unsigned number, struct dec *in)
     case MSG_WITHDRAW:
         TAKE(withdraw, session_withdraw(s, &m));
     case MSG_DRAIN:
-        TAKE(drain, session_drain(s, m.limit_ms));
+        TAKE(drain, session_told_to_drain(s, &m));
     case MSG_FENCED:
         TAKE(fenced, session_fenced(s, m.code));
     default:

@@ -18,8 +18,6 @@
 #define WELCOME_WAIT_MS 1000u
 /* The server waits 5 s for READY, and then says over the join socket what is wrong. */
 #define HELLO_WAIT_MS 6000u
-/* How long a BYE may take to be acknowledged before we leave anyway. */
-#define BYE_WAIT_MS 1000u
 /* PINGs that may be missing before the server counts as gone. */
 #define MISSED_PINGS 3u
 /* Moments in a heartbeat's time at which a HEARTBEAT may be said. */
@@ -130,7 +128,7 @@ bool session_active(const struct session *s)
     return s->state == SESSION_ACTIVE;
 }
 
-static uint64_t in_ms(const struct session *s, uint64_t ms)
+uint64_t session_in_ms(const struct session *s, uint64_t ms)
 {
     return s->now.mono_ns + ms * NS_PER_MS;
 }
@@ -164,10 +162,12 @@ void session_rejoin(struct session *s, const char *why)
 {
     if (s->state == SESSION_OVER)
         return;
-    if (s->leaving) { /* who said BYE does not come back */
+    if (s->leaving && !s->coming_back) {
         session_over(s, s->code);
         return;
     }
+    if (s->coming_back) /* the server that told us to drain has gone */
+        s->draining = s->leaving = s->coming_back = false;
     if (why) {
         session_say(s, "%s; joining again", why);
         s->actions.warning = true;
@@ -177,7 +177,7 @@ void session_rejoin(struct session *s, const char *why)
     s->state = SESSION_IDLE;
     s->settled = false;
     s->actions.connect = NULL;
-    s->deadline_ns = in_ms(s, backoff_ms(s));
+    s->deadline_ns = session_in_ms(s, backoff_ms(s));
 }
 
 void joining_connecting(struct session *s)
@@ -185,7 +185,7 @@ void joining_connecting(struct session *s)
     if (s->state == SESSION_OVER)
         return;
     s->state = SESSION_CONNECTING;
-    s->deadline_ns = in_ms(s, HELLO_WAIT_MS);
+    s->deadline_ns = session_in_ms(s, HELLO_WAIT_MS);
 }
 
 void session_refused(struct session *s, const struct msg_refused *m)
@@ -198,6 +198,8 @@ void session_refused(struct session *s, const struct msg_refused *m)
         return;
     }
     session_rejoin(s, NULL);
+    if (m->code == PUSHROD_E_DRAINING && s->tries > 1)
+        return; /* it said so */
     session_say(s, "the server refused: %.*s", (int)m->text.size, (const char *)m->text.data);
     s->actions.warning = true;
 }
@@ -300,67 +302,6 @@ static bool beat(const struct session *s, struct buf *frame)
     return true;
 }
 
-/* ------------------------------------------------------------------------- leaving */
-
-void session_drain(struct session *s, uint64_t limit_ms)
-{
-    if (s->draining || s->state == SESSION_OVER)
-        return;
-    s->draining = true;
-    uint64_t limit = limit_ms && limit_ms < s->config.drain_ms ? limit_ms : s->config.drain_ms;
-    s->drain_ns = in_ms(s, limit);
-    item_return_unstarted(s);
-}
-
-void session_quit(struct session *s)
-{
-    session_drain(s, 0);
-    s->quitting = true;
-}
-
-static void say_bye(struct session *s)
-{
-    struct msg_bye m = {.returned = s->returned};
-    size_t from = answer_log_open(&s->log);
-    msg_bye_encode(&s->log.bytes, &m);
-    answer_log_close(&s->log, from, MSG_BYE, 0, 0);
-    s->leaving = true;
-    s->deadline_ns = in_ms(s, BYE_WAIT_MS);
-}
-
-/* What is of the session itself may stay unacknowledged; what matters is stored before we go. */
-static bool answers_stored(const struct session *s)
-{
-    for (size_t i = 0; answer_log_at(&s->log, i); i++) {
-        if (answer_log_at(&s->log, i)->lease)
-            return false;
-    }
-    return true;
-}
-
-/* BYE when all is done and stored, or the time is over; then a moment for it to arrive. */
-static void judge_drain(struct session *s)
-{
-    if (s->config.max_tasks && s->begun >= s->config.max_tasks && !s->draining) {
-        s->recycle = true;
-        session_drain(s, 0);
-    }
-    if (!s->draining || s->state == SESSION_OVER)
-        return;
-    bool late = s->now.mono_ns >= s->drain_ns;
-    bool idle = s->handed_count == 0 && s->waiting_count == 0;
-    bool ready = late || (idle && answers_stored(s)) || (s->quitting && !s->revoking_count);
-    if (s->leaving) {
-        if (s->now.mono_ns >= s->deadline_ns || s->log.count == 0)
-            session_over(s, s->code);
-    } else if (ready && session_active(s)) {
-        say_bye(s);
-    } else if (late || s->quitting || (idle && answer_log_bytes(&s->log) == 0)) {
-        if (!session_active(s))
-            session_over(s, s->code);
-    }
-}
-
 /* ---------------------------------------------------------------------- each tick */
 
 static void judge_state(struct session *s)
@@ -371,7 +312,7 @@ static void judge_state(struct session *s)
         if (!late)
             break;
         s->state = SESSION_JOINING;
-        s->deadline_ns = in_ms(s, WELCOME_WAIT_MS);
+        s->deadline_ns = session_in_ms(s, WELCOME_WAIT_MS);
         joining_start(s);
         break;
     case SESSION_JOINING:
@@ -443,7 +384,7 @@ static void act(struct session *s)
         item_tell_progress(s);
         judge_stall(s);
     }
-    judge_drain(s);
+    leave_judge(s);
     if (s->log.failed || s->log.bytes.failed)
         session_over(s, PUSHROD_E_NO_MEMORY);
     if (session_active(s))

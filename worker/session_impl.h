@@ -2,7 +2,8 @@
 /*
  * session_impl: what the files of the session share. Private to worker/session*.c.
  *
- *   session.c        joining, life signs, leaving; session_begin() and session_end()
+ *   session.c        joining, life signs; session_begin() and session_end()
+ *   session_leave.c  draining, BYE, the end
  *   session_join.c   JOIN with what is held, WELCOME with its verdicts
  *   session_task.c   tasks from the lane to the runner
  *   session_answer.c and back
@@ -151,6 +152,7 @@ struct session {
     bool draining;
     bool quitting;     /* what runs is not waited for */
     bool leaving;      /* BYE is on its way */
+    bool coming_back;  /* it is the server that stops: its next one is joined */
     bool recycle;      /* draining because of max_tasks */
     int code;          /* why it will be over */
     uint64_t drain_ns; /* when draining ends, whatever runs */
@@ -173,6 +175,10 @@ void session_say(struct session *s, const char *format, ...) __attribute__((form
 void session_rejoin(struct session *s, const char *why); /* the session is gone; try for another */
 bool session_active(const struct session *s);            /* answers can be sent */
 uint64_t session_random(struct session *s);
+uint64_t session_in_ms(const struct session *s, uint64_t ms); /* monotonic ns, from now */
+
+/* session_leave.c */
+void leave_judge(struct session *s); /* each tick: BYE, or the end, if it is time */
 
 /* session_join.c */
 void joining_start(struct session *s);          /* the JOIN of a new try */

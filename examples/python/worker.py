@@ -27,7 +27,7 @@ class Worker:
         self.queues, self.instance, self.context = queues, os.urandom(16), zmq.Context()
         self.pool = concurrent.futures.ThreadPoolExecutor(1)  # heartbeats go on while it works
         self.wake, self.woken = socket.socketpair()
-        self.task, self.draining = None, False  # (id, lease, future) of what runs
+        self.task, self.draining, self.pausing = None, False, False  # (id, lease, future) of what runs
         self.kept, self.last = [], 0  # not acknowledged: (number of the last, messages); the last number
 
     def connect(self, kind, port, **options):
@@ -67,14 +67,15 @@ class Worker:
         if number == LANE_HELLO and fields[1] == self.session:
             again, self.kept = self.kept, []
             _ = [self.answer(*m) for m in [([READY, self.session],), *(m for _, m in again)]]
-        elif number == TASK and self.draining:
+        elif number == TASK and (self.draining or self.pausing):
             self.answer([RETURNED, *fields[:2], DRAINING])
         elif number == TASK:
             self.task = (*fields[:2], self.pool.submit(handle, fields[2], parts[0] if fields[6] is None else fields[6]))
             self.task[2].add_done_callback(lambda _: self.wake.send(b"."))
         elif number in (ACK, PING):
             self.kept = [k for k in self.kept if k[0] > fields[0]]
-        self.draining |= number == DRAIN or (number == FENCED and fields[0] == SUPERSEDED)
+        self.pausing |= number == DRAIN  # for good, or until the next server is there:
+        self.draining |= (number == DRAIN and not fields[1]) or (number == FENCED and fields[0] == SUPERSEDED)
         return number != FENCED
 
     def finish(self, task, lease, future):
@@ -90,7 +91,7 @@ class Worker:
         dealer, (_, self.worker, self.session, host, lane_port, port, user, token, beat, ping, _, verdicts) = self.join()
         self.host, plain = host or self.host, {"plain_username": user.encode(), "plain_password": token.encode()}
         forget = [v[2] for v in verdicts or [] if v[3] not in (KEEP, SEND)]
-        self.last, self.kept = 0, [k for k in self.kept if k[1][-1][2] not in forget]
+        self.last, self.pausing, self.kept = 0, False, [k for k in self.kept if k[1][-1][2] not in forget]
         self.task = None if self.task and self.task[1] in forget else self.task
         lane = self.connect(zmq.PULL, lane_port, rcvhwm=0, reconnect_ivl=-1, **plain)
         gone = lane.get_monitor_socket(zmq.EVENT_DISCONNECTED)
@@ -106,10 +107,9 @@ class Worker:
                 self.finish(*self.task)
             if self.last and time.monotonic() - self.spoke >= beat / 1000:
                 _ = [self.send(*k) for k in self.kept] or self.send(self.last + 1, [[HEARTBEAT, int(self.task is not None)]])
-            if self.draining and not self.task and not self.kept:
+            if (self.draining or self.pausing) and not self.task and not self.kept:
                 alive = self.answer([BYE, 0])
-        lane.disable_monitor()
-        _ = [made.close(linger=1000) for made in (dealer, lane, self.answers)]
+        _ = lane.disable_monitor(), [made.close(linger=1000) for made in (dealer, lane, self.answers)]
 
 
 if __name__ == "__main__":

@@ -191,6 +191,7 @@ struct lane_action {
     uint64_t id;             /* CANCEL, WITHDRAW */
     uint64_t lease;          /* CANCEL, WITHDRAW */
     uint64_t number;         /* ACK, PING: sequence; DRAIN: limit_ms; FENCED: enum pushrod_error */
+    bool again;              /* DRAIN: it is we who stop, and the worker is to join our successor */
 };
 
 /* WELCOME: make a lane, tell the peer. REFUSE: tell the peer. CLOSE: destroy the lane of `worker`.

@@ -228,7 +228,7 @@ static void lane_encode(struct lane *lane, const struct lane_action *a)
         msg_ping_encode(out, &(struct msg_ping){a->number});
         break;
     case LANE_DRAIN:
-        msg_drain_encode(out, &(struct msg_drain){a->number});
+        msg_drain_encode(out, &(struct msg_drain){a->number, a->again});
         break;
     case LANE_FENCED:
         msg_fenced_encode(out, &(struct msg_fenced){a->number});

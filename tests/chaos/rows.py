@@ -150,7 +150,7 @@ def server_killed(lab, scale):
 
 @row
 def server_stopped(lab, scale):
-    """the server is stopped and started under load, which sends its workers away: nothing runs twice"""
+    """the server is stopped and started under load; its workers wait for it: nothing runs twice"""
     server = lab.durable_server()
     workers = lab.workers(server, 3, "--slots", "2")
     load = Load(server.client_port, 2000 * scale, payload=tick_payload(lab))
@@ -165,13 +165,12 @@ def server_stopped(lab, scale):
             if server.process.returncode:
                 raise Failure(f"the server stopped with {server.process.returncode}")
             server.start()
-            for worker in workers:  # as a service manager does
-                load.run_until("the workers to leave", lambda w=worker: not w.alive(), 40)
-                worker.start()
     chaos(lab, load, act, 0.8, 90 + 30 * scale)
     again = lab.judge(load, restarts=restarts)
     if again:
         raise Failure(f"{again} tasks ran again because the server was stopped")
+    if not all(worker.alive() for worker in workers):
+        raise Failure("a worker ended with its server")
 
 
 @row

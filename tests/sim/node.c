@@ -272,7 +272,7 @@ static bool lane_message(struct session *s, struct dec *d, unsigned kind, struct
         CASE(WITHDRAW, withdraw, session_withdraw(s, &m))
         CASE(ACK, ack, session_ack(s, m.sequence))
         CASE(PING, ping, session_ping(s, m.sequence))
-        CASE(DRAIN, drain, session_drain(s, m.limit_ms))
+        CASE(DRAIN, drain, session_told_to_drain(s, &m))
         CASE(FENCED, fenced, session_fenced(s, m.code))
     default:
         return false;

@@ -326,6 +326,7 @@ static void drain_returns_and_ends(void **state)
     fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
     fix_tick(&f);
     assert_int_equal(fix_lane(&f, 0, LANE_DRAIN, 0)->number, 100);
+    assert_true(fix_lane(&f, 0, LANE_DRAIN, 0)->again);
     assert_int_equal(fix_conn(&f, 5, MSG_REJECTED, 0)->code, PUSHROD_E_DRAINING);
     fix_later(&f, 1);
     fix_answer(&f, 0, (struct answer){.kind = MSG_BYE});

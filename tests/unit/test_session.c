@@ -244,6 +244,69 @@ static void drain_does_not_wait_for_ever(void **state)
     assert_true(play_said_of(&r, MSG_BYE) >= 1);
 }
 
+static void told_to_drain(uint64_t limit_ms, bool again)
+{
+    play_begin(&r);
+    session_told_to_drain(r.session, &(struct msg_drain){limit_ms, again});
+    play_end(&r);
+}
+
+static void a_server_that_stops_takes_no_worker_along(void **state)
+{
+    (void)state;
+    play_up(&r);
+    play_tasks(&r, 1, 3);
+    play_clear(&r);
+    told_to_drain(100, true);
+    assert_int_equal(play_said_of(&r, MSG_RETURNED), 1);
+    play_run_until(&r, r.ms + 500); /* its limit is not ours */
+    assert_int_equal(play_said_of(&r, MSG_BYE), 0);
+    play_begin(&r);
+    play_done(&r, 1001, 1);
+    play_done(&r, 1002, 1);
+    play_end(&r);
+    ack(r.said[r.said_count - 1].sequence);
+    assert_int_equal(play_said_of(&r, MSG_BYE), 1);
+    ack(r.said[r.said_count - 1].sequence);
+    assert_int_equal(r.actions->state, SESSION_IDLE);
+    play_up(&r);
+    play_clear(&r);
+    play_tasks(&r, 11, 1);
+    assert_int_equal(play_run_of(&r, RUN_START), 1);
+}
+
+/* Its end came before the tasks': they go on, and the next server is told of them. */
+static void a_server_that_stops_may_be_faster(void **state)
+{
+    (void)state;
+    play_up(&r);
+    play_tasks(&r, 1, 1);
+    told_to_drain(100, true);
+    lose_server();
+    assert_int_equal(r.held_count, 1);
+    play_welcome(&r, (uint8_t[]){VERDICT_KEEP});
+    play_hello(&r);
+    play_clear(&r);
+    play_tasks(&r, 11, 1);
+    assert_int_equal(play_said_of(&r, MSG_RETURNED), 0);
+}
+
+static void who_is_told_to_leave_as_well_leaves(void **state)
+{
+    (void)state;
+    play_up(&r);
+    play_tasks(&r, 1, 1);
+    told_to_drain(100, true);
+    play_begin(&r);
+    session_drain(r.session, 0);
+    play_done(&r, 1001, 1);
+    play_end(&r);
+    ack(r.said[r.said_count - 1].sequence);
+    assert_int_equal(play_said_of(&r, MSG_BYE), 1);
+    ack(r.said[r.said_count - 1].sequence);
+    assert_int_equal(r.actions->state, SESSION_OVER);
+}
+
 static void quit_leaves_at_once(void **state)
 {
     (void)state;
@@ -316,6 +379,9 @@ int main(void)
         TEST(superseded_is_over_any_other_fence_is_not),
         TEST(drain_returns_finishes_and_says_bye),
         TEST(drain_does_not_wait_for_ever),
+        TEST(a_server_that_stops_takes_no_worker_along),
+        TEST(a_server_that_stops_may_be_faster),
+        TEST(who_is_told_to_leave_as_well_leaves),
         TEST(quit_leaves_at_once),
         TEST(drain_without_a_server_ends_when_nothing_is_held),
         TEST(recycles_after_its_tasks),
