@@ -190,8 +190,8 @@ int pushrod_server_step(struct pushrod_server *server);
 
 /*
  * Drains: no task is taken any more, what runs may finish for `drain-timeout` (25 s), local
- * processes leave, and run() returns. The second call ends it at once; what is durable stays in
- * the store either way. Any thread, and signal handlers.
+ * processes leave, and run() returns; workers elsewhere wait for the next server. The second call
+ * ends it at once; what is durable stays in the store either way. Any thread, and signal handlers.
  */
 void pushrod_server_stop(struct pushrod_server *server);
 

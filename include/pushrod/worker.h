@@ -83,8 +83,9 @@ int pushrod_worker_handle(
 void pushrod_worker_catch_signals(struct pushrod_worker *worker, bool yes);
 
 /*
- * Joins the server and runs tasks until it was stopped. While the server is away it keeps trying,
- * and says so on standard error. 0: drained (stopped, or max-tasks reached). SUPERSEDED,
+ * Joins the server and runs tasks until it was stopped. While the server is away, stopped or not,
+ * it keeps trying, and says so on standard error. 0: drained (stopped, `pushrod drain`, or
+ * max-tasks reached). SUPERSEDED,
  * BAD_VERSION, NOT_ALLOWED and others: the server refused it for good; BAD_OPTION: nothing to
  * handle, or no address that can be resolved. One call for each worker.
  */
