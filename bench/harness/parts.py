@@ -62,7 +62,7 @@ def latency(run):
         for number in range(run.rounds):
             for system in up:
                 run.measure("idle-round-trip", system, round=number,
-                            options={"window": 1, "count": run.scale(1000, 10000)})
+                            options={"window": 1, "count": run.scale(1000, 3000)})
         for system in up:
             top = run.measure("latency-maximum", system, options={"seconds": run.seconds})
             for percent in (1, 10, 50, 90) if top else ():
