@@ -143,7 +143,7 @@ int params_read_flags(struct params *p, int argc, char **argv, int *operands, bo
 static bool variable_is_foreign(const char *name)
 {
     static const char *const beginnings[] = {
-        "PUSHROD_TASK_", "PUSHROD_HEADER_", "PUSHROD_ATTEMPT", "PUSHROD_QUEUE", NULL};
+        "PUSHROD_TASK_", "PUSHROD_HEADER_", "PUSHROD_SUPERVISOR", NULL};
     for (size_t i = 0; beginnings[i]; i++)
         if (strncmp(name, beginnings[i], strlen(beginnings[i])) == 0)
             return true;

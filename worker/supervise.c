@@ -223,6 +223,8 @@ static void reap(struct guard *g)
     pid_t pid;
     while ((pid = wait4(-1, &status, WNOHANG, &use)) > 0) {
         struct place *p = place_of(g, pid);
+        if (pid == g->keeper)
+            g->keeper = 0;
         if (!p)
             continue; /* an obituary, or an orphan that came to us */
         int code = exit_code_of(p, status);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "worker/keeper.h"
 #include "worker/supervise_impl.h"
 
 static bool grow(struct guard *g)
@@ -70,6 +72,11 @@ bool guard_init(struct guard *g, const struct supervise_config *config, int cont
         snprintf(g->join, sizeof g->join, "%s", config->join);
     /* What a dead worker leaves behind comes to us, so that we can end it. */
     prctl(PR_SET_CHILD_SUBREAPER, 1);
+    g->keeper = keeper_start();
+    if (!g->keeper)
+        log_warning("commands would stay behind if this process and its workers were killed "
+                    "together: %s",
+            strerror(errno));
     if (!guard_signals(g))
         return false;
     if (!grow(g))
@@ -106,7 +113,7 @@ static bool is_place(const struct guard *g, pid_t pid)
 
 /*
  * Children of ours that are in a process group of their own are commands of a worker that died:
- * we were made their parent. Everything else (places, obituaries) is in our group.
+ * we were made their parent. Everything else (places, obituaries) is in our group, but the keeper.
  */
 void guard_orphans_kill(const struct guard *g)
 {
@@ -118,7 +125,7 @@ void guard_orphans_kill(const struct guard *g)
     int pid;
     while (fscanf(children, "%d", &pid) == 1) {
         pid_t group = getpgid(pid);
-        if (is_place(g, pid) || group <= 0 || group == getpgrp())
+        if (is_place(g, pid) || pid == g->keeper || group <= 0 || group == getpgrp())
             continue;
         log_debug("process group %d outlived its worker: killed", (int)group);
         kill(-group, SIGKILL);

@@ -48,6 +48,7 @@ struct guard {
     char input[2 * SUPERVISE_LINE]; /* of control: the beginning of a line */
     size_t input_size;
     unsigned processes; /* how many there are to be */
+    pid_t keeper;       /* keeper.h; 0: none */
     sigset_t old_mask;
     uint64_t drain_ms;
     char join[SUPERVISE_JOIN];
