@@ -242,8 +242,9 @@ static void purged(struct core *c, struct request *r, const struct store_event *
     if (e->outcome == OUTCOME_STORED) {
         out_ok(c, r->conn, r->request, r->count + e->count);
         c->stats.cancelled += e->count;
-        r->queue->stored_ready = r->queue->stored_delayed = 0;
     } else {
+        r->queue->stored_ready += r->ready;
+        r->queue->stored_delayed += r->delayed;
         reject(c, r, e);
         if (e->outcome != OUTCOME_UNKNOWN)
             return;

@@ -220,6 +220,10 @@ static void purge_store(struct core *c, uint64_t conn, const struct msg_control 
     }
     r->queue = q;
     r->count = count;
+    /* Now, for what the store has from here on was asked after the purge, or is kept by it. */
+    r->ready = q->stored_ready;
+    r->delayed = q->stored_delayed;
+    q->stored_ready = q->stored_delayed = 0;
     op->queue = q->name;
     op->keep = keep;
     op->keep_count = kept;

@@ -313,6 +313,8 @@ struct request {
     uint64_t request;
     uint64_t id;
     uint64_t count; /* PURGE: of tasks that were in memory */
+    uint64_t ready; /* PURGE: that the store had, and has again if it refuses; the same of ... */
+    uint64_t delayed;
     enum follow follow;
     enum store_op_kind operation; /* OUTCOME: what may have been done */
     struct queue *queue;          /* PURGE, PURGED */
