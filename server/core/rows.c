@@ -17,6 +17,16 @@ static const char *task_state_shown(const struct task *t)
     return t->state == TASK_MOVING ? "delayed" : task_state_name((enum task_state)t->state);
 }
 
+/* Unix time; a backoff without a store behind it goes by the monotonic clock. */
+static uint64_t due_ms(const struct core *c, const struct task *t)
+{
+    if (t->state != TASK_DELAYED || !t->backing_off)
+        return t->record.due_ms;
+    assert(heap_holds(&t->place));
+    bool over = t->place.key <= c->now.mono_ns;
+    return c->now.wall_ms + (over ? 0 : (t->place.key - c->now.mono_ns) / MS);
+}
+
 void row_task(struct core *c, uint64_t conn, uint64_t request, const struct task *t)
 {
     assert(t->state != TASK_GONE);
@@ -28,7 +38,7 @@ void row_task(struct core *c, uint64_t conn, uint64_t request, const struct task
         .attempts = t->hand_overs,
         .deaths = t->record.deaths,
         .submitted_ms = t->record.submitted_ms,
-        .due_ms = t->record.due_ms,
+        .due_ms = due_ms(c, t),
         .size = t->record.payload.size,
         .code = t->code,
         .text = arena_slice(c, slice_str(t->text)),
