@@ -277,7 +277,7 @@ static bool submit_store(struct core *c, struct task *t)
     struct store_op *op = r ? out_store(c, STORE_APPEND, t->slot) : NULL;
     if (!op)
         return false;
-    t->record.windowed = !t->record.due_ms && window_open(t->queue, task_key(t));
+    t->record.windowed = !t->record.due_ms && window_takes(c, t->queue, task_key(t));
     task_record(t, r);
     op->record = r;
     op->async = !submit_waits(t);
@@ -291,16 +291,17 @@ static void submit_start(struct core *c, struct task *t)
 {
     assert(t->state == TASK_STORING);
     t->queue->submitted++;
-    if (!t->record.due_ms) {
-        window_enter(c, t);
-        return;
-    }
-    if (!t->queue->bypass) {
+    bool stored = !t->queue->bypass;
+    if (t->record.due_ms && stored) {
         window_delay(c, t);
-        return;
+    } else if (t->record.due_ms) {
+        task_move(c, t, TASK_DELAYED);
+        timer_delay(c, t, 0);
+    } else if (stored && !t->record.windowed) {
+        window_skip(c, t);
+    } else {
+        window_enter(c, t);
     }
-    task_move(c, t, TASK_DELAYED);
-    timer_delay(c, t, 0);
 }
 
 /* As if it had never come. */

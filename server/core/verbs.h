@@ -219,8 +219,10 @@ void request_stored(struct core *c, struct request *r, const struct store_event 
 
 /* window.c: which tasks of a queue are in memory */
 bool window_open(const struct queue *q, struct order_key key);
+bool window_takes(const struct core *c, const struct queue *q, struct order_key key);
 void window_low(struct core *c, struct queue *q);  /* look at it at the end of the tick */
 void window_enter(struct core *c, struct task *t); /* READY, or behind the edge */
+void window_skip(struct core *c, struct task *t);  /* appended, and not into the window */
 void window_leave(struct core *c, struct task *t); /* to the store only; its followers stay */
 void window_delay(struct core *c, struct task *t); /* the same, of one that is due later */
 void window_fetch_all(struct core *c);

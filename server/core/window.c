@@ -48,6 +48,15 @@ static bool window_over(const struct core *c, const struct queue *q)
     return count > c->config.window_tasks || (count > 1 && q->bytes > c->config.window_bytes);
 }
 
+/* Of what is submitted now: not behind the edge, and not the first to leave a full window. */
+bool window_takes(const struct core *c, const struct queue *q, struct order_key key)
+{
+    bool full = window_count(q) >= c->config.window_tasks || q->bytes > c->config.window_bytes;
+    const struct task *last = full ? queue_tail(q) : NULL;
+    assert(!last || last->queue == q);
+    return window_open(q, key) && (!last || key_before(key, task_key(last)));
+}
+
 void window_low(struct core *c, struct queue *q)
 {
     assert(!q->bypass || !q->backlog);
@@ -83,6 +92,14 @@ void window_delay(struct core *c, struct task *t)
     window_leave(c, t);
 }
 
+/* "Events of async operations may overtake" that of a fetch, which then has not seen the task. */
+static void window_unseen(struct queue *q, struct order_key key)
+{
+    assert(q->fetching && key.id > 0);
+    if (!q->unseen.id || key_before(key, q->unseen))
+        q->unseen = key;
+}
+
 static void window_behind(struct core *c, struct task *t)
 {
     struct queue *q = t->queue;
@@ -90,8 +107,21 @@ static void window_behind(struct core *c, struct task *t)
     /* The store has not answered for it yet: that event brings it here again. */
     if (t->operations)
         return;
+    if (q->fetching && q->durability == DURABILITY_ASYNC)
+        window_unseen(q, task_key(t));
     window_leave(c, t);
     window_low(c, q);
+}
+
+/*
+ * The store was not told that it may run (record.windowed), so it does not before a fetch has moved
+ * the edge behind it: after a crash it would be given to another beside the worker that has it.
+ */
+void window_skip(struct core *c, struct task *t)
+{
+    assert(t->state == TASK_STORING && !t->record.windowed);
+    window_close(c, t->queue, task_key(t));
+    window_behind(c, t);
 }
 
 /* The least urgent leaves, and the edge comes to the place just before it. */
@@ -182,6 +212,7 @@ static void window_fetch(struct core *c, struct queue *q)
     op->limit_bytes = q->bytes < c->config.window_bytes ? c->config.window_bytes - q->bytes : 1;
     q->fetching = true;
     q->fetch_void = false;
+    q->unseen = (struct order_key){0};
 }
 
 void window_fetch_all(struct core *c)
@@ -224,8 +255,10 @@ void window_fetched(struct core *c, struct queue *q, const struct store_event *e
             taken = window_take(c, q, &e->records[i]);
         if (taken && e->exhausted) {
             q->backlog = false;
-            q->stored_ready = 0;
+            q->stored_ready = q->unseen.id ? q->stored_ready : 0;
         }
+        if (q->unseen.id)
+            window_close(c, q, q->unseen);
     }
     window_low(c, q);
     queue_touch(c, q);

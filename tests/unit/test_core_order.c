@@ -94,12 +94,111 @@ static void what_comes_after_a_purge_is_counted(void **state)
     durable_free(&d);
 }
 
+/* ---- a fetch ---- */
+
+/* Else it would run a second time after a restart, beside the worker that has it. */
+static void what_runs_is_known_to_the_store_to_run(void **state)
+{
+    (void)state;
+    durable_new(&d, 2, DURABILITY_SYNC);
+    for (unsigned i = 0; i < 3; i++)
+        submit();
+    durable_settle(&d);
+    worker(4);
+    durable_end(&d); /* two run, and the third is fetched */
+    assert_non_null(durable_op(&d, STORE_FETCH, 0));
+    fix_later(&d.f, 1);
+    submit();
+    durable_settle(&d);
+    while (stats()->leased < 4)
+        durable_settle(&d);
+    durable_end(&d);
+    durable_restart(&d);
+    assert_int_not_equal(fix_join_held(&d.f, 1, "q", 4, NULL, 0), 0);
+    durable_ask(&d);
+    durable_stored(&d, 1);
+    fix_answer(&d.f, 1, (struct answer){.kind = MSG_READY});
+    durable_settle(&d);
+    assert_int_equal(stats()->leased, 0); /* the other is waited for */
+    durable_free(&d);
+}
+
+/* ---- async ---- */
+
+static void an_async_backlog_lies_in_the_store(void **state)
+{
+    (void)state;
+    durable_new(&d, 4, DURABILITY_ASYNC);
+    for (unsigned i = 0; i < 40; i++) {
+        submit();
+        if (i % 2)
+            durable_settle(&d);
+    }
+    assert_true(stats()->ledger <= 5);
+    assert_int_equal(stats()->ready + stats()->backlog, 40);
+    worker(1);
+    for (unsigned ran = 0; ran < 40;) {
+        durable_end(&d);
+        const struct lane_action *l = fix_lane(&d.f, 0, LANE_TASK, 0);
+        struct answer done = l ? fix_done(l->id, l->lease, "") : (struct answer){0};
+        done.run_ns = 10 * MSEC; /* nothing is put behind it */
+        durable_stored(&d, 1);
+        if (!l)
+            continue;
+        assert_int_equal(done.id, ++ran);
+        fix_answer(&d.f, 0, done);
+    }
+    durable_free(&d);
+}
+
+/* The fetch did not see the task that went behind the edge meanwhile: it is not forgotten. */
+static void an_append_that_overtakes_a_fetch_is_fetched(void **state)
+{
+    (void)state;
+    const struct store_event *fetched;
+    durable_new(&d, 1, DURABILITY_ASYNC);
+    for (unsigned i = 0; i < 2; i++) {
+        submit();
+        durable_settle(&d);
+    }
+    assert_int_equal(stats()->backlog, 1);
+    worker(1);
+    durable_end(&d); /* the first runs, and the second is fetched */
+    assert_non_null(durable_op(&d, STORE_FETCH, 0));
+    assert_int_equal(store_mem_plain.poll(d.store, &fetched, 1), 1);
+    assert_true(fetched->kind == STORE_FETCH && fetched->exhausted);
+    struct store_event late = *fetched;
+    fix_later(&d.f, 1);
+    uint64_t id = submit();
+    fix_end(&d.f);
+    durable_say(&d, durable_op(&d, STORE_APPEND, 0), OUTCOME_STORED, 0);
+    assert_int_equal(stats()->backlog, 2);
+    core_stored(d.f.core, &late, 1);
+    assert_int_equal(stats()->ready, 1);
+    assert_int_equal(stats()->backlog, 1);
+    const struct store_op *again = NULL;
+    core_worker_lost(d.f.core, d.f.worker[0], PUSHROD_E_TIMED_OUT);
+    for (unsigned i = 0; i < 2 && !again; i++) {
+        fix_end(&d.f);
+        again = durable_op(&d, STORE_FETCH, 0);
+        fix_later(&d.f, 1);
+        core_cancel(d.f.core, 5, 9, 1);
+        core_cancel(d.f.core, 5, 9, 2);
+    }
+    assert_non_null(again);
+    assert_true(again->after.id < id);
+    durable_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_retry_beside_a_purge_is_counted),
         cmocka_unit_test(a_purge_that_was_refused_takes_nothing),
         cmocka_unit_test(what_comes_after_a_purge_is_counted),
+        cmocka_unit_test(what_runs_is_known_to_the_store_to_run),
+        cmocka_unit_test(an_async_backlog_lies_in_the_store),
+        cmocka_unit_test(an_append_that_overtakes_a_fetch_is_fetched),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
