@@ -161,7 +161,8 @@ void window_enter(struct core *c, struct task *t)
 {
     struct queue *q = t->queue;
     assert(t->state == TASK_STORING || t->state == TASK_MOVING || t->state == TASK_HELD);
-    if (!window_open(q, task_key(t)) && !t->record.suspect && !task_only_here(t)) {
+    bool stays = t->record.suspect || t->cancelling || task_only_here(t);
+    if (!stays && !window_open(q, task_key(t))) {
         window_behind(c, t);
         return;
     }

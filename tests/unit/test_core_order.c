@@ -94,6 +94,41 @@ static void what_comes_after_a_purge_is_counted(void **state)
     durable_free(&d);
 }
 
+/* ---- a retry ---- */
+
+/* Nothing may be lost by where its queue's edge is. */
+static void a_retry_behind_the_edge_is_cancelled(void **state)
+{
+    (void)state;
+    durable_new(&d, 1, DURABILITY_SYNC);
+    uint64_t id = submit();
+    durable_settle(&d);
+    worker(1);
+    durable_end(&d);
+    uint64_t lease = durable_lease(&d, 0, id);
+    fix_later(&d.f, 1);
+    struct msg_options urgent = fix_options();
+    urgent.priority = 9;
+    for (unsigned i = 0; i < 2; i++)
+        fix_submit(&d.f, 5, "q", "", &urgent, FOLLOW_NONE);
+    durable_settle(&d);
+    assert_int_equal(stats()->backlog, 1);
+    fix_answer(&d.f, 0, fix_failed(id, lease, "no"));
+    durable_end(&d);
+    fix_later(&d.f, 1);
+    core_cancel(d.f.core, 5, 9, id);
+    durable_end(&d);
+    assert_int_equal(fix_conn(&d.f, 5, MSG_OK, 0)->number, 1);
+    durable_stored(&d, 1);
+    durable_end(&d);
+    durable_stored(&d, 1);
+    durable_end(&d);
+    const struct conn_action *told = fix_conn(&d.f, 5, MSG_FINISHED, 0);
+    assert_non_null(told);
+    assert_int_equal(told->task->status, PUSHROD_CANCELLED);
+    durable_free(&d);
+}
+
 /* ---- a fetch ---- */
 
 /* Else it would run a second time after a restart, beside the worker that has it. */
@@ -196,6 +231,7 @@ int main(void)
         cmocka_unit_test(a_retry_beside_a_purge_is_counted),
         cmocka_unit_test(a_purge_that_was_refused_takes_nothing),
         cmocka_unit_test(what_comes_after_a_purge_is_counted),
+        cmocka_unit_test(a_retry_behind_the_edge_is_cancelled),
         cmocka_unit_test(what_runs_is_known_to_the_store_to_run),
         cmocka_unit_test(an_async_backlog_lies_in_the_store),
         cmocka_unit_test(an_append_that_overtakes_a_fetch_is_fetched),
