@@ -11,6 +11,8 @@
 #include "proto/codec.h"
 #include "worker/session_impl.h"
 
+#define PERIOD_MOST_MS UINT64_C(3600000)
+
 static bool is_answer(const struct kept *record)
 {
     return record->kind == MSG_TASK_DONE || record->kind == MSG_TASK_FAILED;
@@ -175,6 +177,13 @@ static struct slice copy_text(struct buf *to, struct slice text)
     return text.data ? slice_of(to->data + at, text.size) : text;
 }
 
+/* Bounded, so that sums with the clock do not wrap, whatever the server says. */
+static uint64_t period_ms(uint64_t told, uint64_t otherwise)
+{
+    uint64_t ms = told ? told : otherwise;
+    return ms < PERIOD_MOST_MS ? ms : PERIOD_MOST_MS;
+}
+
 /* The message is borrowed until return, the action that it becomes lives for a tick. */
 static void copy_welcome(struct session *s, const struct msg_welcome *m)
 {
@@ -192,8 +201,8 @@ static void copy_welcome(struct session *s, const struct msg_welcome *m)
     s->welcome.verdicts = (struct slice){0};
     s->worker = m->worker;
     s->session = m->session;
-    s->heartbeat_ms = m->heartbeat_ms ? m->heartbeat_ms : 1000;
-    s->ping_ms = m->ping_ms ? m->ping_ms : 5000;
+    s->heartbeat_ms = period_ms(m->heartbeat_ms, 1000);
+    s->ping_ms = period_ms(m->ping_ms, 5000);
     s->max_result = m->max_result;
     s->actions.connect = &s->welcome;
 }

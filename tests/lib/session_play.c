@@ -155,7 +155,7 @@ void play_welcome(struct play *r, const uint8_t *verdicts)
         .answers_port = 2,
         .user = slice_str("u"),
         .token = slice_str("t"),
-        .heartbeat_ms = 1000,
+        .heartbeat_ms = r->heartbeat_ms ? r->heartbeat_ms : 1000,
         .ping_ms = 5000,
         .max_result = sizeof zeros / 2,
         .verdicts = buf_slice(&raw),

@@ -30,6 +30,7 @@ struct play {
     const struct session_actions *actions; /* of the last tick */
     uint64_t ms;                           /* the clock */
     uint64_t number;                       /* of the session */
+    uint64_t heartbeat_ms;                 /* what WELCOME says; 0: 1000 */
     struct said_message said[PLAY_SAID];   /* since play_clear() */
     size_t said_count;
     struct {

@@ -89,6 +89,17 @@ static void a_lane_that_stays_silent_is_given_up(void **state)
     assert_true(r.joins >= 2);
 }
 
+/* 2^58 ms are 0 ns in 64 bits. */
+static void a_heartbeat_of_ages_is_an_hour(void **state)
+{
+    (void)state;
+    r.heartbeat_ms = UINT64_C(1) << 58;
+    play_up(&r);
+    play_run_until(&r, r.ms + 10000);
+    assert_int_equal(r.actions->state, SESSION_ACTIVE);
+    assert_int_equal(play_said_of(&r, MSG_HEARTBEAT), 0);
+}
+
 /* ------------------------------------------------------------------- coming back */
 
 static void lose_server(void)
@@ -372,6 +383,7 @@ int main(void)
         TEST(refused_for_good_is_over),
         TEST(refused_for_now_tries_again),
         TEST(a_lane_that_stays_silent_is_given_up),
+        TEST(a_heartbeat_of_ages_is_an_hour),
         TEST(comes_back_with_what_it_holds),
         TEST(answers_made_meanwhile_obey_the_verdict),
         TEST(forgotten_answers_are_not_sent),
