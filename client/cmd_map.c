@@ -276,21 +276,22 @@ static void map_free(struct map *m)
     task_options_free(&m->task);
 }
 
-/* The last word on standard error: what failed. The exit code says the same. */
+/* The last word on standard error: what failed. The exit code says the same. A bar that did not
+ * get to its end goes with map_report(). */
 static int finish(struct map *m, int code)
 {
-    if (m->progress && !m->fatal)
+    char count[TEXT_SIZE];
+    if (m->progress && !code && !m->fatal) {
         map_progress(m, true);
-    if (m->drawn) {
         /* The full bar stays; what comes after it begins on a line of its own. */
         fputc('\n', stderr);
         m->drawn = false;
     }
     map_report(m);
     if (m->fatal == EXIT_INTERRUPTED)
-        cli_say(m->cli, "interrupted after %" PRIu64 " tasks", m->finished);
+        cli_say(m->cli, "interrupted after %s tasks", text_count(count, m->finished));
     else if (m->halted)
-        cli_say(m->cli, "stopped after %" PRIu64 " tasks: --halt %s", m->finished,
+        cli_say(m->cli, "stopped after %s tasks: --halt %s", text_count(count, m->finished),
             params_text(m->cli->p, "halt"));
     if (code || m->fatal)
         return code ? code : m->fatal;

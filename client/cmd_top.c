@@ -219,7 +219,7 @@ static void show(struct top *t)
 /* ---------------------------------------------------------------------------------- the terminal
  */
 
-/* Without line mode, so that a q needs no return; signals stay as they are. */
+/* Without line mode, so that a q needs no return; but for ^Z, signals stay as they are. */
 static void terminal_begin(struct top *t)
 {
     t->terminal =
@@ -228,6 +228,7 @@ static void terminal_begin(struct top *t)
         return;
     struct termios raw = t->saved;
     raw.c_lflag &= ~(tcflag_t)(ICANON | ECHO);
+    raw.c_cc[VSUSP] = _POSIX_VDISABLE; /* the shell would get, and give back, a screen like that */
     tcsetattr(STDIN_FILENO, TCSANOW, &raw);
     fputs("\033[?1049h\033[?25l", stdout); /* the other screen, no cursor */
 }

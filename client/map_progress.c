@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* map_progress: one line at the bottom of a terminal. */
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -26,13 +27,30 @@ static void bar(struct buf *line, double part, unsigned width)
     buf_printf(line, "] %3u%%  ", (unsigned)(part * 100)); /* 100 % only when all is done */
 }
 
-/* The rate is over the whole run: a bar that jumps tells less. */
+/* A text with its unit, if there is room for both: half a number is a wrong one. */
+static void field(struct buf *line, unsigned width, const char *text, const char *unit)
+{
+    /* The last column stays free: some terminals wrap when it is written. */
+    if (line->size + 2 + strlen(text) + strlen(unit) < width)
+        buf_printf(line, "  %s%s", text, unit);
+}
+
+/* Full seconds, rounded up: what is left is never nothing. */
+static const char *text_left(char to[TEXT_SIZE], double seconds)
+{
+    if (seconds >= 60)
+        return text_ms(to, (uint64_t)(seconds * 1000));
+    snprintf(to, TEXT_SIZE, "%us", (unsigned)seconds + 1);
+    return to;
+}
+
+/* What matters most comes first. The rate is over the whole run: a bar that jumps tells less. */
 static void compose(const struct map *m, struct buf *line, uint64_t now, unsigned width)
 {
-    char a[TEXT_SIZE], b[TEXT_SIZE], c[TEXT_SIZE];
+    char a[TEXT_SIZE], b[TEXT_SIZE];
     uint64_t done = m->finished + m->left_out;
     double seconds = (double)(now - m->began_ns) / 1e9;
-    double rate = seconds > 0 ? (double)m->finished / seconds : 0;
+    double rate = seconds >= RATE_AFTER ? (double)m->finished / seconds : 0;
     if (m->total) {
         double part = done < m->total ? (double)done / (double)m->total : 1;
         bar(line, part, width >= 80 ? BAR : width >= 50 ? 10 : 4);
@@ -40,17 +58,16 @@ static void compose(const struct map *m, struct buf *line, uint64_t now, unsigne
     } else {
         buf_printf(line, "%s done, %s in flight", text_count(a, done), text_count(b, m->in_flight));
     }
-    if (seconds >= RATE_AFTER)
-        buf_printf(line, "  %s", text_rate(c, rate));
-    if (m->total > done && seconds >= RATE_AFTER && rate > 0)
-        buf_printf(line, "  %s left",
-            text_ms(c, (uint64_t)((double)(m->total - done) / rate * 1000) / 1000 * 1000));
-    else
-        buf_printf(line, "  %s", text_ms(c, (now - m->began_ns) / 1000000));
     if (m->failed)
-        buf_printf(line, "  %s failed", text_count(c, m->failed));
+        field(line, width, text_count(a, m->failed), " failed");
     if (m->stopping)
-        buf_printf(line, "  stopping");
+        field(line, width, "stopping", "");
+    if (seconds >= RATE_AFTER)
+        field(line, width, text_rate(a, rate), "");
+    if (m->total > done && rate > 0 && !m->stopping)
+        field(line, width, text_left(a, (double)(m->total - done) / rate), " left");
+    else
+        field(line, width, text_ms(a, (now - m->began_ns) / 1000000), "");
 }
 
 void map_progress(struct map *m, bool always)
@@ -61,7 +78,6 @@ void map_progress(struct map *m, bool always)
     struct buf line = BUF_EMPTY;
     unsigned width = terminal_width(STDERR_FILENO);
     compose(m, &line, now, width);
-    /* The last column stays free: some terminals wrap when it is written. */
     if (line.size >= width)
         line.size = width - 1;
     fprintf(stderr, "\r\033[K%.*s", (int)line.size, line.data ? (const char *)line.data : "");
