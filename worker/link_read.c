@@ -76,7 +76,7 @@ static void message_release(struct body *body)
     free(b);
 }
 
-/* A payload that is a part of its own; the task was the last message of the part before it. */
+/* A payload that is a part of its own: those of a frame follow it, in the order of their tasks. */
 static struct body *read_body(struct link *l)
 {
     int more = 0;

@@ -70,7 +70,7 @@ class Worker:
         elif number == TASK and (self.draining or self.pausing):
             self.answer([RETURNED, *fields[:2], DRAINING])
         elif number == TASK:
-            self.task = (*fields[:2], self.pool.submit(handle, fields[2], parts[0] if fields[6] is None else fields[6]))
+            self.task = (*fields[:2], self.pool.submit(handle, fields[2], parts.pop(0) if fields[6] is None else fields[6]))
             self.task[2].add_done_callback(lambda _: self.wake.send(b"."))
         elif number in (ACK, PING):
             self.kept = [k for k in self.kept if k[0] > fields[0]]

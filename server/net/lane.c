@@ -18,10 +18,12 @@
 #define LANE_FAREWELL_MS 500u /* for the words that end a session to be read */
 #define LANE_CROWD       16u  /* connections; one is the worker's, and the others have 10 s */
 
-/* Payloads above this leave as a message of their own, uncopied. */
+/* Payloads above this leave as parts of their own, uncopied. */
 #define LANE_INLINE_PAYLOAD (32u << 10)
 /* Records of one tick beyond this leave early, so that buffers stay small ... */
 #define LANE_SEND_BYTES (48u << 10)
+/* ... and so do payloads in parts, for a worker sees none of them before the last is there. */
+#define LANE_SEND_BODIES (256u << 10)
 /* ... and a buffer that became larger anyway is given back. */
 #define LANE_KEEP_BYTES (128u << 10)
 
@@ -64,6 +66,14 @@ static void lane_grace_over(evutil_socket_t fd, short what, void *arg)
     plane->events.lane_down(plane->arg, worker, lane->code);
 }
 
+static void bodies_drop(struct lane *lane)
+{
+    for (unsigned i = 0; i < lane->body_count; i++)
+        body_unref(lane->bodies[i]);
+    lane->body_count = 0;
+    lane->body_bytes = 0;
+}
+
 /* Always told from the loop, never from within the caller's own actions. */
 static void lane_lose(struct lane *lane, int code, unsigned grace_ms)
 {
@@ -73,6 +83,7 @@ static void lane_lose(struct lane *lane, int code, unsigned grace_ms)
     lane->state = LANE_LOST;
     lane->code = code;
     buf_free(&lane->out);
+    bodies_drop(lane);
     lane->grace_end_ns = lane_now(lane) + (grace_ms ? LANE_GRACE_MOST * UINT64_C(1000000) : 0);
     evtimer_add(lane->grace, milliseconds(grace_ms, &tv));
 }
@@ -145,12 +156,30 @@ static void lane_send_out(struct lane *lane, int more)
         buf_clear(&lane->out);
 }
 
+/* The payloads that are the parts behind the records, in their order. */
+static void lane_send_bodies(struct lane *lane)
+{
+    for (unsigned i = 0; i < lane->body_count; i++) {
+        zmq_msg_t message;
+        struct body *body = lane->bodies[i];
+        if (zmq_msg_init_data(&message, body->data, body->size, body_release, body_ref(body)) !=
+            0) {
+            body_unref(body);
+            lane_cut(lane, PUSHROD_E_NO_MEMORY);
+            return;
+        }
+        lane_send(lane, &message, i + 1 < lane->body_count ? ZMQ_SNDMORE : 0);
+    }
+    bodies_drop(lane);
+}
+
 void lane_flush(struct lane *lane)
 {
     list_remove(&lane->dirty);
     if (lane->state != LANE_UP || (lane->out.size == 0 && !lane->out.failed))
         return;
-    lane_send_out(lane, 0);
+    lane_send_out(lane, lane->body_count ? ZMQ_SNDMORE : 0);
+    lane_send_bodies(lane);
     lane_look(lane);
 }
 
@@ -170,28 +199,21 @@ static void lane_put_task(struct lane *lane, const struct task *task, struct sli
 }
 
 /*
- * A body leaves alone, uncopied, in a message of two parts. Only on a lane that is up: a part
+ * A large payload leaves uncopied, as a part behind the records. Only on a lane that is up: a part
  * that is refused in the middle of a message would leave the lane in an unknown state.
  */
 static void lane_put_body(struct lane *lane, const struct task *task)
 {
-    zmq_msg_t message;
-    lane_flush(lane);
+    struct body *body = task->record.body;
+    /* What is small must not wait until this one has arrived. */
+    if (lane->body_bytes + body->size > LANE_SEND_BODIES)
+        lane_flush(lane);
     if (lane->state != LANE_UP)
         return;
+    assert(lane->body_count < LANE_BODIES);
+    lane->bodies[lane->body_count++] = body_ref(body);
+    lane->body_bytes += body->size;
     lane_put_task(lane, task, (struct slice){0});
-    struct body *body = task->record.body;
-    if (zmq_msg_init_data(&message, body->data, body->size, body_release, body_ref(body)) != 0) {
-        body_unref(body);
-        lane_cut(lane, PUSHROD_E_NO_MEMORY);
-        return;
-    }
-    lane_send_out(lane, ZMQ_SNDMORE);
-    if (lane->state == LANE_UP)
-        lane_send(lane, &message, 0);
-    else
-        zmq_msg_close(&message);
-    lane_look(lane);
 }
 
 static void lane_task(struct lane *lane, const struct task *task)
@@ -202,7 +224,7 @@ static void lane_task(struct lane *lane, const struct task *task)
         lane_put_body(lane, task);
         return;
     }
-    /* Absent would mean that the payload is the next part. */
+    /* Absent would mean that the payload is a part. */
     if (!payload.data)
         payload = slice_of(&nothing, 0);
     lane_put_task(lane, task, payload);
@@ -238,12 +260,18 @@ static void lane_encode(struct lane *lane, const struct lane_action *a)
     }
 }
 
+static bool lane_is_full(const struct lane *lane)
+{
+    return lane->out.size >= LANE_SEND_BYTES || lane->body_bytes >= LANE_SEND_BODIES ||
+           lane->body_count == LANE_BODIES;
+}
+
 void lane_put(struct lane *lane, const struct lane_action *action)
 {
     if (lane->state == LANE_LOST)
         return;
     lane_encode(lane, action);
-    if (lane->out.size >= LANE_SEND_BYTES)
+    if (lane_is_full(lane))
         lane_flush(lane);
     else if (list_empty(&lane->dirty))
         list_push_back(&lane->plane->dirty, &lane->dirty);
@@ -322,6 +350,7 @@ static void lane_free(struct lane *lane)
     if (lane->grace)
         event_free(lane->grace);
     buf_free(&lane->out);
+    bodies_drop(lane);
     free(lane);
 }
 

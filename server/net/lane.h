@@ -25,6 +25,9 @@
 
 enum lane_state { LANE_WAITING, LANE_UP, LANE_LOST };
 
+/* Payloads that leave as parts of one message. */
+#define LANE_BODIES 8
+
 struct lane {
     struct plane *plane;
     uint64_t worker;
@@ -38,7 +41,10 @@ struct lane {
     void *socket;
     struct watch watch;
     struct monitor monitor;
-    struct buf out;        /* records of this tick */
+    struct buf out;                   /* records of this tick */
+    struct body *bodies[LANE_BODIES]; /* ... and the payloads that follow them, one part each */
+    unsigned body_count;
+    size_t body_bytes;
     struct list dirty;     /* in the plane's list, or among those that part, or alone */
     struct event *grace;   /* LOST: until lane_down; NULL: reported, or not lost */
     uint64_t grace_end_ns; /* monotonic: no answer puts it off any longer */

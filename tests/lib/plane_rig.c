@@ -326,6 +326,21 @@ static void fake_payload(struct fake *fake, struct slice payload)
     fake->payload_sum = 0;
     for (size_t i = 0; i < payload.size; i++)
         fake->payload_sum ^= payload.data[i];
+    fake->payload_chain = fake->payload_chain * 31 + fake->payload_sum;
+}
+
+/* The payload is the next part of the message. */
+static void fake_payload_part(struct fake *fake)
+{
+    zmq_msg_t part;
+    int more = 0;
+    size_t size = sizeof more;
+    zmq_getsockopt(fake->lane, ZMQ_RCVMORE, &more, &size);
+    assert(more);
+    zmq_msg_init(&part);
+    zmq_msg_recv(&part, fake->lane, 0);
+    fake_payload(fake, slice_of(zmq_msg_data(&part), zmq_msg_size(&part)));
+    zmq_msg_close(&part);
 }
 
 static void fake_record(struct fake *fake, struct dec *d)
@@ -340,7 +355,10 @@ static void fake_record(struct fake *fake, struct dec *d)
     if (kind == MSG_TASK) {
         msg_task_decode(d, &fake->task);
         fake->payload_alone = !fake->task.payload.data;
-        fake_payload(fake, fake->task.payload);
+        if (fake->payload_alone)
+            fake_payload_part(fake);
+        else
+            fake_payload(fake, fake->task.payload);
         fake->tasks++;
     } else if (kind == MSG_ACK) {
         msg_ack_decode(d, &ack);
@@ -364,13 +382,11 @@ void fake_read_lane(struct fake *fake)
         while (dec_more(&d))
             fake_record(fake, &d);
         assert(!dec_failed(&d));
-        if (zmq_msg_more(&message)) {
-            assert(fake->payload_alone);
-            zmq_msg_recv(&message, fake->lane, 0);
-            fake_payload(fake, slice_of(zmq_msg_data(&message), zmq_msg_size(&message)));
-            assert(!zmq_msg_more(&message));
-        }
         zmq_msg_close(&message);
+        int more = 0;
+        size_t size = sizeof more;
+        zmq_getsockopt(fake->lane, ZMQ_RCVMORE, &more, &size);
+        assert(!more);
     }
 }
 

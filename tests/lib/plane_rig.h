@@ -87,10 +87,11 @@ struct fake {
     size_t hellos, tasks, acks, pings, fences;
     bool hello_first;
     uint64_t last_ack;
-    struct msg_task task; /* the last one; its slices are gone */
-    size_t payload;       /* bytes of its payload */
-    bool payload_alone;   /* it came as a part of its own */
-    uint8_t payload_sum;  /* exclusive or of its bytes */
+    struct msg_task task;   /* the last one; its slices are gone */
+    size_t payload;         /* bytes of its payload */
+    bool payload_alone;     /* it came as a part of its own */
+    uint8_t payload_sum;    /* exclusive or of its bytes */
+    uint64_t payload_chain; /* of the sums of all payloads, in their order */
 };
 
 void fake_start(struct fake *fake, struct rig *rig);

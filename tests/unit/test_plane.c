@@ -286,6 +286,45 @@ static void payload_sizes(void **state)
     end();
 }
 
+/* One body of `size` bytes, each of them `value`, as a task; returns the chain with its sum. */
+static uint64_t put_body(uint64_t id, size_t size, uint8_t value, uint64_t chain)
+{
+    struct body *body = body_new(size);
+    memset(body->data, value, size);
+    struct task task = task_of(id, body_slice(body), body);
+    put_task(&task);
+    body_unref(body);
+    return chain * 31 + (size % 2 ? value : 0);
+}
+
+/* One wake-up of the worker for all of them; but it sees none before the last has come. */
+static void large_payloads_share_a_message(void **state)
+{
+    static const struct {
+        size_t sizes[9];
+        size_t tasks, frames;
+    } rows[] = {
+        {{40001, 11, 40003, 40005, 13}, 5, 1},
+        {{100001, 150001, 7, 100003}, 4, 2}, /* more than 256 KiB */
+        {{5, 300001, 9}, 3, 3},              /* what is small goes ahead, and behind */
+        {{33001, 33001, 33001, 33001, 33001, 33001, 33001, 33001, 15}, 9, 2},
+    };
+    (void)state;
+    begin();
+    for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
+        uint64_t chain = fake.payload_chain;
+        size_t frames = fake.frames;
+        fake.tasks = 0;
+        for (size_t i = 0; i < rows[r].tasks; i++)
+            chain = put_body(i + 1, rows[r].sizes[i], (uint8_t)(r * 16 + i + 1), chain);
+        plane_flush(rig.plane);
+        RIG_UNTIL(&rig, (fake_read_lane(&fake), fake.tasks == rows[r].tasks));
+        assert_int_equal(fake.payload_chain, chain);
+        assert_int_equal(fake.frames - frames, rows[r].frames);
+    }
+    end();
+}
+
 /* Destroying the lane discards what was queued, and the references to it. */
 static void close_discards_what_is_queued(void **state)
 {
@@ -393,6 +432,7 @@ int main(void)
         cmocka_unit_test(empty_frame_cuts),
         cmocka_unit_test(one_message_for_a_tick),
         cmocka_unit_test(payload_sizes),
+        cmocka_unit_test(large_payloads_share_a_message),
         cmocka_unit_test(close_discards_what_is_queued),
         cmocka_unit_test(farewell_arrives),
         cmocka_unit_test(idle_plane_sleeps),
