@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "common/log.h"
+#include "common/memory.h"
 #include "common/options.h"
 #include "server/api.h"
 
@@ -188,6 +189,7 @@ static int serve(struct pushrod_server *s)
 int main(int argc, char **argv)
 {
     log_open_standard();
+    memory_keep_large();
     struct pushrod_server *s = pushrod_server_new();
     if (!s) {
         fprintf(stderr, "pushrod-server: out of memory\n");

@@ -23,6 +23,7 @@
 #include <pushrod/error.h>
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/memory.h"
 #include "worker/obituary.h"
 #include "worker/supervise_impl.h"
 
@@ -62,6 +63,7 @@ static void child_prepare(struct guard *g, pid_t parent)
 static int child_main(struct guard *g, struct place *p, const int ready[2], pid_t parent)
 {
     child_prepare(g, parent);
+    memory_keep_large();
     close(ready[0]);
     struct supervise_child child = {
         .index = p->index, .processes = g->processes, .supervisor = parent, .ready_fd = ready[1]};
