@@ -82,9 +82,9 @@ static bool client_submit(void *handle, const struct load_task *task)
     c->task.size = task->size;
     c->task.follow = task->untold ? PUSHROD_FOLLOW_NONE : PUSHROD_FOLLOW_FINISH;
     int error = pushrod_client_submit_async(c->client, &c->task);
-    if (error && error != PUSHROD_E_OVERLOADED)
+    if (error && error != -PUSHROD_E_OVERLOADED)
         errx(1, "pushrod: %s", pushrod_client_error_text(c->client));
-    return error == 0;
+    return error == 0; /* OVERLOADED: 64 MiB wait to be sent, and process() is next */
 }
 
 static void client_process(void *handle)

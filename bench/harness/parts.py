@@ -68,7 +68,7 @@ def latency(run):
             for percent in (1, 10, 50, 90) if top else ():
                 rate = top["rate"] * percent / 100
                 run.measure("latency", system, percent=percent,
-                            options={"mode": "open", "rate": rate, "seconds": run.seconds * 2})
+                            options={"mode": "open", "rate": rate, "seconds": run.seconds * 1.5})
     finally:
         for system in up:
             system.stop()
@@ -482,5 +482,5 @@ def await_joined(system, count, limit=120):
 PARTS = {"throughput": throughput, "durable": durable, "submit": submit, "latency": latency, "payload": payload,
          "workers": workers, "connections": connections, "backlog": backlog, "hol": hol, "cost": cost, "idle": idle}
 # What share of the whole each may take, in parts of some hundred.
-SHARES = {"throughput": 9, "durable": 8, "submit": 14, "latency": 10, "payload": 8, "workers": 12, "connections": 13,
+SHARES = {"throughput": 9, "durable": 8, "submit": 14, "latency": 12, "payload": 8, "workers": 12, "connections": 13,
           "backlog": 7, "hol": 9, "cost": 14, "idle": 13}
