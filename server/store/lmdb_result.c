@@ -3,8 +3,9 @@
  * Kept finishes of the LMDB store: 16 tables by the time of their expiry, each dropped whole.
  *
  * Four classes of retention with four tables each: a finish goes to the first class whose three
- * spans reach its expiry, into the table of the span in which it expires. So a table never holds
- * two spans at once, and is empty again before its turn comes round.
+ * spans reach its expiry (and whose table is not ahead of the clock), into the table of the span in
+ * which it expires. So a table never holds two spans at once, and is empty again before its turn
+ * comes round.
  */
 #include <stdio.h>
 #include "server/store/lmdb.h"
@@ -44,17 +45,35 @@ static void table_empty(struct lmdb *l, unsigned table)
     meta_put(l, name, 0);
 }
 
+static unsigned table_of(unsigned class, uint64_t period)
+{
+    return class * 4 + (unsigned)(period % 4);
+}
+
+/*
+ * A clock that was set back leaves tables whose turn is far ahead. A longer class keeps longer than
+ * it must, but drops nothing; the longest one empties such a table, after a step of months.
+ */
+static unsigned class_for(const struct lmdb *l, uint64_t now_ms, uint64_t until_ms)
+{
+    for (unsigned class = 0; class < 3; class ++) {
+        uint64_t period = until_ms / class_span_ms[class];
+        bool ahead = l->result_period[table_of(class, period)] > period + 4;
+        if (until_ms <= now_ms + 3 * class_span_ms[class] && !ahead)
+            return class;
+    }
+    return 3;
+}
+
 /* The table for an expiry; retentions beyond 90 days end there. */
 static unsigned table_for(struct lmdb *l, uint64_t now_ms, uint64_t until_ms)
 {
-    unsigned class = 0;
-    while (class < 3 && until_ms > now_ms + 3 * class_span_ms[class])
-        class ++;
+    unsigned class = class_for(l, now_ms, until_ms);
     uint64_t latest = now_ms + 3 * class_span_ms[class];
     uint64_t period = (until_ms < latest ? until_ms : latest) / class_span_ms[class];
-    unsigned table = class * 4 + (unsigned)(period % 4);
+    unsigned table = table_of(class, period);
     char name[16];
-    /* After a step back of the clock the table's next turn has begun: it goes with those. */
+    /* After a small step back the table's next turn has begun: it goes with those. */
     if (l->result_period[table] != period && l->result_period[table] != period + 4) {
         if (l->result_period[table])
             table_empty(l, table);

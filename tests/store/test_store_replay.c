@@ -144,22 +144,29 @@ static void a_purge_leaves_kept_finishes(void **state)
     rig_close(&r);
 }
 
-/* Results go by tables of four minutes: those that a step back of the clock meets must stay. */
+/*
+ * Results go by tables of four minutes: those that a step back of the clock meets must stay. After
+ * a step by whole turns of the tables each is met by results that expire at another time.
+ */
 static void a_clock_that_goes_back_drops_no_finish(void **state)
 {
-    enum { MINUTE = 60000 };
+    enum { MINUTE = 60000, STEPS = 5, KEPT = 3 };
+    static const uint64_t back_ms[STEPS] = {
+        0, 2000, 32 * MINUTE, 8 * 60 * MINUTE, 40 * 24 * 60 * UINT64_C(60000)};
     struct rig r;
+    uint64_t id = 0;
     rig_open(&r, *state);
     r.now_ms = UINT64_C(1700000000000) / (4 * MINUTE) * (4 * MINUTE) + 1000;
-    append(&r, 1, "q");
-    append(&r, 2, "q");
-    rig_finish_kept(&r, 1, "the first", 12 * MINUTE - 500);
-    wait_for_tables(&r);
-    r.now_ms -= 2000;
-    rig_finish_kept(&r, 2, "the second", 500);
-    wait_for_tables(&r);
-    assert_non_null(rig_id(&r, STORE_LOOKUP, 1)->finishes);
-    assert_non_null(rig_id(&r, STORE_LOOKUP, 2)->finishes);
+    for (unsigned step = 0; step < STEPS; step++) {
+        r.now_ms -= back_ms[step];
+        for (unsigned i = 1; i <= KEPT; i++) {
+            append(&r, ++id, "q");
+            rig_finish_kept(&r, id, "result", i * 4 * MINUTE - 500);
+        }
+        wait_for_tables(&r);
+        for (uint64_t kept = 1; kept <= id; kept++)
+            assert_non_null(rig_id(&r, STORE_LOOKUP, kept)->finishes);
+    }
     rig_close(&r);
 }
 
