@@ -2,8 +2,10 @@
 /*
  * What workers say of their attempts. Only the current attempt may change its task, but for a DONE:
  * "the first DONE of any attempt wins; a late FAILED or RETURNED changes nothing; both are
- * counted." Each answer of a session is taken once, in the order of the sequence numbers, and
- * acknowledged when what it brought about is stored (worker_settle()).
+ * counted." Any attempt that the worker was given, or said at JOIN that it holds: from others, and
+ * with other leases, a DONE counts for nothing. Each answer of a session is taken once, in the
+ * order of the sequence numbers, and acknowledged when what it brought about is stored
+ * (worker_settle()).
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -18,6 +20,12 @@ static struct task *answer_current(struct task *t, const struct worker *w, const
     return t && t->state == TASK_LEASED && t->worker == w && t->lease == a->lease ? t : NULL;
 }
 
+/* It, or an earlier one that this worker had: their results count. */
+static bool answer_given(struct task *t, const struct worker *w, const struct answer *a)
+{
+    return answer_current(t, w, a) || worker_owes(w, a->lease, a->id);
+}
+
 static void worker_progress(struct core *c, struct worker *w)
 {
     assert(w->state != WORKER_OVER);
@@ -28,20 +36,13 @@ static void worker_progress(struct core *c, struct worker *w)
     list_push_back(&c->deep, &w->deep_node);
 }
 
-/* An answer that counts for nothing; w: NULL, if its session is over. */
-static void stale(struct core *c, struct worker *w)
+/* The end of an attempt that is not the current one. */
+static void stale(struct core *c, struct worker *w, const struct answer *a)
 {
     c->stats.stale_answers++;
-    if (!w || w->ghosts == 0)
-        return;
-    /* A fenced attempt has ended at last: its slot is free. */
-    assert(w->state != WORKER_OVER);
-    w->ghosts--;
-    if (w->ghosts == 0)
-        worker_ghosts_read(c, w);
-    if (w->ghosts == 0 && w->outstanding_count == 0)
-        w->alone = false;
-    worker_room(c, w);
+    assert(a->kind != MSG_STARTED && a->kind != MSG_PART);
+    if (w->state != WORKER_OVER)
+        worker_answered(c, w, a->lease, a->id);
 }
 
 /* ---- a running attempt ---- */
@@ -118,7 +119,7 @@ static void parts_begin(struct core *c, struct rare *rare, const struct answer *
  */
 static void answer_part(struct core *c, struct worker *w, struct task *t, const struct answer *a)
 {
-    struct rare *rare = t && !task_ended(t) ? task_rare(t) : NULL;
+    struct rare *rare = t && !task_ended(t) && answer_given(t, w, a) ? task_rare(t) : NULL;
     if (!rare)
         return;
     if (answer_current(t, w, a))
@@ -179,9 +180,10 @@ static int result_take(struct core *c, struct task *t, const struct answer *a)
 /* What the end of a task or an attempt waits for in the store is not acknowledged until then. */
 static void settle_later(struct worker *w, struct task *t, const struct answer *a)
 {
-    if (w && (t->state == TASK_FINISHING || t->state == TASK_MOVING) && !t->told)
+    bool over = w->state == WORKER_OVER;
+    if (!over && (t->state == TASK_FINISHING || t->state == TASK_MOVING) && !t->told)
         worker_settle(w, t, a->sequence);
-    assert(!w || t->worker == w || t->worker == NULL);
+    assert(t->worker == (over ? NULL : w) || t->worker == NULL);
 }
 
 /* Another worker has it, too: that one is told to stop, and its slot counts until it answers. */
@@ -199,19 +201,15 @@ static void done_wins(struct core *c, struct worker *w, struct task *t, const st
     bool current = answer_current(t, w, a);
     int error = result_take(c, t, a);
     assert(!task_ended(t));
-    if (error && !current) {
-        stale(c, w);
+    if (!current)
+        stale(c, w, a);
+    if (error && !current)
         return;
-    }
-    if (!current) {
-        stale(c, w);
-        if (t->state == TASK_LEASED)
-            attempt_fence(c, t);
-    }
+    if (!current && t->state == TASK_LEASED)
+        attempt_fence(c, t);
     service_add(&t->queue->service, a->run_ns);
     t->run_ns = a->run_ns;
-    if (w)
-        w->done++;
+    w->done++;
     if (error)
         attempt_over(c, t, (uint32_t)error, slice_str(pushrod_strerror(error)), true, 0);
     else
@@ -222,17 +220,18 @@ static void done_wins(struct core *c, struct worker *w, struct task *t, const st
 /* The first DONE of any attempt wins. */
 static void answer_done(struct core *c, struct worker *w, struct task *t, const struct answer *a)
 {
+    bool given = t && answer_given(t, w, a);
     assert(a->kind == MSG_TASK_DONE);
-    if (w)
+    if (w->state != WORKER_OVER)
         worker_progress(c, w);
     /* While its APPEND, FINISH or RESCHEDULE is on its way a finish may not overtake it. */
-    if (t && !task_ended(t) && t->state != TASK_STORING) {
+    if (given && !task_ended(t) && t->state != TASK_STORING) {
         done_wins(c, w, t, a);
         return;
     }
-    stale(c, w);
+    stale(c, w, a);
     /* Sent again in a new session: acknowledged when its finish is stored, as the first one. */
-    if (w && t && t->state == TASK_FINISHING && !t->worker)
+    if (given && w->state != WORKER_OVER && t->state == TASK_FINISHING && !t->worker)
         worker_settle(w, t, a->sequence);
 }
 
@@ -242,7 +241,7 @@ static void answer_failed(struct core *c, struct worker *w, struct task *t, cons
     assert(a->kind == MSG_TASK_FAILED);
     worker_progress(c, w);
     if (!answer_current(t, w, a)) {
-        stale(c, w);
+        stale(c, w, a);
         return;
     }
     service_add(&t->queue->service, a->run_ns);
@@ -263,7 +262,7 @@ static void answer_returned(
     assert(a->kind == MSG_RETURNED);
     worker_progress(c, w);
     if (!answer_current(t, w, a)) {
-        stale(c, w);
+        stale(c, w, a);
         return;
     }
     c->stats.returned++;
@@ -312,15 +311,15 @@ static answer_fn *const answer_table[] = {
     [MSG_BYE] = answer_bye,
 };
 
-/* Of a session that is over: only a result is of use to anybody. */
-static void answer_late(struct core *c, const struct answer *a)
+/* Of a session that is over: only a result is of use to anybody. w: NULL, if it is forgotten. */
+static void answer_late(struct core *c, struct worker *w, const struct answer *a)
 {
-    struct task *t = ledger_find_lease(&c->ledger, a->lease, a->id);
-    assert(!t || t->record.id == a->id);
-    if (a->kind == MSG_PART)
-        answer_part(c, NULL, t, a);
-    else if (a->kind == MSG_TASK_DONE)
-        answer_done(c, NULL, t, a);
+    struct task *t = w ? ledger_find_lease(&c->ledger, a->lease, a->id) : NULL;
+    assert(!w || w->state == WORKER_OVER);
+    if (w && a->kind == MSG_PART)
+        answer_part(c, w, t, a);
+    else if (w && a->kind == MSG_TASK_DONE)
+        answer_done(c, w, t, a);
     else
         c->stats.stale_answers++;
 }
@@ -341,11 +340,12 @@ void core_answers(
     struct core *c, uint64_t worker, uint64_t session, const struct answer *a, size_t count)
 {
     struct worker *w = worker_find(c, worker);
-    if (w && w->session != session)
-        w = NULL;
-    if (w)
-        w->heard_ns = c->now.mono_ns;
+    bool live = w && w->session == session;
     assert(count == 0 || a);
+    if (live)
+        w->heard_ns = c->now.mono_ns;
+    else
+        w = worker_departed(c, worker, session);
     /* Has no number and is not acknowledged. It comes alone: that of an idle worker is the many. */
     if (count == 1 && a->kind == MSG_HEARTBEAT)
         return;
@@ -353,10 +353,10 @@ void core_answers(
         if (i + ANSWERS_AHEAD < count)
             ledger_expect(&c->ledger, a[i + ANSWERS_AHEAD].lease, a[i + ANSWERS_AHEAD].id);
         if (!w || w->state == WORKER_OVER)
-            answer_late(c, &a[i]);
+            answer_late(c, w, &a[i]);
         else
             answer_take(c, w, &a[i]);
     }
-    if (w)
+    if (live)
         worker_ack_later(c, w);
 }

@@ -130,7 +130,7 @@ static void check_worker(const struct core *c, const struct worker *w)
         count++;
     }
     CHECK(count == w->outstanding_count && expected == w->expected_ns);
-    CHECK(bytes + w->ghost_bytes == w->bytes && (w->ghosts || !w->ghost_bytes));
+    CHECK(bytes + w->ghost_bytes == w->bytes && (w->ghosts.count || !w->ghost_bytes));
     CHECK(withdrawing == w->withdrawing);
     CHECK(w->id && worker_find(c, w->id) == w && heap_holds(&w->timer));
     /* A lane carries lane_bytes, or one task. */

@@ -65,8 +65,8 @@ static bool settings_copy(struct core *c, const struct queue_setting *settings, 
 static void lists_init(struct core *c)
 {
     struct list *lists[] = {&c->gone, &c->dirty_groups, &c->dirty_named, &c->workers,
-        &c->workers_over, &c->deep, &c->acks, &c->watchers, &c->held, &c->holding, &c->requests,
-        &c->low, &c->nowhere.links, &c->nowhere.targets, &c->nowhere.low_node};
+        &c->workers_over, &c->departed, &c->deep, &c->acks, &c->watchers, &c->held, &c->holding,
+        &c->requests, &c->low, &c->nowhere.links, &c->nowhere.targets, &c->nowhere.low_node};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         list_init(lists[i]);
     for (unsigned rank = 0; rank < PRIORITIES; rank++)
@@ -136,15 +136,9 @@ static void free_unique_windows(struct core *c)
 
 static void free_workers(struct core *c)
 {
-    struct list *lists[] = {&c->workers, &c->workers_over};
-    for (size_t i = 0; i < 2; i++) {
-        list_foreach(it, next, lists[i])
-        {
-            struct worker *w = container_of(it, struct worker, in_core);
-            list_remove(&w->in_named);
-            free(w);
-        }
-    }
+    struct list *lists[] = {&c->workers, &c->workers_over, &c->departed};
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+        list_foreach(it, next, lists[i]) worker_free(container_of(it, struct worker, in_core));
     for (size_t i = 0; i < c->group_count; i++)
         if (c->groups[i])
             group_free(c->groups[i]);
@@ -164,8 +158,8 @@ static void recycle(struct core *c)
         task_free(c, container_of(it, struct task, node));
     }
     list_init(&c->gone);
-    list_foreach(it, next, &c->workers_over) free(container_of(it, struct worker, in_core));
-    list_init(&c->workers_over);
+    list_foreach(it, next, &c->workers_over)
+        worker_depart(c, container_of(it, struct worker, in_core));
 }
 
 void core_free(struct core *c)
@@ -229,6 +223,7 @@ static void tick(struct core *c)
     stored_run(c);
     stored_stop(c);
     window_due_ask(c);
+    worker_forget(c);
 }
 
 /* Summed when somebody looks: no decision depends on them. */

@@ -160,7 +160,8 @@ struct answer {
     struct slice data; /* DATA, PART, TASK_DONE: bytes; PROGRESS, TASK_FAILED: text */
 };
 
-/* Those of a session that is over are counted and dropped, but for the first DONE of a task. */
+/* Those of a session that is over are counted and dropped, but for the first DONE of a task that it
+ * had been given. */
 void core_answers(struct core *, uint64_t worker, uint64_t session, const struct answer *, size_t);
 
 void core_stored(struct core *, const struct store_event *, size_t count);

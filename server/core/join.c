@@ -120,7 +120,7 @@ static struct worker *worker_new(struct core *c, const struct join *j)
         return w;
     if (w->group)
         group_release(c, w->group);
-    free(w);
+    worker_free(w);
     return NULL;
 }
 
@@ -170,6 +170,8 @@ static enum verdict verdict_answered(
                  (t->state == TASK_DELAYED && !t->backing_off);
     if (waits && !lease_counted(t, held->lease))
         keep(c, w, t, held);
+    else
+        idmap_put(&w->claims, held->id, held->lease); /* no memory: it will count for nothing */
     return VERDICT_SEND;
 }
 

@@ -44,7 +44,7 @@ static bool may_run(const struct worker *w, const struct task *t, size_t place)
 /* What was fenced there or is about to be cancelled runs as well, though it is no suspect. */
 static bool runs_one(const struct worker *w)
 {
-    size_t count = w->ghosts, place = 0;
+    size_t count = w->ghosts.count, place = 0;
     assert(w->state != WORKER_OVER);
     list_foreach(it, next, &w->outstanding)
     {
@@ -67,7 +67,7 @@ static void lost_note(struct lost *lost, uint64_t id, bool suspect)
     lost->count++;
 }
 
-/* Gives everything back. */
+/* Gives everything back. What it may yet answer of that is remembered for a while. */
 static void take_back(struct core *c, struct worker *w, struct lost *lost)
 {
     size_t place = 0;
@@ -76,6 +76,7 @@ static void take_back(struct core *c, struct worker *w, struct lost *lost)
         struct task *t = container_of(it, struct task, node);
         bool suspect = lost->cut && may_run(w, t, place) && !t->cancelling;
         place++;
+        worker_ghost(w, t);
         lost_note(lost, t->record.id, suspect);
         t->queue->redelivered++;
         c->stats.redelivered++;

@@ -135,7 +135,7 @@ struct queue {
     W(JOINING, "joining") /* WELCOME sent, READY awaited */                                        \
     W(READY, "ready")                                                                              \
     W(DRAINING, "draining") /* finishes what it has, gets nothing more */                          \
-    W(OVER, "over")         /* freed when this tick's actions are out */
+    W(OVER, "over")         /* freed when this tick's actions are out, and its answers are in */
 
 enum worker_state {
 #define W(NAME, name) WORKER_##NAME,
@@ -216,7 +216,8 @@ struct worker {
     struct list deep_node;   /* core.deep: has more than it can run, by time of last progress */
     struct list outstanding; /* tasks, in the order of hand-over: the first `slots` are running */
     uint32_t outstanding_count;
-    uint32_t ghosts; /* attempts that were fenced here, and not answered yet */
+    struct idmap ghosts; /* lease -> id: fenced here, and not answered yet; each takes a slot */
+    struct idmap claims; /* id -> lease: answers that it held at JOIN, of what it does not run */
     uint32_t withdrawing;
     uint64_t bytes;       /* payloads that it may not have read yet */
     uint64_t ghost_bytes; /* part of those: of ghosts, until none is left */
@@ -230,7 +231,7 @@ struct worker {
     uint64_t heard_ns;
     uint64_t spoken_ns;
     struct heap_node timer;
-    uint64_t deadline_ns; /* JOINING: READY by then; DRAINING: gone by then */
+    uint64_t deadline_ns; /* JOINING: READY by then; DRAINING: gone by then; OVER: freed then */
     uint64_t done, failed;
 };
 
@@ -367,7 +368,9 @@ struct core {
     uint32_t worker_count;
     struct idmap worker_by_id;
     struct heap worker_timers;
-    struct list workers_over;
+    struct list workers_over; /* in this tick */
+    struct list departed;     /* over, with answers on their way; by deadline_ns */
+    size_t departed_ghosts;   /* of those */
     struct list deep;
     struct list acks;
     uint64_t flight_bytes; /* prefetched ahead of idle slots */

@@ -82,14 +82,26 @@ void group_free(struct group *g);
 struct worker *worker_find(const struct core *c, uint64_t id);
 struct worker *worker_by_instance(const struct core *c, const uint8_t instance[INSTANCE_SIZE]);
 void worker_move(struct core *c, struct worker *w, enum worker_state to);
+/* Attempts that run or wait there, fenced ones included. */
+static inline uint32_t worker_load(const struct worker *w)
+{
+    return w->outstanding_count + (uint32_t)w->ghosts.count;
+}
 void worker_room(struct core *c, struct worker *w); /* which list of its group is it in now? */
 void worker_give(struct core *c, struct worker *w, struct task *t); /* LEASED; the lease is set */
 void worker_drop(struct core *c, struct task *t);          /* the opposite; for task_move() */
 void worker_arrived(struct core *c, struct task *t);       /* its bytes are there */
 void worker_ghost(struct worker *w, const struct task *t); /* its attempt is fenced there */
-void worker_ghosts_read(struct core *c, struct worker *w); /* the last of them was answered */
+/* It was given this attempt, and has not answered it; false, too, of the current ones. */
+bool worker_owes(const struct worker *w, uint64_t lease, uint64_t id);
+void worker_answered(
+    struct core *c, struct worker *w, uint64_t lease, uint64_t id); /* such a one */
 void worker_unreserve(struct core *c, struct task *t);
 void worker_remove(struct core *c, struct worker *w, int code, bool tell_lane);
+void worker_free(struct worker *w);
+void worker_depart(struct core *c, struct worker *w); /* OVER: freed now, or once it owes nothing */
+struct worker *worker_departed(const struct core *c, uint64_t id, uint64_t session);
+void worker_forget(struct core *c); /* whose answers must be in by now */
 void worker_settle(struct worker *w, struct task *t, uint64_t sequence);
 void worker_regroup(struct core *c, struct worker *w, struct group *to);
 void worker_record(struct core *c, struct worker *w);

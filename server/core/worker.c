@@ -10,7 +10,9 @@
 #include <stdlib.h>
 #include "server/core/verbs.h"
 
-#define TO(NAME) (1u << WORKER_##NAME)
+#define TO(NAME)      (1u << WORKER_##NAME)
+#define DEPARTED_KEEP (10000 * MS) /* answers of a session that is over may come for so long */
+#define DEPARTED_MOST (1u << 18)   /* attempts of all such sessions: whoever joins makes one */
 
 static const uint8_t worker_allowed[WORKER_STATE_COUNT] = {
     [WORKER_JOINING] = TO(READY) | TO(OVER),
@@ -41,8 +43,7 @@ struct worker *worker_by_instance(const struct core *c, const uint8_t instance[I
     return NULL;
 }
 
-/* Those on record are waited for after a restart of the server. */
-/* For a restart: who may hold tasks. It gets none before the store has it. */
+/* Who may hold tasks, and is waited for after a restart. It gets none before the store has it. */
 void worker_record(struct core *c, struct worker *w)
 {
     struct store_op *op = c->bypass ? NULL : out_store(c, STORE_WORKER, w->id);
@@ -124,7 +125,7 @@ static void worker_depth(struct core *c, struct worker *w, uint32_t load)
 {
     bool deep = w->state == WORKER_READY && load > w->slots;
     bool was = !list_empty(&w->deep_node);
-    assert(load == w->outstanding_count + w->ghosts);
+    assert(load == worker_load(w));
     if (deep && !was) {
         w->progress_ns = c->now.mono_ns;
         list_push_back(&c->deep, &w->deep_node);
@@ -136,7 +137,7 @@ static void worker_depth(struct core *c, struct worker *w, uint32_t load)
 void worker_room(struct core *c, struct worker *w)
 {
     struct group *g = w->group;
-    uint32_t load = w->outstanding_count + w->ghosts;
+    uint32_t load = worker_load(w);
     enum room room = worker_room_now(w, load);
     uint32_t idle = room <= ROOM_IDLE ? w->slots - load : 0;
     assert(g->idle_slots >= w->idle);
@@ -164,7 +165,7 @@ void worker_give(struct core *c, struct worker *w, struct task *t)
     t->worker = w;
     t->leased_ns = c->now.mono_ns;
     t->estimate_ns = service_estimate(&t->queue->service);
-    t->ahead = w->outstanding_count + w->ghosts >= w->slots;
+    t->ahead = worker_load(w) >= w->slots;
     t->in_flight = true;
     t->alone = t->record.suspect;
     w->bytes += t->record.payload.size;
@@ -191,24 +192,52 @@ void worker_arrived(struct core *c, struct task *t)
         group_touch(c, t->worker->group);
 }
 
-/* What was fenced may still lie on the lane, and its bytes with it: the task leaves them here. */
+/*
+ * What was fenced may still lie on the lane, and its bytes with it: the task leaves them here. No
+ * memory: its slot is free too early, and what it answers counts for nothing.
+ */
 void worker_ghost(struct worker *w, const struct task *t)
 {
-    assert(t->worker == w);
-    w->ghosts++;
-    if (!t->in_flight)
+    assert(t->worker == w && t->lease);
+    if (!idmap_put(&w->ghosts, t->lease, t->record.id) || !t->in_flight)
         return;
     w->bytes += t->record.payload.size;
     w->ghost_bytes += t->record.payload.size;
 }
 
-void worker_ghosts_read(struct core *c, struct worker *w)
+/* The last one was answered, and so its lane has been read behind them all. */
+static void ghosts_read(struct core *c, struct worker *w)
 {
-    assert(w->ghosts == 0 && w->bytes >= w->ghost_bytes);
+    assert(w->ghosts.count == 0 && w->bytes >= w->ghost_bytes);
     w->bytes -= w->ghost_bytes;
     w->ghost_bytes = 0;
+    if (w->outstanding_count == 0)
+        w->alone = false;
     if (w->room != ROOM_NONE)
         group_touch(c, w->group);
+}
+
+bool worker_owes(const struct worker *w, uint64_t lease, uint64_t id)
+{
+    uint64_t other;
+    assert(w->id != 0);
+    return (idmap_get(&w->ghosts, lease, &other) && other == id) ||
+           (idmap_get(&w->claims, id, &other) && other == lease);
+}
+
+/* A fenced attempt has ended at last: its slot is free. */
+void worker_answered(struct core *c, struct worker *w, uint64_t lease, uint64_t id)
+{
+    assert(w->state != WORKER_OVER);
+    if (!worker_owes(w, lease, id))
+        return;
+    if (!idmap_remove(&w->ghosts, lease)) {
+        idmap_remove(&w->claims, id);
+        return;
+    }
+    if (w->ghosts.count == 0)
+        ghosts_read(c, w);
+    worker_room(c, w);
 }
 
 /* The WITHDRAW was answered, by whatever: the idle slot that it had reserved is free again. */
@@ -235,7 +264,7 @@ void worker_drop(struct core *c, struct task *t)
     worker_unreserve(c, t);
     /* Fenced, a suspect still runs there: nothing else does until it is answered. */
     if (t->alone)
-        w->alone = w->ghosts > 0;
+        w->alone = w->ghosts.count > 0;
     t->started = t->alone = t->ahead = false;
     worker_room(c, w);
 }
@@ -339,7 +368,7 @@ void worker_regroup(struct core *c, struct worker *w, struct group *to)
     worker_room(c, w);
 }
 
-/* Its tasks have gone elsewhere before. The struct stays until the actions of this tick are out. */
+/* Its tasks have gone elsewhere before, and left their leases among the ghosts. */
 void worker_remove(struct core *c, struct worker *w, int code, bool tell_lane)
 {
     assert(w->outstanding_count == 0);
@@ -350,7 +379,6 @@ void worker_remove(struct core *c, struct worker *w, int code, bool tell_lane)
                     .worker = w->id,
                     .code = code,
                     .text = (const char *)w->name.data});
-    w->ghosts = 0;
     worker_move(c, w, WORKER_OVER);
     list_foreach(it, next, &w->settling)
     {
@@ -366,4 +394,57 @@ void worker_remove(struct core *c, struct worker *w, int code, bool tell_lane)
     list_push_back(&c->workers_over, &w->in_core);
     c->worker_count--;
     group_leave(c, w);
+}
+
+/* ---- answers that are still on their way ---- */
+
+/* Half of the answers of a killed worker with large results come after its connection went down. */
+void worker_depart(struct core *c, struct worker *w)
+{
+    assert(w->state == WORKER_OVER);
+    list_remove(&w->in_core);
+    if (w->ghosts.count == 0) {
+        worker_free(w);
+        return;
+    }
+    idmap_free(&w->claims); /* only a process that lives has those, and it joins again */
+    c->departed_ghosts += w->ghosts.count;
+    w->deadline_ns = c->now.mono_ns + DEPARTED_KEEP;
+    list_push_back(&c->departed, &w->in_core);
+}
+
+struct worker *worker_departed(const struct core *c, uint64_t id, uint64_t session)
+{
+    const struct list *lists[] = {&c->workers_over, &c->departed};
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+        for (struct list *it = lists[i]->next; it != lists[i]; it = it->next) {
+            struct worker *w = container_of(it, struct worker, in_core);
+            assert(w->state == WORKER_OVER);
+            if (w->id == id && w->session == session)
+                return w;
+        }
+    }
+    return NULL;
+}
+
+void worker_forget(struct core *c)
+{
+    for (struct list *it; (it = list_first(&c->departed));) {
+        struct worker *w = container_of(it, struct worker, in_core);
+        assert(w->state == WORKER_OVER);
+        if (w->deadline_ns > c->now.mono_ns && c->departed_ghosts <= DEPARTED_MOST)
+            return;
+        c->departed_ghosts -= w->ghosts.count;
+        list_remove(it);
+        worker_free(w);
+    }
+}
+
+void worker_free(struct worker *w)
+{
+    assert(w);
+    list_remove(&w->in_named);
+    idmap_free(&w->ghosts);
+    idmap_free(&w->claims);
+    free(w);
 }

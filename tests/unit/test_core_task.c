@@ -268,7 +268,8 @@ static void cancel_ready_and_leased(void **state)
     fix_later(&f, 1);
     core_cancel(f.core, 5, 2, b);
     fix_tick(&f);
-    assert_int_equal(fix_lane(&f, 0, LANE_CANCEL, 0)->id, b);
+    const struct lane_action cancel = *fix_lane(&f, 0, LANE_CANCEL, 0);
+    assert_int_equal(cancel.id, b);
     assert_null(fix_conn(&f, 5, MSG_FINISHED, 0));
     for (int i = 0; i < 2; i++) {
         fix_later(&f, 2499);
@@ -283,7 +284,7 @@ static void cancel_ready_and_leased(void **state)
     /* The slot is not free before the worker says so. */
     assert_null(fix_lane(&f, 0, LANE_TASK, 0));
     fix_later(&f, 1);
-    fix_answer(&f, 0, fix_failed(b, 1, "cancelled"));
+    fix_answer(&f, 0, fix_failed(b, cancel.lease, "cancelled"));
     fix_tick(&f);
     assert_int_equal(fix_lane(&f, 0, LANE_TASK, 0)->id, c);
     fix_free(&f);
