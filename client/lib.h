@@ -140,6 +140,7 @@ struct pushrod_client {
     size_t out_at;                    /* bytes of `out` that are written */
     size_t out_frame;                 /* the first frame that is not written completely */
     size_t open_frame;                /* the frame that is being filled; SIZE_MAX: none */
+    size_t out_message;               /* where the last message begins */
     uint64_t received, received_told; /* FINISHED on this connection */
     /* what is under way */
     struct pending_ring pending;
@@ -177,9 +178,10 @@ void client_greeted(struct pushrod_client *c, const struct msg_greeting *m);
 int client_may_wait(struct pushrod_client *c);
 
 /* ---- lib_stream.c ---- */
-/* Where the next message is to be encoded; call stream_added() after it. */
+/* Where the next message is to be encoded; call stream_added() after it, which is false if there
+ * was no memory for it: then it is as if there had been no message. */
 struct buf *stream_out(struct pushrod_client *c);
-void stream_added(struct pushrod_client *c);
+bool stream_added(struct pushrod_client *c);
 size_t stream_waiting(const struct pushrod_client *c); /* bytes not yet written */
 void stream_write(struct pushrod_client *c);           /* sets `broken` on errors */
 void stream_read(struct pushrod_client *c);            /* reads, and hands over whole frames */

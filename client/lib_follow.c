@@ -117,8 +117,10 @@ int followed_send_wait(struct pushrod_client *c, uint64_t id, unsigned follow)
     p->kind = PENDING_WAIT;
     p->id = id;
     msg_wait_encode(stream_out(c), &m);
-    stream_added(c);
-    return 0;
+    if (stream_added(c))
+        return 0;
+    pending_remove(c, m.request);
+    return client_no_memory(c);
 }
 
 void followed_wait_again(struct pushrod_client *c)

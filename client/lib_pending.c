@@ -120,8 +120,7 @@ static bool send_again(struct pushrod_client *c, struct pending *p)
         return false;
     p->resent = true;
     buf_append(stream_out(c), p->copy->data, p->copy->size);
-    stream_added(c);
-    return !c->out.failed;
+    return stream_added(c);
 }
 
 void pending_reconnect(struct pushrod_client *c)

@@ -13,7 +13,10 @@
 static void call_send(struct pushrod_client *c, struct call *call)
 {
     buf_append(stream_out(c), call->message->data, call->message->size);
-    stream_added(c);
+    if (stream_added(c))
+        return;
+    call->done = true;
+    call->error = client_no_memory(c);
 }
 
 void call_restart(struct pushrod_client *c)
@@ -63,8 +66,7 @@ int pushrod_client_cancel_async(struct pushrod_client *c, uint64_t id)
 {
     struct msg_cancel m = {.request = REQUEST_IGNORED, .id = id};
     msg_cancel_encode(stream_out(c), &m);
-    stream_added(c);
-    return 0;
+    return stream_added(c) ? 0 : client_no_memory(c);
 }
 
 /* Each verb may be repeated without harm, which is why call_restart() may do so. */
@@ -90,8 +92,7 @@ int pushrod_client_watch(struct pushrod_client *c, bool on)
         return 0; /* said when it is */
     struct msg_watch m = {.request = REQUEST_WATCH, .on = on};
     msg_watch_encode(stream_out(c), &m);
-    stream_added(c);
-    return 0;
+    return stream_added(c) ? 0 : client_no_memory(c);
 }
 
 int pushrod_client_ping(struct pushrod_client *c, uint64_t *round_trip_ns)

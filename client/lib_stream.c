@@ -23,7 +23,21 @@ struct buf *stream_out(struct pushrod_client *c)
         if (!c->out.failed)
             c->open_frame = begin;
     }
+    c->out_message = c->out.size;
     return &c->out;
+}
+
+/* A frame that is empty now goes as well: the server would take it for an error. */
+static void take_back(struct pushrod_client *c)
+{
+    c->out.failed = false;
+    if (c->open_frame == SIZE_MAX)
+        return;
+    c->out.size = c->out_message;
+    if (c->out.size > c->open_frame + FRAME_HEAD)
+        return;
+    c->out.size = c->open_frame;
+    c->open_frame = SIZE_MAX;
 }
 
 /* A frame is closed when it is large enough to be worth a write, or when it has to leave. */
@@ -35,13 +49,18 @@ static void frame_close(struct pushrod_client *c)
     c->open_frame = SIZE_MAX;
 }
 
-void stream_added(struct pushrod_client *c)
+bool stream_added(struct pushrod_client *c)
 {
-    if (c->open_frame == SIZE_MAX || c->out.size - c->open_frame < CLIENT_FRAME)
-        return;
+    if (c->out.failed) {
+        take_back(c);
+        return false;
+    }
+    if (c->out.size - c->open_frame < CLIENT_FRAME)
+        return true;
     frame_close(c);
     if (c->state == CLIENT_UP)
         stream_write(c);
+    return true;
 }
 
 size_t stream_waiting(const struct pushrod_client *c)
@@ -183,7 +202,8 @@ static void tell_received(struct pushrod_client *c)
         return;
     struct msg_received m = {.count = c->received};
     msg_received_encode(stream_out(c), &m);
-    c->received_told = c->received;
+    if (stream_added(c))
+        c->received_told = c->received;
 }
 
 /* Before the greeting an end means another kind of server; after it, a loss. */

@@ -181,15 +181,14 @@ static int submit_encode(
     p->arg = s->arg;
     p->receipt = receipt;
     c->pending.count++;
-    msg_submit_encode(stream_out(c), &m);
     bool keyed = s->options && s->options->unique_key;
-    if (c->out.failed || (keyed && !keep_copy(p, &m))) {
-        c->out.failed = false;
-        pending_remove(c, m.request);
-        return client_no_memory(c);
-    }
-    stream_added(c);
-    return 0;
+    bool kept = !keyed || keep_copy(p, &m);
+    if (kept)
+        msg_submit_encode(stream_out(c), &m);
+    if (kept && stream_added(c))
+        return 0;
+    pending_remove(c, m.request);
+    return client_no_memory(c);
 }
 
 int pushrod_client_submit_async(struct pushrod_client *c, const struct pushrod_submission *task)

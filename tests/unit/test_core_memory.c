@@ -3,66 +3,10 @@
  * "Fail the Nth allocation until the run passes", with a leak check each round. A run of the core
  * in which much happens, against a store and without one. Each time either the core refuses what
  * it cannot do, and every task that it accepted ends all the same; or it says that the tick failed,
- * which its host answers as a crash would. The allocator is replaced by the linker (--wrap).
+ * which its host answers as a crash would.
  */
+#include "tests/unit/bad_memory.h"
 #include "tests/unit/core_durable.h"
-
-/* ---- an allocator that fails ---- */
-
-static bool armed;              /* in the core, and not in the store or the test */
-static long left;               /* allocations until one fails; below 0: none does */
-static bool for_good;           /* and all after it, too */
-static size_t failures, living; /* blocks that were not freed */
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__real_realloc(void *block, size_t size);
-void __real_free(void *block);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-void *__wrap_realloc(void *block, size_t size);
-void __wrap_free(void *block);
-
-static bool fails(void)
-{
-    if (!armed || left < 0)
-        return false;
-    if (left > 0) {
-        left--;
-        return false;
-    }
-    if (!for_good)
-        left = -1;
-    failures++;
-    return true;
-}
-
-void *__wrap_malloc(size_t size)
-{
-    void *block = fails() ? NULL : __real_malloc(size);
-    living += block != NULL;
-    return block;
-}
-
-void *__wrap_calloc(size_t count, size_t size)
-{
-    void *block = fails() ? NULL : __real_calloc(count, size);
-    living += block != NULL;
-    return block;
-}
-
-void *__wrap_realloc(void *block, size_t size)
-{
-    void *larger = fails() ? NULL : __real_realloc(block, size);
-    living += larger && !block;
-    return larger;
-}
-
-void __wrap_free(void *block)
-{
-    living -= block != NULL;
-    __real_free(block);
-}
 
 /* ---- a run ---- */
 
@@ -289,12 +233,13 @@ static void run(bool bypass)
     }
 }
 
-/* Everything that was accepted has ended. A key's window, or what waits for memory, may be left. */
+/* Everything that was accepted has ended. A key's window, or what waits for memory, may be
+ * good_left. */
 static void check_end(void)
 {
     const struct core_stats *s = core_stats(d.f.core);
     if (s->ready + s->backlog + s->delayed + s->leased)
-        print_message("left: ready %d backlog %d delayed %d leased %d\n", (int)s->ready,
+        print_message("good_left: ready %d backlog %d delayed %d leased %d\n", (int)s->ready,
             (int)s->backlog, (int)s->delayed, (int)s->leased);
     assert_int_equal(s->ready + s->backlog + s->delayed + s->leased, 0);
     assert_true(s->done + s->failed + s->cancelled + s->expired >= accepted);
@@ -303,11 +248,11 @@ static void check_end(void)
 static size_t round_of(long nth, bool bypass, bool good)
 {
     size_t before = living;
-    left = nth;
+    good_left = nth;
     for_good = good;
     failures = 0;
     run(bypass);
-    left = -1;
+    good_left = -1;
     if (d.f.core && !over && !for_good)
         check_end();
     core_free(d.f.core);
@@ -363,13 +308,13 @@ static void a_task_for_one_worker_stays_his(void **state)
         fix_worker(&f, 1, "q", 1);
         fix_end(&f);
         fix_later(&f, 1);
-        left = nth;
+        good_left = nth;
         for_good = false;
         armed = true;
         fix_submit(&f, 5, "q", "", &o, FOLLOW_NONE);
         armed = false;
-        failed = left < 0;
-        left = -1;
+        failed = good_left < 0;
+        good_left = -1;
         f.acts = core_end(f.core);
         ended += f.acts->failed;
         assert_null(fix_lane(&f, 1, LANE_TASK, 0));

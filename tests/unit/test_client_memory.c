@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The client library without memory: the Nth allocation fails. What was refused is not sent, what
+ * was accepted is; and the connection goes on, with nothing on it that the server cannot read.
+ */
+#include "tests/unit/unit.h"
+
+#include <pushrod/client.h>
+#include "tests/unit/bad_memory.h"
+#include "tests/unit/fake_server.h"
+
+#define SIZE 900u /* bytes: larger than the first allocation of the buffer for what is sent */
+
+static unsigned losses, finishes;
+
+static void on_connection(struct pushrod_client *c, bool up, const char *text)
+{
+    (void)c, (void)text;
+    losses += !up;
+}
+
+static void on_finish(struct pushrod_client *c, const struct pushrod_finish *finish, void *arg)
+{
+    (void)c, (void)arg;
+    finishes += finish->status == PUSHROD_DONE;
+}
+
+static struct pushrod_client *client_of(const struct fake_server *server)
+{
+    static const struct pushrod_client_events events = {
+        .connection = on_connection, .finish = on_finish};
+    struct pushrod_client *c = pushrod_client_new();
+    assert_non_null(c);
+    assert_int_equal(pushrod_client_set(c, "server", server->address), 0);
+    pushrod_client_on(c, &events);
+    assert_int_equal(pushrod_client_connect(c), 0);
+    return c;
+}
+
+/* Two tasks, of which the second may be sent again; gives how many were taken. */
+static unsigned submit_two(struct pushrod_client *c)
+{
+    static const uint8_t payload[SIZE];
+    struct pushrod_options options = {.unique_key = "key"};
+    struct pushrod_submission s = {
+        .queue = "echo", .data = payload, .size = SIZE, .follow = PUSHROD_FOLLOW_FINISH};
+    unsigned taken = pushrod_client_submit_async(c, &s) == 0;
+    s.options = &options;
+    return taken + (pushrod_client_submit_async(c, &s) == 0);
+}
+
+static void one_round(struct fake_server *server)
+{
+    struct pushrod_client *c = client_of(server);
+    struct pushrod_finish finish;
+    unsigned before = atomic_load(&server->submits);
+    losses = finishes = 0;
+    armed = true;
+    unsigned taken = submit_two(c);
+    armed = false;
+    assert_true(taken == 2 || failures);
+    while (pushrod_client_unanswered(c) || pushrod_client_unfinished(c))
+        assert_int_equal(pushrod_client_process(c, -1), 0);
+    assert_int_equal(finishes, taken);
+    assert_int_equal(pushrod_client_call(c, "echo", "x", 1, NULL, -1, &finish), 0);
+    assert_int_equal(atomic_load(&server->submits) - before, taken + 1);
+    assert_int_equal(losses, 0);
+    pushrod_client_free(c);
+}
+
+static void what_is_refused_is_not_sent(void **state)
+{
+    struct fake_server server = {0};
+    (void)state;
+    fake_start(&server);
+    for (long n = 0; n == 0 || failures; n++) {
+        failures = 0;
+        good_left = n;
+        one_round(&server);
+    }
+    fake_stop(&server);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(what_is_refused_is_not_sent)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
