@@ -101,11 +101,9 @@ static bool say_task(struct look *l, const struct pushrod_task_info *t)
     uint64_t now = clock_now().wall_ms;
     unsigned long long id = t->id;
     if (strcmp(t->state, "delayed") == 0 && t->due_ms > now)
-        snprintf(l->text, sizeof l->text, "task %llu is not due yet: in %s%s%s", id,
+        snprintf(l->text, sizeof l->text, "task %llu %s: in %s%s%s", id,
+            *t->text ? "waits for its next attempt" : "is not due yet",
             text_ms(age, t->due_ms - now), *t->text ? ", after: " : "", t->text);
-    else if (strcmp(t->state, "delayed") == 0 && *t->text)
-        snprintf(l->text, sizeof l->text, "task %llu waits for its next attempt, after: %s", id,
-            t->text);
     else if (strcmp(t->state, "held") == 0)
         snprintf(l->text, sizeof l->text,
             "task %llu may be running since before the server restarted: waiting for its worker",
