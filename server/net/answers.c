@@ -10,7 +10,6 @@
 #include <zmq.h>
 
 #include "common/log.h"
-#include "server/net/answer_parse.h"
 #include "server/net/lane.h"
 #include "server/net/plane_internal.h"
 
@@ -46,19 +45,25 @@ static size_t answers_skip(
     return old;
 }
 
-/* The worker's frame, batch by batch. The lane may be closed by what its answers bring about. */
-static void answers_take(struct plane *plane, struct speaker *speaker, struct answer_frame *frame)
+/*
+ * The worker's frame, batch by batch, as far as the budget goes; true: something is left. The lane
+ * may be closed by what its answers bring about.
+ */
+static bool answers_take(struct plane *plane, struct speaker *speaker, struct answer_frame *frame)
 {
     struct answer answers[ANSWERS_BATCH];
+    const uint8_t *begun = frame->dec.at;
     size_t count, given = 0;
     while ((count = answer_frame_read(frame, answers, ANSWERS_BATCH))) {
         size_t old = answers_skip(plane, speaker, answers, count);
-        if (old == count)
-            continue;
-        given += count - old;
-        speaker->taken = answers[count - 1].sequence;
-        plane->events.answers(
-            plane->arg, speaker->worker, speaker->session, answers + old, count - old);
+        if (old < count) {
+            given += count - old;
+            speaker->taken = answers[count - 1].sequence;
+            plane->events.answers(
+                plane->arg, speaker->worker, speaker->session, answers + old, count - old);
+        }
+        if ((size_t)(frame->dec.at - begun) > ANSWERS_BUDGET && dec_more(&frame->dec))
+            return true;
     }
     struct answer beat = {.kind = MSG_HEARTBEAT, .number = frame->running};
     if (answer_frame_error(frame))
@@ -67,37 +72,50 @@ static void answers_take(struct plane *plane, struct speaker *speaker, struct an
         plane->events.answers(plane->arg, speaker->worker, speaker->session, &beat, 1);
     else if (given == 0)
         plane->events.answers(plane->arg, speaker->worker, speaker->session, answers, 0);
+    return false;
 }
 
-static void answers_frame(
-    struct plane *plane, struct speaker *speaker, struct slice bytes, bool more)
+/* False: it is not taken. */
+static bool answers_open(struct plane *plane, struct speaker *speaker, zmq_msg_t *message)
 {
-    struct answer_frame frame;
-    if (speaker->cut)
-        return;
+    struct answer_frame *frame = &plane->frame;
     if (speaker->lane)
         lane_heard(speaker->lane);
-    if (more)
+    if (zmq_msg_more(message))
         answers_garbage(plane, speaker, "a frame is one message part");
-    else if (!answer_frame_open(&frame, bytes))
-        answers_garbage(plane, speaker, answer_frame_error(&frame));
-    else if (frame.from.worker != speaker->worker || frame.from.session != speaker->session)
+    else if (!answer_frame_open(frame, slice_of(zmq_msg_data(message), zmq_msg_size(message))))
+        answers_garbage(plane, speaker, answer_frame_error(frame));
+    else if (frame->from.worker != speaker->worker || frame->from.session != speaker->session)
         answers_garbage(plane, speaker, "FROM names somebody else");
     else
-        answers_take(plane, speaker, &frame);
+        return true;
+    return false;
 }
 
-static void answers_message(struct plane *plane, zmq_msg_t *message)
+/* The message at hand, from its beginning or from where the budget ended. */
+static void answers_message(struct plane *plane)
 {
-    struct slice bytes = slice_of(zmq_msg_data(message), zmq_msg_size(message));
+    zmq_msg_t *message = &plane->message;
     const char *user = zmq_msg_gets(message, "User-Id");
     struct speaker *speaker = user ? strmap_get(&plane->speakers, slice_str(user)) : NULL;
-    plane->stats.answer_messages++;
-    plane->stats.answer_bytes += bytes.size;
-    if (speaker)
-        answers_frame(plane, speaker, bytes, zmq_msg_more(message));
-    else
+    bool opened = plane->unread;
+    plane->unread = false;
+    if (!speaker)
         plane->stats.stale++;
+    else if (!speaker->cut && (opened || answers_open(plane, speaker, message)))
+        plane->unread = answers_take(plane, speaker, &plane->frame);
+    if (!plane->unread)
+        zmq_msg_close(message);
+}
+
+static bool answers_receive(struct plane *plane)
+{
+    zmq_msg_init(&plane->message);
+    if (zmq_msg_recv(&plane->message, plane->answers.socket, ZMQ_DONTWAIT) < 0)
+        return false;
+    plane->stats.answer_messages++;
+    plane->stats.answer_bytes += zmq_msg_size(&plane->message);
+    return true;
 }
 
 bool answers_ready(void *arg, int events)
@@ -108,26 +126,30 @@ bool answers_ready(void *arg, int events)
     if (plane->reading)
         return true;
     plane->reading = true;
-    bool left = false;
-    for (size_t used = 0; !left;) {
-        zmq_msg_t message;
-        zmq_msg_init(&message);
-        int size = zmq_msg_recv(&message, plane->answers.socket, ZMQ_DONTWAIT);
-        if (size < 0)
-            break;
-        answers_message(plane, &message);
-        used += (size_t)size + ANSWERS_COST;
-        zmq_msg_close(&message);
-        left = used >= ANSWERS_BUDGET;
+    size_t used = 0;
+    while (used < ANSWERS_BUDGET && (plane->unread || answers_receive(plane))) {
+        size_t size = zmq_msg_size(&plane->message);
+        answers_message(plane);
+        used += (plane->unread ? ANSWERS_BUDGET : size) + ANSWERS_COST;
     }
     plane->reading = false;
     speakers_trim(plane);
-    return left;
+    return used >= ANSWERS_BUDGET;
 }
 
 bool answers_poll(struct plane *plane)
 {
     bool left = answers_ready(plane, 0);
-    watch_sent(&plane->answers.watch);
+    if (left)
+        watch_again(&plane->answers.watch);
+    else
+        watch_sent(&plane->answers.watch);
     return left;
+}
+
+void answers_close(struct plane *plane)
+{
+    if (plane->unread)
+        zmq_msg_close(&plane->message);
+    plane->unread = false;
 }

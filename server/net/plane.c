@@ -296,6 +296,7 @@ void plane_free(struct plane *plane)
         zmq_setsockopt(plane->join.socket, ZMQ_LINGER, &linger, sizeof linger);
     gate_close(&plane->join);
     gate_close(&plane->answers);
+    answers_close(plane);
     plane_free_speakers(plane);
     plane_free_context(plane);
     peers_free(&plane->peers);

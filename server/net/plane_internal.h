@@ -6,8 +6,11 @@
 #ifndef SERVER_NET_PLANE_INTERNAL_H
 #define SERVER_NET_PLANE_INTERNAL_H
 
+#include <zmq.h>
+
 #include "common/list.h"
 #include "common/map.h"
+#include "server/net/answer_parse.h"
 #include "server/net/loop.h"
 #include "server/net/monitor.h"
 #include "server/net/peers.h"
@@ -45,7 +48,10 @@ struct plane {
     struct strmap speakers;          /* user -> struct speaker * */
     struct list retired;             /* speakers whose lane is closed, the oldest first */
     size_t retired_count;
-    bool reading;       /* answers: speakers must not be freed */
+    bool reading; /* answers: speakers must not be freed */
+    bool unread;  /* answers: something is left of this message: */
+    zmq_msg_t message;
+    struct answer_frame frame;
     uint64_t last_lane; /* number of the last lane that was made */
     struct plane_stats stats;
 };
@@ -75,5 +81,6 @@ bool join_refuse(struct plane *plane, struct peer *peer, int code, const char *t
 bool answers_ready(void *plane, int events);
 /* The same, called by hand instead of by the watch. True: more is left, and the watch knows. */
 bool answers_poll(struct plane *plane);
+void answers_close(struct plane *plane); /* drops what is left of a message */
 
 #endif

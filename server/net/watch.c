@@ -17,7 +17,7 @@ int socket_events(void *socket)
 }
 
 /* A timer, and not event_active(): that would run before any other descriptor is looked at. */
-static void watch_again(struct watch *w)
+void watch_again(struct watch *w)
 {
     evtimer_add(w->again, &watch_at_once);
 }

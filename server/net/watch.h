@@ -32,6 +32,7 @@ struct watch {
 bool watch_start(struct watch *w, struct event_base *base, void *socket, watch_fn *call, void *arg);
 void watch_stop(struct watch *w); /* before the socket is closed; twice is harmless */
 void watch_sent(struct watch *w);
+void watch_again(struct watch *w); /* calls, as if the reader had returned true */
 
 int socket_events(void *socket); /* ZMQ_EVENTS; 0 if the socket is ending */
 

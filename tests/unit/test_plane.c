@@ -418,6 +418,33 @@ static void drain_input_reads_everything(void **state)
     end();
 }
 
+static void large_frames(struct plane_config *config)
+{
+    config->max_message = 32 << 20;
+}
+
+/* Others have their turn while a frame with very many answers is taken. */
+static void a_huge_frame_is_taken_bit_by_bit(void **state)
+{
+    enum { COUNT = 300000 };
+    (void)state;
+    plane_rig_start(&rig, large_frames);
+    fake_start(&fake, &rig);
+    fake_up(&fake, 7, 70);
+    fake_done(&fake, 1, COUNT, (struct slice){0});
+    RIG_UNTIL(&rig, rig.answers);
+    assert_true(rig.answers < COUNT);
+    /* It goes on when it is called by hand, too, and the loop knows of what is left. */
+    size_t before = rig.answers;
+    plane_drain_input(rig.plane);
+    assert_true(rig.answers > before);
+    RIG_UNTIL(&rig, rig.answers == COUNT);
+    assert_false(rig.out_of_order);
+    fake_done(&fake, COUNT + 1, COUNT, (struct slice){0});
+    RIG_UNTIL(&rig, rig.answers > COUNT);
+    end(); /* in the middle of a frame */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -437,6 +464,7 @@ int main(void)
         cmocka_unit_test(farewell_arrives),
         cmocka_unit_test(idle_plane_sleeps),
         cmocka_unit_test(drain_input_reads_everything),
+        cmocka_unit_test(a_huge_frame_is_taken_bit_by_bit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
