@@ -141,6 +141,7 @@ int map_results_begin(struct map *m);           /* makes the directory; an exit 
 int map_log_open(struct map *m); /* an exit code */
 bool map_log_has(const struct map *m, uint64_t seq, struct slice input);
 void map_log_write(struct map *m, const struct job *job);
+void map_log_flush(struct map *m); /* its failure is the end, as that of standard output */
 void map_log_close(struct map *m);
 
 /* ---- map_halt.c ---- */

@@ -129,6 +129,18 @@ void map_log_write(struct map *m, const struct job *job)
     buf_free(&text);
 }
 
+/* Who cannot note what is done must not go on: --resume would do it all again. */
+void map_log_flush(struct map *m)
+{
+    if (!m->log.file || (fflush(m->log.file) == 0 && !ferror(m->log.file)))
+        return;
+    if (!m->fatal)
+        cli_say(m->cli, "cannot write the joblog: %s", strerror(errno));
+    m->fatal = m->fatal ? m->fatal : EXIT_TASK_FAILED;
+    fclose(m->log.file);
+    m->log.file = NULL;
+}
+
 void map_log_close(struct map *m)
 {
     if (m->log.file && fclose(m->log.file))
