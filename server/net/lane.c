@@ -19,11 +19,12 @@
 #define LANE_CROWD       16u  /* connections; one is the worker's, and the others have 10 s */
 
 /* Payloads above this leave as parts of their own, uncopied. */
-#define LANE_INLINE_PAYLOAD (32u << 10)
+#define LANE_INLINE_PAYLOAD (16u << 10)
 /* Records of one tick beyond this leave early, so that buffers stay small ... */
-#define LANE_SEND_BYTES (48u << 10)
+#define LANE_SEND_BYTES (96u << 10)
 /* ... and so do payloads in parts, for a worker sees none of them before the last is there. */
 #define LANE_SEND_BODIES (256u << 10)
+static_assert(LANE_BODIES * LANE_INLINE_PAYLOAD >= LANE_SEND_BODIES, "there is a place for each");
 /* ... and a buffer that became larger anyway is given back. */
 #define LANE_KEEP_BYTES (128u << 10)
 
@@ -262,8 +263,7 @@ static void lane_encode(struct lane *lane, const struct lane_action *a)
 
 static bool lane_is_full(const struct lane *lane)
 {
-    return lane->out.size >= LANE_SEND_BYTES || lane->body_bytes >= LANE_SEND_BODIES ||
-           lane->body_count == LANE_BODIES;
+    return lane->out.size >= LANE_SEND_BYTES || lane->body_bytes >= LANE_SEND_BODIES;
 }
 
 void lane_put(struct lane *lane, const struct lane_action *action)

@@ -26,7 +26,7 @@
 enum lane_state { LANE_WAITING, LANE_UP, LANE_LOST };
 
 /* Payloads that leave as parts of one message. */
-#define LANE_BODIES 8
+#define LANE_BODIES 16
 
 struct lane {
     struct plane *plane;

@@ -258,7 +258,7 @@ static void one_message_for_a_tick(void **state)
 
 static void payload_sizes(void **state)
 {
-    static const size_t sizes[] = {0, 1, 4096, 4097, 32768, 32769, 1 << 20, 16 << 20};
+    static const size_t sizes[] = {0, 1, 4096, 4097, 16384, 16385, 1 << 20, 16 << 20};
     (void)state;
     begin();
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
@@ -279,7 +279,7 @@ static void payload_sizes(void **state)
         assert_int_equal(fake.task.id, i + 1);
         assert_int_equal(fake.payload, sizes[i]);
         assert_int_equal(fake.payload_sum, sum);
-        assert_int_equal(fake.payload_alone, sizes[i] > 32768);
+        assert_int_equal(fake.payload_alone, sizes[i] > 16384);
         RIG_UNTIL(&rig, atomic_load(&body->references) == 1);
         body_unref(body);
     }
@@ -301,13 +301,15 @@ static uint64_t put_body(uint64_t id, size_t size, uint8_t value, uint64_t chain
 static void large_payloads_share_a_message(void **state)
 {
     static const struct {
-        size_t sizes[9];
+        size_t sizes[17];
         size_t tasks, frames;
     } rows[] = {
         {{40001, 11, 40003, 40005, 13}, 5, 1},
         {{100001, 150001, 7, 100003}, 4, 2}, /* more than 256 KiB */
         {{5, 300001, 9}, 3, 3},              /* what is small goes ahead, and behind */
-        {{33001, 33001, 33001, 33001, 33001, 33001, 33001, 33001, 15}, 9, 2},
+        {{16385, 16385, 16385, 16385, 16385, 16385, 16385, 16385, 16385, 16385, 16385, 16385, 16385,
+             16385, 16385, 16385, 15},
+            17, 2},
     };
     (void)state;
     begin();
