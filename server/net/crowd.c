@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "server/net/crowd.h"
 
-#include <event2/event.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-
-#include "server/net/loop.h"
 
 #define LOOK_MS                                                                                    \
     100 /* what a line carries in this time is what a stranger can cost beyond max_bytes */
@@ -66,15 +63,15 @@ static bool is_enough(const struct crowd *c, const struct visitor *v, uint64_t n
 
 static void look_again(struct crowd *c)
 {
-    if (c->look && c->count && !evtimer_pending(c->look, NULL))
-        evtimer_add(c->look, &(struct timeval){.tv_usec = LOOK_MS * 1000});
+    bool wanted = c->limits.max_ms || c->limits.max_bytes;
+    if (wanted && c->count && !heap_holds(&c->look.node))
+        loop_timer_set(c->loop, &c->look, loop_now(c->loop).mono_ns + LOOK_MS * NS_PER_MS);
 }
 
-static void crowd_look(evutil_socket_t fd, short what, void *arg)
+static void crowd_look(void *arg)
 {
     struct crowd *c = arg;
     uint64_t now_ns = loop_now(c->loop).mono_ns;
-    (void)fd, (void)what;
     for (size_t i = c->count; i-- > 0;) {
         if (!is_enough(c, &c->visitors[i], now_ns))
             continue;
@@ -84,22 +81,19 @@ static void crowd_look(evutil_socket_t fd, short what, void *arg)
     look_again(c);
 }
 
-bool crowd_start(struct crowd *c, struct loop *loop, const struct crowd_limits *limits,
+void crowd_start(struct crowd *c, struct loop *loop, const struct crowd_limits *limits,
     uint16_t port, uint64_t *shut)
 {
     *c = (struct crowd){.loop = loop, .limits = *limits, .port = port, .shut = shut};
-    if (!limits->max_ms && !limits->max_bytes)
-        return true;
-    c->look = evtimer_new(loop_base(loop), crowd_look, c);
-    return c->look != NULL;
+    c->look = (struct loop_timer){.fn = crowd_look, .arg = c};
 }
 
 void crowd_stop(struct crowd *c)
 {
     while (c->count > 0)
         visitor_remove(c, c->count - 1);
-    if (c->look)
-        event_free(c->look);
+    if (c->loop)
+        loop_timer_clear(c->loop, &c->look);
     free(c->visitors);
     *c = (struct crowd){0};
 }

@@ -17,9 +17,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-struct event;
-struct loop;
+#include "server/net/loop.h"
 
 /* Places that several crowds share, for all but the first of each: that one is the worker's. */
 struct crowd_places {
@@ -45,11 +43,11 @@ struct crowd {
     uint16_t port;
     struct visitor *visitors; /* the oldest first */
     size_t count, capacity;
-    struct event *look; /* added while there are visitors and something to be looked at */
-    uint64_t *shut;     /* a counter that is somebody else's */
+    struct loop_timer look; /* set while there are visitors and something to be looked at */
+    uint64_t *shut;         /* a counter that is somebody else's */
 };
 
-bool crowd_start(struct crowd *c, struct loop *loop, const struct crowd_limits *limits,
+void crowd_start(struct crowd *c, struct loop *loop, const struct crowd_limits *limits,
     uint16_t port, uint64_t *shut);
 void crowd_stop(struct crowd *c); /* twice is harmless */
 void crowd_came(struct crowd *c, int fd);

@@ -3,7 +3,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <event2/event.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,29 +40,27 @@ static uint64_t lane_now(const struct lane *lane)
 
 /* ------------------------------------------------------------------------------- its end */
 
-static const struct timeval *milliseconds(unsigned ms, struct timeval *tv)
+/* Without memory for a timer the core fences the worker for its silence. */
+static void lane_grace_set(struct lane *lane, unsigned ms)
 {
-    *tv = (struct timeval){.tv_usec = (suseconds_t)ms * 1000};
-    return tv;
+    loop_timer_set(lane->plane->loop, &lane->grace, lane_now(lane) + ms * UINT64_C(1000000));
 }
 
 /* The grace is over, unless answers were waiting to be read: then lane_heard() put it off. */
-static void lane_grace_over(evutil_socket_t fd, short what, void *arg)
+static void lane_grace_over(void *arg)
 {
-    (void)fd;
-    (void)what;
     struct lane *lane = arg;
     struct plane *plane = lane->plane;
     uint64_t worker = lane->worker, session = lane->session, heard = lane->heard;
     bool late = lane_now(lane) >= lane->grace_end_ns;
     answers_poll(plane);
     lane = lane_find(plane, worker);
-    if (!lane || lane->session != session || !lane->grace)
+    if (!lane || lane->session != session || lane->told)
         return;
     if (lane->heard != heard && !late)
         return;
-    event_free(lane->grace);
-    lane->grace = NULL;
+    loop_timer_clear(plane->loop, &lane->grace);
+    lane->told = true;
     plane->events.lane_down(plane->arg, worker, lane->code);
 }
 
@@ -78,7 +75,6 @@ static void bodies_drop(struct lane *lane)
 /* Always told from the loop, never from within the caller's own actions. */
 static void lane_lose(struct lane *lane, int code, unsigned grace_ms)
 {
-    struct timeval tv;
     if (lane->state == LANE_LOST)
         return;
     lane->state = LANE_LOST;
@@ -86,7 +82,7 @@ static void lane_lose(struct lane *lane, int code, unsigned grace_ms)
     buf_free(&lane->out);
     bodies_drop(lane);
     lane->grace_end_ns = lane_now(lane) + (grace_ms ? LANE_GRACE_MOST * UINT64_C(1000000) : 0);
-    evtimer_add(lane->grace, milliseconds(grace_ms, &tv));
+    lane_grace_set(lane, grace_ms);
 }
 
 void lane_cut(struct lane *lane, int code)
@@ -96,10 +92,9 @@ void lane_cut(struct lane *lane, int code)
 
 void lane_heard(struct lane *lane)
 {
-    struct timeval tv;
     lane->heard++;
-    if (lane->state == LANE_LOST && lane->grace && lane_now(lane) < lane->grace_end_ns)
-        evtimer_add(lane->grace, milliseconds(LANE_GRACE_MS, &tv));
+    if (lane->state == LANE_LOST && !lane->told && lane_now(lane) < lane->grace_end_ns)
+        lane_grace_set(lane, LANE_GRACE_MS);
 }
 
 void lane_look(struct lane *lane)
@@ -325,17 +320,15 @@ static bool lane_start(struct lane *lane, char token[ZAP_TOKEN_SIZE])
         .max_message = 1024,
         .backlog = 128,
     };
-    lane->grace = evtimer_new(loop_base(plane->loop), lane_grace_over, lane);
     lane->socket = socket_make(plane->context, ZMQ_PUSH, &options);
-    return lane->grace && lane->socket &&
-           zap_admit(plane->zap, lane->speaker->user, domain, token) &&
-           monitor_start(&lane->monitor, plane->loop, plane->context, lane->socket, "lane",
-               &plane->stats.strangers) &&
-           lane_bind(lane) &&
-           monitor_bound(&lane->monitor,
-               &(struct crowd_limits){.most = LANE_CROWD, .places = &plane->lane_places},
-               lane->port) &&
-           watch_start(&lane->watch, loop_base(plane->loop), lane->socket, lane_ready, lane);
+    if (!lane->socket || !zap_admit(plane->zap, lane->speaker->user, domain, token) ||
+        !monitor_start(&lane->monitor, plane->loop, plane->context, lane->socket, "lane",
+            &plane->stats.strangers) ||
+        !lane_bind(lane))
+        return false;
+    monitor_bound(&lane->monitor,
+        &(struct crowd_limits){.most = LANE_CROWD, .places = &plane->lane_places}, lane->port);
+    return watch_start(&lane->watch, plane->loop, lane->socket, lane_ready, lane);
 }
 
 static void lane_free(struct lane *lane)
@@ -347,8 +340,7 @@ static void lane_free(struct lane *lane)
         zmq_close(lane->socket);
     if (lane->port)
         ports_give(&lane->plane->ports, lane->port, lane_now(lane));
-    if (lane->grace)
-        event_free(lane->grace);
+    loop_timer_clear(lane->plane->loop, &lane->grace);
     buf_free(&lane->out);
     bodies_drop(lane);
     free(lane);
@@ -363,6 +355,7 @@ static struct lane *lane_new(struct plane *plane, const struct join_action *acti
     lane->worker = action->worker;
     lane->session = action->session;
     lane->peer = action->peer;
+    lane->grace = (struct loop_timer){.fn = lane_grace_over, .arg = lane};
     list_init(&lane->dirty);
     lane->speaker = speaker_add(plane, lane->worker, lane->session);
     if (lane->speaker)
@@ -401,18 +394,12 @@ struct lane *lane_open(struct plane *plane, const struct join_action *action,
 
 /* ----------------------------------------------------------------------------- farewell */
 
-static void lane_gone(struct lane *lane)
+static void lane_gone(void *arg)
 {
+    struct lane *lane = arg;
     list_remove(&lane->dirty);
     lane->plane->parting_count--;
     lane_free(lane);
-}
-
-static void lane_parted(evutil_socket_t fd, short what, void *arg)
-{
-    (void)fd;
-    (void)what;
-    lane_gone(arg);
 }
 
 static bool lane_parting(void *arg, int events)
@@ -428,15 +415,14 @@ static bool lane_parting(void *arg, int events)
  */
 static bool lane_part(struct lane *lane)
 {
-    struct timeval tv;
     struct plane *plane = lane->plane;
     lane_flush(lane);
-    if (lane->state != LANE_UP || !event_initialized(lane->grace) ||
-        event_assign(lane->grace, loop_base(plane->loop), -1, 0, lane_parted, lane) != 0)
+    if (lane->state != LANE_UP)
         return false;
     monitor_stop(&lane->monitor);
     lane->watch.call = lane_parting;
-    evtimer_add(lane->grace, milliseconds(LANE_FAREWELL_MS, &tv));
+    lane->grace.fn = lane_gone;
+    lane_grace_set(lane, LANE_FAREWELL_MS);
     list_push_back(&plane->parting, &lane->dirty);
     plane->parting_count++;
     return true;

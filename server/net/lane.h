@@ -45,10 +45,11 @@ struct lane {
     struct body *bodies[LANE_BODIES]; /* ... and the payloads that follow them, one part each */
     unsigned body_count;
     size_t body_bytes;
-    struct list dirty;     /* in the plane's list, or among those that part, or alone */
-    struct event *grace;   /* LOST: until lane_down; NULL: reported, or not lost */
-    uint64_t grace_end_ns; /* monotonic: no answer puts it off any longer */
-    uint64_t heard;        /* frames of answers in this session */
+    struct list dirty;       /* in the plane's list, or among those that part, or alone */
+    struct loop_timer grace; /* LOST: until lane_down; of a lane with last words, until its end */
+    uint64_t grace_end_ns;   /* monotonic: no answer puts it off any longer */
+    bool told;               /* LOST: lane_down was called */
+    uint64_t heard;          /* frames of answers in this session */
 };
 
 /* NULL: *why is a text, *code the error. `token` is what the worker has to know. */

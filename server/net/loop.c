@@ -27,6 +27,7 @@ struct loop {
     struct now now; /* of the tick, valid while entered */
     bool entered;
     bool turning;
+    bool firing; /* timers are being called */
 
     struct heap timers;
     struct event *timer_event;
@@ -78,17 +79,23 @@ static void timers_fire(int fd, short what, void *arg)
     (void)got; /* EAGAIN: it was armed anew meanwhile */
     loop->armed_ns = UINT64_MAX;
     uint64_t now_ns = loop_enter(loop).mono_ns;
+    loop->firing = true;
     for (struct heap_node *top; (top = heap_top(&loop->timers)) && top->key <= now_ns;) {
         struct loop_timer *timer = container_of(top, struct loop_timer, node);
         heap_remove(&loop->timers, top);
         timer->fn(timer->arg);
     }
+    loop->firing = false;
 }
 
 bool loop_timer_set(struct loop *loop, struct loop_timer *timer, uint64_t at_ns)
 {
     assert(timer->fn);
     heap_remove(&loop->timers, &timer->node);
+    /* Of a timer that is always due, the first call would be followed by the next without an end.
+     */
+    if (loop->firing && at_ns <= loop->now.mono_ns)
+        at_ns = loop->now.mono_ns + 1;
     return heap_push(&loop->timers, &timer->node, at_ns, 0);
 }
 

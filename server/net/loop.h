@@ -31,7 +31,10 @@ struct loop_hooks {
     void (*end)(void *arg);
 };
 
-/* A deadline on the monotonic clock. Owned by whoever embeds it; all zero is unset. */
+/*
+ * A deadline on the monotonic clock. Owned by whoever embeds it; all zero is unset. The server has
+ * no other timers: those of libevent would not make loop_fd() readable.
+ */
 struct loop_timer {
     struct heap_node node;
     loop_fn *fn; /* called within a tick, the timer already cleared */

@@ -79,15 +79,15 @@ bool monitor_start(struct monitor *m, struct loop *loop, void *context, void *so
     int linger = 0;
     if (m->pair && zmq_setsockopt(m->pair, ZMQ_LINGER, &linger, sizeof linger) == 0 &&
         zmq_socket_monitor(socket, name, MONITOR_EVENTS) == 0 && zmq_connect(m->pair, name) == 0 &&
-        watch_start(&m->watch, loop_base(loop), m->pair, monitor_ready, m))
+        watch_start(&m->watch, loop, m->pair, monitor_ready, m))
         return true;
     monitor_stop(m);
     return false;
 }
 
-bool monitor_bound(struct monitor *m, const struct crowd_limits *limits, uint16_t port)
+void monitor_bound(struct monitor *m, const struct crowd_limits *limits, uint16_t port)
 {
-    return crowd_start(&m->crowd, m->loop, limits, port, m->strangers);
+    crowd_start(&m->crowd, m->loop, limits, port, m->strangers);
 }
 
 void monitor_stop(struct monitor *m)

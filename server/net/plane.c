@@ -124,8 +124,8 @@ static bool gate_open(
     gate->port = socket_bind(gate->socket, plane->config.listen, plan->port);
     if (!gate->port)
         return bind_failed(error, plane->config.listen, plan->port, plan->option);
-    if (!monitor_bound(&gate->monitor, &plan->crowd, gate->port) ||
-        !watch_start(&gate->watch, loop_base(plane->loop), gate->socket, plan->ready, plane))
+    monitor_bound(&gate->monitor, &plan->crowd, gate->port);
+    if (!watch_start(&gate->watch, plane->loop, gate->socket, plan->ready, plane))
         return fail(error, "cannot watch the %s socket: out of memory", plan->what);
     return true;
 }

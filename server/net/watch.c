@@ -5,8 +5,6 @@
 #include <stddef.h>
 #include <zmq.h>
 
-static const struct timeval watch_at_once = {0, 0};
-
 int socket_events(void *socket)
 {
     int events = 0;
@@ -16,31 +14,36 @@ int socket_events(void *socket)
     return events;
 }
 
-/* A timer, and not event_active(): that would run before any other descriptor is looked at. */
+/* Deferred, and not event_active(): that would run before any other descriptor is looked at. */
 void watch_again(struct watch *w)
 {
-    evtimer_add(w->again, &watch_at_once);
+    loop_defer(w->loop, &w->again);
 }
 
-static void watch_fire(evutil_socket_t fd, short what, void *arg)
+static void watch_fire(void *arg)
 {
-    (void)fd;
-    (void)what;
     struct watch *w = arg;
+    /* Once it says that nothing is left, the watch may be gone. */
     if (w->call(w->arg, socket_events(w->socket)))
         watch_again(w);
 }
 
-bool watch_start(struct watch *w, struct event_base *base, void *socket, watch_fn *call, void *arg)
+static void watch_readable(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd, (void)what;
+    watch_fire(arg);
+}
+
+bool watch_start(struct watch *w, struct loop *loop, void *socket, watch_fn *call, void *arg)
 {
     int fd = -1;
     size_t size = sizeof fd;
     if (zmq_getsockopt(socket, ZMQ_FD, &fd, &size) != 0)
         return false;
-    *w = (struct watch){.socket = socket, .call = call, .arg = arg};
-    w->readable = event_new(base, fd, EV_READ | EV_PERSIST, watch_fire, w);
-    w->again = evtimer_new(base, watch_fire, w);
-    if (!w->readable || !w->again || event_add(w->readable, NULL) != 0) {
+    *w = (struct watch){.socket = socket, .call = call, .arg = arg, .loop = loop};
+    deferral_init(&w->again, watch_fire, w);
+    w->readable = event_new(loop_base(loop), fd, EV_READ | EV_PERSIST, watch_readable, w);
+    if (!w->readable || event_add(w->readable, NULL) != 0) {
         watch_stop(w);
         return false;
     }
@@ -51,10 +54,11 @@ bool watch_start(struct watch *w, struct event_base *base, void *socket, watch_f
 
 void watch_stop(struct watch *w)
 {
+    if (!w->socket)
+        return;
     if (w->readable)
         event_free(w->readable);
-    if (w->again)
-        event_free(w->again);
+    loop_undefer(&w->again);
     *w = (struct watch){0};
 }
 

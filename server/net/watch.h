@@ -11,9 +11,9 @@
 #define SERVER_NET_WATCH_H
 
 #include <stdbool.h>
+#include "server/net/loop.h"
 
 struct event;
-struct event_base;
 
 /*
  * `events` is what ZMQ_EVENTS said. A reader reads until EAGAIN and returns false, or returns true
@@ -26,10 +26,11 @@ struct watch {
     watch_fn *call;
     void *arg;
     struct event *readable; /* on ZMQ_FD */
-    struct event *again;    /* a timer of no time */
+    struct loop *loop;      /* borrowed */
+    struct deferral again;  /* called by hand in the next round */
 };
 
-bool watch_start(struct watch *w, struct event_base *base, void *socket, watch_fn *call, void *arg);
+bool watch_start(struct watch *w, struct loop *loop, void *socket, watch_fn *call, void *arg);
 void watch_stop(struct watch *w); /* before the socket is closed; twice is harmless */
 void watch_sent(struct watch *w);
 void watch_again(struct watch *w); /* calls, as if the reader had returned true */

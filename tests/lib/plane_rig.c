@@ -113,7 +113,7 @@ void plane_rig_stop(struct rig *rig)
 
 void plane_rig_turn(struct rig *rig)
 {
-    event_base_loop(rig->base, EVLOOP_NONBLOCK);
+    loop_turn(rig->loop, false);
 }
 
 uint64_t plane_rig_now(void)
@@ -127,7 +127,7 @@ void plane_rig_wait(struct rig *rig, uint64_t begun_ns, const char *what)
         fprintf(stderr, "waited in vain for: %s\n", what);
         abort();
     }
-    event_base_loop(rig->base, EVLOOP_ONCE);
+    loop_turn(rig->loop, true);
 }
 
 int plane_rig_welcome(struct rig *rig, uint64_t worker, uint64_t session)

@@ -21,7 +21,7 @@
 
 struct rig {
     struct loop *loop;
-    struct event_base *base; /* of the loop; its ticks are not used */
+    struct event_base *base; /* of the loop, whose ticks have no hooks */
     struct event *tick;      /* so that conditions outside the loop are looked at */
     struct plane *plane;
     struct plane_config config;

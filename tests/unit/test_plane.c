@@ -2,6 +2,7 @@
 /* The worker side of the server's sockets, against workers made by hand. */
 #include "tests/unit/unit.h"
 
+#include <poll.h>
 #include <string.h>
 #include <zmq.h>
 
@@ -392,14 +393,51 @@ static void idle_plane_sleeps(void **state)
     (void)state;
     begin();
     event_del(rig.tick);
+    /* Not one of the loop's, which may fire for nothing after they were moved. */
     struct event *timer = evtimer_new(rig.base, on_timer, NULL);
     timer_fired = false;
     for (unsigned rounds = 0; !timer_fired; rounds++) {
         assert_true(rounds < 50);
         evtimer_add(timer, &tv);
-        event_base_loop(rig.base, EVLOOP_ONCE);
+        loop_turn(rig.loop, true);
     }
     event_free(timer);
+    end();
+}
+
+/* Somebody else's loop only looks at one descriptor; the end of the grace makes it readable, too.
+ */
+static void loss_is_told_to_a_foreign_loop(void **state)
+{
+    (void)state;
+    begin();
+    event_del(rig.tick);
+    struct pollfd own = {loop_fd(rig.loop), POLLIN, 0};
+    zmq_close(fake.lane);
+    fake.lane = NULL;
+    while (!rig.lost) {
+        assert_int_equal(poll(&own, 1, 20000), 1);
+        loop_turn(rig.loop, false);
+    }
+    assert_int_equal(rig.lost_worker, 7);
+    end();
+}
+
+/* Nobody says anything more, and yet all of it is read: a budget that ends is no end. */
+static void answers_are_read_in_a_foreign_loop(void **state)
+{
+    enum { FRAMES = 64, SIZE = 64 << 10 };
+    (void)state;
+    begin();
+    event_del(rig.tick);
+    struct pollfd own = {loop_fd(rig.loop), POLLIN, 0};
+    static uint8_t result[SIZE];
+    for (unsigned i = 0; i < FRAMES; i++)
+        fake_done(&fake, 1 + i, 1, slice_of(result, sizeof result));
+    while (rig.answers < FRAMES) {
+        assert_int_equal(poll(&own, 1, 20000), 1);
+        loop_turn(rig.loop, false);
+    }
     end();
 }
 
@@ -465,6 +503,8 @@ int main(void)
         cmocka_unit_test(close_discards_what_is_queued),
         cmocka_unit_test(farewell_arrives),
         cmocka_unit_test(idle_plane_sleeps),
+        cmocka_unit_test(loss_is_told_to_a_foreign_loop),
+        cmocka_unit_test(answers_are_read_in_a_foreign_loop),
         cmocka_unit_test(drain_input_reads_everything),
         cmocka_unit_test(a_huge_frame_is_taken_bit_by_bit),
     };
