@@ -382,9 +382,11 @@ static bool server_turn(struct pushrod_server *s, bool wait)
         flush_begin(s);
     if (s->state != API_FLUSHING || !flush_done(s))
         return true;
-    /* Nothing is posted from here on. The last round calls what was, as it was promised, and ends
-     * the tick that the stop event was told in. */
+    /* Nothing is posted from here on. What was is called, as it was promised; by hand, since a busy
+     * loop may not come to it. The last round ends the tick, that of the stop event above all. */
     state_set(s, API_OVER);
+    loop_enter(s->loop);
+    posts_run(s);
     loop_turn(s->loop, false);
     server_end(s);
     return false;

@@ -3,9 +3,11 @@
  * The server library as a program sees it: tasks in local processes, callbacks, groups, other
  * threads, timers, somebody else's loop, stopping. Its connections: test_server_conn.c.
  */
+#include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <sys/socket.h>
 #include <unistd.h>
 #include "tests/unit/server_fixture.h"
 
@@ -315,6 +317,48 @@ static void test_end_beside_threads(void **state)
     }
 }
 
+static void post_at_stop(struct pushrod_server *s, void *arg)
+{
+    (void)arg;
+    seen.stopped++;
+    assert_int_equal(pushrod_server_post(s, count_post, NULL), 0);
+}
+
+/* In the last round there is more to read than the loop takes at once: a post is called still. */
+static void test_post_at_the_end(void **state)
+{
+    enum { CLIENTS = 256 };
+    int fds[CLIENTS];
+    (void)state;
+    memset(&seen, 0, sizeof seen);
+    struct pushrod_server *s = pushrod_server_new();
+    const struct pushrod_server_events events = {.stop = post_at_stop, .connect = on_connect};
+    pushrod_server_on(s, &events, NULL);
+    assert_int_equal(pushrod_server_set(s, "join-port", "0"), 0);
+    assert_int_equal(pushrod_server_set(s, "answers-port", "0"), 0);
+    assert_int_equal(pushrod_server_listen(s, "127.0.0.1:0", NULL), 0);
+    server_start(s);
+    struct sockaddr_in at = {.sin_family = AF_INET,
+        .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+        .sin_port = htons((uint16_t)pushrod_server_port(s, "own", 0))};
+    for (int i = 0; i < CLIENTS; i++) {
+        fds[i] = socket(AF_INET, SOCK_STREAM, 0);
+        assert_int_equal(connect(fds[i], (struct sockaddr *)&at, sizeof at), 0);
+    }
+    STEP_UNTIL(s, seen.connects == CLIENTS);
+    for (int i = 0; i < CLIENTS; i++)
+        assert_int_equal(write(fds[i], "x", 1), 1);
+    pushrod_server_stop(s);
+    pushrod_server_stop(s);
+    while (step(s) == 1)
+        continue;
+    assert_int_equal(seen.stopped, 1);
+    assert_int_equal(seen.posts, 1);
+    pushrod_server_free(s);
+    for (int i = 0; i < CLIENTS; i++)
+        close(fds[i]);
+}
+
 /* ---- timers, signals ---- */
 
 static void on_tick(struct pushrod_server *s, void *arg)
@@ -442,6 +486,7 @@ int main(void)
         cmocka_unit_test(test_unused_groups),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_end_beside_threads),
+        cmocka_unit_test(test_post_at_the_end),
         cmocka_unit_test(test_timers),
         cmocka_unit_test(test_signals),
         cmocka_unit_test(test_stopping_is_no_trouble),
