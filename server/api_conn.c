@@ -101,15 +101,21 @@ static size_t api_input(struct conn *c, const uint8_t *data, size_t size)
         buf_append(&a->message, data, size);
         in = buf_slice(&a->message);
     }
-    size_t took = a->message.failed ? SIZE_MAX : messages_take(c, in);
-    if (took == SIZE_MAX)
-        conn_close(c, a->message.failed ? PUSHROD_E_NO_MEMORY : PUSHROD_E_BAD_FRAME);
-    else if (a->message.size)
+    size_t took = a->message.failed ? 0 : messages_take(c, in);
+    /* A callback whose answer was too much ended it, and `a` with it. */
+    if (c->state == CONN_DEAD)
+        return size;
+    int error = took == SIZE_MAX ? PUSHROD_E_BAD_FRAME : 0;
+    if (error == 0 && a->message.size)
         buf_consume(&a->message, took);
-    else
+    else if (error == 0)
         buf_append(&a->message, data + took, size - took);
-    if (a->message.size == 0)
+    if (a->message.failed)
+        error = PUSHROD_E_NO_MEMORY;
+    else if (a->message.size == 0)
         buf_free(&a->message);
+    if (error)
+        conn_close(c, error);
     return size;
 }
 

@@ -277,6 +277,16 @@ static ssize_t read_nothing(struct conn *c)
     return read(c->fd, c->set->input, CONN_READ);
 }
 
+/* The peer has said all; that it does not listen any more is known only when a write fails. */
+static void conn_ended(struct conn *c)
+{
+    if (c->unsent > 0)
+        conn_close(c, 0);
+    else
+        conn_kill(c, 0);
+    conn_read_stop(c);
+}
+
 static void conn_readable(int fd, short what, void *arg)
 {
     struct conn *c = arg;
@@ -296,7 +306,7 @@ static void conn_readable(int fd, short what, void *arg)
     if (got > 0)
         c->set->stats.bytes_in += (uint64_t)got;
     else if (got == 0)
-        conn_kill(c, 0);
+        conn_ended(c);
     else if (errno != EAGAIN && errno != EINTR)
         conn_kill(c, PUSHROD_E_CLOSED);
 }

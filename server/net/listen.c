@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 #include <pushrod/error.h>
@@ -188,16 +189,19 @@ static int open_unix(const char *path, char **error)
         return listen_error(error, PUSHROD_E_BAD_OPTION, path, "a path has 1 to 107 bytes");
     memcpy(at.sun_path, path, strlen(path) + 1);
     if (unix_alive(&at))
-        return listen_error(error, PUSHROD_E_SYSTEM, path, bind_reason(EADDRINUSE));
-    /* Nobody answers: what lies there was left by a server that died. */
-    unlink(path);
+        return listen_error(error, PUSHROD_E_SYSTEM, path, "another server listens there");
+    /* Nobody answers: a socket that lies there was left by a server that died. */
+    struct stat there;
+    if (lstat(path, &there) == 0 && S_ISSOCK(there.st_mode))
+        unlink(path);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd >= 0 && bind(fd, (struct sockaddr *)&at, sizeof at) == 0 && listen(fd, BACKLOG) == 0)
         return fd;
     int saved = errno;
     if (fd >= 0)
         close(fd);
-    return listen_error(error, PUSHROD_E_SYSTEM, path, bind_reason(saved));
+    return listen_error(error, PUSHROD_E_SYSTEM, path,
+        saved == EADDRINUSE ? "something that is no socket lies there" : strerror(saved));
 }
 
 static int bound_port(int fd)

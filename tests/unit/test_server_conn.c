@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 #include "tests/unit/server_fixture.h"
 
@@ -114,6 +116,126 @@ static void test_connections(void **state)
     server_stop(s);
 }
 
+/* Answers each message with as many bytes as `arg` says. */
+static void receive_large(
+    struct pushrod_server *s, uint64_t conn, const void *data, size_t size, void *arg)
+{
+    void *answer = calloc(1, *(size_t *)arg);
+    (void)data, (void)size;
+    seen.general++;
+    assert_non_null(answer);
+    assert_int_equal(pushrod_server_send(s, conn, answer, *(size_t *)arg), 0);
+    free(answer);
+}
+
+static void close_seen(struct pushrod_server *s, uint64_t conn, int error, void *arg)
+{
+    (void)s, (void)conn, (void)arg;
+    seen.closes++;
+    seen.last.error = error;
+}
+
+static void stat_bytes_in(const char *name, uint64_t value, void *arg)
+{
+    if (strcmp(name, "bytes_in") == 0)
+        *(uint64_t *)arg = value;
+}
+
+/* A callback whose answer is too much for the connection ends it while its input is being read. */
+static void test_dropped_by_its_answer(void **state)
+{
+    static const struct pushrod_framing lines = {.kind = PUSHROD_FRAMING_EOF};
+    size_t answer = 3 << 20;
+    uint64_t read = 0;
+    const struct pushrod_server_events events = {
+        .stop = on_stop, .receive = receive_large, .close = close_seen};
+    struct pushrod_server *s = server_new();
+    (void)state;
+    pushrod_server_on(s, &events, &answer);
+    assert_int_equal(pushrod_server_set(s, "max-unsent", "2m"), 0);
+    assert_int_equal(pushrod_server_listen(s, "127.0.0.1:0", &lines), 0);
+    server_start(s);
+    int fd = dial(s, 0);
+    say(fd, "half", 4);
+    while (pushrod_server_stats(s, stat_bytes_in, &read), read < 4)
+        assert_int_equal(step(s), 1);
+    say(fd, " a line\r\nanother\r\nand", 21);
+    STEP_UNTIL(s, seen.closes == 1);
+    assert_int_equal(seen.general, 1);
+    assert_int_equal(seen.last.error, PUSHROD_E_SLOW_READER);
+    close(fd);
+    server_stop(s);
+}
+
+/* Whoever has said all may still listen: `printf QUESTION | nc -N`. */
+static void test_half_closed(void **state)
+{
+    static char piece[64 << 10];
+    size_t sent = 0, got = 0;
+    struct pushrod_conn_info info = {0};
+    struct pushrod_server *s = server_new();
+    ssize_t more;
+    (void)state;
+    assert_int_equal(pushrod_server_listen(s, "127.0.0.1:0", NULL), 0);
+    server_start(s);
+    int fd = dial(s, 0);
+    STEP_UNTIL(s, seen.connects == 1);
+    for (; info.unsent == 0; sent += sizeof piece) {
+        assert_int_equal(pushrod_server_send(s, seen.conn, piece, sizeof piece), 0);
+        assert_int_equal(step(s), 1);
+        assert_int_equal(pushrod_server_conn_info(s, seen.conn, &info), 0);
+    }
+    /* The peer's end of speech is all that happens now. */
+    assert_int_equal(shutdown(fd, SHUT_WR), 0);
+    while (seen.closes == 0 && pushrod_server_conn_info(s, seen.conn, &info) == 0)
+        assert_int_equal(step(s), 1);
+    while ((more = read(fd, piece, sizeof piece)) != 0) {
+        if (more > 0)
+            got += (size_t)more;
+        else
+            assert_int_equal(step(s), 1);
+    }
+    assert_int_equal(got, sent);
+    close(fd);
+    STEP_UNTIL(s, seen.closes == 1);
+    server_stop(s);
+}
+
+/* What lies at the path of a socket is removed if a server left it, and only then. */
+static void test_unix_path(void **state)
+{
+    char path[64], address[80];
+    struct stat there;
+    (void)state;
+    snprintf(path, sizeof path, "/tmp/pushrod-test-%d", (int)getpid());
+    snprintf(address, sizeof address, "unix:%s", path);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fclose(file);
+    struct pushrod_server *s = server_new();
+    assert_int_equal(pushrod_server_listen(s, address, NULL), 0);
+    assert_int_equal(pushrod_server_start(s), -PUSHROD_E_SYSTEM);
+    assert_non_null(strstr(pushrod_server_error(s), path));
+    pushrod_server_free(s);
+    assert_int_equal(stat(path, &there), 0);
+    assert_int_equal(unlink(path), 0);
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    memcpy(at.sun_path, path, strlen(path) + 1);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof at), 0);
+    close(fd);
+    s = server_new();
+    assert_int_equal(pushrod_server_listen(s, address, NULL), 0);
+    server_start(s);
+    fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&at, sizeof at), 0);
+    STEP_UNTIL(s, seen.connects == 1);
+    close(fd);
+    STEP_UNTIL(s, seen.closes == 1);
+    server_stop(s);
+    assert_int_equal(stat(path, &there), -1);
+}
+
 static bool ipv6_there(void)
 {
     struct sockaddr_in6 at = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
@@ -177,6 +299,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_framings),
         cmocka_unit_test(test_connections),
+        cmocka_unit_test(test_dropped_by_its_answer),
+        cmocka_unit_test(test_half_closed),
+        cmocka_unit_test(test_unix_path),
         cmocka_unit_test(test_ipv6),
         cmocka_unit_test(test_taken_port),
     };
