@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/utf8.h"
 
 /* A line is one write() of at most PIPE_BUF (4096) bytes, so lines of several threads never mix. */
 #define LOG_LINE 4096u
@@ -65,20 +66,39 @@ __attribute__((format(printf, 2, 3))) static void line_add(struct line *l, const
         l->size += (size_t)size < room ? (size_t)size : room - 1;
 }
 
-/* A message may quote what a stranger sent: no control character reaches the terminal or the file.
- */
+/* Bytes of the character at `at`, which may reach a terminal as it is; 0: it may not. */
+static size_t printable_size(const unsigned char *at, size_t left)
+{
+    size_t size = utf8_size(at, left);
+    /* C0 and DEL; C1, which terminals obey in UTF-8, too. */
+    bool control = at[0] < 0x20 || at[0] == 0x7f || (at[0] == 0xc2 && size == 2 && at[1] < 0xa0);
+    return control ? 0 : size;
+}
+
+/* JSON has no bytes, only characters: one that is none is told by the character for that. */
+static void line_escape(struct line *l, unsigned char byte)
+{
+    if (log_json && byte >= 0x80)
+        line_add(l, "\\ufffd");
+    else
+        line_add(l, "\\%s%02x", log_json ? "u00" : "x", byte);
+}
+
+/* A message may quote what a stranger sent: no control character reaches the terminal or the file,
+ * and a line of JSON is valid whatever it quotes. */
 static void line_escaped(struct line *l, const char *text)
 {
-    for (const unsigned char *c = (const unsigned char *)text; *c; c++) {
-        if (*c < 0x20 || *c == 0x7f)
-            line_add(l, "\\%s%02x", log_json ? "u00" : "x", *c);
-        else if (log_json && (*c == '"' || *c == '\\'))
-            line_add(l, "\\%c", *c);
+    const unsigned char *at = (const unsigned char *)text, *end = at + strlen(text);
+    /* Room is kept for what closes the line. */
+    while (at < end && l->size <= sizeof l->text - 16) {
+        size_t size = printable_size(at, (size_t)(end - at));
+        if (size == 0)
+            line_escape(l, *at);
+        else if (log_json && (*at == '"' || *at == '\\'))
+            line_add(l, "\\%c", *at);
         else
-            line_add(l, "%c", *c);
-        /* Room is kept for what closes the line. */
-        if (l->size > sizeof l->text - 16)
-            return;
+            line_add(l, "%.*s", (int)size, (const char *)at);
+        at += size ? size : 1;
     }
 }
 

@@ -33,6 +33,8 @@ static void text_lines_are_whole_and_harmless(void **state)
     assert_true(logged(line, LOG_WARNING, "a\nb\x1b[2J") > 0);
     assert_non_null(strstr(line, "tester["));
     assert_non_null(strstr(line, "] warning: a\\x0ab\\x1b[2J\n"));
+    logged(line, LOG_WARNING, "\xc3\xa4 \xff \xc2\x9b");
+    assert_non_null(strstr(line, "\xc3\xa4 \\xff \\xc2\\x9b\n"));
     assert_int_equal(line[10], 'T');
     assert_int_equal(logged(line, LOG_DEBUG, "x"), 0);
     assert_false(log_enabled(LOG_DEBUG));
@@ -68,6 +70,34 @@ static void json_lines_are_json(void **state)
     json_decref(json);
 }
 
+/* A task's error text is whatever its command said; a message that is cut may end within a
+ * character. */
+static void json_lines_are_text_whatever_they_quote(void **state)
+{
+    (void)state;
+    char line[8192], message[3000];
+    log_setup("tester", LOG_INFO, true);
+    logged(line, LOG_ERROR,
+        "\xc3\xa4 \xff \xe2\x82 \xc2\x9b"
+        "2J \xed\xa0\x80");
+    json_t *json = json_loads(line, 0, NULL);
+    assert_non_null(json);
+    const char *text = json_string_value(json_object_get(json, "text"));
+    assert_memory_equal(text, "\xc3\xa4 \xef\xbf\xbd ", 7);
+    assert_null(strstr(text, "\xc2\x9b"));
+    json_decref(json);
+    for (size_t shift = 0; shift < 3; shift++) {
+        memset(message, 'm', sizeof message);
+        for (size_t i = shift; i + 3 < sizeof message; i += 3)
+            memcpy(message + i, "\xe2\x82\xac", 3);
+        message[sizeof message - 1] = '\0';
+        logged(line, LOG_ERROR, message);
+        json = json_loads(line, 0, NULL);
+        assert_non_null(json);
+        json_decref(json);
+    }
+}
+
 /* The clock is not waited for: the limit's own mark is put into the past. */
 static void limit_lets_one_a_second(void **state)
 {
@@ -91,6 +121,7 @@ int main(void)
         cmocka_unit_test(text_lines_are_whole_and_harmless),
         cmocka_unit_test(long_messages_are_cut),
         cmocka_unit_test(json_lines_are_json),
+        cmocka_unit_test(json_lines_are_text_whatever_they_quote),
         cmocka_unit_test(limit_lets_one_a_second),
     };
     return cmocka_run_group_tests_name("log", tests, NULL, NULL);
