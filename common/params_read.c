@@ -16,12 +16,13 @@
 /* The secret's row, if the name is NAME-file of one: --token-file keeps --token off `ps`. */
 static const struct param *secret_row(const struct params *p, const char *name, size_t size)
 {
-    bool file = size > 5 && memcmp(name + size - 5, "-file", 5) == 0;
+    bool file = size > 5 && (name[size - 5] == '-' || name[size - 5] == '_') &&
+                memcmp(name + size - 4, "file", 4) == 0;
     const struct param *row = file ? params_find(p, name, size - 5) : NULL;
     return row && (row->flags & PARAM_SECRET) ? row : NULL;
 }
 
-/* A secret may end in the newline that every editor adds. */
+/* A secret may end in the newline that every editor adds. An empty one would mean none at all. */
 static int store_from_file(struct params *p, const struct param *row, const char *path,
     enum param_source source, const char *where)
 {
@@ -37,8 +38,12 @@ static int store_from_file(struct params *p, const struct param *row, const char
         return params_fail(p, PUSHROD_E_BAD_OPTION,
             "%s: '%s' (from %s) is no file of under %zu bytes", row->name, path, where,
             sizeof text - 1);
+    while (size > 0 && (text[size - 1] == '\n' || text[size - 1] == '\r'))
+        size--;
     text[size] = '\0';
-    text[strcspn(text, "\r\n")] = '\0';
+    if (size == 0 || strcspn(text, "\r\n") != size)
+        return params_fail(p, PUSHROD_E_BAD_OPTION, "%s: '%s' (from %s) is not one line of text",
+            row->name, path, where);
     return params_store(p, row, text, source, where);
 }
 

@@ -278,6 +278,28 @@ static void secrets_come_from_files_and_are_hidden(void **state)
     params_free(p);
 }
 
+/* A server must not be open to everybody because its secret was not where it should be. */
+static void a_secret_is_one_line_of_text(void **state)
+{
+    (void)state;
+    static const char *const wrong[] = {"", "\n", "\r\n\r\n", "one\ntwo\n"};
+    struct params *p = fresh();
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        char path[] = "/tmp/pushrod-token-XXXXXX";
+        file_make(path, wrong[i]);
+        assert_bad(p, flags(p, "--token-file", path), path);
+        unlink(path);
+    }
+    assert_bad(p, flags(p, "--token-file", "/dev/null"), "/dev/null");
+    char path[] = "/tmp/pushrod-token-XXXXXX", text[64];
+    file_make(path, "s3cret\r\n");
+    snprintf(text, sizeof text, "token_file = %s\n", path);
+    assert_int_equal(file(p, text), 0);
+    assert_string_equal(params_text(p, "token"), "s3cret");
+    unlink(path);
+    params_free(p);
+}
+
 static void files_take_long_commands(void **state)
 {
     (void)state;
@@ -416,6 +438,7 @@ int main(void)
         cmocka_unit_test(unknown_names_suggest_the_nearest),
         cmocka_unit_test(strange_variables_warn),
         cmocka_unit_test(secrets_come_from_files_and_are_hidden),
+        cmocka_unit_test(a_secret_is_one_line_of_text),
         cmocka_unit_test(files_take_long_commands),
         cmocka_unit_test(hosts_are_split),
         cmocka_unit_test(reload_takes_what_can_be_reloaded),
