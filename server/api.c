@@ -172,9 +172,9 @@ int pushrod_server_port(const struct pushrod_server *s, const char *what, unsign
     if (strcmp(what, "own") == 0)
         return n < s->listener_count ? s->listeners[n]->port : -1;
     if (strcmp(what, "listen") == 0)
-        return n < s->native_count ? s->native_ports[n] : -1;
+        return n < s->native_ports.count ? s->native_ports.port[n] : -1;
     if (strcmp(what, "http") == 0)
-        return n < s->http_count ? s->http_ports[n] : -1;
+        return n < s->http_ports.count ? s->http_ports.port[n] : -1;
     return -1;
 }
 

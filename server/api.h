@@ -26,9 +26,15 @@
 #include "server/net/native.h"
 #include "worker/supervise.h"
 
-#define SERVER_PORTS 16u /* addresses of one kind whose port can be asked for */
+#define SERVER_PORTS 16u /* addresses of one option */
 
 enum api_state { API_NEW, API_RUNNING, API_DRAINING, API_FLUSHING, API_OVER };
+
+/* What the addresses of an option came to. */
+struct api_ports {
+    int port[SERVER_PORTS];
+    unsigned count;
+};
 
 /* One pushrod_server_listen(). */
 struct api_listener {
@@ -92,9 +98,7 @@ struct pushrod_server {
     bool supervised;
     struct event *local_event; /* the supervisor has ended */
     char *token;               /* the one that native borrows */
-    int native_ports[SERVER_PORTS];
-    int http_ports[SERVER_PORTS];
-    unsigned native_count, http_count;
+    struct api_ports native_ports, http_ports;
     pthread_t thread; /* that of the loop */
     uint64_t started_ns;
     enum api_state state;

@@ -222,6 +222,18 @@ static int descriptors_check(struct pushrod_server *s, struct host_settings *out
         (unsigned long long)limit);
 }
 
+static int addresses_check(struct pushrod_server *s)
+{
+    static const char *const names[] = {"listen", "http"};
+    for (size_t i = 0, count; i < sizeof names / sizeof names[0]; i++) {
+        params_list(s->params, names[i], &count);
+        if (count > SERVER_PORTS)
+            return api_fail(s, PUSHROD_E_BAD_OPTION, "%s: there are %zu addresses, %u are allowed",
+                names[i], count, SERVER_PORTS);
+    }
+    return 0;
+}
+
 int settings_read(struct pushrod_server *s, struct host_settings *out)
 {
     const char *data = params_text(s->params, "data");
@@ -240,7 +252,9 @@ int settings_read(struct pushrod_server *s, struct host_settings *out)
         .slow_ms = number(s, "slow-client"),
         .max_unsent = number(s, "max-unsent"),
     };
-    int error = queue_settings(s, out);
+    int error = addresses_check(s);
+    if (error == 0)
+        error = queue_settings(s, out);
     if (error == 0)
         error = descriptors_check(s, out);
     if (error)

@@ -73,8 +73,8 @@ static void page_ports(void *arg, struct buf *out)
     struct pushrod_server *s = arg;
     buf_printf(out, "this is the port for HTTP; workers join at port %d",
         pushrod_server_port(s, "join", 0));
-    if (s->native_count)
-        buf_printf(out, ", clients connect to port %d", s->native_ports[0]);
+    if (s->native_ports.count)
+        buf_printf(out, ", clients connect to port %d", s->native_ports.port[0]);
     buf_append(out, "\n", 1);
 }
 
@@ -101,46 +101,57 @@ static bool address_complete(const char *item, uint16_t port, char *out, size_t 
     return true;
 }
 
-/* `probe`: only whether it could. */
-static int listen_native(struct pushrod_server *s, bool probe)
+static int native_at(struct pushrod_server *s, const char *address, char **error)
+{
+    return conns_listen(s->conns, address, &native_ops, s->native, error);
+}
+
+static int http_at(struct pushrod_server *s, const char *address, char **error)
+{
+    return http_listen(s->http, address, error);
+}
+
+static int probe_at(struct pushrod_server *s, const char *address, char **error)
+{
+    (void)s;
+    return conns_probe(address, error);
+}
+
+/* A program that embeds us has none of these unless it asks. */
+static bool listen_wanted(const struct pushrod_server *s, const char *what)
+{
+    return s->program || params_given(s->params, what);
+}
+
+/* At each address of the option `what`. */
+static int listen_at(struct pushrod_server *s, const char *what, uint16_t port,
+    int (*at)(struct pushrod_server *s, const char *address, char **error), struct api_ports *ports)
 {
     size_t count;
-    const char *const *items = params_list(s->params, "listen", &count);
-    if (!s->program && !params_given(s->params, "listen"))
+    const char *const *items = params_list(s->params, what, &count);
+    if (!listen_wanted(s, what))
         return 0;
-    for (size_t i = 0; i < count && i < SERVER_PORTS; i++) {
+    assert(count <= SERVER_PORTS); /* settings_read() */
+    for (size_t i = 0; i < count; i++) {
         char address[300], *error = NULL;
-        if (!address_complete(items[i], CLIENT_PORT, address, sizeof address))
-            return api_fail(s, PUSHROD_E_BAD_OPTION, "listen: \"%s\" is no address", items[i]);
-        int port = probe ? conns_probe(address, &error)
-                         : conns_listen(s->conns, address, &native_ops, s->native, &error);
-        if (port < 0)
-            return start_failed(s, -port, "listen", error);
-        if (!probe)
-            s->native_ports[s->native_count++] = port;
+        if (!address_complete(items[i], port, address, sizeof address))
+            return api_fail(s, PUSHROD_E_BAD_OPTION, "%s: \"%s\" is no address", what, items[i]);
+        ports->port[i] = at(s, address, &error);
+        if (ports->port[i] < 0)
+            return start_failed(s, -ports->port[i], what, error);
+        ports->count = (unsigned)i + 1;
     }
     return 0;
 }
 
 static int listen_http(struct pushrod_server *s)
 {
-    size_t count;
-    const char *const *items = params_list(s->params, "http", &count);
-    if (!s->program && !params_given(s->params, "http"))
+    if (!listen_wanted(s, "http"))
         return 0;
     s->http = http_new(s->loop, &http_pages, s);
     if (!s->http)
         return api_fail(s, PUSHROD_E_NO_MEMORY, "out of memory");
-    for (size_t i = 0; i < count && i < SERVER_PORTS; i++) {
-        char address[300], *error = NULL;
-        if (!address_complete(items[i], HTTP_PORT, address, sizeof address))
-            return api_fail(s, PUSHROD_E_BAD_OPTION, "http: \"%s\" is no address", items[i]);
-        int port = http_listen(s->http, address, &error);
-        if (port < 0)
-            return start_failed(s, -port, "http", error);
-        s->http_ports[s->http_count++] = port;
-    }
-    return 0;
+    return listen_at(s, "http", HTTP_PORT, http_at, &s->http_ports);
 }
 
 static int listen_own(struct pushrod_server *s)
@@ -165,13 +176,13 @@ static int start_listening(struct pushrod_server *s)
     struct native_config native = {
         .token = s->token,
         .max_payload = params_number(s->params, "max-payload"),
-        .http_port = (uint16_t)(s->http_count ? s->http_ports[0] : 0),
+        .http_port = (uint16_t)(s->http_ports.count ? s->http_ports.port[0] : 0),
         .join_port = (uint16_t)pushrod_server_port(s, "join", 0),
     };
     s->native = s->token ? native_new(s->conns, s->host, &native) : NULL;
     if (!s->native)
         return api_fail(s, PUSHROD_E_NO_MEMORY, "out of memory");
-    error = listen_native(s, false);
+    error = listen_at(s, "listen", CLIENT_PORT, native_at, &s->native_ports);
     return error ? error : listen_own(s);
 }
 
@@ -181,6 +192,8 @@ static void signal_caught(int number, short what, void *arg)
     struct pushrod_server *s = arg;
     if (number == SIGHUP && s->reload) {
         s->reload(s);
+    } else if (number == SIGUSR2 && !s->supervised) {
+        log_warning("SIGUSR2: there are no local workers to replace");
     } else if (number == SIGUSR2) {
         log_info("local workers are replaced one by one");
         supervisor_replace(&s->supervisor);
@@ -198,8 +211,6 @@ static void signals_catch(struct pushrod_server *s)
         signal(SIGPIPE, SIG_IGN);
     size_t count = !s->catch_signals ? 0 : s->program ? 4 : 2;
     for (size_t i = 0; i < count; i++) {
-        if (numbers[i] == SIGUSR2 && !s->supervised)
-            continue;
         s->signals[i] = evsignal_new(loop_base(s->loop), numbers[i], signal_caught, s);
         if (s->signals[i])
             event_add(s->signals[i], NULL);
@@ -217,7 +228,8 @@ static int start_rooms(struct pushrod_server *s, const struct host_settings *set
         return api_fail(s, PUSHROD_E_NO_MEMORY, "out of memory");
     /* Clients come last, when all else is there; but theirs is the port that everybody knows, so
      * it is the one to name when a second server is started. */
-    int failed = listen_native(s, true);
+    struct api_ports probed = {0};
+    int failed = listen_at(s, "listen", CLIENT_PORT, probe_at, &probed);
     if (failed)
         return failed;
     s->host = host_new(s->loop, &settings->host, &host_events, s, &error);

@@ -22,12 +22,22 @@ static char **main_argv;
 
 static void unknown_variable(void *arg, const char *text)
 {
-    (void)arg;
-    log_warning("%s", text);
+    buf_append(arg, text, strlen(text) + 1);
 }
 
-/* Flags, environment, file; 0, or an error that params_error() tells. */
-static int options_read(struct params *p, int argc, char **argv)
+/* In the form that log-format asks for, which is known when everything is read. */
+static void unknown_log(const struct buf *unknown)
+{
+    const char *text = (const char *)unknown->data;
+    for (size_t at = 0; at < unknown->size; at += strlen(text + at) + 1)
+        log_warning("%s", text + at);
+}
+
+/*
+ * Flags, environment, file; 0, or an error that params_error() tells. `unknown`: warnings, each
+ * with its NUL.
+ */
+static int options_read(struct params *p, int argc, char **argv, struct buf *unknown)
 {
     int operands = 0;
     int error = params_read_flags(p, argc, argv, &operands, false);
@@ -37,7 +47,7 @@ static int options_read(struct params *p, int argc, char **argv)
         fprintf(stderr, "pushrod-server: '%s' is no option (pushrod-server --help)\n", argv[1]);
         exit(EXIT_USAGE);
     }
-    error = params_read_environment(p, environ, unknown_variable, NULL);
+    error = params_read_environment(p, environ, unknown_variable, unknown);
     const char *file = error ? "" : params_text(p, "config");
     return file[0] ? params_read_file(p, file) : error;
 }
@@ -46,12 +56,15 @@ static int options_read(struct params *p, int argc, char **argv)
 static void options_reload(struct pushrod_server *s)
 {
     struct params *fresh = params_new(option_rows, option_count, SCOPE_SERVER);
+    struct buf unknown = BUF_EMPTY;
     if (!fresh)
         return;
-    if (options_read(fresh, main_argc, main_argv))
+    if (options_read(fresh, main_argc, main_argv, &unknown))
         log_error("reload: %s; nothing was changed", params_error(fresh));
     else
         reload_apply(s, fresh);
+    unknown_log(&unknown);
+    buf_free(&unknown);
     params_free(fresh);
 }
 
@@ -93,15 +106,19 @@ static const struct {
     {"print-config", params_print_values},
 };
 
-static bool print_asked(const struct params *p)
+/* False: nothing was asked for. *code: the exit code. */
+static bool print_asked(const struct params *p, int *code)
 {
     for (size_t i = 0; i < sizeof print_actions / sizeof print_actions[0]; i++) {
         if (!params_bool(p, print_actions[i].name))
             continue;
         struct buf out = BUF_EMPTY;
         print_actions[i].print(p, &out);
-        fwrite(out.data, 1, out.size, stdout);
+        bool done = fwrite(out.data, 1, out.size, stdout) == out.size && fflush(stdout) == 0;
+        if (!done)
+            fprintf(stderr, "pushrod-server: cannot print: %s\n", strerror(errno));
         buf_free(&out);
+        *code = done ? EXIT_SUCCESS : EXIT_FAILURE;
         return true;
     }
     return false;
@@ -196,17 +213,17 @@ int main(int argc, char **argv)
         return EXIT_FAILURE;
     }
     s->program = true;
-    settings_log(s); /* the environment may be complained about before options are known */
     main_argc = argc;
     main_argv = argv;
-    int code = EXIT_SUCCESS;
-    if (options_read(s->params, argc, argv)) {
+    struct buf unknown = BUF_EMPTY;
+    int code = EXIT_USAGE, error = options_read(s->params, argc, argv, &unknown);
+    settings_log(s);
+    unknown_log(&unknown);
+    buf_free(&unknown);
+    if (error)
         fprintf(stderr, "pushrod-server: %s (pushrod-server --help)\n", params_error(s->params));
-        code = EXIT_USAGE;
-    } else if (!print_asked(s->params)) {
-        settings_log(s);
+    else if (!print_asked(s->params, &code))
         code = params_bool(s->params, "check-config") ? check_config(s) : serve(s);
-    }
     pushrod_server_free(s);
     return code;
 }
