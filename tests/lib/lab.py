@@ -118,6 +118,20 @@ class Process:
     def tree(self):
         return descendants(self.process.pid) if self.alive() else []
 
+    def workers(self):
+        """Those below the supervisor of a server: its local workers, not its keeper."""
+        found = []
+        supervisor, *below = self.tree()[1:]
+        for pid in below:
+            try:
+                with open(f"/proc/{pid}/stat", "rb") as f:
+                    head, tail = f.read().rsplit(b")", 1)
+            except OSError:
+                continue
+            if int(tail.split()[1]) == supervisor and not head.endswith(b"(pushrod-keeper"):
+                found.append(pid)
+        return set(found)
+
     def signal(self, number):
         """To the process and all that it started."""
         for pid in self.tree():
