@@ -153,13 +153,13 @@ enum msg_plane {
 #define FIELDS_TASK_DONE(F)                                                                        \
     F(U64, id, "task id")                                                                          \
     F(U64, lease, "of the attempt")                                                                \
-    F(U64, run_ns, "time in the handler")                                                          \
+    F(U64, run_ns, "time in the handler; 0: not measured")                                         \
     F(BYTES, result, "the last 64 KiB at most; nil: none")
 
 #define FIELDS_TASK_FAILED(F)                                                                      \
     F(U64, id, "task id")                                                                          \
     F(U64, lease, "of the attempt")                                                                \
-    F(U64, run_ns, "time in the handler")                                                          \
+    F(U64, run_ns, "time in the handler; 0: not measured")                                         \
     F(U64, code, "TASK_FAILED, TASK_TIMEOUT, TASK_CRASHED, TASK_CANCELLED, RESULT_TOO_BIG")        \
     F(BOOL, permanent, "no attempt will help")                                                     \
     F(U64, retry_ms, "not before this long from now; 0: the task's own backoff")                   \

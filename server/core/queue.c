@@ -260,9 +260,12 @@ static void service_refresh(struct service *s)
     assert(s->p95_ns > 0);
 }
 
+/* 0: the worker does not measure. To take that for fast would send it what it cannot start. */
 void service_add(struct service *s, uint64_t run_ns)
 {
-    unsigned bucket = run_ns ? 63u - (unsigned)__builtin_clzll(run_ns) : 0;
+    if (!run_ns)
+        return;
+    unsigned bucket = 63u - (unsigned)__builtin_clzll(run_ns);
     s->buckets[bucket < SERVICE_BUCKETS ? bucket : SERVICE_BUCKETS - 1]++;
     if (++s->seen >= SERVICE_DECAY) {
         s->seen = 0;

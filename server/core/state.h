@@ -98,7 +98,7 @@ struct service { /* how long recent attempts took: powers of two of ns */
     uint32_t buckets[SERVICE_BUCKETS];
     uint32_t seen;   /* sum of the buckets, halved at 1024 */
     uint32_t fresh;  /* since p95_ns was computed */
-    uint64_t p95_ns; /* 0: fewer than 20 were seen */
+    uint64_t p95_ns; /* 0: none was seen */
 };
 
 struct queue {

@@ -68,8 +68,8 @@ static void a_suspect_does_not_go_to_who_leaves(void **state)
     fix_free(&f);
 }
 
-/* Makes the queue known as fast: 20 attempts of 1 us. */
-static void warm(struct fix *f, unsigned n, const char *queue)
+/* Makes the queue known as one whose attempts take so long: 20 of them. */
+static void warm(struct fix *f, unsigned n, const char *queue, uint64_t run_ns)
 {
     for (int i = 0; i < 20; i++) {
         uint64_t id = fix_submit(f, 5, queue, "", NULL, FOLLOW_NONE);
@@ -77,7 +77,9 @@ static void warm(struct fix *f, unsigned n, const char *queue)
         assert_null(fix_lane(f, n, LANE_TASK, 1));
         uint64_t lease = fix_lane(f, n, LANE_TASK, 0)->lease;
         fix_later(f, 1);
-        fix_answer(f, n, fix_done(id, lease, ""));
+        struct answer done = fix_done(id, lease, "");
+        done.run_ns = run_ns;
+        fix_answer(f, n, done);
     }
 }
 
@@ -88,7 +90,7 @@ static void prefetch_and_withdraw(void **state)
     uint64_t ids[50];
     fix_new(&f, NULL);
     fix_worker(&f, 0, "q", 1);
-    warm(&f, 0, "q");
+    warm(&f, 0, "q", 1000);
     for (size_t i = 0; i < 50; i++)
         ids[i] = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
     fix_tick(&f);
@@ -109,6 +111,22 @@ static void prefetch_and_withdraw(void **state)
     fix_free(&f);
 }
 
+/* 0 is what a worker says that does not measure: nothing is known then, and nothing sent ahead. */
+static void no_time_told_is_no_fast_queue(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 1);
+    warm(&f, 0, "q", 0);
+    for (size_t i = 0; i < 2; i++)
+        fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    assert_non_null(fix_lane(&f, 0, LANE_TASK, 0));
+    assert_null(fix_lane(&f, 0, LANE_TASK, 1));
+    fix_free(&f);
+}
+
 /* The slot for which a task was asked back is gone when it comes, and so is the group. */
 static void a_group_ends_with_its_last_withdraw(void **state)
 {
@@ -117,7 +135,7 @@ static void a_group_ends_with_its_last_withdraw(void **state)
     uint64_t id = 0;
     fix_new(&f, NULL);
     fix_worker(&f, 0, "q", 1);
-    warm(&f, 0, "q");
+    warm(&f, 0, "q", 1000);
     for (size_t i = 0; i < 2; i++)
         id = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
     fix_tick(&f);
@@ -219,6 +237,7 @@ int main(void)
         cmocka_unit_test(suspects_run_alone),
         cmocka_unit_test(a_suspect_does_not_go_to_who_leaves),
         cmocka_unit_test(prefetch_and_withdraw),
+        cmocka_unit_test(no_time_told_is_no_fast_queue),
         cmocka_unit_test(a_group_ends_with_its_last_withdraw),
         cmocka_unit_test(lane_carries_its_bytes),
         cmocka_unit_test(targeted_tasks_wait_for_their_worker),
