@@ -4,10 +4,17 @@
 #include <stdlib.h>
 #include "server/core/verbs.h"
 
-const char *unknown_text(struct core *c, uint64_t id)
+/* What is left of the blocks of ids that are leased to us, and all above. */
+static bool never_issued(const struct core *c, uint64_t id)
 {
     assert(c->ceiling > 0);
-    if (id == 0 || id > c->ceiling)
+    return id == 0 || id > c->ceiling || (id >= c->next_id && id <= c->last_id) ||
+           (c->spare_count && id >= c->spare_id && id - c->spare_id < c->spare_count);
+}
+
+const char *unknown_text(struct core *c, uint64_t id)
+{
+    if (never_issued(c, id))
         return "no such task: this id was never issued by this server";
     return "no such task: it finished, and its result was not kept (see --keep)";
 }
@@ -58,7 +65,7 @@ static bool ask(struct core *c, enum request_kind kind, uint64_t conn, uint64_t 
 static void ask_or_unknown(struct core *c, enum request_kind kind, uint64_t conn, uint64_t request,
     uint64_t id, enum follow follow)
 {
-    if (c->bypass || id == 0 || id > c->ceiling)
+    if (c->bypass || never_issued(c, id))
         out_reject(c, conn, request, PUSHROD_E_UNKNOWN_TASK, unknown_text(c, id));
     else if (!ask(c, kind, conn, request, id, follow))
         out_reject(c, conn, request, PUSHROD_E_NO_MEMORY, NULL);

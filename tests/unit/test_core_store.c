@@ -417,6 +417,35 @@ static void unsettled_bytes_pause_clients(void **state)
     durable_free(&d);
 }
 
+static const char *unknown_said(struct fix *f, uint64_t id)
+{
+    fix_later(f, 1);
+    core_wait(f->core, 5, 9, id, FOLLOW_FINISH);
+    fix_tick(f);
+    const struct conn_action *no = fix_conn(f, 5, MSG_REJECTED, 0);
+    assert_int_equal(no->code, PUSHROD_E_UNKNOWN_TASK);
+    return no->text;
+}
+
+/* Ids are leased in blocks: what is left of them has not finished, it has not begun. */
+static void an_unknown_id_is_over_or_was_never_issued(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 1);
+    uint64_t id = fix_submit(&f, CONN_SELF, "q", "", NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    uint64_t lease = fix_lane(&f, 0, LANE_TASK, 0)->lease;
+    fix_later(&f, 1);
+    fix_answer(&f, 0, fix_done(id, lease, ""));
+    fix_tick(&f);
+    assert_non_null(strstr(unknown_said(&f, id), "it finished"));
+    assert_non_null(strstr(unknown_said(&f, id + 1), "never issued"));
+    assert_non_null(strstr(unknown_said(&f, UINT64_C(1) << 62), "never issued"));
+    fix_free(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -437,6 +466,7 @@ int main(void)
         cmocka_unit_test(down_refuses_and_up_goes_on),
         cmocka_unit_test(a_full_store_runs_what_it_has),
         cmocka_unit_test(unsettled_bytes_pause_clients),
+        cmocka_unit_test(an_unknown_id_is_over_or_was_never_issued),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
