@@ -149,14 +149,17 @@ void log_write(enum log_level level, const char *format, ...)
     errno = saved;
 }
 
-bool log_allowed(struct log_limit *limit, unsigned *suppressed)
+bool log_allowed(struct log_limit *limit, char more[LOG_MORE])
 {
     long long second = (long long)(clock_now().mono_ns / 1000000000u) + 1;
     long long last = __atomic_load_n(&limit->second, __ATOMIC_RELAXED);
     /* Of several threads in the same second, the one that moves the mark may write. */
     if (last != second && __atomic_compare_exchange_n(&limit->second, &last, second, false,
                               __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-        *suppressed = __atomic_exchange_n(&limit->suppressed, 0, __ATOMIC_RELAXED);
+        unsigned left_out = __atomic_exchange_n(&limit->suppressed, 0, __ATOMIC_RELAXED);
+        more[0] = '\0';
+        if (left_out)
+            snprintf(more, LOG_MORE, " (and %u more before)", left_out);
         return true;
     }
     __atomic_fetch_add(&limit->suppressed, 1, __ATOMIC_RELAXED);

@@ -25,12 +25,15 @@ void log_write(enum log_level level, const char *format, ...) __attribute__((for
 #define log_info(...)    log_write(LOG_INFO, __VA_ARGS__)
 #define log_debug(...)   (log_enabled(LOG_DEBUG) ? log_write(LOG_DEBUG, __VA_ARGS__) : (void)0)
 
-/* At most one line a second for each place in the code; the next one says how many were left out.
+/*
+ * At most one line a second for each place in the code. `more` is for the end of the line: how many
+ * were left out before it, or nothing.
  */
+#define LOG_MORE 32
 struct log_limit {
     long long second;
     unsigned suppressed;
 };
-bool log_allowed(struct log_limit *limit, unsigned *suppressed);
+bool log_allowed(struct log_limit *limit, char more[LOG_MORE]);
 
 #endif

@@ -84,20 +84,19 @@ void events_free(struct pushrod_server *s)
 static void stale_log(const struct notice *n)
 {
     static struct log_limit limit;
-    unsigned left_out;
-    if (log_allowed(&limit, &left_out))
-        log_info("worker %s: a late answer was dropped (%u more before)", n->name, left_out);
+    char more[LOG_MORE];
+    if (log_allowed(&limit, more))
+        log_info("worker %s: a late answer was dropped%s", n->name, more);
 }
 
 static void dead_log(const struct notice *n)
 {
     static struct log_limit limit;
-    unsigned left_out;
-    if (n->task && log_allowed(&limit, &left_out))
-        log_warning("task %" PRIu64 " of queue %.*s is dead: %s (%u more before)",
-            n->task->record.id, (int)task_queue(n->task).size,
-            (const char *)task_queue(n->task).data,
-            n->task->text ? n->task->text : pushrod_strerror(n->task->code), left_out);
+    char more[LOG_MORE];
+    if (n->task && log_allowed(&limit, more))
+        log_warning("task %" PRIu64 " of queue %.*s is dead: %s%s", n->task->record.id,
+            (int)task_queue(n->task).size, (const char *)task_queue(n->task).data,
+            n->task->text ? n->task->text : pushrod_strerror(n->task->code), more);
 }
 
 void events_notice(struct pushrod_server *s, const struct notice *n)

@@ -17,9 +17,9 @@
 static void complain(const char *what, const struct dec *in)
 {
     static struct log_limit limit;
-    unsigned left_out;
-    if (log_allowed(&limit, &left_out))
-        log_warning("a message from the server (%s) cannot be read: %s", what, in->error);
+    char more[LOG_MORE];
+    if (log_allowed(&limit, more))
+        log_warning("a message from the server (%s) cannot be read: %s%s", what, in->error, more);
 }
 
 /* -------------------------------------------------------------------------- join */

@@ -20,11 +20,11 @@
 static void answers_garbage(struct plane *plane, struct speaker *speaker, const char *why)
 {
     static struct log_limit limit;
-    unsigned others;
+    char more[LOG_MORE];
     plane->stats.garbage++;
-    if (log_allowed(&limit, &others))
-        log_warning("worker %" PRIu64 " is cut, its answers make no sense: %s (and %u more)",
-            speaker->worker, why, others);
+    if (log_allowed(&limit, more))
+        log_warning("worker %" PRIu64 " is cut, its answers make no sense: %s%s", speaker->worker,
+            why, more);
     speaker->cut = true;
     zap_forget(plane->zap, speaker->user);
     if (speaker->lane)

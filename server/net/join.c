@@ -21,11 +21,11 @@
 static void join_garbage(struct plane *plane, const char *address, const char *why)
 {
     static struct log_limit limit;
-    unsigned others;
+    char more[LOG_MORE];
     plane->stats.garbage++;
-    if (log_allowed(&limit, &others))
-        log_warning("join port: garbage from %s: %s (and %u more)",
-            address ? address : "a stranger", why, others);
+    if (log_allowed(&limit, more))
+        log_warning(
+            "join port: garbage from %s: %s%s", address ? address : "a stranger", why, more);
 }
 
 /* The ROUTER says so when nobody is at the other end. */

@@ -280,7 +280,7 @@ static bool lane_bind_range(struct lane *lane)
     struct plane *plane = lane->plane;
     uint64_t now_ns = lane_now(lane);
     static struct log_limit limit;
-    unsigned others;
+    char more[LOG_MORE];
     for (uint16_t port; (port = ports_take(&plane->ports, now_ns));) {
         lane->port = socket_bind(lane->socket, plane->config.listen, port);
         if (lane->port)
@@ -288,8 +288,8 @@ static bool lane_bind_range(struct lane *lane)
         /* Somebody else's, or our own that is not closed yet: it is tried again later. */
         int why = errno;
         ports_give(&plane->ports, port, now_ns);
-        if (log_allowed(&limit, &others))
-            log_warning("lane port %u: %s", port, zmq_strerror(why));
+        if (log_allowed(&limit, more))
+            log_warning("lane port %u: %s%s", port, zmq_strerror(why), more);
         errno = why;
         if (why != EADDRINUSE && why != EACCES)
             return false;

@@ -46,12 +46,12 @@ static int listen_error(char **error, int code, const char *address, const char 
 static void listener_turn_away(struct listener *l, int fd)
 {
     static struct log_limit limit;
-    unsigned left_out;
+    char more[LOG_MORE];
     l->set->stats.turned_away++;
-    if (log_allowed(&limit, &left_out))
+    if (log_allowed(&limit, more))
         log_warning("a connection was turned away (%s): its limit (max-clients), or that of "
-                    "descriptors, is reached (%u more before)",
-            l->ops->name, left_out);
+                    "descriptors, is reached%s",
+            l->ops->name, more);
     if (l->ops->turned_away)
         l->ops->turned_away(fd, l->arg);
     close(fd);

@@ -18,11 +18,10 @@
 static void stranger_count(struct monitor *m)
 {
     static struct log_limit limit;
-    unsigned others;
+    char more[LOG_MORE];
     ++*m->strangers;
-    if (log_allowed(&limit, &others))
-        log_info("a connection to a %s port was not admitted (and %u more in the last second)",
-            m->what, others);
+    if (log_allowed(&limit, more))
+        log_info("a connection to the %s port was not admitted%s", m->what, more);
 }
 
 /* One event: its number and value in the first part, the address in the second. */

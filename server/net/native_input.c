@@ -386,14 +386,13 @@ static void native_closed(struct conn *c, int code)
 {
     struct native *n = c->arg;
     static struct log_limit limit;
-    unsigned left_out;
+    char more[LOG_MORE];
     char peer[CONN_PEER_TEXT];
     large_free(c);
     if (c->greeted)
         core_conn_closed(host_core(n->host), c->id);
-    if (code && code != PUSHROD_E_CLOSED && log_allowed(&limit, &left_out))
-        log_info("client %s: closed: %s (%u more before)", conn_peer(c, peer),
-            pushrod_strerror(code), left_out);
+    if (code && code != PUSHROD_E_CLOSED && log_allowed(&limit, more))
+        log_info("client %s: closed: %s%s", conn_peer(c, peer), pushrod_strerror(code), more);
 }
 
 static void native_turned_away(int fd, void *arg)
