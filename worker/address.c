@@ -135,12 +135,15 @@ static bool is_line(struct slice bytes)
 /* `bytes`: what the peer says to the first bytes of a ZMTP greeting, with a NUL behind them. */
 static bool explain(struct slice bytes, char *text, size_t size)
 {
-    if (bytes.size && bytes.data[0] == 0xff)
-        return false;
     const char *body = NULL; /* `bytes` end with a NUL */
     if (bytes.size >= 5 && memcmp(bytes.data, "HTTP/", 5) == 0)
         body = strstr((const char *)bytes.data, "\r\n\r\nthis is the port");
-    if (body)
+    if (bytes.size == 0)
+        snprintf(text, size, "what listens there says nothing; workers join at port %u", JOIN_PORT);
+    else if (bytes.data[0] == 0xff)
+        snprintf(text, size, "ZeroMQ is there, but no server answers; workers join at port %u",
+            JOIN_PORT);
+    else if (body)
         snprintf(text, size, "%.*s", (int)strcspn(body + 4, "\n"), body + 4);
     else if (bytes.size >= 5 && memcmp(bytes.data, "HTTP/", 5) == 0)
         snprintf(text, size, "that is an HTTP port; workers join at port %u", JOIN_PORT);
