@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "client/interrupt.h"
@@ -16,6 +17,16 @@
 #define QUIET_NS UINT64_C(1000000000) /* without an end, until the reason is told */
 
 /* ---------------------------------------------------------------------------------- flags */
+
+/* A terminal is ours alone unless the results go to another program: it may draw there, as less
+ * does. */
+static bool may_draw(void)
+{
+    struct stat out;
+    if (!isatty(STDERR_FILENO))
+        return false;
+    return fstat(STDOUT_FILENO, &out) != 0 || !S_ISFIFO(out.st_mode);
+}
 
 /* All that can be wrong is said before the server is asked. */
 static int read_flags(struct map *m)
@@ -32,7 +43,7 @@ static int read_flags(struct map *m)
     if (!m->jobs)
         m->jobs = MAP_JOBS;
     m->results = params_text(p, "results");
-    m->progress = params_given(p, "progress") ? params_bool(p, "progress") : isatty(STDERR_FILENO);
+    m->progress = params_given(p, "progress") ? params_bool(p, "progress") : may_draw();
     m->input.delimiter = params_bool(p, "null") ? '\0' : '\n';
     if (*delimiter && !input_delimiter(delimiter, &m->input.delimiter))
         return cli_usage(

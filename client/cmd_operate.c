@@ -14,8 +14,8 @@ static int for_each(struct cli *cli, const char *verb, const char *done, bool co
     for (int i = 0; !code && i < cli->count; i++) {
         int64_t count = pushrod_client_control(cli->client, verb, cli->operands[i], 0);
         if (count >= 0 && counted)
-            printf(
-                "%s: %s tasks %s\n", cli->operands[i], text_count(number, (uint64_t)count), done);
+            printf("%s: %s task%s %s\n", cli->operands[i], text_count(number, (uint64_t)count),
+                count == 1 ? "" : "s", done);
         else if (count >= 0)
             printf("%s: %s\n", cli->operands[i], done);
         if (count >= 0)

@@ -47,7 +47,8 @@ static const struct param map_rows[] = {
         .value_name = "FILE"),
     ROW("resume", BOOL, "leave out what the joblog has"),
     ROW("resume-failed", BOOL, "leave out what the joblog has as successful"),
-    ROW("progress", BOOL, "draw a progress bar; on a terminal that is the default"),
+    ROW("progress", BOOL,
+        "draw a progress bar; on a terminal, without a pipe behind, that is the default"),
     TASK_ROWS,
 };
 static const ROWS(map_rows);
