@@ -106,7 +106,9 @@ struct pushrod_server_events {
     /* Bytes (raw), or one whole message (EOF, length), without its end mark or length. */
     void (*receive)(
         struct pushrod_server *server, uint64_t conn, const void *data, size_t size, void *arg);
-    /* It is gone. error: 0 if the peer or the program closed it, else enum pushrod_error. */
+    /* It is gone. error: 0 if the peer or the program closed it, else enum pushrod_error. A peer
+     * that ends its side of the connection (shutdown(), nc -N) has closed it; what was sent still
+     * goes. */
     void (*close)(struct pushrod_server *server, uint64_t conn, int error, void *arg);
     /* A task that has no callback of its own finished; or one of an earlier life of this program,
      * whose callbacks died with it: its tag says what it was. */
