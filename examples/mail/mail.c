@@ -5,7 +5,7 @@
  *
  *     examples/mail/sink.py 2525 &
  *     build/examples/mail/mail
- *     echo 'ann@example.com good news' | nc -q2 127.0.0.1 9503
+ *     nc 127.0.0.1 9503           and type: ann@example.com good news
  *
  * MAIL_SMTP=HOST:PORT names another mail server than 127.0.0.1:2525.
  */
