@@ -97,7 +97,8 @@ enum msg_plane {
     F(U64, attempt, "hand-overs to a worker so far, this one included")                            \
     F(U64, timeout_ms, "of this attempt; 0: the worker's own default")                             \
     F(RAW, headers, "map of TEXT to TEXT, or nil")                                                 \
-    F(BYTES, payload, "nil: it is the next part of this ZeroMQ message that no TASK before has taken")
+    F(BYTES, payload,                                                                              \
+        "nil: it is the next part of this ZeroMQ message that no TASK before has taken")
 
 #define FIELDS_CANCEL_TASK(F)                                                                      \
     F(U64, id, "task id")                                                                          \
