@@ -15,6 +15,8 @@
 #define SPARE_BYTES 65536u
 /* Bytes of PROGRESS and DATA beyond which a handler has to wait until they were sent. */
 #define REPORTED_MOST ((size_t)4 << 20)
+/* poll() is called again after this long. */
+#define WAIT_MOST_MS 3600000
 /* How often one that waits looks whether it should still. */
 #define LOOK_NS 20000000
 
@@ -168,6 +170,30 @@ void attempt_fail(
     task->failed = true;
     task->failure.code = code;
     task->failure.permanent = permanent;
+}
+
+void attempt_fail_late(struct pushrod_task *task)
+{
+    uint64_t timeout_ns = atomic_load(&task->deadline_ns) - task->begin_ns;
+    attempt_fail(task, PUSHROD_E_TASK_TIMEOUT, false,
+        "the attempt took longer than its timeout of %llu ms",
+        (unsigned long long)(timeout_ns / NS_PER_MS));
+}
+
+void attempt_fail_too_big(struct pushrod_task *task)
+{
+    size_t limit = task->run->config.max_result;
+    attempt_fail(task, PUSHROD_E_RESULT_TOO_BIG, true,
+        "the result is larger than max-result (%zu bytes)", limit ? limit : PUSHROD_MAX_PAYLOAD);
+}
+
+int attempt_wait_ms(uint64_t until_ns)
+{
+    if (until_ns == UINT64_MAX)
+        return -1;
+    uint64_t now_ns = clock_mono_ns();
+    uint64_t ms = now_ns >= until_ns ? 0 : (until_ns - now_ns) / NS_PER_MS + 1;
+    return ms > WAIT_MOST_MS ? WAIT_MOST_MS : (int)ms;
 }
 
 /* ----------------------------------------------------------------- slot threads */

@@ -135,6 +135,11 @@ bool run_watched(const struct run *run);
 const struct run_config *run_settings(const struct run *run);
 void attempt_fail(struct pushrod_task *task, enum pushrod_error code, bool permanent,
     const char *format, ...) __attribute__((format(printf, 4, 5)));
+void attempt_fail_late(struct pushrod_task *task);    /* its timeout is over */
+void attempt_fail_too_big(struct pushrod_task *task); /* its result is larger than max_result */
+/* For poll(): ms, rounded up, since to wake a millisecond late is better than to spin through the
+ * last one; an hour at the most; -1: UINT64_MAX, without an end. */
+int attempt_wait_ms(uint64_t until_ns);
 int attempt_report(struct pushrod_task *task, enum report_kind kind, uint64_t done, uint64_t total,
     const void *data, size_t size);
 

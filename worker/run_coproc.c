@@ -221,14 +221,8 @@ static void check_time(struct attempt_run *r)
 
 static int wait_ms(const struct attempt_run *r)
 {
-    uint64_t until = r->kill_ns;
-    if (until == UINT64_MAX)
-        until = atomic_load(&r->task->deadline_ns);
-    if (until == UINT64_MAX)
-        return -1;
-    uint64_t now_ns = clock_now().mono_ns;
-    uint64_t ms = now_ns >= until ? 0 : (until - now_ns) / NS_PER_MS + 1;
-    return ms > 3600000 ? 3600000 : (int)ms;
+    return attempt_wait_ms(
+        r->kill_ns == UINT64_MAX ? atomic_load(&r->task->deadline_ns) : r->kill_ns);
 }
 
 static void turn_step(struct attempt_run *r)
@@ -320,15 +314,11 @@ static void judge(struct attempt_run *r)
     if (r->turn == TURN_CLOSED)
         fail_closed(r, status, tail);
     else if (r->turn == TURN_TOO_BIG)
-        attempt_fail(task, PUSHROD_E_RESULT_TOO_BIG, true,
-            "the result is larger than max-result (%zu bytes)",
-            run_settings(r->slot->run)->max_result);
+        attempt_fail_too_big(task);
     else if (r->turn == TURN_CANCELLED)
         attempt_fail(task, PUSHROD_E_TASK_CANCELLED, true, "cancelled");
     else if (r->turn == TURN_LATE)
-        attempt_fail(task, PUSHROD_E_TASK_TIMEOUT, false,
-            "the attempt took longer than its timeout of %llu ms",
-            (unsigned long long)((atomic_load(&task->deadline_ns) - task->begin_ns) / NS_PER_MS));
+        attempt_fail_late(task);
 }
 
 /* It has ended with 0: some do so after a number of tasks. Then it is gone from here as well. */

@@ -167,17 +167,9 @@ static void check_time(struct exec *e)
     }
 }
 
-/* Rounded up: to wake a millisecond late is better than to spin through the last one. */
 static int wait_ms(const struct exec *e)
 {
-    uint64_t until = e->kill_ns;
-    if (e->stop == EXEC_FREE)
-        until = atomic_load(&e->task->deadline_ns);
-    if (until == UINT64_MAX)
-        return -1;
-    uint64_t now_ns = clock_now().mono_ns;
-    uint64_t ms = now_ns >= until ? 0 : (until - now_ns) / NS_PER_MS + 1;
-    return ms > 3600000 ? 3600000 : (int)ms;
+    return attempt_wait_ms(e->stop == EXEC_FREE ? atomic_load(&e->task->deadline_ns) : e->kill_ns);
 }
 
 static void exec_loop(struct exec *e)
@@ -230,14 +222,10 @@ static void judge_stop(struct exec *e)
         attempt_fail(task, PUSHROD_E_TASK_CANCELLED, true, "cancelled");
         break;
     case EXEC_LATE:
-        attempt_fail(task, PUSHROD_E_TASK_TIMEOUT, false,
-            "the attempt took longer than its timeout of %llu ms",
-            (unsigned long long)((atomic_load(&task->deadline_ns) - task->begin_ns) / NS_PER_MS));
+        attempt_fail_late(task);
         break;
     case EXEC_TOO_BIG:
-        attempt_fail(task, PUSHROD_E_RESULT_TOO_BIG, true,
-            "the result is larger than max-result (%zu bytes)",
-            run_settings(e->slot->run)->max_result);
+        attempt_fail_too_big(task);
         break;
     case EXEC_NO_MEMORY:
         attempt_fail(task, PUSHROD_E_NO_MEMORY, false, "the worker has no memory for its result");
