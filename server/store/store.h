@@ -108,7 +108,7 @@ enum store_op_kind {
     STORE_PURGE,  /* queue, keep: every record of the queue but the ids in `keep` goes */
     STORE_IDS,    /* a block of ids: id..id+limit-1 */
     STORE_QUEUE,  /* queue, paused, durability: its settings */
-    STORE_WORKER  /* instance (in payload), gone: who may hold tasks */
+    STORE_WORKER  /* instance, gone: who may hold tasks */
 };
 
 /* Place in a queue's order; compared as (rank, id). */
@@ -189,8 +189,6 @@ struct store_opened {
 
 struct store_capabilities {
     bool bypass; /* keeps nothing that the core does not: the core need not ask (volatile queues) */
-    bool ordered; /* FETCH follows order_key */
-    bool exact;   /* counts are exact */
 };
 
 struct store_config {

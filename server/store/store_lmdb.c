@@ -171,7 +171,7 @@ static uint64_t lmdb_unsettled(const struct store *s)
 static struct store_capabilities lmdb_capabilities(const struct store *s)
 {
     (void)s;
-    return (struct store_capabilities){.ordered = true, .exact = true};
+    return (struct store_capabilities){.bypass = false};
 }
 
 /* ---- opening and closing ---- */

@@ -137,8 +137,7 @@ static uint64_t mem_unsettled(const struct store *s)
 static struct store_capabilities mem_capabilities(const struct store *s)
 {
     const struct mem *m = (const struct mem *)s;
-    return (struct store_capabilities){
-        .bypass = m->ops == &store_mem, .ordered = true, .exact = true};
+    return (struct store_capabilities){.bypass = m->ops == &store_mem};
 }
 
 /* ---- opening ---- */

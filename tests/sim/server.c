@@ -16,7 +16,7 @@ static void server_config(const struct sim *sim, struct core_config *c)
         .window_tasks = p->window,
         .lane_bytes = p->lane_bytes,
         .max_prefetch = 1000,
-        .store = {.ordered = true, .exact = true}};
+        .store = {.bypass = false}};
 }
 
 void server_start(struct sim *sim)
