@@ -148,7 +148,7 @@ static void check_worker(const struct core *c, const struct worker *w)
 static void check_group(const struct group *g)
 {
     uint64_t idle = 0;
-    for (unsigned room = 0; room < 4; room++) {
+    for (unsigned room = 0; room < ROOM_COUNT; room++) {
         for (const struct list *it = g->rooms[room].next; it != &g->rooms[room]; it = it->next) {
             const struct worker *w = container_of(it, struct worker, in_room);
             CHECK(w->group == g && w->room == room);

@@ -150,7 +150,7 @@ struct group *group_get(struct core *c, const struct slice *patterns, size_t cou
     list_init(&g->links);
     list_init(&g->ring);
     list_init(&g->dirty_node);
-    for (unsigned room = 0; room < 4; room++)
+    for (unsigned room = 0; room < ROOM_COUNT; room++)
         list_init(&g->rooms[room]);
     if (!group_number(c, g)) {
         free(g);

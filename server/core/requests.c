@@ -152,39 +152,33 @@ static struct queue *control_queue(struct core *c, uint64_t conn, const struct m
     return q;
 }
 
-static void queue_pause(struct core *c, struct queue *q, bool paused)
+static void queue_pause(struct core *c, uint64_t conn, const struct msg_control *m, bool paused)
 {
-    assert(q);
+    struct queue *q = control_queue(c, conn, m);
+    if (!q)
+        return;
     q->paused = paused;
     queue_touch(c, q);
     list_foreach(it, next, &q->targets)
         target_touch(c, container_of(it, struct target, in_queue)->named);
     struct store_op *op = q->bypass ? NULL : out_store(c, STORE_QUEUE, 0);
-    if (!op)
-        return;
-    op->queue = q->name;
-    op->paused = paused;
-    op->durability = q->durability;
+    assert(!op || q->name.size > 0);
+    if (op) {
+        op->queue = q->name;
+        op->paused = paused;
+        op->durability = q->durability;
+    }
+    out_ok(c, conn, m->request, 1);
 }
 
 static void control_pause(struct core *c, uint64_t conn, const struct msg_control *m)
 {
-    struct queue *q = control_queue(c, conn, m);
-    assert(!q || q->name.size > 0);
-    if (q)
-        queue_pause(c, q, true);
-    if (q)
-        out_ok(c, conn, m->request, 1);
+    queue_pause(c, conn, m, true);
 }
 
 static void control_resume(struct core *c, uint64_t conn, const struct msg_control *m)
 {
-    struct queue *q = control_queue(c, conn, m);
-    assert(!q || q->name.size > 0);
-    if (q)
-        queue_pause(c, q, false);
-    if (q)
-        out_ok(c, conn, m->request, 1);
+    queue_pause(c, conn, m, false);
 }
 
 /* What nobody has is cancelled; what a worker has, or the store is being asked about, goes on. */

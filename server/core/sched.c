@@ -84,7 +84,7 @@ static bool suspect_has_worker(const struct group *g, const struct task *t)
     assert(t->record.suspect);
     if (!t->rare || !t->rare->target.data)
         return g->workers > 0;
-    for (unsigned room = 0; room < 4; room++) {
+    for (unsigned room = 0; room < ROOM_COUNT; room++) {
         for (const struct list *it = g->rooms[room].next; it != &g->rooms[room]; it = it->next) {
             const struct worker *w = container_of(it, struct worker, in_room);
             if (w->state == WORKER_READY && suspect_may_run(w, t))

@@ -144,24 +144,25 @@ enum worker_state {
         WORKER_STATE_COUNT
 };
 
+/* What a worker has room for (worker.c); in this order. */
+enum room { ROOM_EMPTY, ROOM_IDLE, ROOM_FILLING, ROOM_NONE, ROOM_COUNT };
+
 /* Workers with the same patterns: what one may run, each may. */
 struct group {
     struct slice *patterns;
     size_t pattern_count;
     uint16_t number; /* from 1; task.reserved_by */
     struct list links;
-    struct list ring;     /* links whose queue has ready tasks; the first is next */
-    struct list rooms[4]; /* workers by enum room */
-    uint32_t workers;     /* READY */
-    uint32_t members;     /* in any state */
+    struct list ring;              /* links whose queue has ready tasks; the first is next */
+    struct list rooms[ROOM_COUNT]; /* its workers */
+    uint32_t workers;              /* READY */
+    uint32_t members;              /* in any state */
     uint64_t slots;
     uint32_t reserved; /* WITHDRAWs on the way for idle slots of this group */
     uint64_t idle_slots;
     struct worker *alone;   /* is being emptied for a suspect; NULL: none */
     struct list dirty_node; /* core.dirty_groups: something happened that sched.c has to look at */
 };
-
-enum room { ROOM_EMPTY, ROOM_IDLE, ROOM_FILLING, ROOM_NONE };
 
 /* A queue and a group that serves it. */
 struct link {

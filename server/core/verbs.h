@@ -82,26 +82,13 @@ void group_free(struct group *g);
 struct worker *worker_find(const struct core *c, uint64_t id);
 struct worker *worker_by_instance(const struct core *c, const uint8_t instance[INSTANCE_SIZE]);
 void worker_move(struct core *c, struct worker *w, enum worker_state to);
-/* Attempts that run or wait there, fenced ones included. */
-static inline uint32_t worker_load(const struct worker *w)
-{
-    return w->outstanding_count + (uint32_t)w->ghosts.count;
-}
 void worker_room(struct core *c, struct worker *w); /* which list of its group is it in now? */
 void worker_give(struct core *c, struct worker *w, struct task *t); /* LEASED; the lease is set */
-void worker_drop(struct core *c, struct task *t);          /* the opposite; for task_move() */
-void worker_arrived(struct core *c, struct task *t);       /* its bytes are there */
-void worker_ghost(struct worker *w, const struct task *t); /* its attempt is fenced there */
-/* It was given this attempt, and has not answered it; false, too, of the current ones. */
-bool worker_owes(const struct worker *w, uint64_t lease, uint64_t id);
-void worker_answered(
-    struct core *c, struct worker *w, uint64_t lease, uint64_t id); /* such a one */
+void worker_drop(struct core *c, struct task *t);    /* the opposite; for task_move() */
+void worker_arrived(struct core *c, struct task *t); /* its bytes are there */
 void worker_unreserve(struct core *c, struct task *t);
 void worker_remove(struct core *c, struct worker *w, int code, bool tell_lane);
 void worker_free(struct worker *w);
-void worker_depart(struct core *c, struct worker *w); /* OVER: freed now, or once it owes nothing */
-struct worker *worker_departed(const struct core *c, uint64_t id, uint64_t session);
-void worker_forget(struct core *c); /* whose answers must be in by now */
 void worker_settle(struct worker *w, struct task *t, uint64_t sequence);
 void worker_regroup(struct core *c, struct worker *w, struct group *to);
 void worker_record(struct core *c, struct worker *w);
@@ -110,6 +97,22 @@ void worker_off_record(struct core *c, const uint8_t instance[INSTANCE_SIZE]);
 void worker_ack_later(struct core *c, struct worker *w);
 void worker_acks(struct core *c);
 uint64_t worker_acks_next(const struct core *c); /* when one goes alone; NEVER: none waits */
+
+/* Attempts that run or wait there, fenced ones included. */
+static inline uint32_t worker_load(const struct worker *w)
+{
+    return w->outstanding_count + (uint32_t)w->ghosts.count;
+}
+
+/* ghost.c: attempts that were taken from a worker, or whose answer it held */
+void worker_ghost(struct worker *w, const struct task *t); /* its attempt is fenced there */
+/* It was given this attempt, and has not answered it; false, too, of the current ones. */
+bool worker_owes(const struct worker *w, uint64_t lease, uint64_t id);
+void worker_answered(
+    struct core *c, struct worker *w, uint64_t lease, uint64_t id); /* such a one */
+void worker_depart(struct core *c, struct worker *w); /* OVER: freed now, or once it owes nothing */
+struct worker *worker_departed(const struct core *c, uint64_t id, uint64_t session);
+void worker_forget(struct core *c); /* whose answers must be in by now */
 
 /* leave.c */
 void worker_drain(struct core *c, struct worker *w, uint64_t limit_ms);
@@ -235,8 +238,7 @@ bool window_takes(const struct core *c, const struct queue *q, struct order_key 
 void window_low(struct core *c, struct queue *q);  /* look at it at the end of the tick */
 void window_enter(struct core *c, struct task *t); /* READY, or behind the edge */
 void window_skip(struct core *c, struct task *t);  /* appended, and not into the window */
-void window_leave(struct core *c, struct task *t); /* to the store only; its followers stay */
-void window_delay(struct core *c, struct task *t); /* the same, of one that is due later */
+void window_delay(struct core *c, struct task *t); /* to the store only, until it is due */
 void window_fetch_all(struct core *c);
 void window_fetched(struct core *c, struct queue *q, const struct store_event *e);
 void window_due_ask(struct core *c);

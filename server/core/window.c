@@ -67,7 +67,7 @@ void window_low(struct core *c, struct queue *q)
 /* ---- leaving ---- */
 
 /* Out of memory; the store keeps it, and its followers wait for its return. */
-void window_leave(struct core *c, struct task *t)
+static void window_leave(struct core *c, struct task *t)
 {
     struct queue *q = t->queue;
     struct follower *chain = t->followers;
