@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How much of the workers' input is taken at a time: so much that others have their turn, or all.
+ */
+#include "tests/unit/unit.h"
+
+#include <zmq.h>
+
+#include "tests/lib/plane_rig.h"
+
+static struct rig rig;
+static struct fake fake;
+
+static void end(void)
+{
+    fake_stop(&fake);
+    plane_rig_stop(&rig);
+}
+
+/* A pause: what came meanwhile is there after plane_drain_input(), without a turn of the loop. */
+static void drain_input_reads_everything(void **state)
+{
+    (void)state;
+    plane_rig_start(&rig, NULL);
+    fake_start(&fake, &rig);
+    fake_up(&fake, 7, 70);
+    for (unsigned i = 0; i < 100; i++)
+        fake_done(&fake, 1 + i * 100, 100, slice_str("0123456789012345678901234567890123456789"));
+    for (uint64_t begun = plane_rig_now(); rig.answers < 10000;) {
+        plane_drain_input(rig.plane);
+        assert_true(plane_rig_now() < begun + UINT64_C(20000000000));
+    }
+    zmq_close(fake.lane);
+    fake.lane = NULL;
+    RIG_UNTIL(&rig, rig.lost);
+    end();
+}
+
+static void large_frames(struct plane_config *config)
+{
+    config->max_message = 32 << 20;
+}
+
+/* Others have their turn while a frame with very many answers is taken. */
+static void a_huge_frame_is_taken_bit_by_bit(void **state)
+{
+    enum { COUNT = 300000 };
+    (void)state;
+    plane_rig_start(&rig, large_frames);
+    fake_start(&fake, &rig);
+    fake_up(&fake, 7, 70);
+    fake_done(&fake, 1, COUNT, (struct slice){0});
+    RIG_UNTIL(&rig, rig.answers);
+    assert_true(rig.answers < COUNT);
+    /* It goes on when it is called by hand, too, and the loop knows of what is left. */
+    size_t before = rig.answers;
+    plane_drain_input(rig.plane);
+    assert_true(rig.answers > before);
+    RIG_UNTIL(&rig, rig.answers == COUNT);
+    assert_false(rig.out_of_order);
+    fake_done(&fake, COUNT + 1, COUNT, (struct slice){0});
+    RIG_UNTIL(&rig, rig.answers > COUNT);
+    end(); /* in the middle of a frame */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(drain_input_reads_everything),
+        cmocka_unit_test(a_huge_frame_is_taken_bit_by_bit),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
