@@ -27,7 +27,7 @@ PROTO   := codec messages frame
 CORE    := core out pool ledger task queue group worker ghost target sched withdraw answers leave loss join submit retry finish follow unique timers window stored restart requests lookup rows check
 STORE   := arena packed tree reply mem_item mem_write mem_read store_mem store_lmdb lmdb_env lmdb_table lmdb_load lmdb_queue lmdb_index lmdb_journal lmdb_apply lmdb_group lmdb_thread lmdb_op lmdb_task lmdb_write lmdb_read lmdb_agenda lmdb_unique lmdb_result lmdb_dead lmdb_purge
 NET     := loop conn conn_output listen host http native_input native_output watch zap ports crowd monitor socket peers speakers lane join_parse join answer_parse answers plane
-SERVER  := api api_config api_conn api_event api_group api_local api_options api_post api_reload api_run api_stats api_task api_timer api_wait
+SERVER  := api api_config api_conn api_event api_group api_local api_options api_post api_reload api_run api_start api_stats api_task api_timer api_wait
 SESSION := session session_leave session_join session_task session_answer session_log
 WORKER  := address api cgroup environment handlers keeper link link_act link_net link_read notes obituary plugin run run_coproc run_exec \
 	run_function run_life said spawn supervise supervise_fork supervise_guard supervise_told talk

@@ -150,6 +150,10 @@ void settings_free(struct host_settings *settings);
 void settings_log(const struct pushrod_server *s);
 bool settings_local_ports(const struct pushrod_server *s); /* any free ports for workers */
 
+/* ---- api_run.c ---- */
+void state_set(struct pushrod_server *s, enum api_state state);
+void server_end(struct pushrod_server *s); /* also of a start that failed */
+
 /* ---- api_reload.c: takes over the reloadable options of `fresh`, while the server runs ---- */
 void reload_apply(struct pushrod_server *s, const struct params *fresh);
 
