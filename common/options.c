@@ -43,7 +43,7 @@ const struct param option_rows[] = {
     OPTION("join-port", PORT, SERVER, "5571", "where workers join", .variable = "PUSHROD_JOIN_ON"),
     OPTION("answers-port", PORT, SERVER, "5572", "where workers answer", .variable = "PUSHROD_ANSWERS_ON"),
     OPTION("lane-ports", PORTS, SERVER, "22500-23523", "one for each worker", .variable = "PUSHROD_LANES_ON"),
-    OPTION("http", HOST_PORTS, SERVER, "127.0.0.1:5573", "where /metrics, /healthz and /readyz are", NONE),
+    OPTION("http", HOST_PORTS, SERVER, "127.0.0.1:5573", "where /metrics, /healthz and /readyz are; none: nowhere", NONE),
     OPTION("advertise", STRING, SERVER, NULL, "host told to workers instead of the one that they dialled",
         .value_name = "NAME"),
     OPTION("join", HOST_PORTS, WORKER, "127.0.0.1:5571", "the server to work for", NONE),

@@ -142,9 +142,16 @@ static int listen_at(struct pushrod_server *s, const char *what, uint16_t port,
     return 0;
 }
 
+static bool http_wanted(const struct pushrod_server *s)
+{
+    size_t count;
+    const char *const *items = params_list(s->params, "http", &count);
+    return listen_wanted(s, "http") && !(count && strcmp(items[count - 1], "none") == 0);
+}
+
 static int listen_http(struct pushrod_server *s)
 {
-    if (!listen_wanted(s, "http"))
+    if (!http_wanted(s))
         return 0;
     s->http = http_new(s->loop, &http_pages, s);
     if (!s->http)

@@ -141,9 +141,10 @@ static void say_addresses(
     for (unsigned i = 0; i < count; i++) {
         char host[256];
         uint16_t port = 0;
-        if (!params_split_host(items[i], host, sizeof host, &port))
+        int bound = pushrod_server_port(s, option, i);
+        if (bound < 0 || !params_split_host(items[i], host, sizeof host, &port))
             continue;
-        say_address(what, scheme, host, pushrod_server_port(s, option, i));
+        say_address(what, scheme, host, bound);
         printf("\n");
     }
 }

@@ -304,8 +304,11 @@ static bool stranger_hint(struct native *n, struct conn *c, const uint8_t head[F
             continue;
         int size = snprintf(text, sizeof text,
             "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\n"
-            "this is the port for Pushrod clients; HTTP is spoken at port %u\n",
-            n->config.http_port);
+            "this is the port for Pushrod clients");
+        if (n->config.http_port)
+            size += snprintf(text + size, sizeof text - (size_t)size, "; HTTP is spoken at port %u",
+                n->config.http_port);
+        text[size++] = '\n';
         conn_write(c, text, (size_t)size);
         return true;
     }
