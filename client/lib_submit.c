@@ -141,8 +141,10 @@ static int encode_options(
         .headers = begin ? slice_of(c->encoded.data, begin) : (struct slice){0},
     };
     msg_options_encode(&c->encoded, &m);
+    if (c->encoded.failed)
+        return client_no_memory(c);
     *options = slice_of(c->encoded.data + begin, c->encoded.size - begin);
-    return c->encoded.failed ? client_no_memory(c) : 0;
+    return 0;
 }
 
 /* A SUBMIT that may be sent again is kept; only those with a unique key may. */
