@@ -26,7 +26,8 @@
 #include "server/net/native.h"
 #include "worker/supervise.h"
 
-#define SERVER_PORTS 16u /* addresses of one option */
+#define SERVER_PORTS   16u /* addresses of one option */
+#define SERVER_SIGNALS 4u
 
 enum api_state { API_NEW, API_RUNNING, API_DRAINING, API_FLUSHING, API_OVER };
 
@@ -89,7 +90,7 @@ struct pushrod_server {
     size_t handler_count;
 
     /* from start() on */
-    struct loop *loop;
+    _Atomic(struct loop *) loop; /* set once; stop() rings it from anywhere, without a lock */
     struct conns *conns;
     struct host *host;
     struct native *native;
@@ -106,7 +107,7 @@ struct pushrod_server {
     unsigned stops_seen;
     bool drained; /* the core says that nothing runs any more */
     struct loop_timer drain_timer;
-    struct event *signals[5];
+    struct event *signals[SERVER_SIGNALS];
 
     /* callbacks */
     struct call *calls;
@@ -149,6 +150,9 @@ int settings_read(struct pushrod_server *s, struct host_settings *out);
 void settings_free(struct host_settings *settings);
 void settings_log(const struct pushrod_server *s);
 bool settings_local_ports(const struct pushrod_server *s); /* any free ports for workers */
+
+/* ---- api_start.c ---- */
+void signals_leave(struct pushrod_server *s); /* to who had them before */
 
 /* ---- api_run.c ---- */
 void state_set(struct pushrod_server *s, enum api_state state);

@@ -86,10 +86,7 @@ void server_end(struct pushrod_server *s)
         loop_timer_clear(s->loop, &s->drain_timer);
         loop_undefer(&s->start_tell);
     }
-    for (size_t i = 0; i < sizeof s->signals / sizeof s->signals[0]; i++)
-        if (s->signals[i])
-            event_free(s->signals[i]);
-    memset(s->signals, 0, sizeof s->signals);
+    signals_leave(s);
     http_free(s->http);
     struct conns *conns = s->conns;
     s->conns = NULL;
@@ -98,7 +95,7 @@ void server_end(struct pushrod_server *s)
     native_free(s->native);
     host_free(s->host);
     local_wait(s); /* its event is one of the loop's */
-    /* The loop stays until free(): stop() may ring it at any time, without a lock. */
+    /* The loop stays until free(): stop() may ring it at any time. */
     s->http = NULL;
     s->native = NULL;
     s->host = NULL;

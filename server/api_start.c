@@ -207,19 +207,40 @@ static void signal_caught(int number, short what, void *arg)
     }
 }
 
-static void signals_catch(struct pushrod_server *s)
+/* libevent gives the signals of a process to one loop: the server that has them. */
+static _Atomic(struct pushrod_server *) catcher;
+
+static int signals_catch(struct pushrod_server *s)
 {
-    static const int numbers[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR2};
+    static const int numbers[SERVER_SIGNALS] = {SIGTERM, SIGINT, SIGHUP, SIGUSR2};
+    struct pushrod_server *nobody = NULL;
     /* evbuffers write to sockets whose peer may be gone. */
     struct sigaction old;
     if (sigaction(SIGPIPE, NULL, &old) == 0 && old.sa_handler == SIG_DFL)
         signal(SIGPIPE, SIG_IGN);
-    size_t count = !s->catch_signals ? 0 : s->program ? 4 : 2;
-    for (size_t i = 0; i < count; i++) {
+    if (!s->catch_signals)
+        return 0;
+    if (!atomic_compare_exchange_strong(&catcher, &nobody, s))
+        return api_fail(s, PUSHROD_E_WRONG_STATE,
+            "another server of this process catches the signals: catch them in the program, and "
+            "call pushrod_server_stop() of each");
+    for (size_t i = 0; i < (s->program ? SERVER_SIGNALS : 2); i++) {
         s->signals[i] = evsignal_new(loop_base(s->loop), numbers[i], signal_caught, s);
-        if (s->signals[i])
-            event_add(s->signals[i], NULL);
+        if (!s->signals[i] || event_add(s->signals[i], NULL))
+            return api_fail(s, PUSHROD_E_NO_MEMORY, "out of memory");
     }
+    return 0;
+}
+
+void signals_leave(struct pushrod_server *s)
+{
+    for (size_t i = 0; i < SERVER_SIGNALS; i++) {
+        if (s->signals[i])
+            event_free(s->signals[i]);
+        s->signals[i] = NULL;
+    }
+    struct pushrod_server *self = s;
+    atomic_compare_exchange_strong(&catcher, &self, NULL);
 }
 
 static int start_rooms(struct pushrod_server *s, const struct host_settings *settings)
@@ -258,6 +279,8 @@ int pushrod_server_start(struct pushrod_server *s)
     error = local_fork(s);
     if (error == 0)
         error = start_rooms(s, &settings);
+    if (error == 0)
+        error = signals_catch(s);
     settings_free(&settings);
     if (error) {
         char text[sizeof s->error];
@@ -266,7 +289,6 @@ int pushrod_server_start(struct pushrod_server *s)
         server_end(s);
         return api_fail(s, -error, "%s", text);
     }
-    signals_catch(s);
     s->thread = pthread_self();
     s->started_ns = loop_now(s->loop).mono_ns;
     state_set(s, API_RUNNING);

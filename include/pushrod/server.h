@@ -37,6 +37,9 @@
  * Processes. Handlers of on_task() run in `task-workers` (4) processes that are forked in start(),
  * before the library has made a thread or a socket. The program should have no other thread then.
  *
+ * Signals. start() has SIGPIPE ignored, unless the program does something with it, since a peer may
+ * go at any time. No other signal is touched without pushrod_server_catch_signals().
+ *
  * Memory. Inputs are copied before a function returns. What a callback is given is borrowed until
  * it returns.
  *
@@ -176,7 +179,11 @@ int pushrod_server_on_task(struct pushrod_server *server, const char *queue,
  */
 int pushrod_server_run(struct pushrod_server *server);
 
-/* With true, run() drains on the first SIGTERM or SIGINT and ends at the second. Before run(). */
+/*
+ * With true, run() drains on the first SIGTERM or SIGINT and ends at the second. Before start. One
+ * running server of a process at a time can have it: start() of another one fails with
+ * WRONG_STATE. A program with several catches them itself, and calls stop() of each.
+ */
 void pushrod_server_catch_signals(struct pushrod_server *server, bool yes);
 
 /*
@@ -184,7 +191,8 @@ void pushrod_server_catch_signals(struct pushrod_server *server, bool yes);
  * what is there to do and returns without waiting: 1 while it runs, 0 when it has stopped, or a
  * negative error. fd() is -1 before start; it belongs to the server.
  * Errors of start: SYSTEM (an address is taken, a file cannot be written; the text says which),
- * BAD_OPTION, STORE_FAILED, NO_MEMORY.
+ * BAD_OPTION, STORE_FAILED, NO_MEMORY, WRONG_STATE (it was started already, or another server of
+ * this process catches the signals). A start that failed leaves nothing to do but free().
  */
 int pushrod_server_start(struct pushrod_server *server);
 int pushrod_server_fd(const struct pushrod_server *server);

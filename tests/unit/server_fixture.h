@@ -163,7 +163,7 @@ static int step(struct pushrod_server *s)
     while (!(condition))                                                                           \
     assert_int_equal(step(s), 1)
 
-static void server_stop(struct pushrod_server *s)
+static inline void server_stop(struct pushrod_server *s)
 {
     pushrod_server_stop(s);
     while (step(s) == 1)

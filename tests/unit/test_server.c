@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The server library as a program sees it: tasks in local processes, callbacks, groups, other
- * threads, timers, somebody else's loop, stopping. Its connections: test_server_conn.c.
+ * threads, timers, somebody else's loop. Its connections: test_server_conn.c, its end:
+ * test_server_stop.c.
  */
 #include <netinet/in.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -359,7 +359,7 @@ static void test_post_at_the_end(void **state)
         close(fds[i]);
 }
 
-/* ---- timers, signals ---- */
+/* ---- timers, numbers ---- */
 
 static void on_tick(struct pushrod_server *s, void *arg)
 {
@@ -382,75 +382,6 @@ static void test_timers(void **state)
     assert_int_equal(pushrod_server_timer_clear(s, repeats), 0);
     assert_int_equal(pushrod_server_timer_clear(s, repeats), -PUSHROD_E_INVALID);
     server_stop(s);
-}
-
-static void raise_once(struct pushrod_server *s, void *arg)
-{
-    (void)s, (void)arg;
-    raise(SIGTERM);
-}
-
-static void test_signals(void **state)
-{
-    struct pushrod_server *s = server_new();
-    (void)state;
-    pushrod_server_catch_signals(s, true);
-    server_start(s);
-    assert_true(pushrod_server_timer(s, 1, 0, raise_once, NULL) > 0);
-    assert_int_equal(pushrod_server_run(s), 0);
-    assert_int_equal(seen.stopped, 1);
-    assert_int_equal(pushrod_server_step(s), 0);
-    pushrod_server_free(s);
-}
-
-/* ---- stopping ---- */
-
-/* Standard error of the test and of all processes that it starts goes to the file meanwhile. */
-static int errors_divert(FILE *file)
-{
-    int saved = dup(STDERR_FILENO);
-    assert_true(saved >= 0 && dup2(fileno(file), STDERR_FILENO) >= 0);
-    return saved;
-}
-
-static void errors_back(int saved)
-{
-    assert_true(dup2(saved, STDERR_FILENO) >= 0);
-    close(saved);
-}
-
-/* Stops when `joined` workers have joined, `stops` times; 0: by being freed. */
-static void live(unsigned joined, int stops)
-{
-    struct pushrod_server *s = server_new();
-    server_start(s);
-    STEP_UNTIL(s, seen.joined >= joined);
-    for (int i = 0; i < stops; i++)
-        pushrod_server_stop(s);
-    while (stops && step(s) == 1)
-        continue;
-    pushrod_server_free(s);
-}
-
-/* Who is told to stop has nothing to warn of, in any of its processes. */
-static void test_stopping_is_no_trouble(void **state)
-{
-    (void)state;
-    for (int stops = 0; stops <= 2; stops++) {
-        for (unsigned joined = 0; joined <= 2; joined++) {
-            char said[8192] = "";
-            FILE *file = tmpfile();
-            assert_non_null(file);
-            int saved = errors_divert(file);
-            live(joined, stops);
-            errors_back(saved);
-            rewind(file);
-            said[fread(said, 1, sizeof said - 1, file)] = '\0';
-            fclose(file);
-            if (strstr(said, "warning") || strstr(said, "error"))
-                fail_msg("%u joined, %d stops: %s", joined, stops, said);
-        }
-    }
 }
 
 static void count_stat(const char *name, uint64_t value, void *arg)
@@ -488,8 +419,6 @@ int main(void)
         cmocka_unit_test(test_end_beside_threads),
         cmocka_unit_test(test_post_at_the_end),
         cmocka_unit_test(test_timers),
-        cmocka_unit_test(test_signals),
-        cmocka_unit_test(test_stopping_is_no_trouble),
         cmocka_unit_test(test_stats),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

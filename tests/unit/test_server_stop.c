@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How an embedded server ends: signals, stop() from other threads, and what is said meanwhile. */
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <unistd.h>
+#include "tests/unit/server_fixture.h"
+
+/* ---- signals ---- */
+
+static void raise_once(struct pushrod_server *s, void *arg)
+{
+    (void)s, (void)arg;
+    raise(SIGTERM);
+}
+
+static void test_signals(void **state)
+{
+    struct pushrod_server *s = server_new();
+    (void)state;
+    pushrod_server_catch_signals(s, true);
+    server_start(s);
+    assert_true(pushrod_server_timer(s, 1, 0, raise_once, NULL) > 0);
+    assert_int_equal(pushrod_server_run(s), 0);
+    assert_int_equal(seen.stopped, 1);
+    assert_int_equal(pushrod_server_step(s), 0);
+    pushrod_server_free(s);
+}
+
+/* Without handlers: nothing is forked, so that there may be other threads. */
+static struct pushrod_server *server_alone(void)
+{
+    struct pushrod_server *s = pushrod_server_new();
+    assert_non_null(s);
+    assert_int_equal(pushrod_server_set(s, "join-port", "0"), 0);
+    assert_int_equal(pushrod_server_set(s, "answers-port", "0"), 0);
+    return s;
+}
+
+/* One of a process: who comes second is told so, and what the first one caught it still catches. */
+static void test_signals_of_two(void **state)
+{
+    struct pushrod_server *first = server_alone(), *second = server_alone();
+    (void)state;
+    pushrod_server_catch_signals(first, true);
+    pushrod_server_catch_signals(second, true);
+    server_start(first);
+    assert_int_equal(pushrod_server_start(second), -PUSHROD_E_WRONG_STATE);
+    assert_non_null(strstr(pushrod_server_error(second), "signals"));
+    pushrod_server_free(second);
+    assert_true(pushrod_server_timer(first, 1, 0, raise_once, NULL) > 0);
+    assert_int_equal(pushrod_server_run(first), 0);
+    /* It is over, so that another may. */
+    second = server_alone();
+    pushrod_server_catch_signals(second, true);
+    server_start(second);
+    assert_true(pushrod_server_timer(second, 1, 0, raise_once, NULL) > 0);
+    assert_int_equal(pushrod_server_run(second), 0);
+    pushrod_server_free(second);
+    pushrod_server_free(first);
+}
+
+/* ---- stopping ---- */
+
+/* Standard error of the test and of all processes that it starts goes to the file meanwhile. */
+static int errors_divert(FILE *file)
+{
+    int saved = dup(STDERR_FILENO);
+    assert_true(saved >= 0 && dup2(fileno(file), STDERR_FILENO) >= 0);
+    return saved;
+}
+
+static void errors_back(int saved)
+{
+    assert_true(dup2(saved, STDERR_FILENO) >= 0);
+    close(saved);
+}
+
+/* Stops when `joined` workers have joined, `stops` times; 0: by being freed. */
+static void live(unsigned joined, int stops)
+{
+    struct pushrod_server *s = server_new();
+    server_start(s);
+    STEP_UNTIL(s, seen.joined >= joined);
+    for (int i = 0; i < stops; i++)
+        pushrod_server_stop(s);
+    while (stops && step(s) == 1)
+        continue;
+    pushrod_server_free(s);
+}
+
+/* Who is told to stop has nothing to warn of, in any of its processes. */
+static void test_stopping_is_no_trouble(void **state)
+{
+    (void)state;
+    for (int stops = 0; stops <= 2; stops++) {
+        for (unsigned joined = 0; joined <= 2; joined++) {
+            char said[8192] = "";
+            FILE *file = tmpfile();
+            assert_non_null(file);
+            int saved = errors_divert(file);
+            live(joined, stops);
+            errors_back(saved);
+            rewind(file);
+            said[fread(said, 1, sizeof said - 1, file)] = '\0';
+            fclose(file);
+            if (strstr(said, "warning") || strstr(said, "error"))
+                fail_msg("%u joined, %d stops: %s", joined, stops, said);
+        }
+    }
+}
+
+struct stopper {
+    struct pushrod_server *server;
+    atomic_bool called, over;
+};
+
+static void *stop_main(void *arg)
+{
+    struct stopper *t = arg;
+    while (!atomic_load(&t->over)) {
+        pushrod_server_stop(t->server);
+        atomic_store(&t->called, true);
+    }
+    return NULL;
+}
+
+/* Another thread may stop it before it is there, while it starts, and when it is over. */
+static void test_stop_beside_start(void **state)
+{
+    struct stopper t = {.server = server_alone()};
+    pthread_t thread;
+    (void)state;
+    assert_int_equal(pthread_create(&thread, NULL, stop_main, &t), 0);
+    while (!atomic_load(&t.called))
+        continue;
+    assert_int_equal(pushrod_server_run(t.server), 0);
+    atomic_store(&t.over, true);
+    pthread_join(thread, NULL);
+    pushrod_server_free(t.server);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_signals),
+        cmocka_unit_test(test_signals_of_two),
+        cmocka_unit_test(test_stopping_is_no_trouble),
+        cmocka_unit_test(test_stop_beside_start),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
