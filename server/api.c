@@ -46,6 +46,8 @@ int pushrod_server_set(struct pushrod_server *s, const char *name, const char *v
 {
     if (s->state != API_NEW)
         return api_fail(s, PUSHROD_E_WRONG_STATE, "options are set before the server starts");
+    if (!name)
+        return api_fail(s, PUSHROD_E_INVALID, "the name of the option is NULL");
     int error = params_set(s->params, name, value);
     return error ? api_fail(s, -error, "%s", params_error(s->params)) : 0;
 }
@@ -112,9 +114,10 @@ int pushrod_server_listen(
 {
     if (s->state != API_NEW)
         return api_fail(s, PUSHROD_E_WRONG_STATE, "listeners are named before the server starts");
-    if (!listen_address_valid(address))
+    if (!address || !listen_address_valid(address))
         return api_fail(s, PUSHROD_E_BAD_OPTION,
-            "\"%s\": an address is HOST:PORT, [IPV6]:PORT, :PORT or unix:PATH", address);
+            "\"%s\": an address is HOST:PORT, [IPV6]:PORT, :PORT or unix:PATH",
+            address ? address : "NULL");
     struct api_listener *l = calloc(1, sizeof *l);
     struct api_listener **grown =
         realloc(s->listeners, (s->listener_count + 1) * sizeof *s->listeners);

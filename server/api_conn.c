@@ -239,6 +239,8 @@ int pushrod_server_send(struct pushrod_server *s, uint64_t conn, const void *dat
     struct conn *c = conn_own(s, conn);
     if (!c)
         return gone(s);
+    if (size && !data)
+        return api_fail(s, PUSHROD_E_INVALID, "data is NULL, but its size is not 0");
     if (!length_fits(c, size))
         return api_fail(s, PUSHROD_E_TOO_BIG, "a length of %u bytes cannot say %zu",
             listener_of(c)->framing.length_size, size);

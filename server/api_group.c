@@ -138,6 +138,9 @@ int pushrod_group_wait(struct pushrod_group *g, int64_t timeout_ms,
         return api_fail(s, PUSHROD_E_WRONG_STATE, "the group is waited for already");
     if (s->state == API_NEW || s->state >= API_FLUSHING)
         return api_fail(s, PUSHROD_E_WRONG_STATE, "the server does not run");
+    if (!done)
+        return api_fail(
+            s, PUSHROD_E_INVALID, "the function that is called when all is done is NULL");
     uint64_t now = loop_enter(s->loop).mono_ns;
     if (timeout_ms >= 0 &&
         !loop_timer_set(s->loop, &g->timer, clock_after_ms(now, (uint64_t)timeout_ms)))

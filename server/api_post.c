@@ -40,6 +40,8 @@ static int post_put(struct pushrod_server *s, struct server_post *post)
 int pushrod_server_post(
     struct pushrod_server *s, void (*fn)(struct pushrod_server *server, void *arg), void *arg)
 {
+    if (!fn)
+        return -PUSHROD_E_INVALID;
     struct server_post *post = malloc(sizeof *post);
     if (!post)
         return -PUSHROD_E_NO_MEMORY;

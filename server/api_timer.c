@@ -41,6 +41,8 @@ int64_t pushrod_server_timer(struct pushrod_server *s, uint64_t delay_ms, uint64
 {
     if (s->state == API_NEW || s->state >= API_FLUSHING)
         return api_fail(s, PUSHROD_E_WRONG_STATE, "the server does not run");
+    if (!fn)
+        return api_fail(s, PUSHROD_E_INVALID, "the function of the timer is NULL");
     struct api_timer *t = calloc(1, sizeof *t);
     if (!t)
         return api_fail(s, PUSHROD_E_NO_MEMORY, "out of memory");

@@ -77,7 +77,8 @@ void pushrod_server_free(struct pushrod_server *server);
  * "exec") get one more item with each call. The differences to the program: `listen` (native
  * clients) and `http` are off until they are set, and with on_task() the ports for workers are any
  * free ones on loopback until join-port is set. Both strings are copied. Before start.
- * Errors: BAD_OPTION; pushrod_server_error() names the option, the value and what is allowed.
+ * Errors: BAD_OPTION; pushrod_server_error() names the option, the value and what is allowed;
+ * INVALID (a NULL), NO_MEMORY, WRONG_STATE.
  */
 int pushrod_server_set(struct pushrod_server *server, const char *name, const char *value);
 
@@ -207,7 +208,8 @@ void pushrod_server_stop(struct pushrod_server *server);
 
 /*
  * Has fn called on the server's thread, in order; what was taken is called even if the server ends
- * meanwhile. Any thread, from start on. Errors: NO_MEMORY; WRONG_STATE (not started, or over).
+ * meanwhile. Any thread, from start on. Errors: INVALID (no fn), NO_MEMORY; WRONG_STATE (not
+ * started, or over). They have no text, which is the server's thread's.
  */
 int pushrod_server_post(
     struct pushrod_server *server, void (*fn)(struct pushrod_server *server, void *arg), void *arg);
@@ -275,7 +277,8 @@ int64_t pushrod_group_task(struct pushrod_group *group, const struct pushrod_job
 /*
  * Calls `done` once: when every task of the group has finished, or timeout_ms (negative: never)
  * from now with those that have. The group is freed when `done` returns. No task may be added any
- * more.
+ * more. Errors: INVALID (no `done`), NO_MEMORY, WRONG_STATE (it is waited for already, or the
+ * server does not run); the group is as it was.
  */
 int pushrod_group_wait(struct pushrod_group *group, int64_t timeout_ms,
     void (*done)(struct pushrod_server *server, struct pushrod_group *group, void *arg), void *arg);
@@ -292,8 +295,8 @@ void pushrod_group_drop(struct pushrod_group *group);
 
 /*
  * Sends bytes; with framing EOF or LENGTH, a message (the end mark or length is added). Copied;
- * leaves at the end of the current callback round. Errors: UNKNOWN_CONNECTION, TOO_BIG. A
- * connection that lets too much pile up is closed: SLOW_READER.
+ * leaves at the end of the current callback round. Errors: UNKNOWN_CONNECTION, TOO_BIG, INVALID (a
+ * size without data). A connection that lets too much pile up is closed: SLOW_READER.
  */
 int pushrod_server_send(
     struct pushrod_server *server, uint64_t conn, const void *data, size_t size);
@@ -327,7 +330,7 @@ void *pushrod_server_conn_data(struct pushrod_server *server, uint64_t conn); /*
 
 /*
  * Calls fn in delay_ms, and then every repeat_ms (0: once). Returns an id above 0 that is never
- * used again, or an error: NO_MEMORY, WRONG_STATE before start.
+ * used again, or an error: INVALID (no fn), NO_MEMORY; WRONG_STATE (not started, or over).
  */
 int64_t pushrod_server_timer(struct pushrod_server *server, uint64_t delay_ms, uint64_t repeat_ms,
     void (*fn)(struct pushrod_server *server, void *arg), void *arg);

@@ -79,6 +79,7 @@ static void test_refusals(void **state)
     (void)state;
     assert_int_equal(pushrod_server_on_task(s, "nothing", NULL, NULL), -PUSHROD_E_INVALID);
     assert_int_equal(pushrod_server_on_task(s, NULL, echo, NULL), -PUSHROD_E_BAD_QUEUE);
+    assert_int_equal(pushrod_server_set(s, NULL, "1k"), -PUSHROD_E_INVALID);
     assert_int_equal(pushrod_server_set(s, "max-payload", "1k"), 0);
     assert_int_equal(pushrod_server_set(s, "max-payload", "much"), -PUSHROD_E_BAD_OPTION);
     assert_non_null(strstr(pushrod_server_error(s), "max-payload"));
@@ -112,6 +113,21 @@ static void test_refusals(void **state)
     while (step(s) == 1)
         continue;
     pushrod_server_free(s);
+}
+
+/* A callback that is missing is said where it is missing, not when it would be called. */
+static void test_no_callback(void **state)
+{
+    struct pushrod_server *s = server_new();
+    (void)state;
+    server_start(s);
+    assert_int_equal(pushrod_server_post(s, NULL, NULL), -PUSHROD_E_INVALID);
+    assert_int_equal(pushrod_server_timer(s, 1, 0, NULL, NULL), -PUSHROD_E_INVALID);
+    struct pushrod_group *group = pushrod_group_new(s);
+    assert_int_equal(pushrod_group_wait(group, -1, NULL, NULL), -PUSHROD_E_INVALID);
+    assert_non_null(strstr(pushrod_server_error(s), "NULL"));
+    pushrod_group_drop(group);
+    server_stop(s);
 }
 
 static void test_cancel(void **state)
@@ -412,6 +428,7 @@ int main(void)
         cmocka_unit_test(test_many),
         cmocka_unit_test(test_large),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_no_callback),
         cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_group),
         cmocka_unit_test(test_unused_groups),

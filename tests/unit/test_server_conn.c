@@ -102,6 +102,7 @@ static void test_connections(void **state)
     assert_int_not_equal(seen.conn, first);
     assert_int_equal(pushrod_server_conn_info(s, first, &info), 0);
     assert_non_null(strstr(info.peer, "127.0.0.1:"));
+    assert_int_equal(pushrod_server_send(s, first, NULL, 1), -PUSHROD_E_INVALID);
     assert_int_equal(pushrod_server_broadcast(s, "b", 1, first), 1);
     hear(s, b, "b", 1);
     assert_int_equal(read(a, &byte, 1), -1);
@@ -254,7 +255,7 @@ static void test_ipv6(void **state)
     struct pushrod_server *s = server_new();
     struct pushrod_conn_info info;
     static const char *const wrong[] = {
-        "[::1:0", "::1:0", "[::1]", "127.0.0.1", "", "a:b", "unix:", ":65536"};
+        "[::1:0", "::1:0", "[::1]", "127.0.0.1", "", "a:b", "unix:", ":65536", NULL};
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
         assert_int_equal(pushrod_server_listen(s, wrong[i], NULL), -PUSHROD_E_BAD_OPTION);
     assert_int_equal(pushrod_server_listen(s, "[::1]:0", NULL), 0);
