@@ -181,7 +181,7 @@ static int result_take(struct core *c, struct task *t, const struct answer *a)
 static void settle_later(struct worker *w, struct task *t, const struct answer *a)
 {
     bool over = w->state == WORKER_OVER;
-    if (!over && (t->state == TASK_FINISHING || t->state == TASK_MOVING) && !t->told)
+    if (!over && (t->state == TASK_FINISHING || t->state == TASK_MOVING))
         worker_settle(w, t, a->sequence);
     assert(t->worker == (over ? NULL : w) || t->worker == NULL);
 }

@@ -44,7 +44,7 @@ static void check_state(const struct core *c, const struct task *t)
         CHECK(!t->queue->bypass && (t->operations || t->refused));
         break;
     case TASK_FINISHED:
-        CHECK(t->told && (t->out_of_order || !list_empty(&t->node) || t->released));
+        CHECK(t->out_of_order || !list_empty(&t->node) || t->released);
         break;
     default:
         CHECK(t->state == TASK_HELD);
@@ -120,18 +120,16 @@ static void check_queue(const struct queue *q)
 static void check_worker(const struct core *c, const struct worker *w)
 {
     uint64_t bytes = 0, expected = 0;
-    uint32_t count = 0, withdrawing = 0;
+    uint32_t count = 0;
     for (const struct list *it = w->outstanding.next; it != &w->outstanding; it = it->next) {
         const struct task *t = container_of(it, struct task, node);
         CHECK(t->state == TASK_LEASED && t->worker == w);
         bytes += t->in_flight ? t->record.payload.size : 0;
         expected += t->estimate_ns;
-        withdrawing += t->reserved_by != 0;
         count++;
     }
     CHECK(count == w->outstanding_count && expected == w->expected_ns);
     CHECK(bytes + w->ghost_bytes == w->bytes && (w->ghosts.count || !w->ghost_bytes));
-    CHECK(withdrawing == w->withdrawing);
     CHECK(w->id && worker_find(c, w->id) == w && heap_holds(&w->timer));
     /* A lane carries lane_bytes, or one task. */
     CHECK(bytes <= c->config.lane_bytes || count >= 1);

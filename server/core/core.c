@@ -107,13 +107,9 @@ static void free_tasks(struct core *c)
         struct task *t = ledger_at(&c->ledger, slot);
         if (!t)
             continue;
-        for (struct follower *f; (f = t->followers);) {
-            follower_detach(t, f);
-            follower_free(c, f);
-        }
+        followers_drop(c, t);
         if (t->rare) {
-            if (t->rare->holds)
-                free(t->rare->holds);
+            free(t->rare->holds);
             t->rare->holds = NULL;
             t->rare->timer.place = 0;
         }

@@ -128,11 +128,7 @@ void finish_let_go(struct core *c, struct task *t)
 void finish_drop(struct core *c, struct task *t)
 {
     assert(t->state == TASK_FINISHED);
-    while (t->followers) {
-        struct follower *f = t->followers;
-        follower_detach(t, f);
-        follower_free(c, f);
-    }
+    followers_drop(c, t);
     finish_let_go(c, t);
     if (finish_is_dead_letter(t))
         t->queue->dead--;
@@ -169,7 +165,6 @@ static void finish_told(struct core *c, struct task *t)
 {
     task_move(c, t, TASK_FINISHED);
     uint64_t keep = keep_ms(c, t);
-    t->told = true;
     finish_count(c, t);
     finish_tell_all(c, t);
     bool here = t->followers || t->queue->bypass;
@@ -186,7 +181,7 @@ static void finish_told(struct core *c, struct task *t)
 
 void finish_ask(struct core *c, struct task *t)
 {
-    assert(t->state == TASK_FINISHING || (t->state == TASK_FINISHED && t->told));
+    assert(t->state == TASK_FINISHING || t->state == TASK_FINISHED);
     struct finish *f = arena_alloc(c, sizeof *f);
     struct store_op *op = f ? out_store(c, STORE_FINISH, t->slot) : NULL;
     if (!op)
@@ -234,8 +229,6 @@ void finish_stored(struct core *c, struct task *t)
     assert(task_ended(t));
     if (t->state == TASK_FINISHING)
         finish_told(c, t);
-    else if (t->state == TASK_FINISHED && t->released && !t->operations)
-        finish_drop(c, t);
     if (w)
         worker_ack_later(c, w);
 }

@@ -105,6 +105,15 @@ void follower_detach(struct task *t, struct follower *f)
     f->task = NULL;
 }
 
+void followers_drop(struct core *c, struct task *t)
+{
+    for (struct follower *f; (f = t->followers);) {
+        follower_detach(t, f);
+        follower_free(c, f);
+    }
+    assert(!t->followers);
+}
+
 /* Only a hint: its followers are told soon. */
 void follow_expect(const struct task *t)
 {

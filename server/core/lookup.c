@@ -70,7 +70,6 @@ static struct task *finish_adopt(struct core *c, const struct finish *f)
                                  : NULL;
     task_set_text(t, f->text);
     task_move(c, t, TASK_FINISHED);
-    t->told = true;
     return t;
 }
 
@@ -287,7 +286,7 @@ static void purge_told(struct core *c, struct request *r, const struct store_eve
 /* After a failed fsync: what is there now stands for the outcome. */
 static void outcome_known(struct core *c, struct request *r, const struct store_event *e)
 {
-    struct task *t = ledger_at(&c->ledger, r->index);
+    struct task *t = ledger_at(&c->ledger, r->slot);
     assert(t && t->record.id == r->id);
     struct store_event known = {.kind = r->operation,
         .outcome = e->outcome == OUTCOME_GONE ? OUTCOME_GONE : OUTCOME_STORED};

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * state: all that the core remembers, in one picture, and the verbs of each noun. Private to
- * server/core.
+ * state: all that the core remembers, in one picture; verbs.h says what can be done with it.
+ * Private to server/core.
  *
  *   ledger  ──slot──▶ task ──▶ queue ◀── link ──▶ group ◀── worker
  *                      │                                      │ outstanding, settling
@@ -177,10 +177,9 @@ struct link {
 struct named {
     struct slice name;
     struct list workers;
-    struct list targets; /* one for each queue */
-    uint32_t waiting;    /* ready tasks of those */
-    bool dirty;
-    struct list dirty_node;
+    struct list targets;    /* one for each queue */
+    uint32_t waiting;       /* ready tasks of those */
+    struct list dirty_node; /* core.dirty_named: sched.c has to look at it */
 };
 
 struct target {
@@ -217,9 +216,8 @@ struct worker {
     struct list deep_node;   /* core.deep: has more than it can run, by time of last progress */
     struct list outstanding; /* tasks, in the order of hand-over: the first `slots` are running */
     uint32_t outstanding_count;
-    struct idmap ghosts; /* lease -> id: fenced here, and not answered yet; each takes a slot */
-    struct idmap claims; /* id -> lease: answers that it held at JOIN, of what it does not run */
-    uint32_t withdrawing;
+    struct idmap ghosts;  /* lease -> id: fenced here, and not answered yet; each takes a slot */
+    struct idmap claims;  /* id -> lease: answers that it held at JOIN, of what it does not run */
     uint64_t bytes;       /* payloads that it may not have read yet */
     uint64_t ghost_bytes; /* part of those: of ghosts, until none is left */
     uint64_t expected_ns; /* sum of the estimates of what it has */
@@ -323,7 +321,7 @@ struct request {
     struct queue *queue;          /* PURGE, PURGED */
     struct joining *joining;      /* HELD */
     struct msg_list *list;        /* DEAD: a copy, with its filter behind it; or NULL */
-    size_t index;                 /* HELD: which one */
+    uint32_t slot;                /* OUTCOME: of the task */
     bool looked;                  /* REPLAY: a look-up tells what became of it */
     struct list in_core;
 };

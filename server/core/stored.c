@@ -90,7 +90,7 @@ static bool ask_outcome(struct core *c, struct task *t, enum store_op_kind kind)
         return false;
     assert(kind <= STORE_RESCHEDULE);
     r->operation = kind;
-    r->index = t->slot;
+    r->slot = t->slot;
     if (!request_ask(c, r, STORE_LOOKUP, t->record.id))
         return false;
     t->operations++;
@@ -131,7 +131,7 @@ void stored_run(struct core *c)
         struct task *t = ledger_at(&c->ledger, slot);
         if (!t || !t->refused)
             continue;
-        assert(t->state == TASK_FINISHING || t->state == TASK_MOVING || t->told);
+        assert(t->state >= TASK_MOVING && t->state <= TASK_FINISHED);
         t->refused = false;
         if (task_ended(t)) {
             c->unstored -= task_result(t).size;

@@ -308,10 +308,7 @@ static void submit_start(struct core *c, struct task *t)
 static void submit_undo(struct core *c, struct task *t)
 {
     assert(t->state == TASK_STORING);
-    for (struct follower *f; (f = t->followers);) {
-        follower_detach(t, f);
-        follower_free(c, f);
-    }
+    followers_drop(c, t);
     task_drop(c, t);
 }
 

@@ -127,11 +127,9 @@ void target_take(struct core *c, struct task *t)
 /* A worker of that name got room, or a task for it came: sched_run() looks at it. */
 void target_touch(struct core *c, struct named *n)
 {
-    if (n->dirty || !n->waiting)
-        return;
-    assert(list_empty(&n->dirty_node));
-    n->dirty = true;
-    list_push_back(&c->dirty_named, &n->dirty_node);
+    assert(n->name.data);
+    if (n->waiting && list_empty(&n->dirty_node))
+        list_push_back(&c->dirty_named, &n->dirty_node);
 }
 
 bool target_join(struct core *c, struct worker *w)
@@ -186,6 +184,5 @@ void target_dispatch(struct core *c)
                  w->room <= ROOM_IDLE && (t = target_pick(w)) && sched_fits(c, w, t);)
                 sched_hand_over(c, w, t);
         }
-        n->dirty = false;
     }
 }

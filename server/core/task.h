@@ -99,7 +99,6 @@ struct task {
     bool cancelling : 1;   /* a client wants it gone */
     bool out_of_order : 1; /* READY: in the queue's heap, not in its list; FINISHED: in core.kept */
     bool backing_off : 1;  /* DELAYED: by the monotonic clock */
-    bool told : 1;         /* its finish was told */
     bool released : 1;     /* FINISHED: goes when the store has answered */
     bool refused : 1;      /* FINISHING, MOVING: the store could not; asked again later */
     bool unstored : 1;     /* accepted at once, and then refused: it lives in memory only */

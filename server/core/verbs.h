@@ -53,7 +53,9 @@ struct rare *task_rare(struct task *t); /* made if it was not there; NULL: no me
 void task_record(const struct task *t, struct record *r);
 struct order_key task_key(const struct task *t);
 bool task_ended(const struct task *t);
-bool task_only_here(const struct task *t); /* no store has it */
+bool task_only_here(const struct task *t);                 /* no store has it */
+bool task_set_result(struct task *t, struct slice result); /* false: no memory */
+void task_expect(const struct task *t);                    /* it is read soon */
 
 /* queue.c */
 struct queue *queue_get(struct core *c, struct slice name); /* made if it was not there */
@@ -151,8 +153,6 @@ void attempt_over(struct core *c, struct task *t, uint32_t code, struct slice te
 void task_requeue(struct core *c, struct task *t); /* READY, at no cost */
 void history_add(struct core *c, struct task *t, const struct msg_death *death);
 void task_set_text(struct task *t, struct slice text);
-void task_expect(const struct task *t);                    /* it is read soon */
-bool task_set_result(struct task *t, struct slice result); /* false: no memory */
 
 /* finish.c */
 void task_finish(struct core *c, struct task *t, enum pushrod_status status, int code);
@@ -175,6 +175,7 @@ struct follower *follower_new(struct core *c, uint64_t conn, uint64_t request, u
 void follower_free(struct core *c, struct follower *f);
 void follower_attach(struct task *t, struct follower *f);
 void follower_detach(struct task *t, struct follower *f);
+void followers_drop(struct core *c, struct task *t); /* nobody follows it any more */
 void follow_absent(struct core *c, struct queue *q, uint64_t id, struct follower *chain);
 struct follower *follow_claim(struct core *c, uint64_t id);
 void follow_tell(struct core *c, const struct task *t, uint16_t kind, const void *row, size_t size);

@@ -32,7 +32,6 @@ static void withdraw(struct core *c, struct worker *w, struct task *t, struct gr
     assert(t->worker == w && g->idle_slots > g->reserved);
     t->reserved_by = g->number;
     g->reserved++;
-    w->withdrawing++;
     c->stats.withdrawn++;
     out_lane(
         c, w, (struct lane_action){.kind = LANE_WITHDRAW, .id = t->record.id, .lease = t->lease});
@@ -43,7 +42,7 @@ static void withdraw_from(struct core *c, struct worker *w)
 {
     uint32_t behind = w->outstanding_count > w->slots ? w->outstanding_count - w->slots : 0;
     struct list *it = w->outstanding.prev;
-    assert(w->withdrawing <= w->outstanding_count);
+    assert(w->state == WORKER_READY);
     for (; behind > 0; behind--, it = it->prev) {
         struct task *t = container_of(it, struct task, node);
         struct group *g = withdrawable(t) ? withdraw_for(t->queue) : NULL;

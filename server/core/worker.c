@@ -196,9 +196,8 @@ void worker_unreserve(struct core *c, struct task *t)
     if (!t->reserved_by)
         return;
     struct group *g = c->groups[t->reserved_by - 1];
-    assert(g && g->reserved > 0 && t->worker->withdrawing > 0);
+    assert(g && g->reserved > 0);
     g->reserved--;
-    t->worker->withdrawing--;
     t->reserved_by = 0;
     group_release(c, g);
 }

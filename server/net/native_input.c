@@ -13,7 +13,6 @@
 
 /* A frame that does not fit into the shared buffer; the payload may go straight into a body. */
 struct large {
-    size_t size;       /* of the frame */
     size_t tail;       /* bytes of it behind the body */
     struct body *body; /* the payload of a SUBMIT that begins the frame; NULL: all is in c->in */
 };
@@ -227,7 +226,6 @@ static void large_begin(struct native *n, struct conn *c, struct slice start, si
         conn_kill(c, PUSHROD_E_NO_MEMORY);
         return;
     }
-    l->size = size;
     size_t payload = 0, head = large_submit_head(start, &payload);
     size_t there = start.size - head;
     if (head && payload > there && payload <= n->config.max_payload && payload <= size - head)
