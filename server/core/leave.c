@@ -127,12 +127,15 @@ void core_lane_failed(struct core *c, uint64_t id)
     worker_remove(c, w, 0, false);
 }
 
-/* The same process joins again: its old session is over in the same step. */
+/*
+ * The same process joins again: its old session is over in the same step. Whoever still reads the
+ * old lane is another one with the same name: it is to stop, or the two would take turns for ever.
+ */
 void worker_supersede(struct core *c, struct worker *w)
 {
     assert(w->state != WORKER_OVER);
     take_back(c, w, &(struct lost){0});
-    worker_remove(c, w, 0, false);
+    worker_remove(c, w, PUSHROD_E_SUPERSEDED, true);
 }
 
 void worker_bye(struct core *c, struct worker *w)

@@ -134,6 +134,7 @@ static void join_welcome(struct host *h, const struct join_action *action)
     loop_defer(h->loop, &h->failures);
 }
 
+/* In the core's order: a worker that comes back to a full server takes the place it had. */
 static void dispatch_joins(struct host *h, const struct actions *a)
 {
     for (size_t i = 0; i < a->join_count; i++) {
@@ -142,15 +143,9 @@ static void dispatch_joins(struct host *h, const struct actions *a)
             join_welcome(h, action);
         else if (action->kind == JOIN_REFUSE)
             plane_refuse(h->plane, action);
+        else
+            plane_close(h->plane, action);
     }
-}
-
-/* After the lanes' last messages, so that FENCED and the last ACK still leave. */
-static void dispatch_closes(struct host *h, const struct actions *a)
-{
-    for (size_t i = 0; i < a->join_count; i++)
-        if (a->join[i].kind == JOIN_CLOSE)
-            plane_close(h->plane, &a->join[i]);
 }
 
 /* Only a hint, and harmless if the action has no task: a tick's tasks do not fit the first cache.
@@ -163,15 +158,36 @@ static void task_expect(const struct task *task)
     __builtin_prefetch((const void *)(at + 192));
 }
 
-static void dispatch_lanes(struct host *h, const struct actions *a)
+/* To workers from `first` up to `end`, which is left out. */
+static void dispatch_lanes(struct host *h, const struct actions *a, uint64_t first, uint64_t end)
 {
     for (size_t i = 0; i < a->lane_count; i++) {
         if (i + ACTIONS_AHEAD < a->lane_count)
             task_expect(a->lane[i + ACTIONS_AHEAD].task);
-        plane_put(h->plane, &a->lane[i]);
+        if (a->lane[i].worker >= first && a->lane[i].worker < end)
+            plane_put(h->plane, &a->lane[i]);
     }
     if (a->lane_count)
         plane_flush(h->plane);
+}
+
+/* Ids of workers rise: from this one on they are welcomed in this tick. */
+static uint64_t first_welcomed(const struct actions *a)
+{
+    for (size_t i = 0; i < a->join_count; i++)
+        if (a->join[i].kind == JOIN_WELCOME)
+            return a->join[i].worker;
+    return UINT64_MAX;
+}
+
+/* Lanes that end get their last words, FENCED and the last ACK, before they are closed. */
+static void dispatch_workers(struct host *h, const struct actions *a)
+{
+    uint64_t first_new = first_welcomed(a);
+    dispatch_lanes(h, a, 0, first_new);
+    dispatch_joins(h, a);
+    if (first_new != UINT64_MAX)
+        dispatch_lanes(h, a, first_new, UINT64_MAX);
 }
 
 /* ---------------------------------------------------------------------------- connections */
@@ -227,9 +243,7 @@ static void tick_end(void *arg)
         abort();
     }
     store_submit(h, a);
-    dispatch_joins(h, a);
-    dispatch_lanes(h, a);
-    dispatch_closes(h, a);
+    dispatch_workers(h, a);
     for (size_t i = 0; i < a->notice_count; i++)
         h->events->notice(h->arg, &a->notices[i]);
     dispatch_conns(h, a);

@@ -168,6 +168,24 @@ static void a_last_chance_goes_on_when_its_worker_lives(void **state)
     fix_free(&f);
 }
 
+/* One that still reads the old lane would join again, and take the place from the new one. */
+static void the_same_worker_again_supersedes_itself(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 1);
+    fix_tick(&f);
+    fix_later(&f, 1);
+    uint64_t old = f.worker[0];
+    assert_int_not_equal(fix_join_held(&f, 0, "q", 1, NULL, 0), old);
+    f.worker[1] = old;
+    assert_int_equal(fix_lane(&f, 1, LANE_FENCED, 0)->number, PUSHROD_E_SUPERSEDED);
+    assert_int_equal(f.acts->join[0].kind, JOIN_CLOSE);
+    assert_int_equal(f.acts->join[0].code, PUSHROD_E_SUPERSEDED);
+    fix_free(&f);
+}
+
 /* Two run there, one of them about to be cancelled: nobody knows which of them it was. */
 static void a_death_beside_a_cancelled_task_is_not_its_own(void **state)
 {
@@ -377,6 +395,7 @@ int main(void)
         cmocka_unit_test(poison_is_dead_after_three),
         cmocka_unit_test(a_fence_is_no_death),
         cmocka_unit_test(a_last_chance_goes_on_when_its_worker_lives),
+        cmocka_unit_test(the_same_worker_again_supersedes_itself),
         cmocka_unit_test(a_death_beside_a_cancelled_task_is_not_its_own),
         cmocka_unit_test(obituaries_of_strangers_leave_nothing),
         cmocka_unit_test(broken_handler_is_not_asked_again),
