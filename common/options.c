@@ -69,7 +69,7 @@ const struct param option_rows[] = {
     NUMBER("poison-limit", UNSIGNED, SERVER, "3", 1, 100, "deaths of workers alone with a task until it is dead", NONE),
 
     TITLE("Time"),
-    NUMBER("heartbeat", DURATION, SERVER, "1s", 100, 60 SECOND, "a worker says something at least this often", NONE),
+    NUMBER("heartbeat", DURATION, SERVER, "1s", 100, 60 SECOND, "a worker that has tasks says something at least this often", NONE),
     NUMBER("missed-heartbeats", UNSIGNED, SERVER, "3", 2, 100, "until a silent worker is fenced", NONE),
     NUMBER("ping", DURATION, SERVER, "5s", 100, 60 SECOND, "the server says something to a worker at least this often", NONE),
     NUMBER("ready-wait", DURATION, SERVER, "5s", 100, 60 SECOND, "for a worker that was given a lane", NONE),

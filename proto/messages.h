@@ -111,7 +111,9 @@ enum msg_plane {
 #define FIELDS_ACK(F)                                                                              \
     F(U64, sequence, "all answers of this session up to this one are stored; forget them")
 
-#define FIELDS_PING(F) F(U64, sequence, "as in ACK")
+#define FIELDS_PING(F)                                                                             \
+    F(U64, sequence, "as in ACK")                                                                  \
+    F(BOOL, beat, "say HEARTBEAT as `heartbeat_ms` says; false: once now, then only when PINGed")
 
 #define FIELDS_DRAIN(F)                                                                            \
     F(U64, limit_ms, "finish what runs, return the rest, then BYE")                                \

@@ -255,13 +255,14 @@ void session_ack(struct session *s, uint64_t sequence)
         s->progress_ns = s->now.mono_ns;
 }
 
-void session_ping(struct session *s, uint64_t sequence)
+void session_ping(struct session *s, uint64_t sequence, bool beat)
 {
     if (!session_active(s))
         return;
     if (sequence)
         session_ack(s, sequence);
     s->heard_ns = s->now.mono_ns;
+    s->beat = beat ? BEAT_ALWAYS : BEAT_ONCE;
 }
 
 static void judge_silence(struct session *s)
@@ -287,6 +288,8 @@ static void judge_stall(struct session *s)
  * come in groups, and wake the server up once for many. */
 static uint64_t beat_ns(const struct session *s)
 {
+    if (s->beat != BEAT_ALWAYS)
+        return s->beat == BEAT_ONCE ? s->now.mono_ns : UINT64_MAX;
     uint64_t period = s->heartbeat_ms * NS_PER_MS, at = s->said_ns + period;
     return at - at % (period / BEAT_GROUPS);
 }
@@ -344,6 +347,8 @@ static void send_answers(struct session *s)
         return;
     s->actions.answers = buf_slice(f);
     s->said_ns = s->now.mono_ns;
+    if (s->beat == BEAT_ONCE)
+        s->beat = BEAT_NEVER;
 }
 
 static void earlier(uint64_t *wake, uint64_t at)

@@ -125,6 +125,7 @@ struct session {
     uint64_t said_ns;  /* last frame of answers */
     uint64_t progress_ns; /* last time that ACK moved, or that there was nothing to wait for */
     bool settled;         /* something was acknowledged in this session */
+    enum { BEAT_ALWAYS, BEAT_ONCE, BEAT_NEVER } beat; /* as the last PING said; ONCE: answer it */
 
     uint8_t nonce[16];
     uint64_t worker; /* of the WELCOME, as all until the gap */

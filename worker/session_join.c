@@ -204,6 +204,7 @@ static void copy_welcome(struct session *s, const struct msg_welcome *m)
     s->heartbeat_ms = period_ms(m->heartbeat_ms, 1000);
     s->ping_ms = period_ms(m->ping_ms, 5000);
     s->max_result = m->max_result;
+    s->beat = BEAT_ALWAYS;
     s->actions.connect = &s->welcome;
 }
 

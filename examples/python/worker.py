@@ -25,8 +25,7 @@ class Worker:
     def __init__(self, address, queues):
         self.host, _, self.port = address.partition(":")
         self.queues, self.instance, self.context = queues, os.urandom(16), zmq.Context()
-        self.pool = concurrent.futures.ThreadPoolExecutor(1)  # heartbeats go on while it works
-        self.wake, self.woken = socket.socketpair()
+        self.pool, (self.wake, self.woken) = concurrent.futures.ThreadPoolExecutor(1), socket.socketpair()  # it beats while it works
         self.task, self.draining, self.pausing = None, False, False  # (id, lease, future) of what runs
         self.kept, self.last = [], 0  # not acknowledged: (number of the last, messages); the last number
 
@@ -74,6 +73,7 @@ class Worker:
             self.task[2].add_done_callback(lambda _: self.wake.send(b"."))
         elif number in (ACK, PING):
             self.kept = [k for k in self.kept if k[0] > fields[0]]
+            self.beats, self.spoke = (fields[1], 0) if number == PING else (self.beats, self.spoke)  # 0: answer it
         self.pausing |= number == DRAIN  # for good, or until the next server is there:
         self.draining |= (number == DRAIN and not fields[1]) or (number == FENCED and fields[0] == SUPERSEDED)
         return number != FENCED
@@ -91,7 +91,7 @@ class Worker:
         dealer, (_, self.worker, self.session, host, lane_port, port, user, token, beat, ping, _, verdicts) = self.join()
         self.host, plain = host or self.host, {"plain_username": user.encode(), "plain_password": token.encode()}
         forget = [v[2] for v in verdicts or [] if v[3] not in (KEEP, SEND)]
-        self.last, self.pausing, self.kept = 0, False, [k for k in self.kept if k[1][-1][2] not in forget]
+        self.last, self.beats, self.pausing, self.kept = 0, True, False, [k for k in self.kept if k[1][-1][2] not in forget]
         self.task = None if self.task and self.task[1] in forget else self.task
         lane = self.connect(zmq.PULL, lane_port, rcvhwm=0, reconnect_ivl=-1, **plain)
         gone = lane.get_monitor_socket(zmq.EVENT_DISCONNECTED)
@@ -105,7 +105,7 @@ class Worker:
                 alive = print("worker.py:", msgpack.unpackb(dealer.recv())[3], file=sys.stderr)
             if self.last and self.woken.fileno() in events and self.woken.recv(9) and self.task and self.task[2].done():
                 self.finish(*self.task)
-            if self.last and time.monotonic() - self.spoke >= beat / 1000:
+            if self.last and (self.beats or self.kept or not self.spoke) and time.monotonic() - self.spoke >= beat / 1000:
                 _ = [self.send(*k) for k in self.kept] or self.send(self.last + 1, [[HEARTBEAT, int(self.task is not None)]])
             if (self.draining or self.pausing) and not self.task and not self.kept:
                 alive = self.answer([BYE, 0])

@@ -34,8 +34,8 @@ struct core;
 
 /* Zero means the default that stands behind each. */
 struct core_config {
-    uint64_t seed;              /* of the core's random numbers */
-    uint64_t heartbeat_ms;      /* 1000: a worker says something at least this often */
+    uint64_t seed;         /* of the core's random numbers */
+    uint64_t heartbeat_ms; /* 1000: a worker that has tasks says something at least this often */
     uint32_t missed_heartbeats; /* 3: after these it is fenced */
     uint64_t ping_ms;        /* 5000: the server says something to a worker at least this often */
     uint64_t ack_ms;         /* 0: an ACK waits so long for something else to go the same way */
@@ -193,6 +193,7 @@ struct lane_action {
     uint64_t lease;          /* CANCEL, WITHDRAW */
     uint64_t number;         /* ACK, PING: sequence; DRAIN: limit_ms; FENCED: enum pushrod_error */
     bool again;              /* DRAIN: it is we who stop, and the worker is to join our successor */
+    bool beat;               /* PING: say HEARTBEAT unasked; goes ahead, in a message of its own */
 };
 
 /* WELCOME: make a lane, tell the peer. REFUSE: tell the peer. CLOSE: destroy the lane of `worker`.

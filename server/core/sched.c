@@ -19,6 +19,8 @@ bool sched_fits(const struct core *c, const struct worker *w, const struct task 
 void sched_hand_over(struct core *c, struct worker *w, struct task *t)
 {
     assert(w->state == WORKER_READY && !w->recording && !w->alone);
+    if (w->quiet)
+        worker_rouse(c, w);
     task_move(c, t, TASK_LEASED);
     t->lease = ledger_lease(&c->ledger, t);
     t->hand_overs++;

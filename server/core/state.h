@@ -206,6 +206,7 @@ struct worker {
     bool alone;      /* runs a suspect: gets nothing else */
     bool recording;  /* the store is being told that it may hold tasks: until then it gets none */
     bool unrecorded; /* the store could not; asked again when it is up */
+    bool quiet;      /* told to say HEARTBEAT only when it is PINGed */
     uint32_t idle;   /* slots counted in group.idle_slots */
     struct group *group;
     struct named *named;

@@ -139,10 +139,12 @@ static uint64_t heard_ns(const struct core *c, const struct worker *w)
     return w->heard_ns > c->resumed_ns ? w->heard_ns : c->resumed_ns;
 }
 
-static uint64_t silence_ns(const struct core *c)
+/* A quiet worker has something to say only after its next PING. */
+static uint64_t silence_ns(const struct core *c, const struct worker *w)
 {
     assert(c->config.missed_heartbeats > 0);
-    return c->config.heartbeat_ms * c->config.missed_heartbeats * MS;
+    uint64_t beats_ms = c->config.heartbeat_ms * c->config.missed_heartbeats;
+    return (beats_ms + (w->quiet ? c->config.ping_ms : 0)) * MS;
 }
 
 static uint64_t worker_next(const struct core *c, const struct worker *w)
@@ -151,7 +153,7 @@ static uint64_t worker_next(const struct core *c, const struct worker *w)
     if (w->state == WORKER_JOINING)
         return w->deadline_ns > c->resumed_ns ? w->deadline_ns
                                               : c->resumed_ns + c->config.ready_wait_ms * MS;
-    uint64_t silent = heard_ns(c, w) + silence_ns(c);
+    uint64_t silent = heard_ns(c, w) + silence_ns(c, w);
     uint64_t ping = w->spoken_ns + c->config.ping_ms * MS;
     uint64_t next = silent < ping ? silent : ping;
     return w->deadline_ns && w->deadline_ns < next ? w->deadline_ns : next;
@@ -166,10 +168,22 @@ void worker_timer(struct core *c, struct worker *w)
     (void)pushed;
 }
 
+/* One that has nothing to do is quiet from now on: its heartbeats would wake us up for nothing. */
 static void worker_ping(struct core *c, struct worker *w)
 {
     assert(w->state != WORKER_JOINING && w->state != WORKER_OVER);
-    out_lane(c, w, (struct lane_action){.kind = LANE_PING, .number = w->acked});
+    w->quiet = w->state == WORKER_READY && worker_load(w) == 0;
+    out_lane(c, w, (struct lane_action){.kind = LANE_PING, .number = w->acked, .beat = !w->quiet});
+}
+
+/* Told ahead of its task: while it receives a large one it does not know yet that it has any. */
+void worker_rouse(struct core *c, struct worker *w)
+{
+    assert(w->quiet && w->state == WORKER_READY);
+    w->quiet = false;
+    w->heard_ns = c->now.mono_ns;
+    out_lane(c, w, (struct lane_action){.kind = LANE_PING, .number = w->acked, .beat = true});
+    worker_timer(c, w);
 }
 
 /* True: there was a PING to be said. */
@@ -186,7 +200,7 @@ static bool worker_fired(struct core *c, struct worker *w)
         return false;
     }
     bool late = w->deadline_ns && w->deadline_ns <= now;
-    if (late || heard_ns(c, w) + silence_ns(c) <= now) {
+    if (late || heard_ns(c, w) + silence_ns(c, w) <= now) {
         core_worker_lost(c, w->id, PUSHROD_E_TIMED_OUT);
         return false;
     }

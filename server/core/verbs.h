@@ -200,6 +200,7 @@ void timers_run(struct core *c);
 uint64_t timers_next(const struct core *c);
 uint64_t wall_to_mono(const struct core *c, uint64_t wall_ms);
 void worker_timer(struct core *c, struct worker *w);
+void worker_rouse(struct core *c, struct worker *w);
 bool timer_unique(struct core *c, struct unique *u, uint64_t wall_ms);
 
 /* unique.c */

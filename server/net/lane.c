@@ -243,7 +243,7 @@ static void lane_encode(struct lane *lane, const struct lane_action *a)
         msg_ack_encode(out, &(struct msg_ack){a->number});
         break;
     case LANE_PING:
-        msg_ping_encode(out, &(struct msg_ping){a->number});
+        msg_ping_encode(out, &(struct msg_ping){a->number, a->beat});
         break;
     case LANE_DRAIN:
         msg_drain_encode(out, &(struct msg_drain){a->number, a->again});
@@ -256,9 +256,11 @@ static void lane_encode(struct lane *lane, const struct lane_action *a)
     }
 }
 
-static bool lane_is_full(const struct lane *lane)
+/* A PING that rouses is there long before a large payload behind it has come whole. */
+static bool lane_leaves(const struct lane *lane, const struct lane_action *last)
 {
-    return lane->out.size >= LANE_SEND_BYTES || lane->body_bytes >= LANE_SEND_BODIES;
+    return lane->out.size >= LANE_SEND_BYTES || lane->body_bytes >= LANE_SEND_BODIES ||
+           (last->kind == LANE_PING && last->beat);
 }
 
 void lane_put(struct lane *lane, const struct lane_action *action)
@@ -266,7 +268,7 @@ void lane_put(struct lane *lane, const struct lane_action *action)
     if (lane->state == LANE_LOST)
         return;
     lane_encode(lane, action);
-    if (lane_is_full(lane))
+    if (lane_leaves(lane, action))
         lane_flush(lane);
     else if (list_empty(&lane->dirty))
         list_push_back(&lane->plane->dirty, &lane->dirty);

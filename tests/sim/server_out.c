@@ -144,6 +144,8 @@ static void check_credit(struct sim *sim, const struct lane *lane)
 static void put_task(struct sim *sim, struct lane *lane, const struct lane_action *a)
 {
     const struct task_record *r = &a->task->record;
+    SIM_CHECK(sim, !lane->quiet, "task %llu is for a worker that may be silent",
+        (unsigned long long)r->id);
     struct held_task *t =
         array_add((void **)&lane->tasks, &lane->task_count, &lane->task_room, sizeof *t);
     *t = (struct held_task){r->id, a->task->lease, r->payload.size, r->suspect};
@@ -227,7 +229,8 @@ static void do_lane(struct sim *sim, const struct lane_action *a)
         break;
     case LANE_PING:
         check_ack(sim, lane, a->number);
-        msg_ping_encode(out, &(struct msg_ping){a->number});
+        lane->quiet = !a->beat;
+        msg_ping_encode(out, &(struct msg_ping){a->number, a->beat});
         break;
     case LANE_DRAIN:
         msg_drain_encode(out, &(struct msg_drain){a->number, a->again});

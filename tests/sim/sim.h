@@ -209,6 +209,7 @@ struct lane {
     int node;
     uint64_t life; /* of the node that joined */
     bool open, admitted, ready;
+    bool quiet; /* its worker was told to say HEARTBEAT only when PINGed */
     uint64_t ready_ns;
     uint32_t slots, max_prefetch;
     uint64_t expected; /* sequence number of the next answer */

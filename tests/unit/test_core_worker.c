@@ -44,6 +44,89 @@ static void heartbeats_are_not_acknowledged(void **state)
     fix_free(&f);
 }
 
+/* Waits until the worker is PINGed, and answers. */
+static void be_quiet(struct fix *f, unsigned n)
+{
+    fix_tick(f);
+    fix_later(f, 100);
+    fix_tick(f); /* READY is acknowledged */
+    for (unsigned beats = 0; beats < 5; beats++) {
+        fix_later(f, 1000);
+        fix_answer(f, n, (struct answer){.kind = MSG_HEARTBEAT});
+        fix_tick(f);
+    }
+    assert_non_null(fix_lane(f, n, LANE_PING, 0));
+    assert_false(fix_lane(f, n, LANE_PING, 0)->beat);
+}
+
+static void an_idle_worker_answers_pings_only(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 1);
+    be_quiet(&f, 0);
+    for (unsigned pings = 0; pings < 3; pings++) {
+        fix_later(&f, 1);
+        fix_answer(&f, 0, (struct answer){.kind = MSG_HEARTBEAT});
+        fix_tick(&f);
+        fix_later(&f, 4999);
+        fix_tick(&f);
+        assert_false(fix_lane(&f, 0, LANE_PING, 0)->beat);
+        assert_int_equal(f.acts->join_count, 0);
+    }
+    fix_later(&f, 3000);
+    fix_tick(&f);
+    assert_int_equal(f.acts->join_count, 0);
+    fix_later(&f, 1);
+    fix_tick(&f); /* three heartbeats after a PING that it did not answer */
+    assert_int_equal(f.acts->join[0].kind, JOIN_CLOSE);
+    fix_free(&f);
+}
+
+static void a_task_rouses_a_quiet_worker(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 2);
+    be_quiet(&f, 0);
+    fix_later(&f, 4000);
+    uint64_t id = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_submit(&f, 6, "q", "", NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    assert_int_equal(f.acts->lane_count, 3);
+    assert_int_equal(f.acts->lane[0].kind, LANE_PING); /* once, and first */
+    assert_true(f.acts->lane[0].beat);
+    assert_int_equal(f.acts->lane[1].kind, LANE_TASK);
+    assert_int_equal(f.acts->lane[1].id, id);
+    fix_later(&f, 2999);
+    fix_tick(&f);
+    assert_int_equal(f.acts->join_count, 0);
+    fix_later(&f, 1);
+    fix_tick(&f); /* and silence is counted from there */
+    assert_int_equal(f.acts->join[0].kind, JOIN_CLOSE);
+    assert_int_equal(core_stats(f.core)->ready, 2);
+    fix_free(&f);
+}
+
+static void a_busy_worker_is_told_to_beat(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 1);
+    fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    for (unsigned beats = 0; beats < 5; beats++) {
+        fix_later(&f, 1000);
+        fix_answer(&f, 0, (struct answer){.kind = MSG_HEARTBEAT});
+        fix_tick(&f);
+    }
+    assert_true(fix_lane(&f, 0, LANE_PING, 0)->beat);
+    fix_free(&f);
+}
+
 static void pings_come_together(void **state)
 {
     (void)state;
@@ -389,6 +472,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(heartbeats_and_fence),
         cmocka_unit_test(heartbeats_are_not_acknowledged),
+        cmocka_unit_test(an_idle_worker_answers_pings_only),
+        cmocka_unit_test(a_task_rouses_a_quiet_worker),
+        cmocka_unit_test(a_busy_worker_is_told_to_beat),
         cmocka_unit_test(pings_come_together),
         cmocka_unit_test(late_server_does_not_fence),
         cmocka_unit_test(not_ready_in_time),

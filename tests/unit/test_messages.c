@@ -216,7 +216,7 @@ static void messages_stand_back_to_back(void **state)
     (void)state;
     struct buf b = BUF_EMPTY;
     for (unsigned i = 0; i < 1000; i++)
-        msg_ping_encode(&b, &(struct msg_ping){i});
+        msg_ping_encode(&b, &(struct msg_ping){.sequence = i});
     struct dec d = dec_of(buf_slice(&b));
     for (unsigned i = 0; i < 1000; i++) {
         struct msg_ping ping;
@@ -246,7 +246,7 @@ static void encoding_survives_a_failed_buffer(void **state)
     (void)state;
     struct buf b = BUF_EMPTY;
     assert_null(buf_reserve(&b, SIZE_MAX / 2));
-    msg_ping_encode(&b, &(struct msg_ping){1});
+    msg_ping_encode(&b, &(struct msg_ping){.sequence = 1});
     assert_int_equal(b.size, 0);
     buf_free(&b);
 }

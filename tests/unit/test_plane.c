@@ -257,6 +257,22 @@ static void one_message_for_a_tick(void **state)
     end();
 }
 
+/* Or it would come with the last byte of the payload, and the worker was fenced for its silence. */
+static void a_ping_that_rouses_goes_ahead(void **state)
+{
+    (void)state;
+    struct task task = task_of(5, slice_str("payload"), NULL);
+    begin();
+    fake.frames = 0;
+    plane_put(rig.plane, &(struct lane_action){.worker = 7, .kind = LANE_PING, .beat = true});
+    put_task(&task);
+    plane_flush(rig.plane);
+    RIG_UNTIL(&rig, (fake_read_lane(&fake), fake.tasks == 1));
+    assert_int_equal(fake.pings, 1);
+    assert_int_equal(fake.frames, 2);
+    end();
+}
+
 static void payload_sizes(void **state)
 {
     static const size_t sizes[] = {0, 1, 4096, 4097, 16384, 16385, 1 << 20, 16 << 20};
@@ -454,6 +470,7 @@ int main(void)
         cmocka_unit_test(truncated_frame_cuts),
         cmocka_unit_test(empty_frame_cuts),
         cmocka_unit_test(one_message_for_a_tick),
+        cmocka_unit_test(a_ping_that_rouses_goes_ahead),
         cmocka_unit_test(payload_sizes),
         cmocka_unit_test(large_payloads_share_a_message),
         cmocka_unit_test(close_discards_what_is_queued),

@@ -100,6 +100,26 @@ static void a_heartbeat_of_ages_is_an_hour(void **state)
     assert_int_equal(play_said_of(&r, MSG_HEARTBEAT), 0);
 }
 
+static size_t beats_after_ping(bool beat, uint64_t ms)
+{
+    size_t before = play_said_of(&r, MSG_HEARTBEAT);
+    play_begin(&r);
+    session_ping(r.session, 0, beat);
+    play_end(&r);
+    play_run_until(&r, r.ms + ms);
+    return play_said_of(&r, MSG_HEARTBEAT) - before;
+}
+
+static void told_to_be_quiet_it_answers_pings_only(void **state)
+{
+    (void)state;
+    play_up(&r);
+    for (unsigned pings = 0; pings < 3; pings++)
+        assert_int_equal(beats_after_ping(false, 10000), 1);
+    assert_in_range(beats_after_ping(true, 3000), 2, 4);
+    assert_int_equal(r.disconnects, 0);
+}
+
 /* ------------------------------------------------------------------- coming back */
 
 static void lose_server(void)
@@ -182,7 +202,7 @@ static void a_silent_server_is_left(void **state)
     play_run_until(&r, begin + 14000);
     assert_int_equal(r.disconnects, 0);
     play_begin(&r);
-    session_ping(r.session, 0);
+    session_ping(r.session, 0, true);
     play_end(&r);
     play_run_until(&r, r.ms + 14900);
     assert_int_equal(r.disconnects, 0);
@@ -384,6 +404,7 @@ int main(void)
         TEST(refused_for_now_tries_again),
         TEST(a_lane_that_stays_silent_is_given_up),
         TEST(a_heartbeat_of_ages_is_an_hour),
+        TEST(told_to_be_quiet_it_answers_pings_only),
         TEST(comes_back_with_what_it_holds),
         TEST(answers_made_meanwhile_obey_the_verdict),
         TEST(forgotten_answers_are_not_sent),
