@@ -10,8 +10,12 @@
 
 #include "worker/session_impl.h"
 
-/* A task that takes longer than this is worth a STARTED of its own. */
-#define STARTED_AFTER_NS NS_PER_MS
+/*
+ * A task that takes longer than this is worth a STARTED of its own: it wakes up both ends. The
+ * bytes of a large one keep others off the lane until then.
+ */
+#define STARTED_AFTER_NS       (5 * NS_PER_MS)
+#define LARGE_STARTED_AFTER_NS (1 * NS_PER_MS)
 /* A spare item keeps its memory up to this many bytes. */
 #define SPARE_BYTES 8192u
 
@@ -257,6 +261,11 @@ void item_start_some(struct session *s)
     }
 }
 
+static uint64_t item_started_ns(const struct item *it)
+{
+    return it->seen_ns + (it->body ? LARGE_STARTED_AFTER_NS : STARTED_AFTER_NS);
+}
+
 void item_tell_started(struct session *s)
 {
     size_t place = 0;
@@ -267,7 +276,7 @@ void item_tell_started(struct session *s)
         struct item *it = container_of(node, struct item, node);
         if (!it->seen_ns)
             it->seen_ns = s->now.mono_ns;
-        else if (!it->told && !it->dropped && s->now.mono_ns - it->seen_ns >= STARTED_AFTER_NS)
+        else if (!it->told && !it->dropped && s->now.mono_ns >= item_started_ns(it))
             item_say_started(s, it);
     }
 }
@@ -300,7 +309,7 @@ uint64_t item_wake_ns(const struct session *s)
             wake = it->progress_ns;
         if (it->told || it->dropped)
             continue;
-        uint64_t at = it->seen_ns ? it->seen_ns + STARTED_AFTER_NS : s->now.mono_ns;
+        uint64_t at = it->seen_ns ? item_started_ns(it) : s->now.mono_ns;
         wake = at < wake ? at : wake;
     }
     return wake;

@@ -29,10 +29,29 @@ static void short_tasks_say_only_done(void **state)
     play_done(&r, 1001, 0);
     play_end(&r);
     assert_int_equal(r.said_count, 1);
-    play_run_until(&r, r.ms + 5); /* the other one goes on */
+    play_run_until(&r, r.ms + 4);
+    assert_int_equal(play_said_of(&r, MSG_STARTED), 0);
+    play_run_until(&r, r.ms + 2); /* the other one goes on */
     assert_int_equal(play_said_of(&r, MSG_STARTED), 1);
     assert_int_equal(play_first_said(&r, MSG_STARTED)->lease, 1002);
     play_run_until(&r, r.ms + 100);
+    assert_int_equal(play_said_of(&r, MSG_STARTED), 1);
+}
+
+/* Its bytes keep others off the lane until then. */
+static void a_large_task_says_sooner_that_it_runs(void **state)
+{
+    (void)state;
+    struct body *body = body_copy("payload", 7);
+    assert_non_null(body);
+    struct msg_task m = {
+        .id = 1, .lease = 1001, .queue = slice_str("q"), .attempt = 1, .payload = body_slice(body)};
+    play_up(&r);
+    play_begin(&r);
+    session_task(r.session, &m, body);
+    play_end(&r);
+    body_unref(body);
+    play_run_until(&r, r.ms + 2);
     assert_int_equal(play_said_of(&r, MSG_STARTED), 1);
 }
 
@@ -372,6 +391,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(starts_up_to_its_slots),
         TEST(short_tasks_say_only_done),
+        TEST(a_large_task_says_sooner_that_it_runs),
         TEST(withdraw_gives_back_what_waits),
         TEST(withdraw_asks_the_runner_for_what_it_was_handed_ahead),
         TEST(cancel_drops_what_waits_and_stops_what_runs),
