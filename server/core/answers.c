@@ -259,8 +259,7 @@ static void answer_failed(struct core *c, struct worker *w, struct task *t, cons
 static void answer_returned(
     struct core *c, struct worker *w, struct task *t, const struct answer *a)
 {
-    assert(a->kind == MSG_RETURNED);
-    worker_progress(c, w);
+    assert(a->kind == MSG_RETURNED); /* no progress: what it waited behind still runs */
     if (!answer_current(t, w, a)) {
         stale(c, w, a);
         return;

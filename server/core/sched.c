@@ -185,6 +185,30 @@ static bool sched_idle(struct core *c, struct group *g)
 
 /* ---- prefetch: what fills about a millisecond, and never behind something slow ---- */
 
+/*
+ * A slot that ends a task of a millisecond would wait a third of one for the next, so each slot
+ * may have one more, of queues that are nearly as fast; but not behind a task that already takes
+ * longer than most.
+ */
+static bool worker_fills(const struct core *c, const struct worker *w, uint32_t estimate)
+{
+    assert(w->room == ROOM_FILLING);
+    if (w->expected_ns + estimate <= w->slots * FILL_NS)
+        return true;
+    struct list *it = list_first(&w->outstanding);
+    uint64_t leased = it ? container_of(it, struct task, node)->leased_ns : 0;
+    uint64_t since = leased > w->progress_ns ? leased : w->progress_ns;
+    return worker_load(w) < 2 * w->slots && w->expected_ns + estimate <= w->slots * AHEAD_NS &&
+           c->now.mono_ns - since < estimate;
+}
+
+/* With a task for each slot it matters little which one has it ahead; else an idle one might. */
+static bool queue_fills(const struct group *g, const struct queue *q, uint32_t estimate)
+{
+    assert(q->active);
+    return estimate <= FILL_NS || (estimate <= AHEAD_NS && q->counts[TASK_READY] >= g->slots);
+}
+
 static struct worker *filling_worker(
     const struct core *c, struct group *g, const struct task *t, uint32_t estimate)
 {
@@ -194,7 +218,7 @@ static struct worker *filling_worker(
             return NULL;
         struct worker *w = container_of(first, struct worker, in_room);
         assert(w->state == WORKER_READY);
-        if (w->expected_ns + estimate <= w->slots * FILL_NS && sched_fits(c, w, t))
+        if (worker_fills(c, w, estimate) && sched_fits(c, w, t))
             return w;
         list_remove(first);
         list_push_back(&g->rooms[ROOM_FILLING], first);
@@ -209,7 +233,7 @@ static void sched_fill(struct core *c, struct group *g)
         struct task *t = queue_head(link->queue);
         assert(t);
         uint32_t estimate = service_estimate(&link->queue->service);
-        bool fits = estimate <= FILL_NS &&
+        bool fits = queue_fills(g, link->queue, estimate) &&
                     c->flight_bytes + t->record.payload.size <= c->config.flight_bytes;
         struct worker *w = fits ? filling_worker(c, g, t, estimate) : NULL;
         if (w) {

@@ -25,7 +25,9 @@
 #define NEVER      UINT64_MAX
 
 #define FILL_NS        (1 * MS)     /* prefetch: work for about this long waits at a worker */
+#define AHEAD_NS       (10 * MS)    /* one more for each slot: what runs and it take no longer */
 #define STUCK_NS       (1 * MS)     /* a lane without an answer for so long: WITHDRAW from it */
+#define OVERDUE_NS     (8 * MS)     /* the same, of what is ahead by AHEAD_NS, if no slot is idle */
 #define ACK_BYTES      (256u << 10) /* results of so many bytes are acknowledged at once */
 #define CANCEL_WAIT    (5000 * MS)  /* for the worker's answer to CANCEL */
 #define BACKOFF_CAP_MS 3600000u

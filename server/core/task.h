@@ -90,7 +90,7 @@ struct task {
     uint32_t hand_overs; /* lease generations, for people: attempts incl. those that cost nothing */
     uint32_t estimate_ns;  /* LEASED: what it adds to the expected time of its worker */
     uint16_t code;         /* enum pushrod_error; of the last attempt, or of the finish */
-    uint16_t reserved_by;  /* LEASED: WITHDRAW was sent for an idle slot of this group; 0: no */
+    uint16_t reserved_by;  /* LEASED: asked back for an idle slot of this group; 0: no */
     uint8_t state;         /* enum task_state */
     uint8_t status;        /* enum pushrod_status; FINISHING and FINISHED */
     uint8_t operations;    /* store operations on the way: it must stay in memory */
@@ -105,6 +105,7 @@ struct task {
     bool in_flight : 1;    /* LEASED: its bytes count in the lane's credit */
     bool alone : 1;        /* LEASED: as a suspect, with nothing beside it */
     bool ahead : 1;        /* LEASED: prefetched when no slot was idle */
+    bool asked_back : 1;   /* LEASED: WITHDRAW was sent */
     uint16_t result_size;  /* bytes of a result that took the place of an inline payload */
 };
 

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A task that waits behind a slow one is asked back when a slot is idle that could run it. The
- * worker decides: STARTED, RETURNED and DONE are all valid answers. Each WITHDRAW on its way has an
- * idle slot reserved (counted in its group), and a task is asked back once at a time.
+ * worker decides: STARTED, RETURNED and DONE are all valid answers. Such a WITHDRAW has an idle
+ * slot reserved (counted in its group) while it is on its way. What was put ahead of a slot
+ * although its queue is not that fast is asked back without one, so that the next slot that falls
+ * idle finds it in its place in the queue. A task is asked back once at a time.
  */
 #include <assert.h>
 #include "server/core/verbs.h"
@@ -10,7 +12,7 @@
 static bool withdrawable(const struct task *t)
 {
     assert(t->state == TASK_LEASED);
-    return !t->started && !t->reserved_by && !t->cancelling && !t->alone &&
+    return !t->started && !t->asked_back && !t->cancelling && !t->alone &&
            !(t->rare && t->rare->target.data);
 }
 
@@ -27,12 +29,17 @@ static struct group *withdraw_for(const struct queue *q)
     return NULL;
 }
 
+/* g: NULL, if no slot is reserved for it. */
 static void withdraw(struct core *c, struct worker *w, struct task *t, struct group *g)
 {
-    assert(t->worker == w && g->idle_slots > g->reserved);
-    t->reserved_by = g->number;
-    g->reserved++;
+    assert(t->worker == w && !t->asked_back);
+    t->asked_back = true;
     c->stats.withdrawn++;
+    if (g) {
+        assert(g->idle_slots > g->reserved);
+        t->reserved_by = g->number;
+        g->reserved++;
+    }
     out_lane(
         c, w, (struct lane_action){.kind = LANE_WITHDRAW, .id = t->record.id, .lease = t->lease});
 }
@@ -45,8 +52,9 @@ static void withdraw_from(struct core *c, struct worker *w)
     assert(w->state == WORKER_READY);
     for (; behind > 0; behind--, it = it->prev) {
         struct task *t = container_of(it, struct task, node);
+        bool overdue = t->estimate_ns > FILL_NS && w->progress_ns + OVERDUE_NS <= c->now.mono_ns;
         struct group *g = withdrawable(t) ? withdraw_for(t->queue) : NULL;
-        if (g)
+        if (g || (overdue && withdrawable(t)))
             withdraw(c, w, t, g);
     }
 }
@@ -64,15 +72,18 @@ static bool slots_are_idle(const struct core *c)
 
 uint64_t withdraw_run(struct core *c)
 {
-    if (list_empty(&c->deep) || !slots_are_idle(c))
+    if (list_empty(&c->deep))
         return NEVER;
+    uint64_t patience = slots_are_idle(c) ? STUCK_NS : OVERDUE_NS, wake = NEVER;
     list_foreach(it, next, &c->deep)
     {
         struct worker *w = container_of(it, struct worker, deep_node);
         assert(w->state == WORKER_READY);
-        if (w->progress_ns + STUCK_NS > c->now.mono_ns)
-            return w->progress_ns + STUCK_NS;
+        if (w->progress_ns + patience > c->now.mono_ns)
+            return earlier(wake, w->progress_ns + patience);
         withdraw_from(c, w);
+        if (w->progress_ns + OVERDUE_NS > c->now.mono_ns)
+            wake = earlier(wake, w->progress_ns + OVERDUE_NS);
     }
-    return NEVER;
+    return wake;
 }

@@ -107,15 +107,16 @@ void worker_move(struct core *c, struct worker *w, enum worker_state to)
 
 /* ---- what it has room for ---- */
 
-/* Prefetch: as many as fill about a millisecond, up to its own limit. */
+/* Prefetch: as many as fill about a millisecond, or one for each slot; up to its own limit. */
 static enum room worker_room_now(const struct worker *w, uint32_t load)
 {
     if (w->state != WORKER_READY || w->recording || w->alone || w->group->alone == w)
         return ROOM_NONE;
     if (load < w->slots)
         return load ? ROOM_IDLE : ROOM_EMPTY;
-    bool full = load >= w->slots + w->max_prefetch || w->expected_ns >= w->slots * FILL_NS;
-    return full ? ROOM_NONE : ROOM_FILLING;
+    bool one_more = load < 2 * w->slots && w->expected_ns < w->slots * AHEAD_NS;
+    bool filling = w->expected_ns < w->slots * FILL_NS || one_more;
+    return filling && load < w->slots + w->max_prefetch ? ROOM_FILLING : ROOM_NONE;
 }
 
 /* Lanes with more than their worker can run, the longest without progress first. */
@@ -214,7 +215,7 @@ void worker_drop(struct core *c, struct task *t)
     /* Fenced, a suspect still runs there: nothing else does until it is answered. */
     if (t->alone)
         w->alone = w->ghosts.count > 0;
-    t->started = t->alone = t->ahead = false;
+    t->started = t->alone = t->ahead = t->asked_back = false;
     worker_room(c, w);
 }
 

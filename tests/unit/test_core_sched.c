@@ -127,6 +127,63 @@ static void no_time_told_is_no_fast_queue(void **state)
     fix_free(&f);
 }
 
+/* Tasks of a millisecond: each slot has one more at its worker, while there are enough for all. */
+static void one_ahead_of_each_slot(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 1);
+    warm(&f, 0, "q", 1100000);
+    fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    assert_null(fix_lane(&f, 0, LANE_TASK, 1));
+    fix_later(&f, 1);
+    fix_worker(&f, 1, "q", 1);
+    for (size_t i = 0; i < 4; i++)
+        fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    assert_non_null(fix_lane(&f, 0, LANE_TASK, 0));
+    assert_null(fix_lane(&f, 0, LANE_TASK, 1));
+    assert_non_null(fix_lane(&f, 1, LANE_TASK, 1));
+    assert_null(fix_lane(&f, 1, LANE_TASK, 2));
+    fix_free(&f);
+}
+
+/* Behind a task that turns out to be long it waits no longer than that takes to see. */
+static void what_is_ahead_does_not_wait_behind_a_long_one(void **state)
+{
+    (void)state;
+    struct fix f;
+    uint64_t ids[3];
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 1);
+    warm(&f, 0, "q", 1100000);
+    for (size_t i = 0; i < 3; i++)
+        ids[i] = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    uint64_t lease = fix_lane(&f, 0, LANE_TASK, 1)->lease;
+    assert_int_equal(fix_lane(&f, 0, LANE_TASK, 1)->id, ids[1]);
+    assert_true(f.acts->wake_ns <= f.now.mono_ns + 8 * MSEC);
+    fix_later(&f, 8);
+    fix_tick(&f);
+    assert_int_equal(fix_lane(&f, 0, LANE_WITHDRAW, 0)->id, ids[1]);
+    /* It is asked back once, and its lane gets no other in its place while the long one runs. */
+    fix_later(&f, 1);
+    fix_tick(&f);
+    assert_null(fix_lane(&f, 0, LANE_WITHDRAW, 0));
+    fix_later(&f, 1);
+    fix_answer(&f, 0, (struct answer){.kind = MSG_RETURNED, .id = ids[1], .lease = lease});
+    fix_tick(&f);
+    assert_null(fix_lane(&f, 0, LANE_TASK, 0));
+    fix_later(&f, 1);
+    /* It has kept its place in the queue. */
+    fix_worker(&f, 1, "q", 1);
+    fix_tick(&f);
+    assert_int_equal(fix_lane(&f, 1, LANE_TASK, 0)->id, ids[1]);
+    fix_free(&f);
+}
+
 /* The slot for which a task was asked back is gone when it comes, and so is the group. */
 static void a_group_ends_with_its_last_withdraw(void **state)
 {
@@ -237,6 +294,8 @@ int main(void)
         cmocka_unit_test(suspects_run_alone),
         cmocka_unit_test(a_suspect_does_not_go_to_who_leaves),
         cmocka_unit_test(prefetch_and_withdraw),
+        cmocka_unit_test(one_ahead_of_each_slot),
+        cmocka_unit_test(what_is_ahead_does_not_wait_behind_a_long_one),
         cmocka_unit_test(no_time_told_is_no_fast_queue),
         cmocka_unit_test(a_group_ends_with_its_last_withdraw),
         cmocka_unit_test(lane_carries_its_bytes),
