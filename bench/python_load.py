@@ -4,11 +4,14 @@
 python_load.py client|worker --system=celery|rq --address=HOST:PORT [--OPTION=VALUE]...
 A task gives back its number and the monotonic time at which a worker began it, so the wait of a task is
 known without asking for its result in time."""
+import ctypes
 import json
 import os
-import random
 import sys
 import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from harness.arrivals import arrivals  # noqa: E402
 
 options = dict(word[2:].split("=", 1) for word in sys.argv[2:])
 SYSTEM, ADDRESS = options["system"], options["address"]
@@ -40,6 +43,7 @@ else:
 
 
 def work():
+    ctypes.CDLL(None).prctl(29, 1)  # PR_SET_TIMERSLACK: sleeps as exact as in bench/load.c
     if SYSTEM == "celery":
         app.worker_main(["worker", "-c", str(option("workers", 4)), "-P", "prefork", "-l", "ERROR",
                          "--without-gossip", "--without-mingle", "--without-heartbeat"])
@@ -94,13 +98,13 @@ class Usage:
         return {name: round((after[name] - self.before[name]) / 1e3 / max(1, tasks), 3) for name in after}
 
 
-def report(tasks, seconds, waits, usage):
+def report(tasks, seconds, waits, usage, **more):
     waits.sort()
     at = lambda q: round(waits[min(len(waits) - 1, int(q * len(waits)))] * 1e6, 1) if waits else 0
     print(json.dumps({"tasks": tasks, "seconds": seconds, "rate": tasks / seconds, "latency_us": {
         "count": len(waits), "mean": sum(waits) / max(1, len(waits)) * 1e6, "p50": at(0.5), "p90": at(0.9),
         "p99": at(0.99), "p999": at(0.999), "max": at(1)}, "cpu_us": usage.each(tasks), "rss_kib": {},
-        "duplicates": 0}))
+        "duplicates": 0, **more}))
 
 
 def closed(count, window, seconds):
@@ -108,7 +112,7 @@ def closed(count, window, seconds):
     begin, usage, waits, flying, done, sent = time.monotonic(), Usage(), [], [], 0, 0
     while done < count if count else time.monotonic() < begin + seconds:
         while len(flying) < window and (not count or sent < count):
-            flying.append((time.monotonic(), submit(sent, 0)))
+            flying.append((time.monotonic(), submit(sent, option("short-us", 0))))
             sent += 1
         started, handle = flying.pop(0)
         result(handle)
@@ -127,25 +131,22 @@ def submit_only(count, seconds):
     report(sent, time.monotonic() - begin, [], usage)
 
 
-def open_loop(seconds, rate):
+def open_loop(seconds, warmup, rate):
     """Poisson arrivals; the figure is the wait until a worker begins, of the short tasks."""
-    dice, usage = random.Random(option("seed", 1)), Usage()
     share, long_us, short_us = option("long-share", 0.0), option("long-us", 0), option("short-us", 0)
-    begin = due = time.monotonic() + 0.01
-    flying = []
-    while due < begin + seconds:
-        pause = due - time.monotonic()
+    usage, flying, begin = Usage(), [], time.monotonic() + 0.01
+    for at, is_long in arrivals(option("seed", 1), rate, warmup + seconds, share):
+        pause = begin + at - time.monotonic()
         if pause > 0:
             time.sleep(pause)
-        is_long = dice.random() < share
-        flying.append((due, is_long, submit(len(flying), long_us if is_long else short_us)))
-        due += dice.expovariate(rate)
+        flying.append((at, is_long, submit(len(flying), long_us if is_long else short_us)))
     waits = []
-    for started, is_long, handle in flying:
+    for at, is_long, handle in flying:
         began = result(handle)[1]
-        if not is_long:
-            waits.append(max(0.0, began - started))
-    report(len(flying), time.monotonic() - begin, waits, usage)
+        if not is_long and at > warmup:
+            waits.append(max(0.0, began - begin - at))
+    report(len(flying), time.monotonic() - begin, waits, usage, sent=len(flying),
+           sent_long=sum(is_long for _, is_long, _ in flying))
 
 
 def main():
@@ -153,12 +154,11 @@ def main():
         return work()
     mode, count, seconds = option("mode", "run"), option("count", 0), option("seconds", 1.0)
     if mode == "open":
-        return open_loop(seconds + option("warmup", 0.2), option("rate", 10.0))
+        return open_loop(seconds, option("warmup", 0.2), option("rate", 10.0))
     if mode == "submit":
         return submit_only(count, seconds)
     return closed(count, option("window", 100), seconds)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     main()

@@ -7,6 +7,7 @@ import subprocess
 import time
 
 from . import procs, systems
+from .hol import hol
 from .procs import BENCH, BUILD, Failed
 
 MEMORY = ["pushrod-embedded", "pushrod", "gearmand", "gearmand-lib", "beanstalkd", "redis-list", "redis-stream", "nats",
@@ -68,7 +69,7 @@ def latency(run):
             for percent in (1, 10, 50, 90) if top else ():
                 rate = top["rate"] * percent / 100
                 run.measure("latency", system, percent=percent,
-                            options={"mode": "open", "rate": rate, "seconds": run.seconds * 1.5})
+                            options={"mode": "open", "rate": rate, "seconds": run.seconds})
     finally:
         for system in up:
             system.stop()
@@ -200,22 +201,6 @@ def workers_of(system, count, slots=1):
     else:
         system.await_workers = lambda: None
         system.start_workers(count)
-
-
-def hol(run):
-    """Head-of-line: 4 workers, 1 % tasks of 1 s among tasks of 1 ms, at 70 % load."""
-    names = ["pushrod", "pushrod-embedded", "gearmand", "gearmand-lib", "beanstalkd", "celery", "echo"]
-    rate = 0.7 * 4 / (0.99 * 0.001 + 0.01 * 1.0)
-    seconds = run.hol_seconds
-    for system in systems.available(run.choose(names), run.say):
-        for s in systems.started([system], 4, run.say):
-            run.measure("hol", s, options={"mode": "open", "rate": rate, "seconds": seconds, "warmup": 0.5,
-                                           "long_share": 0.01, "long_us": 1000000, "short_us": 1000, "seed": 7})
-            s.stop()
-    ideal = [row["ideal_us"] for row in run.rows if row["part"] == "hol" and "ideal_us" in row]
-    if ideal:
-        run.add_row({"part": "hol", "system": "ideal", "title": "one queue without a transport (computed)",
-                     "latency_us": ideal[0]})
 
 
 # ---- cost ----
@@ -415,7 +400,7 @@ def memory_running(run):
 
 def idle(run):
     """What it costs to have nothing to do: memory, wake-ups, CPU; of the server, of its workers, of all."""
-    seconds = run.scale(5, 30)
+    seconds = run.scale(5, 12)
     if not run.only or "pushrod" in run.only:
         for system in systems.available(["pushrod"], run.say):
             for many in ((1000, 10000), (1000, 0), (0, 10000)):
@@ -481,6 +466,6 @@ def await_joined(system, count, limit=120):
 
 PARTS = {"throughput": throughput, "durable": durable, "submit": submit, "latency": latency, "payload": payload,
          "workers": workers, "connections": connections, "backlog": backlog, "hol": hol, "cost": cost, "idle": idle}
-# What share of the whole each may take, in parts of some hundred.
-SHARES = {"throughput": 9, "durable": 8, "submit": 14, "latency": 12, "payload": 8, "workers": 12, "connections": 13,
-          "backlog": 7, "hol": 9, "cost": 14, "idle": 13}
+# What share of the whole each may take, in parts of some hundred; full, each needs less than that.
+SHARES = {"throughput": 7, "durable": 5, "submit": 11, "latency": 10, "payload": 8, "workers": 11, "connections": 11,
+          "backlog": 11, "hol": 12, "cost": 13, "idle": 13}

@@ -17,6 +17,7 @@ import urllib.request
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.abspath(os.path.join(ROOT, os.environ.get("BUILD", "build")))
 BENCH = os.path.join(BUILD, "bench")
+SILENT = 3  # exit code of a load program whose system has said nothing for 30 s
 TICK = os.sysconf("SC_CLK_TCK")
 
 _started = []
@@ -161,6 +162,10 @@ class Failed(Exception):
     """A system could not be measured; the text says why."""
 
 
+class Hung(Failed):
+    """A load program did not come to its end."""
+
+
 class OutOfTime(BaseException):
     """The time of a part is over. Nothing but the end of the part catches it."""
 
@@ -234,7 +239,9 @@ def run_json(command, directory, seconds=120, env=None):
         done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=seconds,
                               env={**os.environ, **(env or {})})
     except subprocess.TimeoutExpired:
-        raise Failed("%s did not end in %d s" % (os.path.basename(command[0]), seconds)) from None
+        raise Hung("%s did not end in %d s" % (os.path.basename(command[0]), seconds)) from None
+    if done.returncode == SILENT:
+        raise Hung(done.stderr.strip()[-300:])
     if done.returncode != 0 or not done.stdout.strip():
         raise Failed("%s: %s" % (" ".join(command[:3]), (done.stderr or done.stdout).strip()[-300:] or
                                  "exit code %d" % done.returncode))

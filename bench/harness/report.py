@@ -147,11 +147,25 @@ def connection_cost_table(rows):
 def hol_table(rows):
     table = Table("Head-of-line blocking: the wait of short tasks", ["system", "p99 of the ideal's", "p50 ms", "p90 ms", "p99 ms", "max ms"],
                   "4 workers, 1 % tasks of 1 s among tasks of 1 ms, 70 % load, open loop: the time from the intended "
-                  "start to the result, less the 1 ms of work (Celery: until a worker began it).")
+                  "start to the result, less the 1 ms of work (Celery: until a worker began it). All get the same tasks at "
+                  "the same moments; the computed rows, too.")
     ideal = next((row["latency_us"]["p99"] for row in rows if row["system"] == "ideal"), 0)
-    for row in rows:
+    for row in sorted(rows, key=lambda r: r["latency_us"]["p99"]):
         table.add(row["title"], number(row["latency_us"]["p99"] / ideal) + " x" if ideal else "",
                   *(row["latency_us"][q] / 1000 for q in ("p50", "p90", "p99", "max")))
+    return table
+
+
+def turnaround_table(rows):
+    table = Table("A slot between two tasks of 1 ms", ["system", "us lost between two: median (min-max)",
+                  "tasks/s: median (min-max)"],
+                  "4 workers, 100 tasks in flight: the time of a slot for each task, beside the task's own; in every "
+                  "figure is what a sleep of 1 ms takes too long. Behind long tasks it adds up: see the computed rows above.")
+    lost = lambda r: r["workers"] * 1e6 / r["rate"] - r["work_us"]
+    grouped = by_system(rows)
+    for name in sorted(grouped, key=lambda n: statistics.median(map(lost, grouped[n]))):
+        mine = grouped[name]
+        table.add(mine[0]["title"], spread([lost(r) for r in mine]), spread([r["rate"] for r in mine]))
     return table
 
 
@@ -208,6 +222,7 @@ def tables(rows):
     make("backlog", pivot_table, "Backlog: CPU us of the server for each task, in and out", "tasks", "",
          lambda r: sum(r["cpu_us"].values()))
     make("hol", hol_table)
+    make("turnaround", turnaround_table)
     make("cost", cost_table)
     make("instructions", plain_table, "Instructions for each task (callgrind)", {"process": "process", "instructions":
          "instructions"}, "User space only; pipelined, results back.")
