@@ -272,13 +272,15 @@ static void control_drain(struct core *c, uint64_t conn, const struct msg_contro
 
 /* A dead letter is in memory if its queue has no store behind it, and else in the store. */
 static void control_dead(struct core *c, uint64_t conn, const struct msg_control *m,
-    void (*here)(struct core *, struct task *), enum request_kind kind, enum store_op_kind ask)
+    bool (*here)(struct core *, struct task *), enum request_kind kind, enum store_op_kind ask)
 {
     struct task *t = known(c, m->id);
     assert(kind == REQUEST_REPLAY || kind == REQUEST_DROP);
     if (t && finish_is_dead_letter(t)) {
-        here(c, t);
-        out_ok(c, conn, m->request, 1);
+        if (here(c, t))
+            out_ok(c, conn, m->request, 1);
+        else
+            out_reject(c, conn, m->request, PUSHROD_E_NO_MEMORY, NULL);
     } else if (c->bypass) {
         out_reject(c, conn, m->request, PUSHROD_E_UNKNOWN_TASK, "no such dead task");
     } else {
@@ -294,10 +296,17 @@ static void control_replay(struct core *c, uint64_t conn, const struct msg_contr
     control_dead(c, conn, m, dead_replay, REQUEST_REPLAY, STORE_REVIVE);
 }
 
+static bool dead_drop(struct core *c, struct task *t)
+{
+    assert(finish_is_dead_letter(t));
+    finish_drop(c, t);
+    return true;
+}
+
 static void control_drop(struct core *c, uint64_t conn, const struct msg_control *m)
 {
     assert(m->verb.data);
-    control_dead(c, conn, m, finish_drop, REQUEST_DROP, STORE_DROP);
+    control_dead(c, conn, m, dead_drop, REQUEST_DROP, STORE_DROP);
 }
 
 static const struct {

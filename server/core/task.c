@@ -212,7 +212,7 @@ static bool history_fill(struct task *t, struct slice history)
 }
 
 /* Behind the struct in one block: what is rare, then the payload, headers, tag, key, target. */
-struct task *task_new(struct core *c, struct queue *q, const struct record *r)
+struct task *task_make(struct core *c, struct queue *q, const struct record *r)
 {
     struct task *t = task_allocate(c, r);
     if (!t)
@@ -228,17 +228,36 @@ struct task *task_new(struct core *c, struct queue *q, const struct record *r)
     }
     if (!r->body)
         put_slice(at, &t->record.payload, r->payload);
-    if ((r->history.data && !history_fill(t, r->history)) || !ledger_add(&c->ledger, t)) {
+    if (r->history.data && !history_fill(t, r->history)) {
         task_free(c, t);
         return NULL;
     }
+    return t;
+}
+
+bool task_add(struct core *c, struct task *t)
+{
+    struct queue *q = t->queue;
+    assert(t->state == TASK_STORING);
+    if (!ledger_add(&c->ledger, t))
+        return false;
     c->counts[TASK_STORING]++;
     q->counts[TASK_STORING]++;
     q->bytes += t->record.payload.size;
     if (q->bypass)
         c->bypass_bytes += t->record.payload.size;
     c->stats.ledger_bytes += t->record.payload.size;
-    return t;
+    return true;
+}
+
+struct task *task_new(struct core *c, struct queue *q, const struct record *r)
+{
+    struct task *t = task_make(c, q, r);
+    assert(!t || t->queue == q);
+    if (!t || task_add(c, t))
+        return t;
+    task_free(c, t);
+    return NULL;
 }
 
 static void rare_free(struct rare *rare)

@@ -46,6 +46,10 @@ void ledger_free(struct ledger *l);
 
 /* task.c */
 struct task *task_new(struct core *c, struct queue *q, const struct record *r); /* STORING */
+/* The same in two steps: a copy that is not known yet, and its entry. False: no memory, which is
+ * there if a task was dropped just before. */
+struct task *task_make(struct core *c, struct queue *q, const struct record *r);
+bool task_add(struct core *c, struct task *t);
 void task_move(struct core *c, struct task *t, enum task_state to);
 void task_drop(struct core *c, struct task *t); /* GONE: out of memory, whatever the store has */
 void task_free(struct core *c, struct task *t);
@@ -231,7 +235,7 @@ void row_record(struct core *c, const struct request *r, const struct record *re
 /* Stored ones, and those of queues without a store; gives the number of rows. */
 size_t rows_dead(struct core *c, const struct request *r, const struct msg_list *m,
     const struct record *records, const struct finish *finishes, size_t count);
-void dead_replay(struct core *c, struct task *t);
+bool dead_replay(struct core *c, struct task *t); /* false: no memory, and it stays */
 void request_stored(struct core *c, struct request *r, const struct store_event *e);
 
 /* window.c: which tasks of a queue are in memory */

@@ -323,6 +323,50 @@ static void a_task_for_one_worker_stays_his(void **state)
     assert_true(ended > 0);
 }
 
+/* A dead letter of a queue without a store. */
+static uint64_t dead_letter(struct fix *f)
+{
+    struct msg_options o = fix_options();
+    o.max_attempts = 1;
+    fix_new(f, NULL);
+    fix_worker(f, 0, "q", 1);
+    uint64_t id = fix_submit(f, 5, "q", "payload", &o, FOLLOW_NONE);
+    fix_tick(f);
+    fix_later(f, 1);
+    fix_answer(f, 0, fix_failed(id, fix_lane(f, 0, LANE_TASK, 0)->lease, "no"));
+    fix_tick(f);
+    assert_int_equal(core_stats(f->core)->dead, 1);
+    return id;
+}
+
+/* It is there as long as nothing has come of it. */
+static void a_replay_without_memory_keeps_the_letter(void **state)
+{
+    (void)state;
+    unsigned refused = 0;
+    bool failed = true;
+    for (long nth = 0; failed; nth++) {
+        struct fix f;
+        struct msg_control replay = {.request = 4, .verb = S("replay"), .id = dead_letter(&f)};
+        fix_later(&f, 1);
+        good_left = nth;
+        for_good = false;
+        CORE(core_control(f.core, 5, &replay));
+        failed = good_left < 0;
+        good_left = -1;
+        f.acts = core_end(f.core);
+        const struct conn_action *no = fix_conn(&f, 5, MSG_REJECTED, 0);
+        if (no)
+            assert_int_equal(no->code, PUSHROD_E_NO_MEMORY);
+        else if (!f.acts->failed)
+            assert_non_null(fix_lane(&f, 0, LANE_TASK, 0));
+        assert_int_equal(core_stats(f.core)->dead, no != NULL);
+        refused += no != NULL;
+        fix_free(&f);
+    }
+    assert_true(refused > 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -331,6 +375,7 @@ int main(void)
         cmocka_unit_test(with_a_store),
         cmocka_unit_test(with_a_store_for_good),
         cmocka_unit_test(a_task_for_one_worker_stays_his),
+        cmocka_unit_test(a_replay_without_memory_keeps_the_letter),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
