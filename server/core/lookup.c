@@ -232,7 +232,10 @@ static void dropped(struct core *c, struct request *r, const struct store_event 
 
 /*
  * Followers of what was purged in the store: the finish is looked for, and not found. So, too, if
- * nobody knows whether it was purged: what is still there is found, and goes on.
+ * nobody knows whether it was purged: what is still there is found, and goes on. The counts say
+ * then that all is there, for what a failed fsync was to write mostly is not: fetching corrects
+ * that of the ready ones, and of the delayed ones it is the next purge that does, or the next
+ * start.
  */
 static void purged(struct core *c, struct request *r, const struct store_event *e)
 {

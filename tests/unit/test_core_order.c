@@ -80,6 +80,32 @@ static void a_purge_that_was_refused_takes_nothing(void **state)
     durable_free(&d);
 }
 
+/* Whether the delayed ones are gone nobody knows, until somebody purges again. */
+static void a_purge_again_settles_an_unknown_one(void **state)
+{
+    struct msg_options o = fix_options();
+    const struct store_event *events;
+    (void)state;
+    durable_new(&d, 0, DURABILITY_SYNC);
+    o.delay_ms = 60000;
+    fix_submit(&d.f, 5, "q", "payload", &o, FOLLOW_NONE);
+    durable_settle(&d);
+    purge();
+    fix_end(&d.f);
+    const struct store_op *op = durable_op(&d, STORE_PURGE, 0);
+    durable_ask(&d);
+    while (store_mem_plain.poll(d.store, &events, 64))
+        ; /* the real answer was lost with the fsync */
+    durable_say(&d, op, OUTCOME_UNKNOWN, PUSHROD_E_STORE_FAILED);
+    durable_end(&d);
+    assert_int_equal(stats()->delayed, 1);
+    fix_later(&d.f, 1);
+    purge();
+    durable_settle(&d);
+    assert_int_equal(stats()->delayed, 0);
+    durable_free(&d);
+}
+
 /* What comes to lie behind the edge after the purge was asked stays there. */
 static void what_comes_after_a_purge_is_counted(void **state)
 {
@@ -230,6 +256,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_retry_beside_a_purge_is_counted),
         cmocka_unit_test(a_purge_that_was_refused_takes_nothing),
+        cmocka_unit_test(a_purge_again_settles_an_unknown_one),
         cmocka_unit_test(what_comes_after_a_purge_is_counted),
         cmocka_unit_test(a_retry_behind_the_edge_is_cancelled),
         cmocka_unit_test(what_runs_is_known_to_the_store_to_run),
