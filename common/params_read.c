@@ -212,23 +212,41 @@ int params_read_environment(struct params *p, char *const *environment,
 
 /* ------------------------------------------------------------------------------------ file */
 
-#define FILE_LINE 65536 /* bytes of the longest line; commands can be long */
+#define FILE_LINE 65535 /* bytes of the longest line with its end; commands can be long */
 
 struct file {
     struct params *p;
     const char *path;
     FILE *stream;
     int line;
+    size_t length; /* bytes of the line that were read */
     int error;
 };
 
+/* What is left of a line that fills its room would be taken for the next one. */
+static bool file_line_cut(struct file *f)
+{
+    int next = f->length < FILE_LINE ? EOF : getc(f->stream);
+    if (next == EOF)
+        return false;
+    f->error = params_fail(f->p, PUSHROD_E_BAD_OPTION,
+        "%s:%d: the line has more than %d bytes: a script can hold a long command", f->path,
+        f->line, FILE_LINE);
+    return true;
+}
+
+/* A line may come in pieces, each longer than the one before. */
 static char *file_line(char *text, int size, void *arg)
 {
     struct file *f = arg;
-    char *line = fgets(text, size, f->stream);
-    if (line && strchr(line, '\n'))
-        f->line++;
-    return line;
+    char *line = f->error ? NULL : fgets(text, size, f->stream);
+    if (!line)
+        return NULL;
+    f->line += f->length == 0;
+    f->length += strlen(line);
+    if (strchr(line, '\n'))
+        f->length = 0;
+    return file_line_cut(f) ? NULL : line;
 }
 
 /* inih's handler: 1 is fine, 0 stops. Sections are headings for people. */
@@ -236,6 +254,8 @@ static int file_entry(void *arg, const char *section, const char *name, const ch
 {
     (void)section;
     struct file *f = arg;
+    if (f->error) /* of a line that was cut */
+        return 0;
     const struct param *row = params_find(f->p, name, strlen(name));
     char where[512];
     const struct param *secret = row ? NULL : secret_row(f->p, name, strlen(name));
@@ -261,16 +281,17 @@ static int file_entry(void *arg, const char *section, const char *name, const ch
 static int file_parse(struct file *f)
 {
     bool stack = ini_use_stack, grow = ini_allow_realloc, comments = ini_allow_inline_comments;
-    bool stop = ini_stop_on_first_error;
+    bool stop = ini_stop_on_first_error, mark = ini_allow_bom;
     int longest = ini_max_line;
     ini_use_stack = ini_allow_inline_comments = false;
-    ini_allow_realloc = ini_stop_on_first_error = true;
-    ini_max_line = FILE_LINE;
+    ini_allow_realloc = ini_stop_on_first_error = ini_allow_bom = true;
+    ini_max_line = FILE_LINE + 1;
     int result = ini_parse_stream(file_line, f, file_entry, f);
     ini_use_stack = stack;
     ini_allow_realloc = grow;
     ini_allow_inline_comments = comments;
     ini_stop_on_first_error = stop;
+    ini_allow_bom = mark;
     ini_max_line = longest;
     return result;
 }

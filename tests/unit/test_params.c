@@ -325,6 +325,42 @@ static void files_take_long_commands(void **state)
     params_free(p);
 }
 
+/* As editors on other systems write them. */
+static void files_may_begin_with_a_mark_and_end_without_a_newline(void **state)
+{
+    (void)state;
+    struct params *p = fresh();
+    assert_int_equal(file(p, "\xef\xbb\xbf"
+                             "max-bytes = 64k\r\ndepth = 7"),
+        0);
+    assert_int_equal(params_number(p, "max-bytes"), 65536);
+    assert_int_equal(params_number(p, "depth"), 7);
+    assert_bad(p, file(p, "max-bytes = 1k\ndepth = x"), ":2)");
+    params_free(p);
+}
+
+/* A line that is cut would be a command that nobody wrote. */
+static void a_line_that_is_too_long_is_refused(void **state)
+{
+    (void)state;
+    for (int more = 0; more < 2; more++) {
+        struct params *p = fresh();
+        struct buf text = BUF_EMPTY;
+        size_t count;
+        buf_printf(&text, "max-bytes = 64k\nexec = a=%0*d", 65535 - 9 + more, 1);
+        buf_append(&text, "", 1);
+        int error = file(p, (char *)text.data);
+        params_list(p, "exec", &count);
+        assert_int_equal(count, !more);
+        if (more)
+            assert_bad(p, error, ":2: the line has more than 65535 bytes");
+        else
+            assert_int_equal(error, 0);
+        buf_free(&text);
+        params_free(p);
+    }
+}
+
 static void hosts_are_split(void **state)
 {
     (void)state;
@@ -440,6 +476,8 @@ int main(void)
         cmocka_unit_test(secrets_come_from_files_and_are_hidden),
         cmocka_unit_test(a_secret_is_one_line_of_text),
         cmocka_unit_test(files_take_long_commands),
+        cmocka_unit_test(files_may_begin_with_a_mark_and_end_without_a_newline),
+        cmocka_unit_test(a_line_that_is_too_long_is_refused),
         cmocka_unit_test(hosts_are_split),
         cmocka_unit_test(reload_takes_what_can_be_reloaded),
         cmocka_unit_test(one_name_is_another_option_in_another_program),
