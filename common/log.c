@@ -50,6 +50,14 @@ void log_setup(const char *program, enum log_level level, bool json)
     log_json = json;
 }
 
+enum log_level log_level_named(const char *name)
+{
+    for (unsigned i = 0; i < sizeof log_level_names / sizeof log_level_names[0]; i++)
+        if (strcmp(name, log_level_names[i]) == 0)
+            return (enum log_level)i;
+    return LOG_INFO;
+}
+
 bool log_enabled(enum log_level level)
 {
     return level <= log_highest;

@@ -17,6 +17,7 @@ enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
  */
 void log_open_standard(void);
 void log_setup(const char *program, enum log_level level, bool json);
+enum log_level log_level_named(const char *name); /* "warning"; LOG_INFO if there is none */
 bool log_enabled(enum log_level level);
 void log_write(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

@@ -74,8 +74,8 @@ int params_set(struct params *p, const char *name, const char *value);
 
 /*
  * Reads argv[1..]; operands (and all that follows "--") are moved to argv[1..*operands]. Values are
- * copied. With `stop` reading ends at the first operand, which and all after it are left: for
- * commands with commands.
+ * copied. operands NULL: there may be none. With `stop` reading ends at the first operand, which
+ * and all after it are left: for commands with commands.
  */
 int params_read_flags(struct params *p, int argc, char **argv, int *operands, bool stop);
 

@@ -138,7 +138,10 @@ int params_read_flags(struct params *p, int argc, char **argv, int *operands, bo
             error = flag_letters(&f, argument);
         }
     }
-    *operands = kept - 1;
+    if (operands)
+        *operands = kept - 1;
+    else if (!error && kept > 1)
+        error = params_fail(p, PUSHROD_E_BAD_OPTION, "'%s' is not an option", argv[1]);
     return error;
 }
 

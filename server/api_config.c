@@ -89,13 +89,9 @@ static void plane_settings(const struct pushrod_server *s, struct plane_config *
 /* An embedded server is quiet unless its program asks. */
 void settings_log(const struct pushrod_server *s)
 {
-    static const char *const names[] = {"error", "warning", "info", "debug"};
-    const char *text = params_text(s->params, "log-level");
-    enum log_level level = LOG_WARNING;
-    for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (strcmp(text, names[i]) == 0 && (s->program || params_given(s->params, "log-level")))
-            level = (enum log_level)i;
-    log_setup(s->program ? "pushrod-server" : "pushrod", level,
+    bool asked = s->program || params_given(s->params, "log-level");
+    log_setup(s->program ? "pushrod-server" : "pushrod",
+        asked ? log_level_named(params_text(s->params, "log-level")) : LOG_WARNING,
         strcmp(params_text(s->params, "log-format"), "json") == 0);
 }
 

@@ -1,56 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* pushrod-server: the server library with every option of the table, and nothing else. */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include "common/log.h"
 #include "common/memory.h"
 #include "common/options.h"
+#include "common/program.h"
 #include "server/api.h"
 
 #define EXIT_USAGE 2
-
-extern char **environ;
 
 /* What SIGHUP reads again. */
 static int main_argc;
 static char **main_argv;
 
 /* ---------------------------------------------------------------------------------- options */
-
-static void unknown_variable(void *arg, const char *text)
-{
-    buf_append(arg, text, strlen(text) + 1);
-}
-
-/* In the form that log-format asks for, which is known when everything is read. */
-static void unknown_log(const struct buf *unknown)
-{
-    const char *text = (const char *)unknown->data;
-    for (size_t at = 0; at < unknown->size; at += strlen(text + at) + 1)
-        log_warning("%s", text + at);
-}
-
-/*
- * Flags, environment, file; 0, or an error that params_error() tells. `unknown`: warnings, each
- * with its NUL.
- */
-static int options_read(struct params *p, int argc, char **argv, struct buf *unknown)
-{
-    int operands = 0;
-    int error = params_read_flags(p, argc, argv, &operands, false);
-    if (error)
-        return error;
-    if (operands) {
-        fprintf(stderr, "pushrod-server: '%s' is no option (pushrod-server --help)\n", argv[1]);
-        exit(EXIT_USAGE);
-    }
-    error = params_read_environment(p, environ, unknown_variable, unknown);
-    const char *file = error ? "" : params_text(p, "config");
-    return file[0] ? params_read_file(p, file) : error;
-}
 
 /* The flags were permuted by the first reading, which changes nothing for the second. */
 static void options_reload(struct pushrod_server *s)
@@ -59,70 +24,27 @@ static void options_reload(struct pushrod_server *s)
     struct buf unknown = BUF_EMPTY;
     if (!fresh)
         return;
-    if (options_read(fresh, main_argc, main_argv, &unknown))
+    if (program_options(fresh, main_argc, main_argv, &unknown))
         log_error("reload: %s; nothing was changed", params_error(fresh));
     else
         reload_apply(s, fresh);
-    unknown_log(&unknown);
-    buf_free(&unknown);
+    program_warn(&unknown);
     params_free(fresh);
 }
 
-/* ---------------------------------------------------------------------------------- actions */
-
-static void print_usage(const struct params *p, struct buf *out)
-{
-    buf_printf(out,
-        "usage: pushrod-server [OPTION]...\n\n"
-        "Takes tasks from clients and hands them to workers, which may run on any host.\n"
-        "Everything listens on loopback until it is told otherwise.\n\n"
-        "  pushrod-server                                      then start workers\n"
-        "  pushrod-server --workers 4 --exec digest=sha256sum  a whole system at once\n"
-        "  pushrod-server --data /var/lib/pushrod              tasks survive everything\n");
-    params_print_help(p, out);
-    buf_printf(out,
-        "\nEach option can also be set as PUSHROD_NAME in the environment, or as a line\n"
-        "\"name = value\" in the --config file. SIGTERM drains and stops, the second one at\n"
-        "once; SIGHUP reads the options again; SIGUSR2 replaces the local workers one by\n"
-        "one.\n");
-}
-
-static void print_version(const struct params *p, struct buf *out)
-{
-    (void)p;
-    buf_printf(out, "pushrod-server " PUSHROD_VERSION "\n");
-}
-
-/* Options that print something and exit, in the order in which they are looked for. */
-static const struct {
-    const char *name;
-    void (*print)(const struct params *p, struct buf *out);
-} print_actions[] = {
-    {"help", print_usage},
-    {"version", print_version},
-    {"print-sample", params_print_sample},
-    {"print-man", params_print_man},
-    {"print-completion", params_print_completion},
-    {"print-config", params_print_values},
+static const struct program program = {
+    .name = "pushrod-server",
+    .usage = "usage: pushrod-server [OPTION]...\n\n"
+             "Takes tasks from clients and hands them to workers, which may run on any host.\n"
+             "Everything listens on loopback until it is told otherwise.\n\n"
+             "  pushrod-server                                      then start workers\n"
+             "  pushrod-server --workers 4 --exec digest=sha256sum  a whole system at once\n"
+             "  pushrod-server --data /var/lib/pushrod              tasks survive everything\n",
+    .notes = "\nEach option can also be set as PUSHROD_NAME in the environment, or as a line\n"
+             "\"name = value\" in the --config file. SIGTERM drains and stops, the second one at\n"
+             "once; SIGHUP reads the options again; SIGUSR2 replaces the local workers one by\n"
+             "one.\n",
 };
-
-/* False: nothing was asked for. *code: the exit code. */
-static bool print_asked(const struct params *p, int *code)
-{
-    for (size_t i = 0; i < sizeof print_actions / sizeof print_actions[0]; i++) {
-        if (!params_bool(p, print_actions[i].name))
-            continue;
-        struct buf out = BUF_EMPTY;
-        print_actions[i].print(p, &out);
-        bool done = fwrite(out.data, 1, out.size, stdout) == out.size && fflush(stdout) == 0;
-        if (!done)
-            fprintf(stderr, "pushrod-server: cannot print: %s\n", strerror(errno));
-        buf_free(&out);
-        *code = done ? EXIT_SUCCESS : EXIT_FAILURE;
-        return true;
-    }
-    return false;
-}
 
 /* ----------------------------------------------------------------------------------- running */
 
@@ -217,13 +139,12 @@ int main(int argc, char **argv)
     main_argc = argc;
     main_argv = argv;
     struct buf unknown = BUF_EMPTY;
-    int code = EXIT_USAGE, error = options_read(s->params, argc, argv, &unknown);
+    int code = EXIT_USAGE, error = program_options(s->params, argc, argv, &unknown);
     settings_log(s);
-    unknown_log(&unknown);
-    buf_free(&unknown);
+    program_warn(&unknown);
     if (error)
         fprintf(stderr, "pushrod-server: %s (pushrod-server --help)\n", params_error(s->params));
-    else if (!print_asked(s->params, &code))
+    else if (!program_print(&program, s->params, &code))
         code = params_bool(s->params, "check-config") ? check_config(s) : serve(s);
     pushrod_server_free(s);
     return code;
