@@ -214,7 +214,8 @@ void followed_forget(struct pushrod_client *c, struct task_record *record, bool 
 int followed_send_wait(struct pushrod_client *c, uint64_t id, unsigned follow);
 void followed_finished(struct pushrod_client *c, const struct msg_finished *m);
 void followed_unknown(struct pushrod_client *c, uint64_t id, int error); /* a WAIT was rejected */
-void followed_wait_again(struct pushrod_client *c); /* a WAIT for each record, after a loss */
+/* A WAIT for each record, after a loss. NO_MEMORY: not for all of them. */
+int followed_wait_again(struct pushrod_client *c);
 void followed_free(struct pushrod_client *c);
 void kept_free(struct kept *list);
 

@@ -288,7 +288,7 @@ void client_greeted(struct pushrod_client *c, const struct msg_greeting *m)
         m->software.data ? (const char *)m->software.data : "");
     c->info.clock_ahead_ms = (int64_t)m->now_ms - (int64_t)clock_now().wall_ms;
     state_set(c, CLIENT_UP, UINT64_MAX);
-    followed_wait_again(c);
+    int error = followed_wait_again(c);
     call_restart(c);
     if (c->watching)
         pushrod_client_watch(c, true);
@@ -297,6 +297,9 @@ void client_greeted(struct pushrod_client *c, const struct msg_greeting *m)
         c->events.connection(c, true, c->info.software);
         c->inside--;
     }
+    /* What was not asked for would be waited for without an end: the next connection asks again. */
+    if (error && c->state == CLIENT_UP)
+        client_lost(c, error, "out of memory");
 }
 
 /* ---------------------------------------------------------------------------------- the loop */

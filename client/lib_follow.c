@@ -123,14 +123,16 @@ int followed_send_wait(struct pushrod_client *c, uint64_t id, unsigned follow)
     return client_no_memory(c);
 }
 
-void followed_wait_again(struct pushrod_client *c)
+int followed_wait_again(struct pushrod_client *c)
 {
     struct task_table *t = &c->tasks;
-    for (uint32_t i = 0; i < t->count; i++) {
+    int error = 0;
+    for (uint32_t i = 0; i < t->count && !error; i++) {
         const struct task_record *r = &t->records[i];
         if (r->id && !r->kept)
-            followed_send_wait(c, r->id, r->follow);
+            error = followed_send_wait(c, r->id, r->follow);
     }
+    return error;
 }
 
 /* ---------------------------------------------------------------------------------- finishes */

@@ -81,8 +81,41 @@ static void what_is_refused_is_not_sent(void **state)
     fake_stop(&server);
 }
 
+/* Of a task that was accepted before the connection went, the new one asks again. */
+static void cut_round(struct fake_server *server)
+{
+    struct pushrod_client *c = client_of(server);
+    struct pushrod_submission s = {.queue = "cut", .follow = PUSHROD_FOLLOW_FINISH};
+    losses = finishes = 0;
+    assert_int_equal(pushrod_client_submit_async(c, &s), 0);
+    while (losses == 0)
+        assert_int_equal(pushrod_client_process(c, -1), 0);
+    armed = true;
+    while (pushrod_client_unfinished(c))
+        assert_int_equal(pushrod_client_process(c, -1), 0);
+    armed = false;
+    assert_int_equal(finishes, 1);
+    pushrod_client_free(c);
+}
+
+static void what_is_followed_is_asked_for_again(void **state)
+{
+    struct fake_server server = {0};
+    (void)state;
+    fake_start(&server);
+    for (long n = 0; n == 0 || failures; n++) {
+        failures = 0;
+        good_left = n;
+        cut_round(&server);
+    }
+    fake_stop(&server);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(what_is_refused_is_not_sent)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_refused_is_not_sent),
+        cmocka_unit_test(what_is_followed_is_asked_for_again),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
