@@ -102,6 +102,17 @@ static inline void durable_say(struct durable *d, const struct store_op *op,
     core_stored(d->f.core, &e, 1);
 }
 
+/* Begins the next tick with an fsync that failed: `op` was done, or not, and nobody knows. */
+static inline void durable_doubt(struct durable *d, const struct store_op *op, bool done)
+{
+    const struct store_event *events;
+    if (done)
+        durable_ask(d);
+    while (store_mem_plain.poll(d->store, &events, 64))
+        ; /* the real answer was lost with the fsync */
+    durable_say(d, op, OUTCOME_UNKNOWN, PUSHROD_E_STORE_FAILED);
+}
+
 static inline void durable_state(struct durable *d, enum store_event_kind kind, int code)
 {
     struct store_event e = {.event = kind, .code = (uint32_t)code};
@@ -115,6 +126,30 @@ static inline uint64_t durable_lease(const struct durable *d, unsigned worker, u
         if (l->id == id)
             return l->lease;
     return 0;
+}
+
+/* With a worker of one slot for all queues, which is ready; the tick is open. */
+static inline void durable_begin(struct durable *d, enum durability durability)
+{
+    durable_new(d, 0, durability);
+    assert_int_not_equal(fix_join_held(&d->f, 0, "*", 1, NULL, 0), 0);
+    durable_ask(d);
+    durable_stored(d, 1);
+    fix_answer(&d->f, 0, (struct answer){.kind = MSG_READY});
+    durable_settle(d);
+}
+
+/* Submits, and goes on until worker 0 has it; the tick is over. */
+static inline uint64_t durable_leased(
+    struct durable *d, uint64_t *lease, const struct msg_options *options)
+{
+    uint64_t id = fix_submit(&d->f, 5, "q", "payload", options, FOLLOW_FINISH);
+    durable_end(d);
+    durable_stored(d, 1);
+    durable_end(d);
+    *lease = durable_lease(d, 0, id);
+    assert_int_not_equal(*lease, 0);
+    return id;
 }
 
 static inline void durable_free(struct durable *d)

@@ -4,32 +4,10 @@
 
 static struct durable d;
 
-static void begin(enum durability durability)
-{
-    durable_new(&d, 0, durability);
-    assert_int_not_equal(fix_join_held(&d.f, 0, "*", 1, NULL, 0), 0);
-    durable_ask(&d);
-    durable_stored(&d, 1);
-    fix_answer(&d.f, 0, (struct answer){.kind = MSG_READY});
-    durable_settle(&d);
-}
-
-/* Submits, and goes on until worker 0 has it; the tick is over. */
-static uint64_t leased(uint64_t *lease, const struct msg_options *options)
-{
-    uint64_t id = fix_submit(&d.f, 5, "q", "payload", options, FOLLOW_FINISH);
-    durable_end(&d);
-    durable_stored(&d, 1);
-    durable_end(&d);
-    *lease = durable_lease(&d, 0, id);
-    assert_int_not_equal(*lease, 0);
-    return id;
-}
-
 static void accepted_and_dispatched_when_stored(void **state)
 {
     (void)state;
-    begin(DURABILITY_SYNC);
+    durable_begin(&d, DURABILITY_SYNC);
     uint64_t id = fix_submit(&d.f, 5, "q", "payload", NULL, FOLLOW_FINISH);
     durable_end(&d);
     const struct store_op *op = durable_op(&d, STORE_APPEND, 0);
@@ -55,8 +33,8 @@ static void accepted_and_dispatched_when_stored(void **state)
 static void told_and_acknowledged_when_stored(void **state)
 {
     (void)state;
-    begin(DURABILITY_SYNC);
-    uint64_t lease, id = leased(&lease, NULL);
+    durable_begin(&d, DURABILITY_SYNC);
+    uint64_t lease, id = durable_leased(&d, &lease, NULL);
     fix_later(&d.f, 1);
     fix_answer(&d.f, 0, fix_done(id, lease, "result"));
     uint64_t sequence = d.f.sequence[0];
@@ -85,8 +63,8 @@ static void told_and_acknowledged_when_stored(void **state)
 static void later_answers_wait_for_the_first(void **state)
 {
     (void)state;
-    begin(DURABILITY_SYNC);
-    uint64_t first, second, a = leased(&first, NULL);
+    durable_begin(&d, DURABILITY_SYNC);
+    uint64_t first, second, a = durable_leased(&d, &first, NULL);
     fix_later(&d.f, 1);
     uint64_t b = fix_submit(&d.f, 5, "q", "", NULL, FOLLOW_FINISH);
     durable_end(&d);
@@ -110,7 +88,7 @@ static void later_answers_wait_for_the_first(void **state)
 static void async_does_not_wait(void **state)
 {
     (void)state;
-    begin(DURABILITY_ASYNC);
+    durable_begin(&d, DURABILITY_ASYNC);
     uint64_t id = fix_submit(&d.f, 5, "q", "", NULL, FOLLOW_FINISH);
     durable_end(&d);
     assert_true(durable_op(&d, STORE_APPEND, 0)->async);
@@ -128,8 +106,8 @@ static void async_does_not_wait(void **state)
 static void a_retry_is_stored_before_it_is_acknowledged(void **state)
 {
     (void)state;
-    begin(DURABILITY_SYNC);
-    uint64_t lease, id = leased(&lease, NULL);
+    durable_begin(&d, DURABILITY_SYNC);
+    uint64_t lease, id = durable_leased(&d, &lease, NULL);
     fix_later(&d.f, 1);
     fix_answer(&d.f, 0, fix_failed(id, lease, "no"));
     durable_end(&d);
@@ -166,8 +144,8 @@ static void a_retry_is_stored_before_it_is_acknowledged(void **state)
 static void a_death_is_stored(void **state)
 {
     (void)state;
-    begin(DURABILITY_SYNC);
-    uint64_t lease, id = leased(&lease, NULL);
+    durable_begin(&d, DURABILITY_SYNC);
+    uint64_t lease, id = durable_leased(&d, &lease, NULL);
     uint8_t instance[16] = {1};
     fix_later(&d.f, 1);
     core_worker_lost(d.f.core, d.f.worker[0], PUSHROD_E_CLOSED);
@@ -189,7 +167,7 @@ static void a_death_is_stored(void **state)
 static void a_refused_submission_is_rejected(void **state)
 {
     (void)state;
-    begin(DURABILITY_SYNC);
+    durable_begin(&d, DURABILITY_SYNC);
     uint64_t id = fix_submit(&d.f, 5, "q", "", NULL, FOLLOW_FINISH);
     fix_end(&d.f);
     durable_say(&d, durable_op(&d, STORE_APPEND, 0), OUTCOME_REFUSED, PUSHROD_E_STORE_FULL);
@@ -208,7 +186,7 @@ static void each_refusal_is_told(void **state)
     const enum pushrod_error said[] = {PUSHROD_E_NO_MEMORY, 0};
     const enum pushrod_error told[] = {PUSHROD_E_NO_MEMORY, PUSHROD_E_STORE_FAILED};
     (void)state;
-    begin(DURABILITY_SYNC);
+    durable_begin(&d, DURABILITY_SYNC);
     for (unsigned i = 0; i < 2; i++) {
         fix_submit(&d.f, 5, "q", "", NULL, FOLLOW_FINISH);
         fix_end(&d.f);
@@ -224,7 +202,7 @@ static void each_refusal_is_told(void **state)
 static void a_taken_key_names_its_holder(void **state)
 {
     (void)state;
-    begin(DURABILITY_SYNC);
+    durable_begin(&d, DURABILITY_SYNC);
     struct msg_options o = fix_options();
     o.unique_key = S("k");
     uint64_t a = fix_submit(&d.f, 5, "q", "", &o, FOLLOW_FINISH);
@@ -242,7 +220,7 @@ static void a_taken_key_names_its_holder(void **state)
 static void async_that_is_refused_is_not_lost(void **state)
 {
     (void)state;
-    begin(DURABILITY_ASYNC);
+    durable_begin(&d, DURABILITY_ASYNC);
     uint64_t id = fix_submit(&d.f, 5, "q", "", NULL, FOLLOW_FINISH);
     fix_end(&d.f); /* never put to the store */
     uint64_t lease = durable_lease(&d, 0, id);
@@ -262,8 +240,8 @@ static void async_that_is_refused_is_not_lost(void **state)
 static void a_refused_finish_is_asked_again(void **state)
 {
     (void)state;
-    begin(DURABILITY_SYNC);
-    uint64_t lease, id = leased(&lease, NULL);
+    durable_begin(&d, DURABILITY_SYNC);
+    uint64_t lease, id = durable_leased(&d, &lease, NULL);
     fix_later(&d.f, 1);
     fix_answer(&d.f, 0, fix_done(id, lease, "result"));
     fix_end(&d.f);
@@ -286,7 +264,7 @@ static void a_refused_finish_is_asked_again(void **state)
 static void unknown_is_looked_up(void **state)
 {
     (void)state;
-    begin(DURABILITY_SYNC);
+    durable_begin(&d, DURABILITY_SYNC);
     fix_submit(&d.f, 5, "q", "written", NULL, FOLLOW_FINISH);
     durable_end(&d);
     durable_say(&d, durable_op(&d, STORE_APPEND, 0), OUTCOME_UNKNOWN, 0);
@@ -314,7 +292,7 @@ static void unknown_is_looked_up(void **state)
 static void a_wait_beside_an_unknown_finish(void **state)
 {
     (void)state;
-    begin(DURABILITY_ASYNC);
+    durable_begin(&d, DURABILITY_ASYNC);
     uint64_t id = fix_submit(&d.f, 5, "q", "", NULL, FOLLOW_FINISH);
     durable_end(&d);
     uint64_t lease = durable_lease(&d, 0, id);
@@ -344,8 +322,8 @@ static void a_wait_beside_an_unknown_finish(void **state)
 static void a_retry_of_what_was_purged_is_cancelled(void **state)
 {
     (void)state;
-    begin(DURABILITY_SYNC);
-    uint64_t lease, id = leased(&lease, NULL);
+    durable_begin(&d, DURABILITY_SYNC);
+    uint64_t lease, id = durable_leased(&d, &lease, NULL);
     fix_later(&d.f, 1);
     fix_answer(&d.f, 0, fix_failed(id, lease, "no"));
     fix_end(&d.f);
@@ -362,8 +340,8 @@ static void a_retry_of_what_was_purged_is_cancelled(void **state)
 static void down_refuses_and_up_goes_on(void **state)
 {
     (void)state;
-    begin(DURABILITY_SYNC);
-    uint64_t lease, id = leased(&lease, NULL);
+    durable_begin(&d, DURABILITY_SYNC);
+    uint64_t lease, id = durable_leased(&d, &lease, NULL);
     fix_later(&d.f, 1);
     uint64_t waiting = fix_submit(&d.f, 5, "q", "", NULL, FOLLOW_FINISH);
     durable_end(&d);
@@ -387,8 +365,8 @@ static void down_refuses_and_up_goes_on(void **state)
 static void a_full_store_runs_what_it_has(void **state)
 {
     (void)state;
-    begin(DURABILITY_SYNC);
-    uint64_t lease, id = leased(&lease, NULL);
+    durable_begin(&d, DURABILITY_SYNC);
+    uint64_t lease, id = durable_leased(&d, &lease, NULL);
     fix_later(&d.f, 1);
     fix_submit(&d.f, 5, "q", "", NULL, FOLLOW_FINISH);
     durable_settle(&d);
@@ -402,7 +380,7 @@ static void a_full_store_runs_what_it_has(void **state)
 static void unsettled_bytes_pause_clients(void **state)
 {
     (void)state;
-    begin(DURABILITY_SYNC);
+    durable_begin(&d, DURABILITY_SYNC);
     struct body *body = body_new(9 << 20);
     memset(body->data, 'x', body->size);
     struct submit s = {.request = 1, .queue = S("q"), .body = body};
