@@ -6,6 +6,7 @@
 With port 0 any free one; the first line printed is the port.
 """
 import argparse
+import contextlib
 import socketserver
 
 args = argparse.ArgumentParser()
@@ -51,4 +52,5 @@ socketserver.ThreadingTCPServer.allow_reuse_address = True
 socketserver.ThreadingTCPServer.daemon_threads = True
 with socketserver.ThreadingTCPServer(("127.0.0.1", args.port), Sink) as server:
     print(server.server_address[1], flush=True)
-    server.serve_forever()
+    with contextlib.suppress(KeyboardInterrupt):
+        server.serve_forever()
