@@ -184,6 +184,8 @@ static int dead_control(struct cli *cli, const char *verb)
         return code ? code : control_all(cli, verb);
     for (int i = 1; i < cli->count; i++) {
         uint64_t id = cli_id(cli, cli->operands[i]);
+        if (!id)
+            cli_say(cli, "for all of a queue: pushrod dead %s --all %s", verb, cli->operands[i]);
         int64_t error = id ? control_one(cli, verb, id) : -PUSHROD_E_INVALID;
         if (error < 0)
             return cli_exit_code((int)error);
