@@ -95,6 +95,24 @@ void settings_log(const struct pushrod_server *s)
         strcmp(params_text(s->params, "log-format"), "json") == 0);
 }
 
+/* ------------------------------------------------------------------------------- durability */
+
+static bool has_disk(const struct pushrod_server *s)
+{
+    return params_text(s->params, "data")[0];
+}
+
+/* The default means memory where there is no disk; who asks for more must not get that in silence.
+ */
+static int durability_check(struct pushrod_server *s)
+{
+    const char *text = params_text(s->params, "durability");
+    if (has_disk(s) || !params_given(s->params, "durability") || strcmp(text, "memory") == 0)
+        return 0;
+    return api_fail(s, PUSHROD_E_BAD_OPTION,
+        "durability is %s, but there is no disk to keep tasks on: add data, or say memory", text);
+}
+
 /* ---------------------------------------------------------------------------- --queue P=S,... */
 
 static int queue_refuse(struct pushrod_server *s, const char *text)
@@ -134,8 +152,13 @@ static int queue_parse(struct pushrod_server *s, const char *text, struct queue_
         return queue_refuse(s, text);
     for (const char *at = equals + 1;; at++) {
         size_t size = strcspn(at, ",");
+        enum durability asked = DURABILITY_MEMORY;
         if (!queue_word(slice_of(at, size), q))
             return queue_refuse(s, text);
+        durability_of(slice_of(at, size), &asked);
+        if (asked != DURABILITY_MEMORY && !has_disk(s))
+            return api_fail(s, PUSHROD_E_BAD_OPTION,
+                "queue \"%s\": there is no disk to keep tasks on: add data, or say memory", text);
         at += size;
         if (!*at)
             return 0;
@@ -232,14 +255,13 @@ static int addresses_check(struct pushrod_server *s)
 
 int settings_read(struct pushrod_server *s, struct host_settings *out)
 {
-    const char *data = params_text(s->params, "data");
+    bool memory = !has_disk(s);
     *out = (struct host_settings){0};
     core_settings(s, &out->host.core);
     plane_settings(s, &out->host.plane);
-    bool memory = !data || !data[0];
     out->host.store = memory ? &store_mem : &store_lmdb;
     out->host.store_config = (struct store_config){
-        .path = memory ? NULL : data,
+        .path = memory ? NULL : params_text(s->params, "data"),
         .max_bytes = number(s, memory ? "max-bytes" : "max-disk"),
     };
     out->conns = (struct conns_config){
@@ -249,6 +271,8 @@ int settings_read(struct pushrod_server *s, struct host_settings *out)
         .max_unsent = number(s, "max-unsent"),
     };
     int error = addresses_check(s);
+    if (error == 0)
+        error = durability_check(s);
     if (error == 0)
         error = queue_settings(s, out);
     if (error == 0)
