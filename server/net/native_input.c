@@ -105,8 +105,10 @@ static void on_hello(struct native *n, struct conn *c, const struct msg_hello *m
         native_fail(c, PUSHROD_E_BAD_VERSION, text);
     } else if (n->config.token[0] && !slice_equal_secret(m->token, slice_str(n->config.token))) {
         native_fail(c, PUSHROD_E_BAD_TOKEN,
-            m->token.data ? "the token is wrong: set PUSHROD_TOKEN to the server's"
-                          : "this server wants a token: set PUSHROD_TOKEN to the server's");
+            m->token.data ? "the token is wrong: give the client the server's, with --token-file "
+                            "or PUSHROD_TOKEN"
+                          : "the server asks for a token: give the client its own, with "
+                            "--token-file or PUSHROD_TOKEN");
     } else {
         conn_greeted(c);
         native_say_greeting(c, n->config.max_payload, loop_enter(conns_loop(n->set)).wall_ms);
