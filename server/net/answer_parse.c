@@ -22,12 +22,11 @@ static void read_code(struct dec *d, uint64_t code, struct answer *a)
     a->code = (uint32_t)code;
 }
 
-static void read_ready(struct answer_frame *f, struct answer *a)
+static void read_ready(struct answer_frame *f)
 {
     struct msg_ready m;
     if (msg_ready_decode(&f->dec, &m) && m.session != f->from.session)
         dec_fail(&f->dec, "READY is of another session");
-    (void)a;
 }
 
 static void read_started(struct dec *d, struct answer *a)
@@ -133,7 +132,7 @@ static void read_any(struct answer_frame *f, unsigned kind, struct answer *a)
         read_done(d, a);
         break;
     case MSG_READY:
-        read_ready(f, a);
+        read_ready(f);
         break;
     case MSG_STARTED:
         read_started(d, a);

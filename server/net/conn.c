@@ -11,9 +11,8 @@
 #include <unistd.h>
 #include <pushrod/error.h>
 
-#define CLOSING_MS 2000u /* for the peer to read the last words */
-#define CONN_SPILL                                                                                 \
-    (16u << 10) /* bytes read beyond a fill: of the next large payload they are copied */
+#define CLOSING_MS 2000u       /* for the peer to read the last words */
+#define CONN_SPILL (16u << 10) /* bytes read beyond a fill: what of them is filled is copied */
 
 /* An id is generation << SLOT_BITS | slot; generations start at 1, so that CONN_SELF is free. */
 #define SLOT_BITS 24u

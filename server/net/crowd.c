@@ -7,8 +7,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define LOOK_MS                                                                                    \
-    100 /* what a line carries in this time is what a stranger can cost beyond max_bytes */
+/* What a line carries in this time is what a stranger can cost beyond max_bytes. */
+#define LOOK_MS   100
 #define NS_PER_MS UINT64_C(1000000)
 
 static uint16_t port_of(int fd)

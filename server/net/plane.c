@@ -2,13 +2,10 @@
 #include "server/net/plane.h"
 
 #include <assert.h>
-#include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/resource.h>
 #include <unistd.h>
 #include <zmq.h>
 
@@ -16,191 +13,8 @@
 #include "server/net/lane.h"
 #include "server/net/plane_internal.h"
 
-/* Socket, listener, both ends of the monitor; the worker's connections to lane, answers, join. */
-#define LANE_DESCRIPTORS  7u
-#define DESCRIPTORS_SPARE 64u /* join, answers, store, log, libzmq's own */
-#define LANE_SOCKETS      3u  /* the lane, both ends of the monitor */
-#define SOCKETS_SPARE     50u
-#define JOIN_MAX_MESSAGE  (8 << 20) /* held lists of 300,000 tasks */
-#define JOIN_WAITING      256u      /* JOINs without an answer, beyond one for each lane */
-#define JOIN_FAREWELL_MS  100
-/* A worker dials anew for each try, and hangs up when it has its lane. */
-#define JOIN_CONNECTION_BYTES (2 * (uint64_t)JOIN_MAX_MESSAGE)
-#define JOIN_CONNECTION_MS    30000u
-
-/* ------------------------------------------------------------------------------ limits */
-
-__attribute__((format(printf, 2, 3))) static bool fail(char **error, const char *format, ...)
-{
-    struct buf text = BUF_EMPTY;
-    char line[512];
-    size_t size;
-    va_list args;
-    va_start(args, format);
-    vsnprintf(line, sizeof line, format, args);
-    va_end(args);
-    buf_append(&text, line, strlen(line) + 1);
-    *error = (char *)buf_steal(&text, &size);
-    return false;
-}
-
-static uint32_t plane_strangers(const struct plane_config *c)
-{
-    return c->strangers ? c->strangers : PLANE_STRANGERS;
-}
-
-uint64_t plane_descriptors(const struct plane_config *c)
-{
-    return LANE_DESCRIPTORS * (uint64_t)c->max_lanes + 3 * (uint64_t)plane_strangers(c) +
-           DESCRIPTORS_SPARE;
-}
-
-/* At the limit libzmq aborts instead of failing, so it must be out of reach. */
-static bool plane_check_descriptors(const struct plane_config *c, char **error)
-{
-    struct rlimit limit;
-    rlim_t need = plane_descriptors(c), others = need - LANE_DESCRIPTORS * (rlim_t)c->max_lanes;
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
-        return fail(error, "cannot read the limit of open files: %s", strerror(errno));
-    if (limit.rlim_cur < limit.rlim_max) {
-        rlim_t before = limit.rlim_cur;
-        limit.rlim_cur = limit.rlim_max;
-        if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
-            limit.rlim_cur = before;
-    }
-    if (limit.rlim_cur >= need)
-        return true;
-    return fail(error,
-        "%u workers need %llu open files, the limit is %llu: raise it (ulimit -n), "
-        "or lower --max-workers to %llu",
-        c->max_lanes, (unsigned long long)need, (unsigned long long)limit.rlim_cur,
-        limit.rlim_cur > others ? (unsigned long long)(limit.rlim_cur - others) / LANE_DESCRIPTORS
-                                : 0);
-}
-
-static bool plane_check_ports(const struct plane_config *c, char **error)
-{
-    if (c->lane_port_first <= c->lane_port_last && (c->lane_port_first || !c->lane_port_last))
-        return true;
-    return fail(error, "the range of lane ports %u-%u is empty: see --lane-ports",
-        c->lane_port_first, c->lane_port_last);
-}
-
-/* ------------------------------------------------------------------------------- sockets */
-
-static bool bind_failed(char **error, const char *listen, uint16_t port, const char *option)
-{
-    int why = errno;
-    if (why == EADDRINUSE)
-        return fail(error,
-            "port %u is taken: is a pushrod-server running already? Stop what listens there, or "
-            "choose another port with %s",
-            port, option);
-    if (why == EACCES)
-        return fail(error, "port %u is not allowed for this user: choose one above 1023 with %s",
-            port, option);
-    if (why == ENODEV || why == EADDRNOTAVAIL || why == EINVAL)
-        return fail(error, "'%s' is no address of this machine: see --worker-listen", listen);
-    return fail(error, "cannot listen on %s port %u: %s", listen, port, zmq_strerror(why));
-}
-
-struct gate_plan {
-    int type;
-    struct socket_options options;
-    uint16_t port;
-    const char *what;
-    const char *option;
-    watch_fn *ready;
-    struct crowd_limits crowd;
-};
-
-static bool gate_open(
-    struct plane *plane, struct gate *gate, const struct gate_plan *plan, char **error)
-{
-    gate->socket = socket_make(plane->context, plan->type, &plan->options);
-    if (!gate->socket || !monitor_start(&gate->monitor, plane->loop, plane->context, gate->socket,
-                             plan->what, &plane->stats.strangers))
-        return fail(error, "cannot make the %s socket: %s", plan->what, zmq_strerror(errno));
-    gate->port = socket_bind(gate->socket, plane->config.listen, plan->port);
-    if (!gate->port)
-        return bind_failed(error, plane->config.listen, plan->port, plan->option);
-    monitor_bound(&gate->monitor, &plan->crowd, gate->port);
-    if (!watch_start(&gate->watch, plane->loop, gate->socket, plan->ready, plane))
-        return fail(error, "cannot watch the %s socket: out of memory", plan->what);
-    return true;
-}
-
-static void gate_close(struct gate *gate)
-{
-    watch_stop(&gate->watch);
-    monitor_stop(&gate->monitor);
-    if (gate->socket)
-        zmq_close(gate->socket);
-    gate->socket = NULL;
-}
-
-static bool plane_open_join(struct plane *plane, char **error)
-{
-    struct gate_plan plan = {
-        .type = ZMQ_ROUTER,
-        /* A stranger that sends and never reads is worth a few messages, no more. */
-        .options = {.domain = ZAP_DOMAIN_JOIN,
-            .send_mark = 8,
-            .receive_mark = 4,
-            .max_message = JOIN_MAX_MESSAGE,
-            .backlog = 1024},
-        .port = plane->config.join_port,
-        .what = "join",
-        .option = "--join-port",
-        .ready = join_ready,
-        .crowd = {.most = plane->config.max_lanes + plane->config.strangers,
-            .keep_newest = true,
-            .max_bytes = JOIN_CONNECTION_BYTES,
-            .max_ms = JOIN_CONNECTION_MS},
-    };
-    int on = 1;
-    if (!gate_open(plane, &plane->join, &plan, error))
-        return false;
-    /* Whoever is gone is an error that we see, not a message that waits. */
-    zmq_setsockopt(plane->join.socket, ZMQ_ROUTER_MANDATORY, &on, sizeof on);
-    return true;
-}
-
-static bool plane_open_answers(struct plane *plane, char **error)
-{
-    struct gate_plan plan = {
-        .type = ZMQ_PULL,
-        /* No mark: what may be on its way is bounded by credit. A PULL at its mark stops reading.
-         */
-        .options = {.domain = ZAP_DOMAIN_ANSWERS,
-            .plain = true,
-            .backlog = 1024,
-            .max_message = (int64_t)plane->config.max_message},
-        .port = plane->config.answers_port,
-        .what = "answers",
-        .option = "--answers-port",
-        .ready = answers_ready,
-        .crowd = {.most = plane->config.max_lanes + plane->config.strangers},
-    };
-    return gate_open(plane, &plane->answers, &plan, error);
-}
-
-static bool plane_open_context(struct plane *plane, char **error)
-{
-    const struct plane_config *c = &plane->config;
-    plane->context = zmq_ctx_new();
-    if (!plane->context)
-        return fail(error, "cannot make a ZeroMQ context: %s", zmq_strerror(errno));
-    int sockets = (int)(LANE_SOCKETS * c->max_lanes + SOCKETS_SPARE);
-    if (zmq_ctx_set(plane->context, ZMQ_MAX_SOCKETS, sockets) != 0)
-        return fail(error, "%u workers are more than ZeroMQ has sockets for: lower --max-workers",
-            c->max_lanes);
-    zmq_ctx_set(plane->context, ZMQ_IO_THREADS, (int)c->io_threads);
-    plane->zap = zap_new(plane->context);
-    if (!plane->zap)
-        return fail(error, "cannot start the ZAP thread: %s", zmq_strerror(errno));
-    return true;
-}
+#define JOIN_WAITING     256u /* JOINs without an answer, beyond one for each lane */
+#define JOIN_FAREWELL_MS 100  /* for a REFUSED on its way out */
 
 /* ---------------------------------------------------------------------------------- life */
 
@@ -238,11 +52,11 @@ struct plane *plane_new(struct loop *loop, const struct plane_config *config,
     const struct plane_events *events, void *arg, char **error)
 {
     *error = NULL;
-    if (!plane_check_ports(config, error) || !plane_check_descriptors(config, error))
+    if (!plane_check(config, error))
         return NULL;
     struct plane *plane = calloc(1, sizeof *plane);
     if (!plane) {
-        fail(error, "out of memory");
+        *error = strdup("out of memory");
         return NULL;
     }
     plane->loop = loop;
@@ -251,9 +65,8 @@ struct plane *plane_new(struct loop *loop, const struct plane_config *config,
     bool copied = plane_copy_config(plane, config);
     plane_init(plane);
     if (!copied)
-        fail(error, "out of memory");
-    else if (plane_open_context(plane, error) && plane_open_answers(plane, error) &&
-             plane_open_join(plane, error))
+        *error = strdup("out of memory");
+    else if (plane_open(plane, error))
         return plane;
     plane_free(plane);
     return NULL;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the files of the plane share: plane.c (life, actions), lane.c, join.c, peers.c, answers.c.
- * Nobody else includes it, but for their tests.
+ * What the files of the plane share: plane.c (life, actions), plane_open.c, lane.c, join.c,
+ * peers.c, answers.c, speakers.c, socket.c. Nobody else includes it, but for their tests.
  */
 #ifndef SERVER_NET_PLANE_INTERNAL_H
 #define SERVER_NET_PLANE_INTERNAL_H
@@ -55,6 +55,12 @@ struct plane {
     uint64_t last_lane; /* number of the last lane that was made */
     struct plane_stats stats;
 };
+
+/* plane_open.c; false: *error is a text for people that the caller frees. */
+bool plane_check(const struct plane_config *config, char **error); /* does the machine allow it? */
+bool plane_open(struct plane *plane, char **error);                /* context, ZAP, answers, join */
+void gate_close(struct gate *gate);
+uint32_t plane_strangers(const struct plane_config *config);
 
 /* socket.c: what all sockets have in common. */
 struct socket_options {

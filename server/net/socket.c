@@ -9,9 +9,7 @@
 #include "server/net/plane_internal.h"
 
 #define HANDSHAKE_MS 10000 /* a stranger that connects and says nothing holds a descriptor */
-#define KEEPALIVE_S                                                                                \
-    60 /* peers that vanish are noticed by our heartbeats; this is for strangers                   \
-        */
+#define KEEPALIVE_S  60    /* for strangers; workers that vanish are silent for too long first */
 
 static bool set_int(void *socket, int option, int value)
 {

@@ -8,9 +8,8 @@
 
 #include "server/net/plane_internal.h"
 
-#define SPEAKERS_RETIRED                                                                           \
-    1024u /* sessions that are over, and whose late answers are in order yet                       \
-           */
+/* Sessions that are over, and whose late answers are in order yet. */
+#define SPEAKERS_RETIRED 1024u
 
 void speaker_drop(struct plane *plane, struct speaker *speaker)
 {
