@@ -23,15 +23,22 @@ static bool refused_full(const struct mem *m, const struct record *r, struct sto
     return true;
 }
 
+/* Who holds the record's key, if it has one; NULL: nobody, or its window is over by now. */
+static const struct mem_unique *unique_holder(
+    struct mem *m, const struct record *r, uint64_t now_ms)
+{
+    struct mem_unique *u = r->unique.data ? mem_unique_get(m, r->queue, r->unique) : NULL;
+    if (!u || !u->until_ms || u->until_ms > now_ms)
+        return u;
+    mem_unique_drop(m, u);
+    return NULL;
+}
+
 /* The key is held, or the id is there already: then the task itself is the holder. */
 static bool refused_held(
     struct mem *m, const struct record *r, struct store_event *e, uint64_t now_ms)
 {
-    struct mem_unique *u = r->unique.data ? mem_unique_get(m, r->queue, r->unique) : NULL;
-    if (u && u->until_ms && u->until_ms <= now_ms) {
-        mem_unique_drop(m, u);
-        u = NULL;
-    }
+    const struct mem_unique *u = unique_holder(m, r, now_ms);
     if (!u && !mem_item_get(m, r->id))
         return false;
     e->outcome = OUTCOME_HELD;
@@ -124,12 +131,7 @@ void mem_revive(struct mem *m, const struct store_op *op, struct store_event *e,
     mem_finish_drop(m, op->id);
     struct record r = item->record;
     record_revive(&r);
-    struct mem_unique *u = r.unique.data ? mem_unique_get(m, r.queue, r.unique) : NULL;
-    if (u && u->until_ms && u->until_ms <= now_ms) {
-        mem_unique_drop(m, u);
-        u = NULL;
-    }
-    if (u)
+    if (unique_holder(m, &r, now_ms))
         r.unique = (struct slice){0};
     item->state = (struct packed_state){.boot = (uint8_t)m->boot};
     mem_item_pack(m, item, &r);
