@@ -128,7 +128,8 @@ void finish_let_go(struct core *c, struct task *t)
 void finish_drop(struct core *c, struct task *t)
 {
     assert(t->state == TASK_FINISHED);
-    followers_drop(c, t);
+    if (t->followers)
+        followers_drop(c, t);
     finish_let_go(c, t);
     if (finish_is_dead_letter(t))
         t->queue->dead--;

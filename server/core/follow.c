@@ -111,7 +111,6 @@ void followers_drop(struct core *c, struct task *t)
         follower_detach(t, f);
         follower_free(c, f);
     }
-    assert(!t->followers);
 }
 
 /* Only a hint: its followers are told soon. */

@@ -59,60 +59,50 @@ struct refusal {
     uint64_t holder;
 };
 
-static int options_check(const struct msg_options *o, const char **text)
-{
-    assert(o && text);
-    *text = "priority is 0 to 9";
-    if (o->priority > PUSHROD_MAX_PRIORITY)
-        return PUSHROD_E_BAD_OPTION;
-    *text = "max_attempts is 1 to 1000";
-    if (o->max_attempts > MAX_ATTEMPTS)
-        return PUSHROD_E_BAD_OPTION;
-    *text = "a unique key has 1 to 256 bytes";
-    if (o->unique_key.data &&
-        (o->unique_key.size == 0 || o->unique_key.size > PUSHROD_MAX_UNIQUE_KEY))
-        return PUSHROD_E_BAD_OPTION;
-    *text = "a tag has at most 256 bytes";
-    if (o->tag.size > PUSHROD_MAX_TAG)
-        return PUSHROD_E_BAD_OPTION;
-    *text = "headers are a map of text to text of at most 8 KiB, names are A-Z a-z 0-9 _ -";
-    if (o->headers.size > PUSHROD_MAX_HEADERS || (o->headers.data && !headers_valid(o->headers)))
-        return PUSHROD_E_BAD_OPTION;
-    *text = NULL;
-    return 0;
-}
-
-/* What the server cannot take now, whatever it is. */
-static int server_check(const struct core *c, const struct queue *q, size_t size, const char **text)
-{
-    assert(q);
-    *text = NULL;
-    if (q->max_tasks && queue_unfinished(q) >= q->max_tasks)
-        return PUSHROD_E_QUEUE_FULL;
-    if (q->bypass && c->bypass_bytes + size > c->config.max_bytes)
-        return PUSHROD_E_OVERLOADED;
-    if (!q->bypass && c->store_code)
-        return c->store_code;
-    return 0;
-}
-
-/*
- * What only one worker may run stays in memory, where it is found when that worker comes: behind an
- * edge it would hide what others could run. So no more of it may wait than fits into a window.
- */
-static bool target_full(const struct core *c, const struct queue *q, const struct submit *s)
-{
-    bool targeted = s->options && s->options->worker.data;
-    assert(q->targeted <= q->counts[TASK_READY]);
-    return targeted && q->targeted + q->counts[TASK_STORING] >= c->config.window_tasks;
-}
-
 static bool refuse(struct refusal *r, int code, const char *text)
 {
     assert(code > 0);
     r->code = code;
     r->text = text;
     return false;
+}
+
+static bool options_check(const struct msg_options *o, struct refusal *why)
+{
+    assert(o && why);
+    if (o->priority > PUSHROD_MAX_PRIORITY)
+        return refuse(why, PUSHROD_E_BAD_OPTION, "priority is 0 to 9");
+    if (o->max_attempts > MAX_ATTEMPTS)
+        return refuse(why, PUSHROD_E_BAD_OPTION, "max_attempts is 1 to 1000");
+    if (o->unique_key.data &&
+        (o->unique_key.size == 0 || o->unique_key.size > PUSHROD_MAX_UNIQUE_KEY))
+        return refuse(why, PUSHROD_E_BAD_OPTION, "a unique key has 1 to 256 bytes");
+    if (o->tag.size > PUSHROD_MAX_TAG)
+        return refuse(why, PUSHROD_E_BAD_OPTION, "a tag has at most 256 bytes");
+    if (o->headers.size > PUSHROD_MAX_HEADERS || (o->headers.data && !headers_valid(o->headers)))
+        return refuse(why, PUSHROD_E_BAD_OPTION,
+            "headers are a map of text to text of at most 8 KiB, names are A-Z a-z 0-9 _ -");
+    return true;
+}
+
+static size_t payload_size(const struct submit *s)
+{
+    assert(s);
+    return s->body ? s->body->size : s->payload.size;
+}
+
+/* What is wrong with it wherever it goes. */
+static bool submission_check(struct core *c, const struct submit *s, struct refusal *why)
+{
+    size_t size = payload_size(s);
+    assert(s->follow <= FOLLOW_ALL);
+    if (c->draining)
+        return refuse(why, PUSHROD_E_DRAINING, NULL);
+    if (size > c->config.max_payload)
+        return refuse(why, PUSHROD_E_TOO_BIG,
+            arena_text(
+                c, "the payload has %zu bytes, the limit is %zu", size, c->config.max_payload));
+    return !s->options || options_check(s->options, why);
 }
 
 /* The queue, made if it was not there. */
@@ -135,33 +125,43 @@ static bool submit_queue(
     return *queue || refuse(why, PUSHROD_E_NO_MEMORY, NULL);
 }
 
-static bool submit_check(
-    struct core *c, const struct submit *s, struct queue **queue, struct refusal *why)
+/*
+ * What only one worker may run stays in memory, where it is found when that worker comes: behind an
+ * edge it would hide what others could run. So no more of it may wait than fits into a window.
+ */
+static bool target_full(const struct core *c, const struct queue *q, const struct submit *s)
 {
-    const char *text = NULL;
-    size_t size = s->body ? s->body->size : s->payload.size;
-    assert(s->follow <= FOLLOW_ALL);
-    if (c->draining)
-        return refuse(why, PUSHROD_E_DRAINING, NULL);
-    if (size > c->config.max_payload)
-        return refuse(why, PUSHROD_E_TOO_BIG,
-            arena_text(
-                c, "the payload has %zu bytes, the limit is %zu", size, c->config.max_payload));
-    int code = s->options ? options_check(s->options, &text) : 0;
-    if (code)
-        return refuse(why, code, text);
-    if (!submit_queue(c, s, queue, why))
-        return false;
-    code = server_check(c, *queue, size, &text);
-    if (code)
-        return refuse(why, code, text);
-    if (target_full(c, *queue, s))
+    bool targeted = s->options && s->options->worker.data;
+    assert(q->targeted <= q->counts[TASK_READY]);
+    return targeted && q->targeted + q->counts[TASK_STORING] >= c->config.window_tasks;
+}
+
+/* What the queue, and what stands behind it, cannot take now. */
+static bool queue_check(
+    struct core *c, const struct queue *q, const struct submit *s, struct refusal *why)
+{
+    assert(q);
+    if (q->max_tasks && queue_unfinished(q) >= q->max_tasks)
+        return refuse(why, PUSHROD_E_QUEUE_FULL, NULL);
+    if (q->bypass && c->bypass_bytes + payload_size(s) > c->config.max_bytes)
+        return refuse(why, PUSHROD_E_OVERLOADED, NULL);
+    if (!q->bypass && c->store_code)
+        return refuse(why, c->store_code, NULL);
+    if (target_full(c, q, s))
         return refuse(why, PUSHROD_E_QUEUE_FULL,
             arena_text(c,
                 "%u tasks of the queue wait for workers by name already: start those workers",
-                (*queue)->targeted));
+                q->targeted));
+    return true;
+}
+
+/* With a store behind the queue only that one knows who holds the key. */
+static bool unique_check(
+    struct core *c, const struct queue *q, const struct submit *s, struct refusal *why)
+{
     struct slice key = s->options ? s->options->unique_key : (struct slice){0};
-    struct unique *u = key.data && (*queue)->bypass ? unique_find(c, *queue, key) : NULL;
+    struct unique *u = key.data && q->bypass ? unique_find(c, q, key) : NULL;
+    assert(!u || u->id > 0);
     if (!u)
         return true;
     why->holder = u->id;
@@ -318,7 +318,8 @@ static bool submit_one(
     struct queue *q = NULL;
     if (!out_reserve(c, 4))
         return refuse(why, PUSHROD_E_NO_MEMORY, NULL);
-    if (!submit_check(c, s, &q, why))
+    if (!submission_check(c, s, why) || !submit_queue(c, s, &q, why) ||
+        !queue_check(c, q, s, why) || !unique_check(c, q, s, why))
         return false;
     struct task *t = submit_task(c, q, s);
     if (!t)
@@ -333,7 +334,7 @@ static bool submit_one(
     if (submit_waits(t))
         return true;
     tell_accepted(c, conn, s->request, *id);
-    if (q->bypass || (!t->record.due_ms && t->record.windowed))
+    if (q->bypass || t->record.windowed)
         submit_start(c, t);
     return true;
 }
@@ -344,7 +345,7 @@ void core_submit(struct core *c, uint64_t conn, const struct submit *s, size_t c
     for (size_t i = 0; i < count; i++) {
         struct refusal why = {0};
         uint64_t id = 0;
-        if (!submit_one(c, conn, &s[i], &id, &why) && why.code) {
+        if (!submit_one(c, conn, &s[i], &id, &why)) {
             c->refusal = why.code;
             tell_rejected(c, conn, s[i].request, &why);
         }

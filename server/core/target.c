@@ -127,7 +127,7 @@ void target_take(struct core *c, struct task *t)
 /* A worker of that name got room, or a task for it came: sched_run() looks at it. */
 void target_touch(struct core *c, struct named *n)
 {
-    assert(n->name.data);
+    assert(n);
     if (n->waiting && list_empty(&n->dirty_node))
         list_push_back(&c->dirty_named, &n->dirty_node);
 }

@@ -96,16 +96,16 @@ struct task {
     uint8_t operations;    /* store operations on the way: it must stay in memory */
     uint8_t size_class;    /* of its allocation */
     bool started : 1;      /* LEASED: the worker said so */
+    bool in_flight : 1;    /* LEASED: its bytes count in the lane's credit */
+    bool alone : 1;        /* LEASED: as a suspect, with nothing beside it */
+    bool ahead : 1;        /* LEASED: prefetched when no slot was idle */
+    bool asked_back : 1;   /* LEASED: WITHDRAW was sent */
     bool cancelling : 1;   /* a client wants it gone */
     bool out_of_order : 1; /* READY: in the queue's heap, not in its list; FINISHED: in core.kept */
     bool backing_off : 1;  /* DELAYED: by the monotonic clock */
     bool released : 1;     /* FINISHED: goes when the store has answered */
     bool refused : 1;      /* FINISHING, MOVING: the store could not; asked again later */
     bool unstored : 1;     /* accepted at once, and then refused: it lives in memory only */
-    bool in_flight : 1;    /* LEASED: its bytes count in the lane's credit */
-    bool alone : 1;        /* LEASED: as a suspect, with nothing beside it */
-    bool ahead : 1;        /* LEASED: prefetched when no slot was idle */
-    bool asked_back : 1;   /* LEASED: WITHDRAW was sent */
     uint16_t result_size;  /* bytes of a result that took the place of an inline payload */
 };
 
