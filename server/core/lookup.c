@@ -70,22 +70,45 @@ static struct task *finish_adopt(struct core *c, const struct finish *f)
                                  : NULL;
     task_set_text(t, f->text);
     task_move(c, t, TASK_FINISHED);
-    return t;
+    if (t->result || (!f->body && !f->result.size))
+        return t;
+    finish_drop(c, t); /* not told without its result */
+    return NULL;
 }
 
-static void tell_adopted(struct core *c, struct request *r, struct task *t)
+static void wait_finished(struct core *c, struct request *r, const struct finish *finish)
 {
-    struct follower *f = follower_new(c, r->conn, r->request, FOLLOW_FINISH);
-    assert(t->state == TASK_FINISHED);
+    struct task *t = finish_adopt(c, finish);
+    struct follower *f = t ? follower_new(c, r->conn, r->request, FOLLOW_FINISH) : NULL;
+    assert(!t || t->state == TASK_FINISHED);
     if (f) {
         follower_attach(t, f);
         out_ok(c, r->conn, r->request, 1);
         finish_tell(c, t, f);
+    } else {
+        out_reject(c, r->conn, r->request, PUSHROD_E_NO_MEMORY, NULL);
     }
     if (f && f->conn)
         finish_hold(c, t);
-    else
+    else if (t)
         finish_drop(c, t);
+}
+
+static void wait_absent(struct core *c, struct request *r, struct slice queue)
+{
+    assert(r->id != 0);
+    if (r->follow == FOLLOW_NONE) {
+        out_reject(c, r->conn, r->request, PUSHROD_E_WRONG_STATE, "it has not finished yet");
+        return;
+    }
+    struct queue *q = queue_get(c, queue);
+    struct follower *f = q ? follower_new(c, r->conn, r->request, (uint8_t)r->follow) : NULL;
+    if (!f) {
+        out_reject(c, r->conn, r->request, PUSHROD_E_NO_MEMORY, NULL);
+        return;
+    }
+    follow_absent(c, q, r->id, f);
+    out_ok(c, r->conn, r->request, 1);
 }
 
 /*
@@ -108,28 +131,16 @@ static void waited(struct core *c, struct request *r, const struct store_event *
     assert(r->kind == REQUEST_WAIT);
     if (!conn_is_open(c, r->conn))
         return;
-    if (t && !t->released) {
+    if (t && !t->released)
         core_wait(c, r->conn, r->request, r->id, r->follow);
-    } else if (t && e->outcome == OUTCOME_STORED && (e->record_count || e->finishes)) {
-        wait_again(c, r, t);
-    } else if (e->outcome == OUTCOME_STORED && e->record_count == 0 && e->finishes && !t) {
-        t = finish_adopt(c, &e->finishes[0]);
-        if (t)
-            tell_adopted(c, r, t);
-    } else if (e->outcome == OUTCOME_STORED && e->record_count && r->follow == FOLLOW_NONE) {
-        out_reject(c, r->conn, r->request, PUSHROD_E_WRONG_STATE, "it has not finished yet");
-    } else if (e->outcome == OUTCOME_STORED && e->record_count && !t) {
-        struct queue *q = queue_get(c, e->records[0].queue);
-        struct follower *f = q ? follower_new(c, r->conn, r->request, (uint8_t)r->follow) : NULL;
-        if (!f) {
-            out_reject(c, r->conn, r->request, PUSHROD_E_NO_MEMORY, NULL);
-            return;
-        }
-        follow_absent(c, q, r->id, f);
-        out_ok(c, r->conn, r->request, 1);
-    } else {
+    else if (e->outcome != OUTCOME_STORED || (!e->record_count && !e->finishes))
         reject(c, r, e);
-    }
+    else if (t)
+        wait_again(c, r, t);
+    else if (e->record_count)
+        wait_absent(c, r, e->records[0].queue);
+    else
+        wait_finished(c, r, &e->finishes[0]);
 }
 
 static void cancelled(struct core *c, struct request *r, const struct store_event *e)

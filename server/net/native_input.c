@@ -234,6 +234,10 @@ static void large_begin(struct native *n, struct conn *c, struct slice start, si
         l->body = body_new(payload);
     buf_clear(&c->in);
     buf_append(&c->in, start.data, l->body ? head : start.size);
+    if (c->in.failed) {
+        conn_kill(c, PUSHROD_E_NO_MEMORY);
+        return;
+    }
     if (!l->body) {
         large_read(c, size - start.size);
         return;

@@ -367,6 +367,58 @@ static void a_replay_without_memory_keeps_the_letter(void **state)
     assert_true(refused > 0);
 }
 
+/* A result that only the store has, and a client that asks for it. */
+static uint64_t kept_result(void)
+{
+    struct msg_options o = fix_options();
+    uint64_t lease;
+    o.keep_ms = 60000;
+    durable_begin(&d, DURABILITY_SYNC);
+    uint64_t id = durable_leased(&d, &lease, &o);
+    fix_later(&d.f, 1);
+    fix_answer(&d.f, 0,
+        (struct answer){.kind = MSG_TASK_DONE, .id = id, .lease = lease, .data = S("result")});
+    durable_settle(&d);
+    durable_restart(&d);
+    durable_settle(&d);
+    core_wait(d.f.core, 6, 77, id, FOLLOW_FINISH);
+    durable_end(&d);
+    return id;
+}
+
+static void who_waits_without_memory_is_told(void **state)
+{
+    (void)state;
+    unsigned refused = 0, told = 0;
+    bool failed = true;
+    for (long nth = 0; failed; nth++) {
+        const struct store_event *events;
+        uint64_t id = kept_result();
+        fix_later(&d.f, 1);
+        size_t count = store_mem_plain.poll(d.store, &events, 64);
+        assert_int_equal(count, 1);
+        good_left = nth;
+        for_good = false;
+        CORE(core_stored(d.f.core, events, count));
+        failed = good_left < 0;
+        good_left = -1;
+        d.f.acts = core_end(d.f.core);
+        const struct conn_action *no = fix_conn(&d.f, 6, MSG_REJECTED, 0);
+        const struct conn_action *finish = fix_conn(&d.f, 6, MSG_FINISHED, 0);
+        assert_true(no || finish || d.f.acts->failed);
+        if (no)
+            assert_int_equal(no->code, PUSHROD_E_NO_MEMORY);
+        if (finish) {
+            assert_int_equal(finish->task->record.id, id);
+            assert_int_equal(task_result(finish->task).size, 6);
+        }
+        refused += no != NULL;
+        told += finish != NULL;
+        durable_free(&d);
+    }
+    assert_true(refused > 0 && told > 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -376,6 +428,7 @@ int main(void)
         cmocka_unit_test(with_a_store_for_good),
         cmocka_unit_test(a_task_for_one_worker_stays_his),
         cmocka_unit_test(a_replay_without_memory_keeps_the_letter),
+        cmocka_unit_test(who_waits_without_memory_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
