@@ -143,10 +143,12 @@ void client_lost(struct pushrod_client *c, int error, const char *format, ...)
         c->tries = 0;
         c->lost_ns = client_now_ns();
         stream_reset(c);
+        char text[sizeof c->error_text];
+        memcpy(text, c->error_text, sizeof text); /* a SUBMIT that is lost has its own */
         pending_reconnect(c);
         if (c->events.connection) {
             c->inside++;
-            c->events.connection(c, false, c->error_text);
+            c->events.connection(c, false, text);
             c->inside--;
         }
     } else {

@@ -15,6 +15,7 @@ struct fixture {
     int last_error;
     char result[64];
     char attempt_text[64];
+    char down_text[128];
 };
 
 static int setup_with(void **state, const char *greeting)
@@ -81,6 +82,8 @@ static void on_connection(struct pushrod_client *c, bool up, const char *text)
     struct fixture *f = pushrod_client_data(c);
     assert_non_null(text);
     f->downs += !up;
+    if (!up)
+        snprintf(f->down_text, sizeof f->down_text, "%s", text);
 }
 
 static const struct pushrod_client_events events = {.accepted = on_accepted,
@@ -231,9 +234,11 @@ static void test_unknown_outcome(void **state)
     struct fixture *f = *state;
     struct pushrod_submission task = {.queue = "hang-up"};
     uint64_t id = 1;
+    pushrod_client_on(f->client, &events);
     assert_int_equal(pushrod_client_submit(f->client, &task, &id), -PUSHROD_E_CLOSED);
     assert_int_equal(id, 0);
     assert_non_null(strstr(pushrod_client_error_text(f->client), "unique key"));
+    assert_non_null(strstr(f->down_text, "closed the connection")); /* and that is tried again */
     assert_int_equal(pushrod_client_ping(f->client, NULL), 0);
     assert_int_equal(atomic_load(&f->server.submits), 1);
 }
