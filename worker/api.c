@@ -73,7 +73,10 @@ int pushrod_worker_set(struct pushrod_worker *w, const char *name, const char *v
 int pushrod_worker_handle(
     struct pushrod_worker *w, const char *queue, pushrod_handler handler, void *arg)
 {
-    assert(handler);
+    if (!queue)
+        return worker_error(w, PUSHROD_E_INVALID, "the queue is NULL");
+    if (!handler)
+        return worker_error(w, PUSHROD_E_INVALID, "%s: the handler is NULL", queue);
     return handlers_add(w, &handler_function, slice_str(queue), NULL, handler, arg);
 }
 

@@ -70,8 +70,8 @@ int pushrod_worker_set(struct pushrod_worker *worker, const char *name, const ch
 
 /*
  * `handler` runs the tasks of `queue`, a name or a pattern ("mail.*", "*"); the most specific
- * pattern wins. `queue` is copied, `arg` is handed to each call. BAD_QUEUE; DUPLICATE if the same
- * pattern has a handler; NO_MEMORY. Before pushrod_worker_run(), one thread.
+ * pattern wins. `queue` is copied, `arg` is handed to each call. BAD_QUEUE; INVALID if one is NULL;
+ * DUPLICATE if the same pattern has a handler; NO_MEMORY. Before pushrod_worker_run(), one thread.
  */
 int pushrod_worker_handle(
     struct pushrod_worker *worker, const char *queue, pushrod_handler handler, void *arg);

@@ -304,6 +304,19 @@ static void a_flood_that_is_taken_arrives(void **state)
     run_play_stop(&p);
 }
 
+static void what_is_no_handler_is_an_error(void **state)
+{
+    struct pushrod_worker *w = pushrod_worker_new();
+    (void)state;
+    assert_int_equal(pushrod_worker_handle(w, "q", NULL, NULL), -PUSHROD_E_INVALID);
+    assert_non_null(strstr(pushrod_worker_error(w), "handler"));
+    assert_int_equal(pushrod_worker_handle(w, NULL, echo, NULL), -PUSHROD_E_INVALID);
+    assert_int_equal(pushrod_worker_handle(w, "a b", echo, NULL), -PUSHROD_E_BAD_QUEUE);
+    assert_int_equal(pushrod_worker_handle(w, "q", echo, NULL), 0);
+    assert_int_equal(pushrod_worker_handle(w, "q", echo, NULL), -PUSHROD_E_DUPLICATE);
+    pushrod_worker_free(w);
+}
+
 int main(void)
 {
     log_setup("test", LOG_ERROR, false);
@@ -316,6 +329,7 @@ int main(void)
         cmocka_unit_test(who_does_not_obey_is_seen),
         cmocka_unit_test(what_has_not_begun_can_be_taken_back),
         cmocka_unit_test(batches_go_through),
+        cmocka_unit_test(what_is_no_handler_is_an_error),
         cmocka_unit_test(what_nobody_takes_is_bounded),
         cmocka_unit_test(a_flood_that_is_taken_arrives),
     };
