@@ -82,7 +82,7 @@ const struct param option_rows[] = {
 
     TITLE("Store"),
     OPTION("data", STRING, SERVER, NULL, "where tasks are kept; without it they are in memory only", .value_name = "DIR"),
-    OPTION("durability", ENUM, SERVER, "sync", "of queues that are not named by --queue", .allowed = "sync|async|memory"),
+    OPTION("durability", ENUM, SERVER, "sync", "of queues not named by --queue; sync, async: needs --data", .allowed = "sync|async|memory"),
     OPTION("queue", LIST, SERVER, NULL, "PATTERN=SETTING,...: durability and max-tasks of queues", .value_name = "PATTERN=..."),
     NUMBER("max-disk", SIZE, SERVER, "16g", 16 MIB, 0, "share of the disk that the store may take", NONE),
 

@@ -44,18 +44,23 @@ static void heartbeats_are_not_acknowledged(void **state)
     fix_free(&f);
 }
 
-/* Waits until the worker is PINGed, and answers. */
-static void be_quiet(struct fix *f, unsigned n)
+/* Five seconds in which the worker says HEARTBEAT: the last tick has a PING for it. */
+static void beat_until_ping(struct fix *f, unsigned n)
 {
-    fix_tick(f);
-    fix_later(f, 100);
-    fix_tick(f); /* READY is acknowledged */
     for (unsigned beats = 0; beats < 5; beats++) {
         fix_later(f, 1000);
         fix_answer(f, n, (struct answer){.kind = MSG_HEARTBEAT});
         fix_tick(f);
     }
     assert_non_null(fix_lane(f, n, LANE_PING, 0));
+}
+
+static void be_quiet(struct fix *f, unsigned n)
+{
+    fix_tick(f);
+    fix_later(f, 100);
+    fix_tick(f); /* READY is acknowledged */
+    beat_until_ping(f, n);
     assert_false(fix_lane(f, n, LANE_PING, 0)->beat);
 }
 
@@ -118,11 +123,7 @@ static void a_busy_worker_is_told_to_beat(void **state)
     fix_worker(&f, 0, "q", 1);
     fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
     fix_tick(&f);
-    for (unsigned beats = 0; beats < 5; beats++) {
-        fix_later(&f, 1000);
-        fix_answer(&f, 0, (struct answer){.kind = MSG_HEARTBEAT});
-        fix_tick(&f);
-    }
+    beat_until_ping(&f, 0);
     assert_true(fix_lane(&f, 0, LANE_PING, 0)->beat);
     fix_free(&f);
 }
