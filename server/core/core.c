@@ -85,6 +85,7 @@ struct core *core_new(const struct core_config *config, const struct queue_setti
     c->config = *config;
     config_fill(c);
     lists_init(c);
+    pool_init(&c->pool);
     c->bypass = config->store.bypass;
     c->random = config->seed;
     c->queues.seed = core_random(c, UINT64_MAX);

@@ -3,8 +3,7 @@
  * Who is told about a task: connections, and the embedding program (CONN_SELF, whose follower has
  * no conn). A follower belongs to one task, in memory (task.followers) or in the store only
  * (core.absent), and to its connection, in one of two lists: `following` until the finish is told,
- * then `told` until the connection acknowledges it. Followers are many and short-lived: the free
- * ones are kept in a list.
+ * then `told` until the connection acknowledges it.
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -56,11 +55,8 @@ struct follower *follower_new(struct core *c, uint64_t conn, uint64_t request, u
     struct conn *of = conn == CONN_SELF ? NULL : conn_get(c, conn);
     if (conn != CONN_SELF && !of)
         return NULL;
-    struct follower *f = c->free_followers;
-    if (f) {
-        c->free_followers = f->next;
-        __builtin_prefetch(f->next, 1);
-    } else if (!(f = malloc(sizeof *f)))
+    struct follower *f = pool_follower(&c->pool);
+    if (!f)
         return NULL;
     assert(level <= FOLLOW_ALL);
     *f = (struct follower){.conn = of, .request = request, .level = level};
@@ -74,8 +70,7 @@ void follower_free(struct core *c, struct follower *f)
 {
     assert(!f->task);
     list_remove(&f->in_conn);
-    f->next = c->free_followers;
-    c->free_followers = f;
+    pool_follower_free(&c->pool, f);
 }
 
 void follower_attach(struct task *t, struct follower *f)
@@ -292,16 +287,12 @@ void follow_free(struct core *c)
         struct follower *f = (struct follower *)(uintptr_t)cell.value, *next;
         for (; f; f = next) {
             next = f->next;
-            free(f);
+            pool_follower_free(&c->pool, f);
         }
     }
     idmap_free(&c->absent);
     for (size_t place = 0; idmap_next(&c->conns, &place, &cell);)
         free((void *)(uintptr_t)cell.value);
     idmap_free(&c->conns);
-    for (struct follower *f = c->free_followers, *next; f; f = next) {
-        next = f->next;
-        free(f);
-    }
     assert(c->conns.count == 0);
 }

@@ -88,24 +88,39 @@ static void index_put(struct ledger *l, struct ledger_cell cell)
     l->cells[i] = cell;
 }
 
-/* At most two thirds full. */
-static bool index_grow(struct ledger *l)
+static bool index_resize(struct ledger *l, uint32_t cells)
 {
-    if (l->mask && (l->count + 1) * UINT64_C(3) <= (l->mask + UINT64_C(1)) * 2)
-        return true;
-    struct ledger_cell *old = l->cells;
-    uint32_t cells = l->mask ? l->mask + 1 : 0, more = cells ? cells * 2 : LEDGER_FIRST;
-    struct ledger_cell *larger = calloc(more, sizeof *larger);
-    if (!larger)
+    struct ledger_cell *old = l->cells, *resized = calloc(cells, sizeof *resized);
+    if (!resized)
         return false;
-    l->cells = larger;
-    l->mask = more - 1;
-    for (uint32_t i = 0; i < cells; i++)
+    uint32_t before = l->mask ? l->mask + 1 : 0;
+    assert(l->count < cells);
+    l->cells = resized;
+    l->mask = cells - 1;
+    for (uint32_t i = 0; i < before; i++)
         if (old[i].slot)
             index_put(l, old[i]);
     free(old);
-    assert(l->count < l->mask);
     return true;
+}
+
+/* At most two thirds full. */
+static bool index_grow(struct ledger *l)
+{
+    if (!l->mask)
+        return index_resize(l, LEDGER_FIRST);
+    uint64_t cells = l->mask + UINT64_C(1);
+    assert(l->count < cells);
+    return (l->count + 1) * UINT64_C(3) <= cells * 2 || index_resize(l, (uint32_t)cells * 2);
+}
+
+/* After a burst: the ids that are left would lie a cache line each apart. */
+static void index_shrink(struct ledger *l)
+{
+    uint64_t cells = l->mask + UINT64_C(1);
+    assert(l->count < cells);
+    if (cells > LEDGER_FIRST && l->count * UINT64_C(8) < cells)
+        index_resize(l, (uint32_t)(cells / 2));
 }
 
 /* What comes after the hole moves up, unless its home lies behind the hole: no tombstones. */
@@ -145,6 +160,7 @@ void ledger_remove(struct ledger *l, struct task *t)
     index_remove(l, t->record.id);
     ledger_give_back(l, t->slot);
     l->count--;
+    index_shrink(l);
 }
 
 static uint64_t lease_attempts(const struct task *t)

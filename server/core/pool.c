@@ -1,15 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Allocations of tasks, by size class. Tasks come and go a million times a second; the block that
- * was freed last is taken first, for it is still in the cache.
+ * What comes and goes with each task, in slabs: tasks by size class, and followers. Larger tasks
+ * are malloc()'s.
  */
 #include <assert.h>
 #include <stdlib.h>
 #include "server/core/verbs.h"
 
 #define POOL_NO_CLASS 255u
-#define POOL_AHEAD    256u /* bytes of a block that are fetched into the cache beforehand */
-#define POOL_KEEP     ((size_t)1 << 20) /* bytes of free blocks kept for each class */
 
 /* Eight sizes for each doubling: 256, 288, 320 ... 480, 512, 576 ... */
 static size_t pool_size(unsigned size_class)
@@ -30,52 +28,46 @@ static unsigned pool_class(size_t size)
     return size_class;
 }
 
-void *pool_take(struct pool *p, size_t size, uint8_t *size_class)
+void pool_init(struct pool *p)
+{
+    slab_memory_init(&p->memory);
+    for (unsigned k = 0; k < POOL_CLASSES; k++)
+        slab_cache_init(&p->tasks[k], &p->memory, pool_size(k));
+    slab_cache_init(&p->followers, &p->memory, sizeof(struct follower));
+    assert(p->memory.regions == 0);
+}
+
+struct task *pool_task(struct pool *p, size_t size, uint8_t *size_class)
 {
     unsigned k = pool_class(size);
     *size_class = (uint8_t)k;
-    if (k == POOL_NO_CLASS)
-        return malloc(size);
-    struct pool_free *list = &p->classes[k];
-    void *block = list->first;
-    if (!block)
-        return malloc(pool_size(k));
-    assert(list->count > 0);
-    memcpy(&list->first, block, sizeof list->first);
-    list->count--;
-    /* The next one is asked for soon. */
-    for (size_t at = 0; at < POOL_AHEAD; at += 64)
-        __builtin_prefetch((const void *)((uintptr_t)list->first + at), 1); /* may be NULL */
-    return block;
+    assert(size >= sizeof(struct task));
+    return k == POOL_NO_CLASS ? malloc(size) : slab_take(&p->tasks[k]);
 }
 
-/* Up to a megabyte of each class stays for the next one; a burst's memory goes back. */
-void pool_give(struct pool *p, void *block, uint8_t size_class)
+void pool_task_free(struct pool *p, struct task *t)
 {
-    if (size_class == POOL_NO_CLASS) {
-        free(block);
-        return;
-    }
-    assert(size_class < POOL_CLASSES);
-    struct pool_free *list = &p->classes[size_class];
-    if ((list->count + 1) * pool_size(size_class) > POOL_KEEP) {
-        free(block);
-        return;
-    }
-    memcpy(block, &list->first, sizeof list->first);
-    list->first = block;
-    list->count++;
+    assert(t->size_class < POOL_CLASSES || t->size_class == POOL_NO_CLASS);
+    if (t->size_class == POOL_NO_CLASS)
+        free(t);
+    else
+        slab_give(&p->tasks[t->size_class], t);
+}
+
+struct follower *pool_follower(struct pool *p)
+{
+    return slab_take(&p->followers);
+}
+
+void pool_follower_free(struct pool *p, struct follower *f)
+{
+    slab_give(&p->followers, f);
 }
 
 void pool_free(struct pool *p)
 {
-    for (unsigned k = 0; k < POOL_CLASSES; k++) {
-        for (void *block = p->classes[k].first, *next; block; block = next) {
-            memcpy(&next, block, sizeof next);
-            free(block);
-            p->classes[k].count--;
-        }
-        assert(p->classes[k].count == 0);
-        p->classes[k].first = NULL;
-    }
+    assert(p->followers.live == 0);
+    for (unsigned k = 0; k < POOL_CLASSES; k++)
+        assert(p->tasks[k].live == 0);
+    slab_memory_free(&p->memory);
 }

@@ -17,6 +17,7 @@
 #include "common/heap.h"
 #include "common/list.h"
 #include "common/map.h"
+#include "common/slab.h"
 #include "proto/codec.h"
 #include "server/core/core.h"
 
@@ -85,13 +86,12 @@ struct ledger {
     uint32_t mask; /* cells - 1; 0: none allocated */
 };
 
-/* ---- pool: allocations of tasks ---- */
+/* ---- pool: memory of tasks and followers ---- */
 #define POOL_CLASSES 48u
 struct pool {
-    struct pool_free {
-        void *first; /* linked through their first word */
-        uint32_t count;
-    } classes[POOL_CLASSES];
+    struct slab_memory memory;
+    struct slab_cache tasks[POOL_CLASSES];
+    struct slab_cache followers;
 };
 
 /* ---- queue ---- */
@@ -380,7 +380,6 @@ struct core {
     struct loss *losses;
 
     struct idmap conns;
-    struct follower *free_followers;
     struct idmap absent; /* id -> followers of a task that is not in memory */
     struct list watchers;
 

@@ -191,7 +191,7 @@ static struct task *task_allocate(struct core *c, const struct record *r)
         size +=
             sizeof(struct rare) + r->headers.size + r->tag.size + r->unique.size + r->target.size;
     uint8_t size_class;
-    struct task *t = pool_take(&c->pool, size, &size_class);
+    struct task *t = pool_task(&c->pool, size, &size_class);
     if (!t)
         return NULL;
     assert(((uintptr_t)t & 7) == 0);
@@ -304,7 +304,7 @@ void task_free(struct core *c, struct task *t)
     if (t->record.body)
         body_unref(t->record.body);
     free(t->text);
-    pool_give(&c->pool, t, t->size_class);
+    pool_task_free(&c->pool, t);
 }
 
 /* For a task that got a history, a fence or pieces of a result after it was made. */

@@ -28,9 +28,13 @@ void out_free(struct core *c);
 uint64_t core_random(struct core *c, uint64_t below);
 
 /* pool.c */
-void *pool_take(struct pool *p, size_t size, uint8_t *size_class); /* unset; NULL: no memory */
-void pool_give(struct pool *p, void *block, uint8_t size_class);
-void pool_free(struct pool *p);
+void pool_init(struct pool *p);
+struct task *pool_task(
+    struct pool *p, size_t size, uint8_t *size_class); /* unset; NULL: no memory */
+void pool_task_free(struct pool *p, struct task *t);
+struct follower *pool_follower(struct pool *p); /* unset; NULL: no memory */
+void pool_follower_free(struct pool *p, struct follower *f);
+void pool_free(struct pool *p); /* all are given back */
 
 /* ledger.c */
 bool ledger_add(struct ledger *l, struct task *t); /* sets t->slot; false: full, or no memory */
