@@ -151,7 +151,7 @@ static void recycle(struct core *c)
     list_foreach(it, next, &c->gone)
     {
         assert(container_of(it, struct task, node)->state == TASK_GONE);
-        __builtin_prefetch(container_of(next->next, struct task, node), 1);
+        task_expect(container_of(next->next, struct task, node));
         task_free(c, container_of(it, struct task, node));
     }
     list_init(&c->gone);

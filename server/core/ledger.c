@@ -15,7 +15,6 @@
 #define ATTEMPTS_SHIFT  40u
 #define ATTEMPTS_MASK   0xffu /* as many, or more */
 #define BOOT_SHIFT      48u
-#define LEDGER_FREE     0x80000000u /* in a generation: nobody has the slot */
 #define LEDGER_FIRST    1024u
 
 static bool ledger_grow(struct ledger *l)
@@ -28,10 +27,6 @@ static bool ledger_grow(struct ledger *l)
     if (!slots)
         return false;
     l->slots = slots;
-    uint32_t *generations = realloc(l->generations, capacity * sizeof *generations);
-    if (!generations)
-        return false;
-    l->generations = generations;
     l->capacity = capacity;
     return true;
 }
@@ -40,23 +35,23 @@ static bool ledger_grow(struct ledger *l)
 static bool ledger_slot(struct ledger *l, uint32_t *slot)
 {
     if (l->first_free) {
-        *slot = (uint32_t)(l->first_free - 1);
+        *slot = l->first_free - 1;
         l->first_free = l->slots[*slot].next_free;
         return true;
     }
     if (l->used == l->capacity && !ledger_grow(l))
         return false;
     *slot = l->used++;
-    l->generations[*slot] = LEDGER_FREE;
+    l->slots[*slot] = (struct ledger_slot){0};
     return true;
 }
 
 static void ledger_give_back(struct ledger *l, uint32_t slot)
 {
     assert(slot < l->used);
-    l->generations[slot] |= LEDGER_FREE;
+    l->slots[slot].task = NULL;
     l->slots[slot].next_free = l->first_free;
-    l->first_free = (uint64_t)slot + 1;
+    l->first_free = slot + 1;
 }
 
 /* ---- by id ---- */
@@ -147,7 +142,6 @@ bool ledger_add(struct ledger *l, struct task *t)
     if (!index_grow(l) || !ledger_slot(l, &slot))
         return false;
     index_put(l, (struct ledger_cell){(uint32_t)t->record.id, slot + 1});
-    l->generations[slot] &= GENERATION_MASK;
     l->slots[slot].task = t;
     t->slot = slot;
     l->count++;
@@ -172,10 +166,9 @@ static uint64_t lease_attempts(const struct task *t)
 uint64_t ledger_lease(struct ledger *l, const struct task *t)
 {
     assert(ledger_at(l, t->slot) == t && l->boot > 0 && l->boot < 0x8000);
-    uint32_t generation = (l->generations[t->slot] + 1) & GENERATION_MASK;
-    l->generations[t->slot] = generation;
-    return l->boot << BOOT_SHIFT | lease_attempts(t) << ATTEMPTS_SHIFT |
-           (uint64_t)generation << SLOT_BITS | t->slot;
+    uint64_t generation = ++l->slots[t->slot].generation & GENERATION_MASK;
+    return l->boot << BOOT_SHIFT | lease_attempts(t) << ATTEMPTS_SHIFT | generation << SLOT_BITS |
+           t->slot;
 }
 
 bool ledger_gave(const struct ledger *l, uint64_t lease)
@@ -193,10 +186,9 @@ bool lease_counted(const struct task *t, uint64_t lease)
 
 struct task *ledger_at(const struct ledger *l, uint64_t slot)
 {
-    if (slot >= l->used || l->generations[slot] & LEDGER_FREE)
-        return NULL;
-    assert(l->slots[slot].task->slot == slot);
-    return l->slots[slot].task;
+    struct task *t = slot < l->used ? l->slots[slot].task : NULL;
+    assert(!t || t->slot == slot);
+    return t;
 }
 
 struct task *ledger_find(const struct ledger *l, uint64_t id)
@@ -236,6 +228,5 @@ void ledger_free(struct ledger *l)
 {
     assert(l->count == 0);
     free(l->slots);
-    free(l->generations);
     free(l->cells);
 }

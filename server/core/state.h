@@ -62,10 +62,9 @@ struct arena_block {
 
 /* ---- ledger: every task in memory, by slot and by id ---- */
 struct ledger_slot {
-    union {
-        struct task *task;
-        uint64_t next_free; /* slot + 1; 0: none */
-    };
+    struct task *task;   /* NULL: nobody has the slot */
+    uint32_t generation; /* of the last lease */
+    uint32_t next_free;  /* of a free one: slot + 1; 0: none */
 };
 
 /* An idmap of half the size: a slot takes 4 bytes, and of the id its low half is enough here. */
@@ -76,11 +75,10 @@ struct ledger_cell {
 
 struct ledger {
     struct ledger_slot *slots;
-    uint32_t *generations; /* of the last lease of each slot; LEDGER_FREE marks an empty one */
-    uint32_t used;         /* slots that were ever in use */
+    uint32_t used; /* slots that were ever in use */
     uint32_t capacity;
     uint32_t count;
-    uint64_t first_free; /* slot + 1 */
+    uint32_t first_free; /* slot + 1 */
     uint64_t boot;       /* 1 to 32767: leases stay below 2^63, as numbers on the wire must */
     struct ledger_cell *cells;
     uint32_t mask; /* cells - 1; 0: none allocated */
