@@ -13,3 +13,8 @@ void memory_keep_large(void)
     mallopt(M_MMAP_THRESHOLD, MMAP_BYTES);
     mallopt(M_TRIM_THRESHOLD, TRIM_BYTES);
 }
+
+void memory_give_back(void)
+{
+    malloc_trim(0);
+}

@@ -12,4 +12,8 @@
 /* Once, by a program and not by the library: the allocator is the whole process's. */
 void memory_keep_large(void);
 
+/* What is free goes back to the kernel, but for what lies between used blocks of a page: after
+ * something that will not come again. Takes some microseconds for each MiB. */
+void memory_give_back(void);
+
 #endif

@@ -13,9 +13,12 @@
 #endif
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
+#include <sanitizer/lsan_interface.h>
 #else
-#define ASAN_POISON_MEMORY_REGION(at, size)   ((void)(at), (void)(size))
-#define ASAN_UNPOISON_MEMORY_REGION(at, size) ((void)(at), (void)(size))
+#define ASAN_POISON_MEMORY_REGION(at, size)     ((void)(at), (void)(size))
+#define ASAN_UNPOISON_MEMORY_REGION(at, size)   ((void)(at), (void)(size))
+#define __lsan_register_root_region(at, size)   ((void)(at), (void)(size))
+#define __lsan_unregister_root_region(at, size) ((void)(at), (void)(size))
 #endif
 
 #define REGION_BYTES ((size_t)2 << 20)
@@ -76,6 +79,7 @@ static bool region_open(struct slab_memory *m)
     struct region *r = region_map(m->regions > 0);
     if (!r)
         return false;
+    __lsan_register_root_region(r, REGION_BYTES);
     r->free = UINT32_MAX;
     for (size_t i = 0; i < SLABS; i++)
         list_init(&r->slabs[i].node);
@@ -91,6 +95,7 @@ static void region_close(struct slab_memory *m, struct region *r)
     list_remove(&r->node);
     m->regions--;
     ASAN_UNPOISON_MEMORY_REGION(r, REGION_BYTES);
+    __lsan_unregister_root_region(r, REGION_BYTES);
     munmap(r, REGION_BYTES);
 }
 

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "common/memory.h"
+
 /* What a line carries in this time is what a stranger can cost beyond max_bytes. */
 #define LOOK_MS   100
 #define NS_PER_MS UINT64_C(1000000)
@@ -54,17 +56,20 @@ static uint64_t bytes_of(int fd)
     return info.tcpi_bytes_received;
 }
 
-static bool is_enough(const struct crowd *c, const struct visitor *v, uint64_t now_ns)
+static bool is_heavy(const struct crowd *c, const struct visitor *v)
 {
-    const struct crowd_limits *l = &c->limits;
-    return (l->max_ms && now_ns - v->since_ns >= l->max_ms * NS_PER_MS) ||
-           (l->max_bytes && bytes_of(v->fd) > l->max_bytes);
+    return c->limits.max_bytes && bytes_of(v->fd) > c->limits.max_bytes;
+}
+
+static bool is_old(const struct crowd *c, const struct visitor *v, uint64_t now_ns)
+{
+    return c->limits.max_ms && now_ns - v->since_ns >= c->limits.max_ms * NS_PER_MS;
 }
 
 static void look_again(struct crowd *c)
 {
-    bool wanted = c->limits.max_ms || c->limits.max_bytes;
-    if (wanted && c->count && !heap_holds(&c->look.node))
+    bool wanted = (c->limits.max_ms || c->limits.max_bytes) && c->count;
+    if ((wanted || c->heavy) && !heap_holds(&c->look.node))
         loop_timer_set(c->loop, &c->look, loop_now(c->loop).mono_ns + LOOK_MS * NS_PER_MS);
 }
 
@@ -72,9 +77,14 @@ static void crowd_look(void *arg)
 {
     struct crowd *c = arg;
     uint64_t now_ns = loop_now(c->loop).mono_ns;
+    if (c->heavy)
+        memory_give_back();
+    c->heavy = false;
     for (size_t i = c->count; i-- > 0;) {
-        if (!is_enough(c, &c->visitors[i], now_ns))
+        bool heavy = is_heavy(c, &c->visitors[i]);
+        if (!heavy && !is_old(c, &c->visitors[i], now_ns))
             continue;
+        c->heavy |= heavy;
         visitor_shut(c, c->visitors[i].fd);
         visitor_remove(c, i);
     }

@@ -44,6 +44,7 @@ struct crowd {
     struct visitor *visitors; /* the oldest first */
     size_t count, capacity;
     struct loop_timer look; /* set while there are visitors and something to be looked at */
+    bool heavy;             /* one was shut for its bytes: libzmq has freed them by the next look */
     uint64_t *shut;         /* a counter that is somebody else's */
 };
 
