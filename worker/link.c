@@ -136,7 +136,7 @@ static void look_at_join(struct link *l)
  * Not zmq_poll(), which asks each socket for its events, at two system calls and more: ZMQ_FD is
  * readable when a socket that was read to its end has something new, and that is all we need.
  */
-static void wait_events(struct link *l, uint64_t wake_ns)
+static void wait_events(struct link *l, bool wait)
 {
     struct pollfd fds[SOURCE_COUNT] = {
         [SOURCE_REPORTS] = {.fd = l->full ? -1 : run_fd(l->run)},
@@ -147,10 +147,14 @@ static void wait_events(struct link *l, uint64_t wake_ns)
         [SOURCE_ANSWERS_MONITOR] = {.fd = socket_fd(l->answers_monitor)},
     };
     look_at_join(l);
+    if (l->unread || (!l->full && run_has_reports(l->run)))
+        wait = false;
     for (size_t i = 0; i < SOURCE_COUNT; i++)
         fds[i].events = POLLIN;
-    if (poll(fds, SOURCE_COUNT, l->unread ? 0 : wait_ms(l, wake_ns)) <= 0)
+    if (poll(fds, SOURCE_COUNT, !wait ? 0 : wait_ms(l, l->wake_ns)) <= 0)
         return;
+    if (fds[SOURCE_REPORTS].revents)
+        run_quiet(l->run);
     for (size_t i = SOURCE_LANE; i < SOURCE_COUNT; i++)
         if (fds[i].revents)
             l->unread |= 1u << i;
@@ -158,9 +162,9 @@ static void wait_events(struct link *l, uint64_t wake_ns)
 
 /* ------------------------------------------------------------------------------ life */
 
-static bool link_step(struct link *l, uint64_t *wake_ns)
+static void link_step(struct link *l, bool wait)
 {
-    wait_events(l, *wake_ns);
+    wait_events(l, wait);
     l->now = clock_now();
     session_begin(l->session, l->now);
     link_read(l);
@@ -172,13 +176,21 @@ static bool link_step(struct link *l, uint64_t *wake_ns)
     link_act(l, a);
     if (a->state == SESSION_JOINING || a->state == SESSION_IDLE)
         link_complain(l);
-    *wake_ns = a->wake_ns;
+    l->wake_ns = a->wake_ns;
     l->full = a->full;
+    l->over = a->state == SESSION_OVER || l->end->code != 0;
     if (a->state != SESSION_OVER)
-        return l->end->code == 0;
+        return;
     l->end->code = a->code;
     l->recycle |= a->recycle;
-    return false;
+}
+
+/* On the slot's thread, while it leads. */
+static bool link_step_of_slot(void *arg, bool wait)
+{
+    struct link *l = arg;
+    link_step(l, wait);
+    return !l->over;
 }
 
 static bool link_init(struct link *l, const struct link_config *config, struct link_end *end)
@@ -187,7 +199,12 @@ static bool link_init(struct link *l, const struct link_config *config, struct l
     l->now = clock_now();
     l->contact_ns = l->now.mono_ns;
     l->session = session_new(&config->session);
-    l->run = l->session ? run_new(&config->run) : NULL;
+    struct run_config run = config->run;
+    if (run.slots == 1) {
+        run.step = link_step_of_slot;
+        run.step_arg = l;
+    }
+    l->run = l->session ? run_new(&run) : NULL;
     return l->run && link_open(l);
 }
 
@@ -207,9 +224,13 @@ void link_run(const struct link_config *config, struct link_end *end)
     struct link l;
     *end = (struct link_end){0};
     if (link_init(&l, config, end)) {
-        uint64_t wake_ns = 0;
-        while (link_step(&l, &wake_ns))
-            ;
+        while (!l.over) {
+            link_step(&l, true);
+            if (l.over)
+                break;
+            run_offer_lead(l.run);
+            run_await_lead(l.run);
+        }
     } else {
         end->code = PUSHROD_E_SYSTEM;
         snprintf(end->text, sizeof end->text, "cannot start: %s", strerror(errno));

@@ -46,8 +46,10 @@ struct link {
     void *answers;         /* PUSH */
     void *answers_monitor; /* PAIR */
     struct now now;
-    unsigned stops;  /* that were acted on */
-    unsigned unread; /* bit of each source that may have something: it is read until it has not */
+    uint64_t wake_ns; /* when the session wants to be called next */
+    bool over;        /* its last step is done */
+    unsigned stops;   /* that were acted on */
+    unsigned unread;  /* bit of each source that may have something: it is read until it has not */
 
     /* where the server is */
     char host[256];             /* as it was given */

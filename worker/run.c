@@ -40,7 +40,8 @@ void run_signal(int fd)
 /* --------------------------------------------------------------------- reports */
 
 /* Many threads push, one takes all: no report can be seen twice, so there is no ABA problem. Only
- * the one that finds the stack empty wakes the owner. */
+ * the one that finds the stack empty wakes the owner; a slot's thread that leads comes to it by
+ * itself. */
 static void report_push(struct run *run, struct report *report)
 {
     struct report *top = atomic_load_explicit(&run->reports, memory_order_relaxed);
@@ -48,17 +49,26 @@ static void report_push(struct run *run, struct report *report)
         report->next = top;
     } while (!atomic_compare_exchange_weak_explicit(
         &run->reports, &top, report, memory_order_release, memory_order_relaxed));
-    if (!top)
+    if (!top && !lead_is_slots(run))
         run_signal(run->fd);
+}
+
+bool run_has_reports(const struct run *run)
+{
+    return atomic_load_explicit(&run->reports, memory_order_relaxed);
+}
+
+void run_quiet(struct run *run)
+{
+    uint64_t count;
+    ssize_t got = read(run->fd, &count, sizeof count);
+    (void)got;
 }
 
 struct report *run_take(struct run *run)
 {
-    uint64_t count;
     if (!atomic_load_explicit(&run->reports, memory_order_relaxed))
         return NULL;
-    ssize_t got = read(run->fd, &count, sizeof count);
-    (void)got; /* EAGAIN: the write comes after the push, and wakes us once in vain */
     struct report *newest = atomic_exchange_explicit(&run->reports, NULL, memory_order_acquire);
     struct report *oldest = NULL;
     while (newest) {
@@ -92,7 +102,9 @@ void run_release(struct run *run, struct report *report)
         free(report);
         return;
     }
-    assert(task->attempt);
+    assert(task->attempt && run->given > 0);
+    run->given--;
+    run->last_ns = task->run_ns;
     task->attempt = NULL;
     buf_recycle(&task->result);
     buf_recycle(&task->text);
@@ -198,23 +210,42 @@ int attempt_wait_ms(uint64_t until_ns)
 
 /* ----------------------------------------------------------------- slot threads */
 
-/* NULL: the runner ends. *slept: the thread had to wait for it. */
-static struct pushrod_task *queue_pop(struct run *run, bool *slept)
+static struct pushrod_task *queue_take(struct run *run)
 {
-    *slept = false;
+    struct pushrod_task *task = run->head;
+    assert(task->queued);
+    run->head = task->next;
+    if (!run->head)
+        run->tail = &run->head;
+    task->queued = false;
+    return task;
+}
+
+/*
+ * The next attempt; NULL: the runner ends. While there is none this thread leads, or it sleeps.
+ * *now_ns: when the last one ended, 0 at first; then when this one begins. One reading of the clock
+ * for each: where one ends, the next begins, if it was there already.
+ */
+static struct pushrod_task *queue_pop(struct run *run, uint64_t *now_ns)
+{
+    struct pushrod_task *task = NULL;
     pthread_mutex_lock(&run->lock);
-    while (!run->head && !atomic_load(&run->stopping)) {
-        *slept = true;
-        run->sleepers++;
-        pthread_cond_wait(&run->more, &run->lock);
-        run->sleepers--;
+    while (!task && !atomic_load(&run->stopping)) {
+        if (lead_is_due(run, *now_ns)) {
+            lead_step(run, !run->head);
+            *now_ns = run->lead.stepped_ns;
+        } else if (run->head) {
+            task = queue_take(run);
+        } else {
+            run->sleepers++;
+            pthread_cond_wait(&run->more, &run->lock);
+            run->sleepers--;
+            *now_ns = 0;
+        }
     }
-    struct pushrod_task *task = atomic_load(&run->stopping) ? NULL : run->head;
     if (task) {
-        run->head = task->next;
-        if (!run->head)
-            run->tail = &run->head;
-        task->queued = false;
+        task->begin_ns = *now_ns ? *now_ns : clock_mono_ns();
+        lead_begin(run, task->begin_ns);
     }
     pthread_mutex_unlock(&run->lock);
     return task;
@@ -295,10 +326,7 @@ void *run_slot_main(void *arg)
     const struct handler *last = NULL;
     struct pushrod_task *task;
     uint64_t now_ns = 0;
-    bool slept;
-    while ((task = queue_pop(run, &slept))) {
-        /* One reading for each task: where one ends, the next begins, if it was there already. */
-        task->begin_ns = slept || !now_ns ? clock_mono_ns() : now_ns;
+    while ((task = queue_pop(run, &now_ns))) {
         task->handler = last = handler_find(run, task->attempt->queue, last);
         if (last)
             task_run(slot, task);
@@ -343,6 +371,7 @@ void run_start(struct run *run, const struct attempt *const *attempts, size_t co
     }
     if (!head)
         return;
+    run->given += count;
     pthread_mutex_lock(&run->lock);
     *run->tail = head;
     run->tail = tail;

@@ -103,6 +103,10 @@ struct run_config {
     uint64_t timeout_ms; /* of commands, for attempts that say nothing; 0: none */
     uint64_t grace_ms;   /* between SIGTERM and SIGKILL, and for functions; 0: 2000 */
     size_t max_result;   /* bytes */
+    /* With one slot: a step of the owner's loop, for the slot's thread when it leads (run_lead.c).
+     * Waits for what comes only if it may. False: it was the last. NULL: it never leads. */
+    bool (*step)(void *arg, bool wait);
+    void *step_arg;
 };
 
 /* NULL: no memory, descriptors or threads. */
@@ -114,13 +118,23 @@ struct run *run_new(const struct run_config *config);
  */
 bool run_free(struct run *run, uint64_t wait_ms);
 
-int run_fd(const struct run *run); /* readable when run_take() has something */
+/* With a `step`, for the owner's thread: lets the slot's thread lead if it may, and waits until
+ * this one does. */
+void run_offer_lead(struct run *run);
+void run_await_lead(struct run *run);
 
-/* ---- for the owner's thread ---- */
+/* Readable when run_take() has something new; not while the slot's thread leads, who comes to it by
+ * itself. */
+int run_fd(const struct run *run);
+
+/* ---- for the owner's thread, or the slot's while it leads ---- */
 void run_start(struct run *run, const struct attempt *const *attempts, size_t count);
 void run_cancel(struct run *run, uint64_t lease);
 void run_cancel_all(struct run *run);             /* the worker leaves now */
 bool run_revoke(struct run *run, uint64_t lease); /* true: it had not begun, and is forgotten */
+
+bool run_has_reports(const struct run *run); /* whether or not run_fd() says so */
+void run_quiet(struct run *run); /* run_fd() was readable: no more, until there are new reports */
 
 /* All reports so far, oldest first; give each back with run_release(). NULL: none. */
 struct report *run_take(struct run *run);

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "common/clock.h"
@@ -60,7 +61,7 @@ static bool slots_new(struct run *run)
 
 struct run *run_new(const struct run_config *config)
 {
-    assert(config->slots > 0);
+    assert(config->slots == 1 || (config->slots > 0 && !config->step));
     struct run *run = calloc(1, sizeof *run);
     if (!run)
         return NULL;
@@ -71,7 +72,10 @@ struct run *run_new(const struct run_config *config)
     pthread_cond_init(&run->more, NULL);
     pthread_cond_init(&run->room, NULL);
     run->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (run->fd >= 0 && tasks_new(run) && slots_new(run))
+    run->lead.relief = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    run->lead.timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    if (run->fd >= 0 && run->lead.relief >= 0 && run->lead.timer >= 0 && tasks_new(run) &&
+        slots_new(run))
         return run;
     run_free(run, UINT64_MAX / NS_PER_MS);
     return NULL;
@@ -142,8 +146,10 @@ bool run_free(struct run *run, uint64_t wait_ms)
         return false;
     slots_free(run);
     tasks_free(run);
-    if (run->fd >= 0)
-        close(run->fd);
+    const int fds[] = {run->fd, run->lead.relief, run->lead.timer};
+    for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
     pthread_cond_destroy(&run->more);
     pthread_cond_destroy(&run->room);
     pthread_mutex_destroy(&run->lock);
