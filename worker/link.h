@@ -4,7 +4,8 @@
  * session, and its actions into messages and runs.
  *
  * The only place in a worker that knows ZeroMQ (but for obituary.c) and reads the clock. One
- * thread, that of the caller; no handler can block it.
+ * thread at a time, the caller's or, with one slot, the slot's while its handlers are short
+ * (run_lead.c); no handler can block it for longer than a millisecond.
  */
 #ifndef WORKER_LINK_H
 #define WORKER_LINK_H

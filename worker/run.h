@@ -5,7 +5,7 @@
  *
  * Knows handlers and threads; knows no socket and no session. The thread that owns the sockets
  * hands attempts in and takes reports out, in batches, and is never blocked: when both sides are
- * busy, a task costs no system call.
+ * busy, a task costs no system call. With one slot it may be the slot's own thread: run_lead.c.
  *
  *    run_start() ──▶ queue ──▶ slot threads ──▶ reports ──▶ run_take()
  *                  (in order)                 (eventfd when the first one comes)
