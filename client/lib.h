@@ -21,7 +21,7 @@
 #include <pushrod/client.h>
 #include "common/buf.h"
 #include "common/clock.h"
-#include "common/map.h"
+#include "common/idindex.h"
 #include "proto/codec.h"
 #include "proto/messages.h"
 
@@ -85,7 +85,7 @@ struct task_record {
 };
 
 struct task_table {
-    struct idmap places; /* id -> place in records */
+    struct idindex places; /* id -> place in records, + 1 */
     struct task_record *records;
     uint32_t count; /* records ever used */
     uint32_t capacity;

@@ -13,10 +13,8 @@
 
 struct task_record *followed_find(struct pushrod_client *c, uint64_t id)
 {
-    uint64_t place;
-    if (id == 0 || !idmap_get(&c->tasks.places, id, &place))
-        return NULL;
-    return &c->tasks.records[place];
+    uint32_t place = idindex_get(&c->tasks.places, id);
+    return place ? &c->tasks.records[place - 1] : NULL;
 }
 
 /* Records move, so a pointer to one lives until the next follow. */
@@ -59,7 +57,7 @@ struct task_record *followed_add(struct pushrod_client *c, uint64_t id, unsigned
         return NULL;
     struct task_record *r = &t->records[place];
     *r = (struct task_record){.id = id, .arg = arg, .follow = (uint8_t)follow};
-    if (!idmap_put(&t->places, id, place)) {
+    if (!idindex_put(&t->places, id, place + 1)) {
         r->next_free = t->free;
         r->id = 0;
         t->free = place + 1;
@@ -76,7 +74,7 @@ void followed_forget(struct pushrod_client *c, struct task_record *r, bool free_
         t->open--;
     else if (free_kept)
         kept_free(r->kept);
-    idmap_remove(&t->places, r->id);
+    idindex_remove(&t->places, r->id);
     r->id = 0;
     r->kept = NULL;
     r->next_free = t->free;
@@ -99,7 +97,7 @@ void followed_free(struct pushrod_client *c)
         if (t->records[i].id)
             kept_free(t->records[i].kept);
     free(t->records);
-    idmap_free(&t->places);
+    idindex_free(&t->places);
     *t = (struct task_table){0};
 }
 

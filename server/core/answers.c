@@ -350,7 +350,7 @@ void core_answers(
         return;
     for (size_t i = 0; i < count; i++) {
         if (i + ANSWERS_AHEAD < count)
-            ledger_expect(&c->ledger, a[i + ANSWERS_AHEAD].lease, a[i + ANSWERS_AHEAD].id);
+            ledger_expect(&c->ledger, a[i + ANSWERS_AHEAD].lease);
         if (!w || w->state == WORKER_OVER)
             answer_late(c, w, &a[i]);
         else

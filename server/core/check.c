@@ -76,7 +76,7 @@ static void check_tasks(const struct core *c)
         check_state(c, t);
         check_followers(t);
     }
-    CHECK(found == c->ledger.count);
+    CHECK(found == c->ledger.by_id.count);
     CHECK(bypass == c->bypass_bytes);
     for (unsigned state = 0; state < TASK_GONE; state++)
         CHECK(counts[state] == c->counts[state]);

@@ -117,7 +117,7 @@ static void free_tasks(struct core *c)
         ledger_remove(&c->ledger, t);
         task_free(c, t);
     }
-    assert(c->ledger.count == 0);
+    assert(c->ledger.by_id.count == 0);
 }
 
 static void free_unique_windows(struct core *c)
@@ -185,7 +185,7 @@ void core_free(struct core *c)
     heap_free(&c->by_wall);
     heap_free(&c->by_mono);
     heap_free(&c->kept);
-    assert(c->ledger.count == 0);
+    assert(c->ledger.by_id.count == 0);
     ledger_free(&c->ledger);
     pool_free(&c->pool);
     out_free(c);
@@ -231,7 +231,7 @@ static void gauges(struct core *c)
     s->ready = c->counts[TASK_READY] + c->counts[TASK_HELD];
     s->delayed = c->counts[TASK_DELAYED] + c->counts[TASK_MOVING];
     s->leased = c->counts[TASK_LEASED];
-    s->ledger = c->ledger.count;
+    s->ledger = c->ledger.by_id.count;
     s->backlog = s->dead = 0;
     for (const struct queue *q = c->first_queue; q; q = q->next) {
         assert(q->name.size > 0);

@@ -54,107 +54,28 @@ static void ledger_give_back(struct ledger *l, uint32_t slot)
     l->first_free = slot + 1;
 }
 
-/* ---- by id ---- */
-
-/* As in an idmap: four ids in sequence share a cache line, and such groups are scattered. */
-static uint32_t index_home(const struct ledger *l, uint32_t id)
-{
-    uint32_t group = (id >> 2) * UINT32_C(0x9e3779b1);
-    return (group >> 7 << 2 | (id & 3)) & l->mask;
-}
-
-/* The cell that holds the id, or the free one where it would go. */
-static uint32_t index_find(const struct ledger *l, uint64_t id)
-{
-    uint32_t i = index_home(l, (uint32_t)id);
-    assert(l->mask > 0);
-    for (; l->cells[i].slot; i = (i + 1) & l->mask)
-        if (l->cells[i].id == (uint32_t)id && l->slots[l->cells[i].slot - 1].task->record.id == id)
-            break;
-    return i;
-}
-
-static void index_put(struct ledger *l, struct ledger_cell cell)
-{
-    uint32_t i = index_home(l, cell.id);
-    assert(cell.slot != 0);
-    while (l->cells[i].slot)
-        i = (i + 1) & l->mask;
-    l->cells[i] = cell;
-}
-
-static bool index_resize(struct ledger *l, uint32_t cells)
-{
-    struct ledger_cell *old = l->cells, *resized = calloc(cells, sizeof *resized);
-    if (!resized)
-        return false;
-    uint32_t before = l->mask ? l->mask + 1 : 0;
-    assert(l->count < cells);
-    l->cells = resized;
-    l->mask = cells - 1;
-    for (uint32_t i = 0; i < before; i++)
-        if (old[i].slot)
-            index_put(l, old[i]);
-    free(old);
-    return true;
-}
-
-/* At most two thirds full. */
-static bool index_grow(struct ledger *l)
-{
-    if (!l->mask)
-        return index_resize(l, LEDGER_FIRST);
-    uint64_t cells = l->mask + UINT64_C(1);
-    assert(l->count < cells);
-    return (l->count + 1) * UINT64_C(3) <= cells * 2 || index_resize(l, (uint32_t)cells * 2);
-}
-
-/* After a burst: the ids that are left would lie a cache line each apart. */
-static void index_shrink(struct ledger *l)
-{
-    uint64_t cells = l->mask + UINT64_C(1);
-    assert(l->count < cells);
-    if (cells > LEDGER_FIRST && l->count * UINT64_C(8) < cells)
-        index_resize(l, (uint32_t)(cells / 2));
-}
-
-/* What comes after the hole moves up, unless its home lies behind the hole: no tombstones. */
-static void index_remove(struct ledger *l, uint64_t id)
-{
-    uint32_t hole = index_find(l, id);
-    assert(l->cells[hole].slot);
-    for (uint32_t i = (hole + 1) & l->mask; l->cells[i].slot; i = (i + 1) & l->mask) {
-        uint32_t home = index_home(l, l->cells[i].id);
-        if (((i - home) & l->mask) < ((i - hole) & l->mask))
-            continue;
-        l->cells[hole] = l->cells[i];
-        hole = i;
-    }
-    l->cells[hole].slot = 0;
-}
-
 /* ---- tasks ---- */
 
 bool ledger_add(struct ledger *l, struct task *t)
 {
     uint32_t slot;
     assert(t->record.id != 0 && !ledger_find(l, t->record.id));
-    if (!index_grow(l) || !ledger_slot(l, &slot))
+    if (!ledger_slot(l, &slot))
         return false;
-    index_put(l, (struct ledger_cell){(uint32_t)t->record.id, slot + 1});
+    if (!idindex_put(&l->by_id, t->record.id, slot + 1)) {
+        ledger_give_back(l, slot);
+        return false;
+    }
     l->slots[slot].task = t;
     t->slot = slot;
-    l->count++;
     return true;
 }
 
 void ledger_remove(struct ledger *l, struct task *t)
 {
     assert(ledger_at(l, t->slot) == t);
-    index_remove(l, t->record.id);
+    idindex_remove(&l->by_id, t->record.id);
     ledger_give_back(l, t->slot);
-    l->count--;
-    index_shrink(l);
 }
 
 static uint64_t lease_attempts(const struct task *t)
@@ -193,9 +114,7 @@ struct task *ledger_at(const struct ledger *l, uint64_t slot)
 
 struct task *ledger_find(const struct ledger *l, uint64_t id)
 {
-    if (l->count == 0)
-        return NULL;
-    uint32_t slot = l->cells[index_find(l, id)].slot;
+    uint32_t slot = idindex_get(&l->by_id, id);
     assert(!slot || ledger_at(l, slot - 1));
     return slot ? l->slots[slot - 1].task : NULL;
 }
@@ -215,18 +134,16 @@ struct task *ledger_find_lease(const struct ledger *l, uint64_t lease, uint64_t 
  * Only a hint, and so without a look at who has the slot. The tasks of a tick are more than the
  * first caches hold: waiting for their memory was most of what a finish cost.
  */
-void ledger_expect(const struct ledger *l, uint64_t lease, uint64_t id)
+void ledger_expect(const struct ledger *l, uint64_t lease)
 {
     uint64_t slot = lease & SLOT_MASK;
-    if (slot >= l->used)
-        return;
-    task_expect(l->slots[slot].task);
-    __builtin_prefetch(&l->cells[index_home(l, (uint32_t)id)], 1);
+    if (slot < l->used)
+        task_expect(l->slots[slot].task);
 }
 
 void ledger_free(struct ledger *l)
 {
-    assert(l->count == 0);
+    assert(l->by_id.count == 0);
     free(l->slots);
-    free(l->cells);
+    idindex_free(&l->by_id);
 }

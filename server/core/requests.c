@@ -236,7 +236,7 @@ static void control_purge(struct core *c, uint64_t conn, const struct msg_contro
     struct queue *q = control_queue(c, conn, m);
     if (!q)
         return;
-    assert(q->counts[TASK_LEASED] <= c->ledger.count);
+    assert(q->counts[TASK_LEASED] <= c->ledger.by_id.count);
     uint64_t *keep = arena_alloc(
         c, (size_t)(q->counts[TASK_LEASED] + q->counts[TASK_STORING] + q->counts[TASK_MOVING] + 1) *
                sizeof *keep);

@@ -15,6 +15,7 @@
 #define SERVER_CORE_STATE_H
 
 #include "common/heap.h"
+#include "common/idindex.h"
 #include "common/list.h"
 #include "common/map.h"
 #include "common/slab.h"
@@ -67,21 +68,13 @@ struct ledger_slot {
     uint32_t next_free;  /* of a free one: slot + 1; 0: none */
 };
 
-/* An idmap of half the size: a slot takes 4 bytes, and of the id its low half is enough here. */
-struct ledger_cell {
-    uint32_t id;
-    uint32_t slot; /* + 1; 0: the cell is free */
-};
-
 struct ledger {
     struct ledger_slot *slots;
     uint32_t used; /* slots that were ever in use */
     uint32_t capacity;
-    uint32_t count;
-    uint32_t first_free; /* slot + 1 */
-    uint64_t boot;       /* 1 to 32767: leases stay below 2^63, as numbers on the wire must */
-    struct ledger_cell *cells;
-    uint32_t mask; /* cells - 1; 0: none allocated */
+    uint32_t first_free;  /* slot + 1 */
+    uint64_t boot;        /* 1 to 32767: leases stay below 2^63, as numbers on the wire must */
+    struct idindex by_id; /* slot + 1 */
 };
 
 /* ---- pool: memory of tasks and followers ---- */

@@ -225,7 +225,7 @@ static void stored_expect(const struct core *c, const struct store_event *e, boo
     if (near)
         follow_expect(ledger_at(&c->ledger, e->token));
     else
-        ledger_expect(&c->ledger, e->token, 0);
+        ledger_expect(&c->ledger, e->token);
 }
 
 void core_stored(struct core *c, const struct store_event *events, size_t count)

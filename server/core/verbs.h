@@ -45,7 +45,7 @@ struct task *ledger_find_lease(const struct ledger *l, uint64_t lease, uint64_t 
 struct task *ledger_at(const struct ledger *l, uint64_t slot); /* NULL: nobody */
 bool ledger_gave(const struct ledger *l, uint64_t lease);      /* in this life of the server */
 bool lease_counted(const struct task *t, uint64_t lease);      /* its attempt failed, and counts */
-void ledger_expect(const struct ledger *l, uint64_t lease, uint64_t id); /* to be found soon */
+void ledger_expect(const struct ledger *l, uint64_t lease);    /* to be found soon */
 void ledger_free(struct ledger *l);
 
 /* task.c */

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "common/idindex.h"
 #include "common/list.h"
 #include "common/map.h"
 
@@ -85,6 +86,59 @@ struct named {
     char name[16];
 };
 
+static void idindex_check(const struct idindex *x, const uint32_t *model, uint64_t base)
+{
+    size_t count = 0;
+    for (uint64_t i = 0; i < KEYS; i++) {
+        assert_int_equal(idindex_get(x, base + i), model[i]);
+        count += model[i] != 0;
+    }
+    assert_int_equal(x->count, count);
+}
+
+/* The same, where pages come and go as well. */
+static void idindex_agrees_with_model(void **state)
+{
+    (void)state;
+    uint64_t seed = random_seed(), base = random_next(&seed) >> 20 | 1;
+    uint32_t model[KEYS] = {0};
+    struct idindex x = {0};
+    for (unsigned step = 0; step < 20000; step++) {
+        uint64_t r = random_next(&seed), i = r % KEYS;
+        bool fewer = step / 2000 % 2; /* in turns most of them go, whole pages too */
+        if ((r >> 40 & 7) < (fewer ? 1 : 5)) {
+            model[i] = (uint32_t)(r >> 32) | 1;
+            assert_true(idindex_put(&x, base + i, model[i]));
+        } else {
+            idindex_remove(&x, base + i);
+            model[i] = 0;
+        }
+        if (step % 50 == 0)
+            idindex_check(&x, model, base);
+    }
+    for (uint64_t i = 0; i < KEYS; i++)
+        idindex_remove(&x, base + i);
+    assert_int_equal(x.count, 0);
+    assert_int_equal(x.pages.count, 1); /* empty pages go, but for the last */
+    idindex_free(&x);
+}
+
+static void idindex_edge_ids(void **state)
+{
+    (void)state;
+    static const uint64_t ids[] = {1, 63, 64, UINT64_C(1) << 32, INT64_MAX, UINT64_MAX};
+    struct idindex x = {0};
+    assert_int_equal(idindex_get(&x, 1), 0);
+    idindex_remove(&x, 1);
+    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
+        assert_true(idindex_put(&x, ids[i], (uint32_t)i + 1));
+    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
+        assert_int_equal(idindex_get(&x, ids[i]), i + 1);
+    assert_int_equal(idindex_get(&x, 0), 0);
+    assert_int_equal(idindex_get(&x, 65), 0);
+    idindex_free(&x);
+}
+
 static void strmap_agrees_with_model(void **state)
 {
     (void)state;
@@ -154,6 +208,8 @@ int main(void)
         cmocka_unit_test(idmap_agrees_with_model),
         cmocka_unit_test(idmap_has_no_long_runs),
         cmocka_unit_test(idmap_edge_keys),
+        cmocka_unit_test(idindex_agrees_with_model),
+        cmocka_unit_test(idindex_edge_ids),
         cmocka_unit_test(strmap_agrees_with_model),
         cmocka_unit_test(list_keeps_order),
     };
