@@ -141,7 +141,7 @@ static struct slab *slab_open(struct slab_cache *c)
 
 /*
  * The first open region gives the next slab until it is full, so that the others become empty. One
- * that is empty stays: the next burst begins there.
+ * that is empty stays, behind all others: the next burst begins there.
  */
 static void slab_close(struct slab_memory *m, struct region *r, struct slab *s)
 {
@@ -151,7 +151,7 @@ static void slab_close(struct slab_memory *m, struct region *r, struct slab *s)
     if (r->free == UINT32_MAX)
         list_remove(&r->node);
     if (list_empty(&r->node))
-        list_push_back(&m->open, &r->node);
+        list_push_back(m->spare ? list_last(&m->open) : &m->open, &r->node);
     if (r->free != UINT32_MAX)
         return;
     if (m->spare)

@@ -123,6 +123,31 @@ static void an_empty_slab_is_anybodys(void **state)
     slab_memory_free(&m);
 }
 
+/* A region that is empty waits behind all that have a free slab, whenever they got it. */
+static void an_empty_region_is_used_last(void **state)
+{
+    (void)state;
+    struct slab_memory m;
+    struct slab_cache caches[SIZES];
+    struct slab_cache *large = &caches[SIZES - 1];
+    static void *blocks[BLOCKS];
+    size_t count = 0, given = 0;
+    init(&m, caches);
+    while (m.regions < 2)
+        assert_non_null(blocks[count++] = slab_take(large));
+    slab_give(large, blocks[--count]);
+    assert_true(m.spare && m.open.next == m.open.prev); /* the first region is full */
+    while (m.open.next == m.open.prev)
+        slab_give(large, blocks[given++]);
+    void *small = slab_take(&caches[0]);
+    assert_non_null(small);
+    assert_true(m.spare);
+    slab_give(&caches[0], small);
+    while (given < count)
+        slab_give(large, blocks[given++]);
+    slab_memory_free(&m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -130,6 +155,7 @@ int main(void)
         cmocka_unit_test(memory_of_a_burst_goes_back),
         cmocka_unit_test(a_window_stays_in_its_memory),
         cmocka_unit_test(an_empty_slab_is_anybodys),
+        cmocka_unit_test(an_empty_region_is_used_last),
     };
     return cmocka_run_group_tests_name("slab", tests, NULL, NULL);
 }
