@@ -10,8 +10,11 @@
 #include "common/memory.h"
 
 /* What a line carries in this time is what a stranger can cost beyond max_bytes. */
-#define LOOK_MS   100
-#define NS_PER_MS UINT64_C(1000000)
+#define LOOK_MS 100
+/* Giving memory back takes 0.4 us for each free block of a page and more, and what is in use again
+ * must be had from the kernel: strangers shall not choose how often. */
+#define GIVE_BACK_MS 1000
+#define NS_PER_MS    UINT64_C(1000000)
 
 static uint16_t port_of(int fd)
 {
@@ -73,13 +76,20 @@ static void look_again(struct crowd *c)
         loop_timer_set(c->loop, &c->look, loop_now(c->loop).mono_ns + LOOK_MS * NS_PER_MS);
 }
 
+static void give_back(struct crowd *c, uint64_t now_ns)
+{
+    if (!c->heavy || now_ns < c->give_back_ns)
+        return;
+    memory_give_back();
+    c->heavy = false;
+    c->give_back_ns = now_ns + GIVE_BACK_MS * NS_PER_MS;
+}
+
 static void crowd_look(void *arg)
 {
     struct crowd *c = arg;
     uint64_t now_ns = loop_now(c->loop).mono_ns;
-    if (c->heavy)
-        memory_give_back();
-    c->heavy = false;
+    give_back(c, now_ns);
     for (size_t i = c->count; i-- > 0;) {
         bool heavy = is_heavy(c, &c->visitors[i]);
         if (!heavy && !is_old(c, &c->visitors[i], now_ns))

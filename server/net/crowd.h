@@ -45,6 +45,7 @@ struct crowd {
     size_t count, capacity;
     struct loop_timer look; /* set while there are visitors and something to be looked at */
     bool heavy;             /* one was shut for its bytes: libzmq has freed them by the next look */
+    uint64_t give_back_ns;  /* when that memory may go back to the kernel */
     uint64_t *shut;         /* a counter that is somebody else's */
 };
 
