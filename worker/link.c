@@ -36,9 +36,6 @@ static void check_stops(struct link *l)
     unsigned stops = atomic_load(l->config->stops);
     if (stops == l->stops)
         return;
-    uint64_t count;
-    ssize_t got = read(l->config->stop_fd, &count, sizeof count);
-    (void)got;
     l->stops = stops;
     log_info(stops > 1 ? "leaving now" : "draining");
     if (stops > 1)
@@ -132,6 +129,15 @@ static void look_at_join(struct link *l)
         l->unread |= 1u << SOURCE_JOIN;
 }
 
+/* Before the wishes are counted: they are counted before the descriptor is written to, so none is
+ * missed, and one that was seen before it was written does not keep us awake. */
+static void quiet_stops(const struct link *l)
+{
+    uint64_t count;
+    ssize_t got = read(l->config->stop_fd, &count, sizeof count);
+    (void)got;
+}
+
 /*
  * Not zmq_poll(), which asks each socket for its events, at two system calls and more: ZMQ_FD is
  * readable when a socket that was read to its end has something new, and that is all we need.
@@ -155,6 +161,8 @@ static void wait_events(struct link *l, bool wait)
         return;
     if (fds[SOURCE_REPORTS].revents)
         run_quiet(l->run);
+    if (fds[SOURCE_STOPS].revents)
+        quiet_stops(l);
     for (size_t i = SOURCE_LANE; i < SOURCE_COUNT; i++)
         if (fds[i].revents)
             l->unread |= 1u << i;

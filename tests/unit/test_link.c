@@ -2,6 +2,10 @@
 /* The worker's side of DESIGN's facts about libzmq: what its sockets are told. */
 #include "tests/unit/unit.h"
 
+#include <poll.h>
+#include <pthread.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 #include <zmq.h>
 
 #include "worker/link_impl.h"
@@ -40,10 +44,62 @@ static void options_that_must_stay(void **state)
     zmq_ctx_term(l.context);
 }
 
+static int nothing(struct pushrod_task *task, void *arg)
+{
+    (void)task;
+    (void)arg;
+    return 0;
+}
+
+static void *run_it(void *config)
+{
+    struct link_end end;
+    link_run(config, &end);
+    return NULL;
+}
+
+static void signal_it(int fd)
+{
+    uint64_t one = 1;
+    assert_int_equal(write(fd, &one, sizeof one), (int)sizeof one);
+}
+
+/*
+ * pushrod_worker_stop() counts and then writes, on another thread: the loop may have seen the count
+ * before the descriptor is readable. What is left in it would keep the loop from sleeping.
+ */
+static void wish_to_stop_that_was_seen_already_is_read(void **state)
+{
+    atomic_uint stops = 0;
+    struct handler handler = {
+        .ops = &handler_function, .pattern = (char *)(uintptr_t) "*", .function = nothing};
+    struct link_config config = {.join = "127.0.0.1:1",
+        .session = {.name = slice_str("w"), .slots = 1, .ahead = 1},
+        .run = {.slots = 1, .ahead = 1, .handlers = &handler, .handler_count = 1},
+        .io_threads = 1,
+        .stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
+        .stops = &stops,
+        .ready_fd = -1};
+    pthread_t thread;
+    (void)state;
+    assert_true(config.stop_fd >= 0);
+    assert_int_equal(pthread_create(&thread, NULL, run_it, &config), 0);
+    signal_it(config.stop_fd);
+    struct pollfd fd = {.fd = config.stop_fd, .events = POLLIN};
+    time_t limit = time(NULL) + 10;
+    while (poll(&fd, 1, 0) == 1)
+        assert_true(time(NULL) < limit);
+    atomic_store(&stops, 2);
+    signal_it(config.stop_fd);
+    pthread_join(thread, NULL);
+    close(config.stop_fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(options_that_must_stay),
+        cmocka_unit_test(wish_to_stop_that_was_seen_already_is_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
