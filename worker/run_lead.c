@@ -34,9 +34,24 @@ bool lead_is_slots(struct run *run)
     return slots;
 }
 
+/*
+ * What was handed over before may have ended a process. Answers that are still here end with it,
+ * and the server then suspects the first of those that ended well: with many short ones in front,
+ * one death after the other. So they leave before it begins.
+ */
+static bool may_end_us(const struct pushrod_task *task)
+{
+    return task->attempt->number > 1;
+}
+
 bool lead_is_due(const struct run *run, uint64_t now_ns)
 {
-    return run->lead.slot && (!run->head || now_ns - run->lead.stepped_ns >= STEP_NS);
+    if (!run->lead.slot)
+        return false;
+    if (!run->head)
+        return true;
+    uint64_t since_ns = now_ns - run->lead.stepped_ns;
+    return since_ns >= STEP_NS || (since_ns && may_end_us(run->head));
 }
 
 void lead_step(struct run *run, bool wait)

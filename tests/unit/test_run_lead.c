@@ -11,7 +11,7 @@
 
 #define ATTEMPTS 64
 
-/* A worker whose loop starts an attempt with each step, as if a message had come. */
+/* A worker whose loop starts an attempt, or a batch, with each step, as if a message had come. */
 struct play {
     struct run *run;
     struct attempt attempts[ATTEMPTS];
@@ -20,14 +20,30 @@ struct play {
     sem_t hold;     /* a handler that is to block waits for it */
     atomic_uint at; /* attempts that have begun */
     unsigned wanted, block_at, started, reported, by_slot, by_owner;
-    bool over; /* the next step is the last */
+    bool over;                   /* the next step is the last */
+    unsigned batch;              /* that start together, when those before were reported; 0: 1 */
+    uint64_t number;             /* of the attempts */
+    unsigned looked, unreported; /* attempts that the leader began; when others were not reported */
 };
+
+/* The leader alone counts reports, so that it may read the count. */
+static void look(struct play *p, unsigned before)
+{
+    pthread_mutex_lock(&p->run->lock);
+    if (p->run->lead.slot) {
+        p->looked++;
+        p->unreported += p->reported != before;
+    }
+    pthread_mutex_unlock(&p->run->lock);
+}
 
 static int handle(struct pushrod_task *task, void *arg)
 {
     struct play *p = arg;
     (void)task;
-    if (atomic_fetch_add(&p->at, 1) + 1 == p->block_at)
+    unsigned before = atomic_fetch_add(&p->at, 1);
+    look(p, before);
+    if (before + 1 == p->block_at)
         sem_wait(&p->hold);
     return 0;
 }
@@ -46,7 +62,8 @@ static void start(struct play *p)
 {
     struct attempt *a = &p->attempts[p->started++];
     const struct attempt *one = a;
-    *a = (struct attempt){.lease = p->started, .id = p->started, .queue = slice_str("q")};
+    *a = (struct attempt){
+        .lease = p->started, .id = p->started, .number = p->number, .queue = slice_str("q")};
     run_start(p->run, &one, 1);
 }
 
@@ -60,14 +77,17 @@ static bool step(void *arg, bool wait)
     (void)wait;
     if (p->started == p->wanted)
         return !p->over || p->reported < p->started;
-    if (p->started == p->reported)
-        start(p);
+    if (p->started == p->reported) {
+        do
+            start(p);
+        while (p->batch && p->started % p->batch && p->started < p->wanted);
+    }
     return true;
 }
 
 static void begin(struct play *p, unsigned wanted)
 {
-    *p = (struct play){.wanted = wanted, .owner = pthread_self()};
+    *p = (struct play){.wanted = wanted, .number = 1, .owner = pthread_self()};
     sem_init(&p->hold, 0, 0);
     p->handler = (struct handler){
         .ops = &handler_function, .pattern = (char *)(uintptr_t) "*", .function = handle, .arg = p};
@@ -166,12 +186,29 @@ static void owner_can_end_while_a_handler_blocks(void **state)
     end(&p);
 }
 
+/* What ends the process takes along the answers that are still in it, and the server would suspect
+ * somebody else. */
+static void answers_leave_before_what_was_handed_over_again(void **state)
+{
+    struct play p;
+    (void)state;
+    begin(&p, ATTEMPTS);
+    p.over = true;
+    p.batch = 16;
+    p.number = 2;
+    lead_until(&p, ATTEMPTS);
+    assert_true(p.looked > 0);
+    assert_int_equal(p.unreported, 0);
+    end(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(slot_leads_while_attempts_are_short),
         cmocka_unit_test(handler_that_goes_on_loses_the_lead),
         cmocka_unit_test(owner_can_end_while_a_handler_blocks),
+        cmocka_unit_test(answers_leave_before_what_was_handed_over_again),
     };
     return cmocka_run_group_tests_name("run_lead", tests, NULL, NULL);
 }
