@@ -7,6 +7,7 @@
 #include <semaphore.h>
 #include <stdatomic.h>
 
+#include "common/clock.h"
 #include "worker/run_impl.h"
 
 #define ATTEMPTS 64
@@ -85,19 +86,27 @@ static bool step(void *arg, bool wait)
     return true;
 }
 
-static void begin(struct play *p, unsigned wanted)
+static void begin_with(
+    struct play *p, unsigned wanted, pushrod_handler function, bool (*step_)(void *, bool))
 {
     *p = (struct play){.wanted = wanted, .number = 1, .owner = pthread_self()};
     sem_init(&p->hold, 0, 0);
-    p->handler = (struct handler){
-        .ops = &handler_function, .pattern = (char *)(uintptr_t) "*", .function = handle, .arg = p};
+    p->handler = (struct handler){.ops = &handler_function,
+        .pattern = (char *)(uintptr_t) "*",
+        .function = function,
+        .arg = p};
     p->run = run_new(&(struct run_config){.slots = 1,
         .ahead = ATTEMPTS - 1,
         .handlers = &p->handler,
         .handler_count = 1,
-        .step = step,
+        .step = step_,
         .step_arg = p});
     assert_non_null(p->run);
+}
+
+static void begin(struct play *p, unsigned wanted)
+{
+    begin_with(p, wanted, handle, step);
 }
 
 static void end(struct play *p)
@@ -171,6 +180,43 @@ static void handler_that_goes_on_loses_the_lead(void **state)
     end(&p);
 }
 
+/* A step of the loop that has all attempts begin at once. */
+static bool step_of_batch(void *arg, bool wait)
+{
+    struct play *p = arg;
+    take(p);
+    if (!wait && p->reported < p->started)
+        p->by_slot += !pthread_equal(pthread_self(), p->owner);
+    while (p->started < p->wanted)
+        start(p);
+    return p->reported < p->wanted;
+}
+
+static int handle_for_a_while(struct pushrod_task *task, void *arg)
+{
+    (void)task;
+    (void)arg;
+    uint64_t until_ns = clock_mono_ns() + 100000;
+    while (clock_mono_ns() < until_ns)
+        ;
+    return 0;
+}
+
+/* What comes meanwhile does not wait for the end of a long queue. On a busy machine the owner's
+ * thread may lead before the first step: then once more. */
+static void leader_looks_up_from_a_long_queue(void **state)
+{
+    struct play p;
+    (void)state;
+    for (unsigned turn = 0, seen = 0; !seen; turn++) {
+        assert_true(turn < 50);
+        begin_with(&p, ATTEMPTS, handle_for_a_while, step_of_batch);
+        lead_until(&p, ATTEMPTS);
+        seen = p.by_slot;
+        end(&p);
+    }
+}
+
 /* The owner ends the runner while it leads and a handler blocks. */
 static void owner_can_end_while_a_handler_blocks(void **state)
 {
@@ -207,6 +253,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(slot_leads_while_attempts_are_short),
         cmocka_unit_test(handler_that_goes_on_loses_the_lead),
+        cmocka_unit_test(leader_looks_up_from_a_long_queue),
         cmocka_unit_test(owner_can_end_while_a_handler_blocks),
         cmocka_unit_test(answers_leave_before_what_was_handed_over_again),
     };
