@@ -18,11 +18,11 @@ static void ids_ask(struct core *c)
     struct store_op *op = c->ids_asked ? NULL : out_store(c, STORE_IDS, 0);
     if (!op)
         return;
-    op->limit = 1u << 20;
+    op->limit = STORE_ID_BLOCK;
     c->ids_asked = true;
 }
 
-/* Asks for more while half a million are left: a stream of submissions never waits for ids. */
+/* Asks for more while half of them are left: a stream of submissions never waits for ids. */
 static bool ids_take(struct core *c, uint64_t *id)
 {
     assert(c->next_id > 0);
@@ -31,7 +31,7 @@ static bool ids_take(struct core *c, uint64_t *id)
         c->last_id = c->spare_id + c->spare_count - 1;
         c->spare_count = 0;
     }
-    if (c->spare_count == 0 && c->last_id - c->next_id + 1 < UINT32_C(1) << 19)
+    if (c->spare_count == 0 && c->last_id - c->next_id + 1 < STORE_ID_BLOCK / 2)
         ids_ask(c);
     if (c->next_id > c->last_id)
         return false;

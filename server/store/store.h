@@ -166,6 +166,12 @@ struct store_event {
     const char *text; /* REFUSED, DOWN: for people; NULL: none */
 };
 
+/*
+ * Ids in a block: as many as tasks have places in memory (leases have 24 bits for them), so that a
+ * program that submits without end in one tick is told that memory is full, not that ids are.
+ */
+#define STORE_ID_BLOCK (UINT32_C(1) << 24)
+
 struct store_queue {
     struct slice name;
     enum durability durability;

@@ -10,7 +10,6 @@
 
 #define DEFAULT_BYTES ((uint64_t)16 << 30)
 #define INDEX_BOUND   ((uint64_t)12 << 20)
-#define ID_BLOCK      ((uint32_t)1 << 20)
 
 /* ---- handing over ---- */
 
@@ -185,7 +184,7 @@ static struct lmdb *lmdb_new(const struct store_config *config)
     l->max_bytes = (config->max_bytes ? config->max_bytes : DEFAULT_BYTES) & ~(uint64_t)4095;
     l->settle_ns = (config->settle_ms ? config->settle_ms : 1000) * UINT64_C(1000000);
     l->index_bound = l->max_bytes / 32 < INDEX_BOUND ? l->max_bytes / 32 : INDEX_BOUND;
-    l->id_block = config->id_block ? config->id_block : ID_BLOCK;
+    l->id_block = config->id_block ? config->id_block : STORE_ID_BLOCK;
     l->now_ms = config->now_ms;
     l->heard_ns = clock_now().mono_ns;
     l->lock_fd = l->event_fd = -1;

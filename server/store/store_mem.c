@@ -6,9 +6,6 @@
 #include <stdlib.h>
 #include "common/list.h"
 #include "server/store/mem.h"
-
-#define ID_BLOCK ((uint32_t)1 << 20)
-
 struct mem_queue *mem_queue_get(struct mem *m, struct slice name)
 {
     struct mem_queue *q = strmap_get(&m->queues, name);
@@ -171,7 +168,7 @@ static struct store *mem_new(
     struct mem *m = store_alloc(sizeof(*m));
     m->ops = ops;
     m->max_bytes = config->max_bytes;
-    m->id_block = config->id_block ? config->id_block : ID_BLOCK;
+    m->id_block = config->id_block ? config->id_block : STORE_ID_BLOCK;
     m->boot = 1;
     m->next_id = 1;
     tell_opened(m, opened);

@@ -247,6 +247,28 @@ static void an_append_that_overtakes_a_fetch_is_fetched(void **state)
     durable_free(&d);
 }
 
+/* A program may submit in one tick what memory has places for, which is 2^24: the store is asked
+ * for more ids in time, and in time is a tick before. */
+static void a_tick_does_not_run_out_of_ids(void **state)
+{
+    const struct store_opened opened = {.boot = 7, .first_id = 1, .id_count = 3};
+    const struct core_config config = {.seed = 1};
+    (void)state;
+    durable_new(&d, 10, DURABILITY_SYNC);
+    assert_true(d.opened.id_count >= UINT32_C(1) << 24);
+    durable_free(&d);
+    d = (struct durable){.f.now = {1000 * MSEC, 1000000}};
+    d.f.core = core_new(&config, NULL, 0, &opened);
+    assert_non_null(d.f.core);
+    core_begin(d.f.core, d.f.now);
+    assert_int_not_equal(submit(), 0);
+    fix_end(&d.f);
+    const struct store_op *asked = durable_op(&d, STORE_IDS, 0);
+    assert_non_null(asked);
+    assert_true(asked->limit >= UINT32_C(1) << 24);
+    core_free(d.f.core);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -258,6 +280,7 @@ int main(void)
         cmocka_unit_test(what_runs_is_known_to_the_store_to_run),
         cmocka_unit_test(an_async_backlog_lies_in_the_store),
         cmocka_unit_test(an_append_that_overtakes_a_fetch_is_fetched),
+        cmocka_unit_test(a_tick_does_not_run_out_of_ids),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
