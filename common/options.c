@@ -61,7 +61,7 @@ const struct param option_rows[] = {
     NUMBER("max-unsent", SIZE, SERVER, "256m", 2 MIB, 0, "what may wait for a client that does not read", NONE),
     NUMBER("max-workers", UNSIGNED, SERVER, "1024", 1, 4096, "workers, each with a lane", NONE),
     NUMBER("max-prefetch", UNSIGNED, SERVER | WORKER, "1000", 0, 1000000, "tasks beyond the slots of a worker", NONE),
-    NUMBER("window-tasks", UNSIGNED, SERVER, "10000", 16, 100000000, "tasks of a queue in memory, the rest is in the store", NONE),
+    NUMBER("window-tasks", UNSIGNED, SERVER, "50000", 16, 100000000, "tasks of a queue in memory, the rest is in the store", NONE),
     NUMBER("window-bytes", SIZE, SERVER, "64m", 1 MIB, 0, "payloads of that window", NONE),
     NUMBER("lane-bytes", SIZE, SERVER, "1m", 64 KIB, 0, "outstanding on one lane, or one task", NONE),
     NUMBER("flight-bytes", SIZE, SERVER, "4m", 64 KIB, 0, "outstanding on all lanes ahead of idle slots", NONE),

@@ -20,7 +20,7 @@ static void config_fill(struct core *c)
     DEFAULT(ping_ms, 5000);
     DEFAULT(ready_wait_ms, 5000);
     DEFAULT(rejoin_wait_ms, 3000);
-    DEFAULT(window_tasks, 10000);
+    DEFAULT(window_tasks, 50000);
     DEFAULT(window_bytes, (size_t)64 << 20);
     DEFAULT(max_queues, 100000);
     DEFAULT(max_bytes, UINT64_C(1) << 30);

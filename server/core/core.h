@@ -41,7 +41,7 @@ struct core_config {
     uint64_t ack_ms;         /* 0: an ACK waits so long for something else to go the same way */
     uint64_t ready_wait_ms;  /* 5000: from WELCOME to READY */
     uint64_t rejoin_wait_ms; /* 3000: after a restart, for workers on record */
-    uint32_t window_tasks;   /* 10000: of a queue with a store behind it, in memory */
+    uint32_t window_tasks;   /* 50000: of a queue with a store behind it, in memory */
     size_t window_bytes;     /* 64 MiB: payloads of that window */
     uint64_t max_tasks;      /* 0: no bound. Unfinished tasks of a queue; above: QUEUE_FULL */
     uint32_t max_queues;     /* 100000 names, none is ever forgotten; above: TOO_MANY */

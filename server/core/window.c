@@ -7,7 +7,8 @@
 #include <assert.h>
 #include "server/core/verbs.h"
 
-#define DUE_LIMIT 1000u /* tasks promoted at a time */
+#define DUE_LIMIT   1000u  /* tasks promoted at a time */
+#define FETCH_LIMIT 10000u /* tasks fetched at a time: a tick with more would take too long */
 
 bool window_open(const struct queue *q, struct order_key key)
 {
@@ -209,6 +210,7 @@ static void window_fetch(struct core *c, struct queue *q)
     op->queue = q->name;
     op->after = q->edge;
     op->limit = count < c->config.window_tasks ? c->config.window_tasks - count : 1;
+    op->limit = op->limit < FETCH_LIMIT ? op->limit : FETCH_LIMIT;
     /* One task comes in any case. */
     op->limit_bytes = q->bytes < c->config.window_bytes ? c->config.window_bytes - q->bytes : 1;
     q->fetching = true;
