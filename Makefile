@@ -22,7 +22,7 @@ TEST_LIBS := -lcmocka -lmsgpackc
 
 # The library, by room: common/X.c, proto/X.c, server/core/X.c, server/store/X.c, server/net/X.c, server/X.c,
 # worker/X.c (SESSION: the pure part), client/X.c.
-COMMON  := err buf utf8 heap map idindex slab body memory name clock log params params_value params_read params_print options program
+COMMON  := err buf utf8 heap map idindex slab body memory unixsock name clock log params params_value params_read params_print options program
 PROTO   := codec messages frame
 CORE    := core out pool ledger task queue group worker ghost target sched withdraw answers leave loss join submit retry finish follow unique timers window stored restart requests lookup rows check
 STORE   := arena packed tree reply mem_item mem_write mem_read store_mem store_lmdb lmdb_env lmdb_table lmdb_load lmdb_queue lmdb_index lmdb_journal lmdb_apply lmdb_group lmdb_thread lmdb_op lmdb_task lmdb_write lmdb_read lmdb_agenda lmdb_unique lmdb_result lmdb_dead lmdb_purge
@@ -42,12 +42,12 @@ MAN     := pushrod.1 pushrod-server.8 pushrod-worker.8
 
 # tests/: lib/X.c (in every test), unit/test_X.c, sim/X.c (one program), store/test_X.c, fuzz/fuzz_X.c, e2e/X (scripts)
 TESTLIB := plane_rig session_play run_play
-TESTS   := buf heap slab map name codec messages params log loop client client_memory native plane plane_join plane_budget crowd zmq_facts zmq_strangers session session_tasks link run_lead run_exec run_coproc run_function cgroup server server_conn server_stop core_task core_worker core_sched core_store core_doubt core_order core_status core_liar core_window core_rejoin core_memory store_packed store_tree
+TESTS   := buf heap slab unixsock map name codec messages params log loop client client_memory native plane plane_join plane_budget crowd zmq_facts zmq_strangers session session_tasks link run_lead run_exec run_coproc run_function cgroup server server_conn server_stop core_task core_worker core_sched core_store core_doubt core_order core_status core_liar core_window core_rejoin core_memory store_packed store_tree
 SIM     := agenda client disk disk_copy disk_state faults keys main node plan runner server server_out truth
 STORE_LIB := store_fault rig
 STORE_TESTS := store_equal store_conform store_recover store_full store_away store_replay store_dead
 FUZZ    := worker_plane client_plane config plane native handler http map_input
-E2E     := examples server options bad_client strangers liars command map worker one_slot instructions bench failure_table redelivery python install
+E2E     := examples server options bad_client strangers liars command map worker one_slot unix_sockets instructions bench failure_table redelivery python install
 
 # ---- from here on nothing changes when a file is added ----
 SEEDS   ?= 200

@@ -147,7 +147,7 @@ static bool watch_fd(struct pushrod_client *c, int fd)
 /* What new() needs from the system; all of it is closed by free(), however far it came. */
 static bool client_open(struct pushrod_client *c)
 {
-    c->fd = -1;
+    c->fd = c->tcp = -1;
     c->epoll = epoll_create1(EPOLL_CLOEXEC);
     c->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     c->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -116,6 +116,7 @@ struct pushrod_client {
     /* connection */
     enum client_state state;
     int fd;    /* socket, or -1 */
+    int tcp;   /* GREETING on a Unix socket: the connection that told of it; or -1 */
     int epoll; /* fd, timer and bell */
     int timer; /* rings at deadline_ns, for other loops */
     int bell;  /* eventfd of pushrod_client_interrupt() */

@@ -7,6 +7,9 @@
  *              │                        ▼
  *              └────── backoff ───── WAITING ──▶ IDLE (the time is over, or trying cannot help)
  *
+ * A server on this host tells of a Unix socket in its greeting: it is greeted there once more, and
+ * the first connection is kept until that has succeeded, for it is the one to go on with otherwise.
+ *
  * Nothing but this file writes `state`.
  */
 #include <assert.h>
@@ -23,6 +26,7 @@
 #include <unistd.h>
 
 #include "client/lib.h"
+#include "common/unixsock.h"
 #include "proto/frame.h"
 
 #define BACKOFF_FIRST_MS 50u
@@ -30,6 +34,7 @@
 #define MS               UINT64_C(1000000) /* ns */
 
 static void dial_next(struct pushrod_client *c, int why);
+static void client_ready(struct pushrod_client *c);
 
 /* ---------------------------------------------------------------------------------- state */
 
@@ -48,7 +53,9 @@ static void socket_close(struct pushrod_client *c)
 {
     if (c->fd >= 0)
         close(c->fd);
-    c->fd = -1;
+    if (c->tcp >= 0)
+        close(c->tcp);
+    c->fd = c->tcp = -1;
     c->wants_write = c->broken = false;
 }
 
@@ -129,8 +136,27 @@ static bool error_is_final(int error)
     }
 }
 
+/* All that it was for is over, or it ended before anything was said. */
+static void stay_with_tcp(struct pushrod_client *c)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = c->tcp};
+    close(c->fd);
+    c->fd = c->tcp;
+    c->tcp = -1;
+    c->wants_write = c->broken = false;
+    buf_clear(&c->in);
+    buf_clear(&c->hello);
+    c->in_at = c->hello_at = 0;
+    epoll_ctl(c->epoll, EPOLL_CTL_ADD, c->fd, &event);
+    client_ready(c);
+}
+
 void client_lost(struct pushrod_client *c, int error, const char *format, ...)
 {
+    if (c->tcp >= 0) {
+        stay_with_tcp(c);
+        return;
+    }
     va_list args;
     va_start(args, format);
     vsnprintf(c->error_text, sizeof c->error_text, format, args);
@@ -244,7 +270,7 @@ static void dial_next(struct pushrod_client *c, int why)
     dial_failed(c, why);
 }
 
-/* The TCP connection is there: say HELLO. */
+/* The connection is there: say HELLO. On a Unix socket the options of TCP are refused. */
 static void say_hello(struct pushrod_client *c)
 {
     int one = 1;
@@ -277,10 +303,24 @@ static void dial_ready(struct pushrod_client *c)
     dial_next(c, why);
 }
 
-/*
- * From here on the connection counts as had: everything that waited for it goes out in this order,
- * tasks that are followed first, since their finishes may be there already.
- */
+/* True: HELLO was said at the Unix socket of a server on this host. */
+static bool change_to_unix(struct pushrod_client *c, struct slice name)
+{
+    int fd = unixsock_dial(name);
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+    if (fd < 0)
+        return false;
+    if (epoll_ctl(c->epoll, EPOLL_CTL_ADD, fd, &event) != 0) {
+        close(fd);
+        return false;
+    }
+    epoll_ctl(c->epoll, EPOLL_CTL_DEL, c->fd, NULL);
+    c->tcp = c->fd;
+    c->fd = fd;
+    say_hello(c);
+    return true;
+}
+
 void client_greeted(struct pushrod_client *c, const struct msg_greeting *m)
 {
     addresses_free(c);
@@ -289,6 +329,21 @@ void client_greeted(struct pushrod_client *c, const struct msg_greeting *m)
     snprintf(c->info.software, sizeof c->info.software, "%.*s", (int)m->software.size,
         m->software.data ? (const char *)m->software.data : "");
     c->info.clock_ahead_ms = (int64_t)m->now_ms - (int64_t)clock_now().wall_ms;
+    if (c->tcp >= 0) {
+        close(c->tcp);
+        c->tcp = -1;
+    } else if (change_to_unix(c, m->unix_name)) {
+        return;
+    }
+    client_ready(c);
+}
+
+/*
+ * From here on the connection counts as had: everything that waited for it goes out in this order,
+ * tasks that are followed first, since their finishes may be there already.
+ */
+static void client_ready(struct pushrod_client *c)
+{
     state_set(c, CLIENT_UP, UINT64_MAX);
     int error = followed_wait_again(c);
     call_restart(c);
@@ -367,6 +422,7 @@ int client_turn(struct pushrod_client *c, uint64_t until_ns)
         c->lost_ns = client_now_ns();
         dial(c);
     }
+    enum client_state before = c->state;
     stream_write(c);
     if (c->broken)
         stream_read(c); /* an ERROR that explains the reset may be there to read */
@@ -376,6 +432,8 @@ int client_turn(struct pushrod_client *c, uint64_t until_ns)
         return -c->error;
     struct epoll_event events[3];
     uint64_t until = until_ns < c->deadline_ns ? until_ns : c->deadline_ns;
+    if (c->state != before)
+        until = 0; /* it may be what our caller waits for */
     int wait =
         until == UINT64_MAX || until == 0 ? (until ? -1 : 0) : wait_ms(client_now_ns(), until);
     int n = epoll_wait(c->epoll, events, 3, wait);

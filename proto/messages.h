@@ -76,7 +76,9 @@ enum msg_plane {
     F(U64, heartbeat_ms, "say HEARTBEAT when silent for this long")                                \
     F(U64, ping_ms, "the server says PING when silent for this long")                              \
     F(U64, max_result, "bytes")                                                                    \
-    F(RAW, verdicts, "array of VERDICT, one for each HELD, in order; or nil")
+    F(RAW, verdicts, "array of VERDICT, one for each HELD, in order; or nil")                      \
+    F(TEXT, unix_lane, "the lane as an abstract Unix socket, for this host; nil: TCP only")        \
+    F(TEXT, unix_answers, "the answers port as one; if it can be reached, use both")
 
 #define FIELDS_REFUSED(F)                                                                          \
     F(BYTES, nonce, "of the JOIN")                                                                 \
@@ -234,7 +236,8 @@ enum msg_plane {
     F(TEXT, software, "pushrod-server and its version")                                            \
     F(U64, max_payload, "bytes")                                                                   \
     F(U64, max_frame, "bytes after the length")                                                    \
-    F(U64, now_ms, "Unix time of the server")
+    F(U64, now_ms, "Unix time of the server")                                                      \
+    F(TEXT, unix_name, "of an abstract Unix socket with the same protocol, for this host; or nil")
 
 #define FIELDS_ACCEPTED(F)                                                                         \
     F(U64, request, "of the SUBMIT")                                                               \

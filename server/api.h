@@ -19,6 +19,7 @@
 #include "common/list.h"
 #include "common/map.h"
 #include "common/params.h"
+#include "common/unixsock.h"
 #include "server/net/conn.h"
 #include "server/net/host.h"
 #include "server/net/http.h"
@@ -100,7 +101,9 @@ struct pushrod_server {
     struct event *local_event; /* the supervisor has ended */
     char *token;               /* the one that native borrows */
     struct api_ports native_ports, http_ports;
-    pthread_t thread; /* that of the loop */
+    char unix_base[UNIXSOCK_BASE];   /* of the names of its Unix sockets; "": none */
+    char unix_client[UNIXSOCK_NAME]; /* the clients'; native borrows it */
+    pthread_t thread;                /* that of the loop */
     uint64_t started_ns;
     enum api_state state;
     atomic_uint stops; /* how often stop() was called */

@@ -71,6 +71,7 @@ static void plane_settings(const struct pushrod_server *s, struct plane_config *
     p->listen = params_text(s->params, "worker-listen");
     p->token = params_text(s->params, "token");
     p->advertise = advertise[0] ? advertise : NULL;
+    p->unix_base = s->unix_base[0] ? s->unix_base : NULL;
     p->join_port = any ? 0 : (uint16_t)number(s, "join-port");
     p->answers_port =
         any && !params_given(s->params, "answers-port") ? 0 : (uint16_t)number(s, "answers-port");

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/log.h"
+#include "common/unixsock.h"
 #include "server/api.h"
 
 #define CLIENT_PORT 5570u
@@ -171,6 +172,21 @@ static int listen_own(struct pushrod_server *s)
     return 0;
 }
 
+/* A system that does not let us is no reason to stop: there is TCP. */
+static void listen_unix(struct pushrod_server *s)
+{
+    char address[sizeof s->unix_client + 8], *error = NULL;
+    if (!s->unix_base[0] || !s->native_ports.count)
+        return;
+    snprintf(s->unix_client, sizeof s->unix_client, "%s-client", s->unix_base);
+    snprintf(address, sizeof address, "unix:@%s", s->unix_client);
+    if (native_at(s, address, &error) < 0)
+        log_warning("%s; clients of this host stay with TCP", error ? error : "out of memory");
+    else
+        native_set_unix(s->native, s->unix_client);
+    free(error);
+}
+
 /* HTTP first: its port is named to those who speak HTTP at the clients' port. */
 static int start_listening(struct pushrod_server *s)
 {
@@ -188,6 +204,7 @@ static int start_listening(struct pushrod_server *s)
     if (!s->native)
         return api_fail(s, PUSHROD_E_NO_MEMORY, "out of memory");
     error = listen_at(s, "listen", CLIENT_PORT, native_at, &s->native_ports);
+    listen_unix(s);
     return error ? error : listen_own(s);
 }
 
@@ -271,6 +288,8 @@ int pushrod_server_start(struct pushrod_server *s)
     if (s->state != API_NEW)
         return api_fail(s, PUSHROD_E_WRONG_STATE, "the server was started already");
     settings_log(s);
+    if (params_bool(s->params, "unix-sockets"))
+        unixsock_draw(s->unix_base);
     int error = settings_read(s, &settings);
     if (error)
         return error;

@@ -6,18 +6,21 @@
  * - RECONNECT_IVL -1 on the lane: a lane that went down stays down; the port may be another's next.
  * - No ZMTP heartbeats: ours replace them.
  * - Monitors are raw PAIRs that we drain each tick, stopped before they are closed.
+ * - Unix sockets where the server is on this host: half the price of TCP (docs/decisions.md).
  */
 #include <stdio.h>
 #include <string.h>
 #include <zmq.h>
 
 #include "common/log.h"
+#include "common/unixsock.h"
 #include "worker/link_impl.h"
 
 /* A thousand workers whose server is away must not keep their host busy with looking for it. */
 #define RECONNECT_MAX_MS  1000
 #define COMPLAIN_AFTER_MS 1000u
 #define COMPLAIN_CAP_MS   60000u
+#define LINK_ENDPOINT     512u /* bytes of one */
 
 bool link_open(struct link *l)
 {
@@ -97,9 +100,13 @@ uint16_t link_next_event(void *monitor)
 {
     uint8_t head[6];
     uint16_t event = 0;
+    int32_t value;
     if (!monitor || zmq_recv(monitor, head, sizeof head, ZMQ_DONTWAIT) != (int)sizeof head)
         return 0;
     memcpy(&event, head, sizeof event);
+    memcpy(&value, head + sizeof event, sizeof value);
+    if (event == ZMQ_EVENT_CONNECTED)
+        unixsock_widen(value);
     char endpoint[256];
     zmq_recv(monitor, endpoint, sizeof endpoint, ZMQ_DONTWAIT);
     return event;
@@ -166,17 +173,41 @@ static void set_text(void *socket, int option, struct slice text)
         zmq_setsockopt(socket, option, text.data, text.size);
 }
 
-static bool dial(void *socket, const struct msg_welcome *m, const char *host, uint64_t port)
+/* An advertised host, or the address that was reached. */
+static void tcp_endpoint(
+    const struct link *l, const struct msg_welcome *m, uint64_t port, char endpoint[LINK_ENDPOINT])
 {
-    char endpoint[ADDRESS_ENDPOINT + 256];
-    const char *format = strchr(host, ':') ? "tcp://[%s]:%llu" : "tcp://%s:%llu";
-    set_text(socket, ZMQ_PLAIN_USERNAME, m->user);
-    set_text(socket, ZMQ_PLAIN_PASSWORD, m->token);
-    snprintf(endpoint, sizeof endpoint, format, host, (unsigned long long)port);
-    return zmq_connect(socket, endpoint) == 0;
+    char host[256];
+    if (m->host.data && m->host.size)
+        snprintf(host, sizeof host, "%.*s", (int)m->host.size, (const char *)m->host.data);
+    else
+        snprintf(host, sizeof host, "%s", l->address);
+    snprintf(endpoint, LINK_ENDPOINT, strchr(host, ':') ? "tcp://[%s]:%llu" : "tcp://%s:%llu", host,
+        (unsigned long long)port);
 }
 
-static bool connect_lane(struct link *l, const struct msg_welcome *m, const char *host)
+static void unix_endpoint(struct slice name, char endpoint[LINK_ENDPOINT])
+{
+    snprintf(endpoint, LINK_ENDPOINT, "ipc://@%.*s", (int)name.size, (const char *)name.data);
+}
+
+/* To connect only to see would count as a stranger. The lane's name is ours alone. */
+static bool on_this_host(const struct msg_welcome *m)
+{
+    return m->unix_answers.size && unixsock_taken(m->unix_lane);
+}
+
+static bool dial(void *socket, const struct msg_welcome *m, const char *endpoint)
+{
+    set_text(socket, ZMQ_PLAIN_USERNAME, m->user);
+    set_text(socket, ZMQ_PLAIN_PASSWORD, m->token);
+    if (zmq_connect(socket, endpoint) == 0)
+        return true;
+    log_error("cannot connect to %s: %s", endpoint, zmq_strerror(zmq_errno()));
+    return false;
+}
+
+static bool connect_lane(struct link *l, const struct msg_welcome *m, const char *endpoint)
 {
     l->lane = socket_new(l, ZMQ_PULL);
     if (!l->lane)
@@ -185,33 +216,34 @@ static bool connect_lane(struct link *l, const struct msg_welcome *m, const char
     l->lane_monitor = monitor_new(l, l->lane,
         ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_CLOSED |
             ZMQ_EVENT_HANDSHAKE_FAILED_AUTH);
-    return l->lane_monitor && dial(l->lane, m, host, m->lane_port);
+    return l->lane_monitor && dial(l->lane, m, endpoint);
 }
 
-static bool connect_answers(struct link *l, const struct msg_welcome *m, const char *host)
+static bool connect_answers(struct link *l, const struct msg_welcome *m, const char *endpoint)
 {
     l->answers = socket_new(l, ZMQ_PUSH);
     if (!l->answers)
         return false;
     set_int(l->answers, ZMQ_RECONNECT_IVL, 20);
     set_int(l->answers, ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS);
-    l->answers_monitor = monitor_new(l, l->answers, ZMQ_EVENT_HANDSHAKE_SUCCEEDED);
-    return l->answers_monitor && dial(l->answers, m, host, m->answers_port);
+    l->answers_monitor =
+        monitor_new(l, l->answers, ZMQ_EVENT_CONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED);
+    return l->answers_monitor && dial(l->answers, m, endpoint);
 }
 
 int link_connect(struct link *l, const struct msg_welcome *m)
 {
-    char host[256];
-    if (m->host.data && m->host.size)
-        snprintf(host, sizeof host, "%.*s", (int)m->host.size, (const char *)m->host.data);
-    else
-        snprintf(host, sizeof host, "%s", l->address);
+    char lane[LINK_ENDPOINT], answers[LINK_ENDPOINT];
+    if (on_this_host(m)) {
+        unix_endpoint(m->unix_lane, lane);
+        unix_endpoint(m->unix_answers, answers);
+    } else {
+        tcp_endpoint(l, m, m->lane_port, lane);
+        tcp_endpoint(l, m, m->answers_port, answers);
+    }
     l->lane_port = m->lane_port;
     l->lane_up = false;
     l->greetings = 0;
     l->unread |= LINK_SESSION; /* what was signalled before the descriptors are looked at */
-    if (connect_lane(l, m, host) && connect_answers(l, m, host))
-        return 0;
-    log_error("cannot connect to %s: %s", host, zmq_strerror(zmq_errno()));
-    return -PUSHROD_E_SYSTEM;
+    return connect_lane(l, m, lane) && connect_answers(l, m, answers) ? 0 : -PUSHROD_E_SYSTEM;
 }

@@ -209,7 +209,7 @@ static void read_monitors(struct link *l)
     if (down)
         session_lane_down(l->session);
     while ((event = link_next_event(l->answers_monitor))) {
-        if (l->greetings++)
+        if (event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED && l->greetings++)
             session_answers_renewed(l->session);
     }
 }

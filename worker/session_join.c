@@ -189,7 +189,8 @@ static void copy_welcome(struct session *s, const struct msg_welcome *m)
 {
     struct buf *b = &s->welcome_bytes;
     buf_clear(b);
-    if (!buf_reserve(b, m->host.size + m->user.size + m->token.size + 1)) {
+    if (!buf_reserve(b, m->host.size + m->user.size + m->token.size + m->unix_lane.size +
+                            m->unix_answers.size + 1)) {
         session_over(s, PUSHROD_E_NO_MEMORY);
         return;
     }
@@ -198,6 +199,8 @@ static void copy_welcome(struct session *s, const struct msg_welcome *m)
     s->welcome.host = copy_text(b, m->host);
     s->welcome.user = copy_text(b, m->user);
     s->welcome.token = copy_text(b, m->token);
+    s->welcome.unix_lane = copy_text(b, m->unix_lane);
+    s->welcome.unix_answers = copy_text(b, m->unix_answers);
     s->welcome.verdicts = (struct slice){0};
     s->worker = m->worker;
     s->session = m->session;

@@ -88,7 +88,7 @@ class Worker:
 
     def serve(self):  # one session, from the JOIN to its end
         self.kept = [k for k in self.kept if k[1][-1][0] in (DONE, FAILED)]  # all else was for the old session
-        dealer, (_, self.worker, self.session, host, lane_port, port, user, token, beat, ping, _, verdicts) = self.join()
+        dealer, (_, self.worker, self.session, host, lane_port, port, user, token, beat, ping, _, verdicts, *_) = self.join()
         self.host, plain = host or self.host, {"plain_username": user.encode(), "plain_password": token.encode()}
         forget = [v[2] for v in verdicts or [] if v[3] not in (KEEP, SEND)]
         self.last, self.beats, self.pausing, self.kept = 0, True, False, [k for k in self.kept if k[1][-1][2] not in forget]

@@ -110,9 +110,9 @@ struct conn_stats *conns_stats(struct conns *set);
 struct loop *conns_loop(struct conns *set);
 
 /*
- * Listens on "HOST:PORT", ":PORT", "[V6]:PORT" or "unix:PATH"; port 0: any free one. Returns the
- * port (0 for a path), or a negative enum pushrod_error with a text for people that the caller
- * frees.
+ * Listens on "HOST:PORT", ":PORT", "[V6]:PORT", "unix:PATH" or "unix:@NAME" (abstract, without a
+ * file); port 0: any free one. Returns the port (0 for a Unix socket), or a negative enum
+ * pushrod_error with a text for people that the caller frees.
  */
 int conns_probe(const char *address, char **error); /* could it? 0, or as below */
 int conns_listen(

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 
 #include "common/memory.h"
+#include "common/unixsock.h"
 
 /* What a line carries in this time is what a stranger can cost beyond max_bytes. */
 #define LOOK_MS 100
@@ -29,7 +30,7 @@ static uint16_t port_of(int fd)
 
 static void visitor_shut(struct crowd *c, int fd)
 {
-    if (port_of(fd) != c->port)
+    if (port_of(fd) != c->port && !unixsock_is(fd, c->unix_name))
         return;
     shutdown(fd, SHUT_RDWR);
     ++*c->shut;
@@ -102,9 +103,10 @@ static void crowd_look(void *arg)
 }
 
 void crowd_start(struct crowd *c, struct loop *loop, const struct crowd_limits *limits,
-    uint16_t port, uint64_t *shut)
+    uint16_t port, const char *unix_name, uint64_t *shut)
 {
-    *c = (struct crowd){.loop = loop, .limits = *limits, .port = port, .shut = shut};
+    *c = (struct crowd){
+        .loop = loop, .limits = *limits, .port = port, .unix_name = unix_name, .shut = shut};
     c->look = (struct loop_timer){.fn = crowd_look, .arg = c};
 }
 

@@ -6,8 +6,8 @@
  * descriptors (plane_descriptors() says how many are theirs), and one that sends parts without end
  * all memory. What the monitor says of accepted and ended connections is kept here; those that are
  * too many, too old or too talkative are shut down, which libzmq sees as their end. By the time a
- * descriptor is shut it may be another's: the port is compared before, and should it be the wrong
- * one after all, that one comes again.
+ * descriptor is shut it may be another's: its port or name is compared before, and should it be the
+ * wrong one after all, that one comes again.
  *
  * The loop's thread.
  */
@@ -40,7 +40,8 @@ struct visitor {
 struct crowd {
     struct loop *loop; /* borrowed: its time */
     struct crowd_limits limits;
-    uint16_t port;
+    uint16_t port;            /* of the socket */
+    const char *unix_name;    /* borrowed; "": none */
     struct visitor *visitors; /* the oldest first */
     size_t count, capacity;
     struct loop_timer look; /* set while there are visitors and something to be looked at */
@@ -50,7 +51,7 @@ struct crowd {
 };
 
 void crowd_start(struct crowd *c, struct loop *loop, const struct crowd_limits *limits,
-    uint16_t port, uint64_t *shut);
+    uint16_t port, const char *unix_name, uint64_t *shut);
 void crowd_stop(struct crowd *c); /* twice is harmless */
 void crowd_came(struct crowd *c, int fd);
 void crowd_left(struct crowd *c, int fd);

@@ -75,6 +75,11 @@ static void put_verdicts(struct buf *out, const struct join_action *a)
             out, &(struct msg_verdict){a->held[i].id, a->held[i].lease, a->verdicts[i]});
 }
 
+static struct slice unix_name(const char *name)
+{
+    return slice_str(name[0] ? name : NULL);
+}
+
 void join_welcome(struct plane *plane, struct peer *peer, const struct lane *lane,
     const char *token, const struct join_action *action)
 {
@@ -95,6 +100,8 @@ void join_welcome(struct plane *plane, struct peer *peer, const struct lane *lan
         .ping_ms = config->ping_ms,
         .max_result = config->max_result,
         .verdicts = buf_slice(&verdicts),
+        .unix_lane = unix_name(lane->unix_name),
+        .unix_answers = unix_name(plane->answers.unix_name),
     };
     peer_welcomed(&plane->peers, peer);
     msg_welcome_encode(&peer->welcome, &m);

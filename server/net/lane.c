@@ -328,8 +328,10 @@ static bool lane_start(struct lane *lane, char token[ZAP_TOKEN_SIZE])
             &plane->stats.strangers) ||
         !lane_bind(lane))
         return false;
+    socket_bind_unix(lane->socket, plane->config.unix_base, domain, lane->unix_name);
     monitor_bound(&lane->monitor,
-        &(struct crowd_limits){.most = LANE_CROWD, .places = &plane->lane_places}, lane->port);
+        &(struct crowd_limits){.most = LANE_CROWD, .places = &plane->lane_places}, lane->port,
+        lane->unix_name);
     return watch_start(&lane->watch, plane->loop, lane->socket, lane_ready, lane);
 }
 

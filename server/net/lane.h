@@ -17,6 +17,7 @@
 #include <stdint.h>
 #include "common/buf.h"
 #include "common/list.h"
+#include "common/unixsock.h"
 #include "server/net/monitor.h"
 #include "server/net/plane.h"
 #include "server/net/speakers.h"
@@ -36,8 +37,9 @@ struct lane {
     struct speaker *speaker;
     enum lane_state state;
     uint16_t port;
-    bool farewell; /* the last words are worth waiting for */
-    int code;      /* LOST: why */
+    char unix_name[UNIXSOCK_NAME]; /* "": none */
+    bool farewell;                 /* the last words are worth waiting for */
+    int code;                      /* LOST: why */
     void *socket;
     struct watch watch;
     struct monitor monitor;

@@ -17,6 +17,7 @@
 #include <unistd.h>
 #include <pushrod/error.h>
 #include "common/log.h"
+#include "common/unixsock.h"
 
 #define BACKLOG      4096
 #define ACCEPT_BATCH 64 /* of one listener in one tick */
@@ -29,7 +30,7 @@ struct listener {
     int fd;
     int spare; /* a descriptor to give up when there is none left, so that accept() can refuse */
     bool tcp;
-    char path[108]; /* of a unix socket that is removed at the end; "" */
+    char path[108]; /* of a Unix socket that is removed at the end; "" */
     struct event *event;
 };
 
@@ -86,6 +87,8 @@ static bool listener_accept(struct listener *l)
     int one = 1;
     if (l->tcp)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    else
+        unixsock_widen(fd);
     conn_accept(l->set, fd, l->ops, l->arg, &peer);
     return true;
 }
@@ -182,9 +185,36 @@ static bool unix_alive(const struct sockaddr_un *at)
     return alive;
 }
 
+/* A listening descriptor, or -1 and errno. */
+static int bind_unix(const struct sockaddr_un *at, socklen_t size)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && bind(fd, (const struct sockaddr *)at, size) == 0 && listen(fd, BACKLOG) == 0)
+        return fd;
+    int saved = errno;
+    if (fd >= 0)
+        close(fd);
+    errno = saved;
+    return -1;
+}
+
+static int open_abstract(const char *name, char **error)
+{
+    struct sockaddr_un at;
+    socklen_t size = unixsock_address(&at, slice_str(name));
+    if (!size)
+        return listen_error(error, PUSHROD_E_BAD_OPTION, name, "a name has 1 to 107 bytes");
+    int fd = bind_unix(&at, size);
+    return fd >= 0 ? fd
+                   : listen_error(error, PUSHROD_E_SYSTEM, name,
+                         errno == EADDRINUSE ? "another server listens there" : strerror(errno));
+}
+
 static int open_unix(const char *path, char **error)
 {
     struct sockaddr_un at = {.sun_family = AF_UNIX};
+    if (path[0] == '@')
+        return open_abstract(path + 1, error);
     if (!*path || strlen(path) >= sizeof at.sun_path)
         return listen_error(error, PUSHROD_E_BAD_OPTION, path, "a path has 1 to 107 bytes");
     memcpy(at.sun_path, path, strlen(path) + 1);
@@ -194,14 +224,11 @@ static int open_unix(const char *path, char **error)
     struct stat there;
     if (lstat(path, &there) == 0 && S_ISSOCK(there.st_mode))
         unlink(path);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && bind(fd, (struct sockaddr *)&at, sizeof at) == 0 && listen(fd, BACKLOG) == 0)
-        return fd;
-    int saved = errno;
-    if (fd >= 0)
-        close(fd);
-    return listen_error(error, PUSHROD_E_SYSTEM, path,
-        saved == EADDRINUSE ? "something that is no socket lies there" : strerror(saved));
+    int fd = bind_unix(&at, sizeof at);
+    return fd >= 0 ? fd
+                   : listen_error(error, PUSHROD_E_SYSTEM, path,
+                         errno == EADDRINUSE ? "something that is no socket lies there"
+                                             : strerror(errno));
 }
 
 static int bound_port(int fd)
@@ -285,7 +312,7 @@ int conns_listen(
     l->ops = ops;
     l->arg = arg;
     l->tcp = !path;
-    if (path)
+    if (path && path[0] != '@')
         memcpy(l->path, path, strlen(path) + 1);
     list_push_back(&set->listeners, &l->node);
     return bound_port(fd);

@@ -8,6 +8,7 @@
 #include <zmq.h>
 
 #include "common/log.h"
+#include "common/unixsock.h"
 #include "server/net/loop.h"
 
 #define MONITOR_EVENTS                                                                             \
@@ -36,12 +37,14 @@ static bool event_read(struct monitor *m)
     int32_t value;
     memcpy(&event, head, sizeof event);
     memcpy(&value, head + sizeof event, sizeof value);
-    if (event == ZMQ_EVENT_ACCEPTED)
+    if (event == ZMQ_EVENT_ACCEPTED) {
+        unixsock_widen(value);
         crowd_came(&m->crowd, value);
-    else if (event == ZMQ_EVENT_DISCONNECTED)
+    } else if (event == ZMQ_EVENT_DISCONNECTED) {
         crowd_left(&m->crowd, value);
-    else if (event & MONITOR_STRANGERS)
+    } else if (event & MONITOR_STRANGERS) {
         stranger_count(m);
+    }
     return true;
 }
 
@@ -84,9 +87,10 @@ bool monitor_start(struct monitor *m, struct loop *loop, void *context, void *so
     return false;
 }
 
-void monitor_bound(struct monitor *m, const struct crowd_limits *limits, uint16_t port)
+void monitor_bound(
+    struct monitor *m, const struct crowd_limits *limits, uint16_t port, const char *unix_name)
 {
-    crowd_start(&m->crowd, m->loop, limits, port, m->strangers);
+    crowd_start(&m->crowd, m->loop, limits, port, unix_name, m->strangers);
 }
 
 void monitor_stop(struct monitor *m)

@@ -26,7 +26,8 @@ struct monitor {
 bool monitor_start(struct monitor *m, struct loop *loop, void *context, void *socket,
     const char *what, uint64_t *strangers);
 /* No more connections than that to the port it is bound to; before events are read. */
-void monitor_bound(struct monitor *m, const struct crowd_limits *limits, uint16_t port);
+void monitor_bound(
+    struct monitor *m, const struct crowd_limits *limits, uint16_t port, const char *unix_name);
 void monitor_stop(struct monitor *m); /* before the socket is closed; twice is harmless */
 void monitor_read(struct monitor *m);
 

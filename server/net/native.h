@@ -25,6 +25,7 @@ struct native_config {
     size_t max_payload; /* bytes */
     uint16_t http_port; /* named to those who dialled the wrong port; 0: none */
     uint16_t join_port;
+    const char *unix_name; /* told to clients: they may come there instead; NULL: none. Borrowed */
 };
 
 struct native;
@@ -35,6 +36,8 @@ void native_free(struct native *native); /* after the connections are closed */
 void native_set_token(
     struct native *native, const char *token); /* for those who come from now on */
 
+void native_set_unix(struct native *native, const char *name); /* the same, for unix_name */
+
 /* For conns_listen(), with the struct native as `arg`. */
 extern const struct conn_ops native_ops;
 
@@ -43,7 +46,8 @@ void native_actions(struct native *native, const struct conn_action *actions, si
 
 /* Between the two halves: an ERROR, and the end. */
 void native_fail(struct conn *c, int code, const char *text);
-void native_say_greeting(struct conn *c, uint64_t max_payload, uint64_t now_ms);
+void native_say_greeting(
+    struct conn *c, uint64_t max_payload, const char *unix_name, uint64_t now_ms);
 void native_say_rejected(struct conn *c, uint64_t request, int code, const char *text);
 void native_say_ok(struct conn *c, uint64_t request, uint64_t count);
 struct buf *native_output(struct native *native);

@@ -111,7 +111,8 @@ static void on_hello(struct native *n, struct conn *c, const struct msg_hello *m
                             "--token-file or PUSHROD_TOKEN");
     } else {
         conn_greeted(c);
-        native_say_greeting(c, n->config.max_payload, loop_enter(conns_loop(n->set)).wall_ms);
+        native_say_greeting(
+            c, n->config.max_payload, n->config.unix_name, loop_enter(conns_loop(n->set)).wall_ms);
     }
 }
 
@@ -447,6 +448,11 @@ void native_free(struct native *n)
 void native_set_token(struct native *n, const char *token)
 {
     n->config.token = token;
+}
+
+void native_set_unix(struct native *n, const char *name)
+{
+    n->config.unix_name = name;
 }
 
 struct buf *native_output(struct native *n)

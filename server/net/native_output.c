@@ -202,7 +202,8 @@ void native_fail(struct conn *c, int code, const char *text)
     conn_close(c, code);
 }
 
-void native_say_greeting(struct conn *c, uint64_t max_payload, uint64_t now_ms)
+void native_say_greeting(
+    struct conn *c, uint64_t max_payload, const char *unix_name, uint64_t now_ms)
 {
     struct msg_greeting m = {
         .version = PROTOCOL_VERSION,
@@ -210,6 +211,7 @@ void native_say_greeting(struct conn *c, uint64_t max_payload, uint64_t now_ms)
         .max_payload = max_payload,
         .max_frame = max_payload + NATIVE_FRAME_SPARE,
         .now_ms = now_ms,
+        .unix_name = slice_str(unix_name),
     };
     SAY(c, greeting, &m);
 }

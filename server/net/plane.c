@@ -25,6 +25,7 @@ static bool plane_copy_config(struct plane *plane, const struct plane_config *co
     c->listen = strdup(config->listen ? config->listen : "127.0.0.1");
     c->advertise = config->advertise ? strdup(config->advertise) : NULL;
     c->token = strdup(config->token ? config->token : "");
+    c->unix_base = config->unix_base ? strdup(config->unix_base) : NULL;
     c->strangers = plane_strangers(config);
     plane->lane_places.most = c->strangers;
     if (c->io_threads == 0)
@@ -32,6 +33,7 @@ static bool plane_copy_config(struct plane *plane, const struct plane_config *co
     if (c->max_message == 0)
         c->max_message = PUSHROD_MAX_PAYLOAD;
     return c->listen && c->token && (c->advertise || !config->advertise) &&
+           (c->unix_base || !config->unix_base) &&
            ports_init(&plane->ports, c->lane_port_first, c->lane_port_last);
 }
 
@@ -116,6 +118,7 @@ void plane_free(struct plane *plane)
     ports_free(&plane->ports);
     free((char *)plane->config.listen);
     free((char *)plane->config.advertise);
+    free((char *)plane->config.unix_base);
     free((char *)plane->config.token);
     free(plane);
 }

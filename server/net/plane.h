@@ -26,6 +26,7 @@ struct plane_config {
     const char *listen;    /* address to bind join, answers and lanes to: "127.0.0.1", "0.0.0.0" */
     const char *advertise; /* host told to workers; NULL: the one that they dialled */
     const char *token;     /* what JOIN must carry; NULL or "": nothing */
+    const char *unix_base; /* of the names of Unix sockets for workers of this host; NULL: none */
     uint16_t join_port;    /* 5571; 0: any free one (tests) */
     uint16_t answers_port; /* 5572; 0: any free one */
     uint16_t lane_port_first; /* 22500; 0 with last 0: any free ones */

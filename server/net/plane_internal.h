@@ -10,6 +10,7 @@
 
 #include "common/list.h"
 #include "common/map.h"
+#include "common/unixsock.h"
 #include "server/net/answer_parse.h"
 #include "server/net/loop.h"
 #include "server/net/monitor.h"
@@ -27,6 +28,7 @@ struct gate {
     struct watch watch;
     struct monitor monitor;
     uint16_t port;
+    char unix_name[UNIXSOCK_NAME]; /* "": none */
 };
 
 struct plane {
@@ -75,6 +77,8 @@ struct socket_options {
 void *socket_make(void *context, int type, const struct socket_options *options);
 /* `port` 0: any free one. The port, or 0 with errno. */
 uint16_t socket_bind(void *socket, const char *listen, uint16_t port);
+/* At an abstract Unix socket as well; the name is made from its two parts, and "" without one. */
+void socket_bind_unix(void *socket, const char *base, const char *what, char name[UNIXSOCK_NAME]);
 
 /* join.c */
 bool join_ready(void *plane, int events);

@@ -13,8 +13,9 @@
 #include "common/buf.h"
 #include "server/net/plane_internal.h"
 
-/* Socket, listener, both ends of the monitor; the worker's connections to lane, answers, join. */
-#define LANE_DESCRIPTORS  7u
+/* Socket, two listeners, both ends of the monitor; the worker's connections to lane, answers, join.
+ */
+#define LANE_DESCRIPTORS  8u
 #define DESCRIPTORS_SPARE 64u /* join, answers, store, log, libzmq's own */
 #define LANE_SOCKETS      3u  /* the lane, both ends of the monitor */
 #define SOCKETS_SPARE     50u
@@ -105,6 +106,7 @@ struct gate_plan {
     uint16_t port;
     const char *what;
     const char *option;
+    const char *unix_base; /* NULL: TCP only */
     watch_fn *ready;
     struct crowd_limits crowd;
 };
@@ -119,7 +121,8 @@ static bool gate_open(
     gate->port = socket_bind(gate->socket, plane->config.listen, plan->port);
     if (!gate->port)
         return bind_failed(error, plane->config.listen, plan->port, plan->option);
-    monitor_bound(&gate->monitor, &plan->crowd, gate->port);
+    socket_bind_unix(gate->socket, plan->unix_base, plan->what, gate->unix_name);
+    monitor_bound(&gate->monitor, &plan->crowd, gate->port, gate->unix_name);
     if (!watch_start(&gate->watch, plane->loop, gate->socket, plan->ready, plane))
         return fail(error, "cannot watch the %s socket: out of memory", plan->what);
     return true;
@@ -174,6 +177,7 @@ static bool plane_open_answers(struct plane *plane, char **error)
         .port = plane->config.answers_port,
         .what = "answers",
         .option = "--answers-port",
+        .unix_base = plane->config.unix_base,
         .ready = answers_ready,
         .crowd = {.most = plane->config.max_lanes + plane->config.strangers},
     };

@@ -73,3 +73,15 @@ uint16_t socket_bind(void *socket, const char *listen, uint16_t port)
         return 0;
     return socket_port(socket);
 }
+
+void socket_bind_unix(void *socket, const char *base, const char *what, char name[UNIXSOCK_NAME])
+{
+    char endpoint[UNIXSOCK_NAME + 8];
+    name[0] = '\0';
+    if (!base)
+        return;
+    snprintf(name, UNIXSOCK_NAME, "%s-%s", base, what);
+    snprintf(endpoint, sizeof endpoint, "ipc://@%s", name);
+    if (zmq_bind(socket, endpoint) != 0)
+        name[0] = '\0'; /* not allowed here: workers come over TCP */
+}

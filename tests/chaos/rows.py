@@ -80,7 +80,7 @@ def worker_stopped(lab, scale):
 
 
 def cut_test(lab, scale, kinds, heartbeat="200ms"):
-    server = lab.server("--heartbeat", heartbeat)
+    server = lab.server("--heartbeat", heartbeat, *Proxy.NEEDS)
     proxy = Proxy(lab, server)
     lab.workers(server, 3, "--slots", "2", host=proxy.address)
     load = Load(server.client_port, 1500 * scale, payload=tick_payload(lab))
@@ -115,7 +115,7 @@ def lane_cut(lab, scale):
 @row
 def host_unreachable(lab, scale):
     """nothing from the workers' host passes for a while, and nobody is told"""
-    server = lab.server("--heartbeat", "200ms", "--ping", "500ms")
+    server = lab.server("--heartbeat", "200ms", "--ping", "500ms", *Proxy.NEEDS)
     proxy = Proxy(lab, server)
     lab.workers(server, 2, "--slots", "2", host=proxy.address)
     lab.worker("near", server, "--slots", "1")

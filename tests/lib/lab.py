@@ -583,6 +583,7 @@ class Lab:
 
 class Proxy:
     """Stands between workers and a server at another loopback address, on the same ports."""
+    NEEDS = ("--no-unix-sockets",)  # of the server: on one host they would meet without us
 
     def __init__(self, lab, server, address="127.0.0.2", kinds=("join", "answers", "lane")):
         self.address, self.pairs, self.silent, self.over = address, [], set(), False

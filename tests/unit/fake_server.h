@@ -33,7 +33,8 @@ struct fake_server {
     int stop[2]; /* a pipe: closing it ends the thread */
     pthread_t thread;
     char address[32];
-    const char *greeting; /* bytes sent instead of the protocol; NULL: the protocol */
+    const char *greeting; /* bytes sent instead of the protocol, "": the end; NULL: the protocol */
+    struct slice unix_name; /* told in the greeting */
     /* of the connection */
     int fd;
     struct buf in, out;
@@ -147,7 +148,8 @@ static void fake_status(struct fake_server *s, const struct msg_status *m)
 
 static void fake_greet(struct fake_server *s)
 {
-    struct msg_greeting m = {PROTOCOL_VERSION, slice_str("fake 1.0"), 1000, 1 << 20, 0};
+    struct msg_greeting m = {
+        PROTOCOL_VERSION, slice_str("fake 1.0"), 1000, 1 << 20, 0, s->unix_name};
     msg_greeting_encode(&s->out, &m);
 }
 
@@ -234,6 +236,7 @@ static void fake_connection(struct fake_server *s)
         if (s->greeting) {
             buf_append(&s->out, s->greeting, strlen(s->greeting));
             s->in.size = 0;
+            s->close = !*s->greeting;
         }
         fake_frames(s);
         if (!fake_write(s))
@@ -257,17 +260,22 @@ static void *fake_thread(void *arg)
     return NULL;
 }
 
+static void fake_listen(struct fake_server *s, int family, const void *at, socklen_t size)
+{
+    s->listener = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(s->listener, (const struct sockaddr *)at, size), 0);
+    assert_int_equal(listen(s->listener, 16), 0);
+    assert_int_equal(pipe(s->stop), 0);
+    assert_int_equal(pthread_create(&s->thread, NULL, fake_thread, s), 0);
+}
+
 static void fake_start(struct fake_server *s)
 {
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof at;
-    s->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(bind(s->listener, (struct sockaddr *)&at, size), 0);
-    assert_int_equal(listen(s->listener, 16), 0);
+    fake_listen(s, AF_INET, &at, size);
     assert_int_equal(getsockname(s->listener, (struct sockaddr *)&at, &size), 0);
-    assert_int_equal(pipe(s->stop), 0);
     snprintf(s->address, sizeof s->address, "127.0.0.1:%u", ntohs(at.sin_port));
-    assert_int_equal(pthread_create(&s->thread, NULL, fake_thread, s), 0);
 }
 
 static void fake_stop(struct fake_server *s)

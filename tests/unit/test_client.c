@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <pushrod/client.h>
 #include "client/lib.h"
+#include "common/unixsock.h"
 #include "tests/unit/fake_server.h"
 
 struct fixture {
@@ -388,6 +389,71 @@ static void test_nobody(void **state)
 
 #define CLIENT_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+/* ------------------------------------------------------------------------- on the same host */
+
+/* The server of the fixture tells of a Unix socket, where `other` listens. */
+static void start_near(struct fixture *f, struct fake_server *other, char base[UNIXSOCK_BASE])
+{
+    struct sockaddr_un at;
+    assert_true(unixsock_draw(base));
+    f->server.unix_name = slice_str(base);
+    socklen_t size = unixsock_address(&at, f->server.unix_name);
+    assert_int_not_equal(size, 0);
+    fake_listen(other, AF_UNIX, &at, size);
+}
+
+static void runs_one(struct fixture *f)
+{
+    struct pushrod_finish finish;
+    assert_int_equal(pushrod_client_call(f->client, "echo", "here", 4, NULL, 10000, &finish), 0);
+    assert_int_equal(finish.result_size, 4);
+}
+
+static void test_unix_socket(void **state)
+{
+    struct fixture *f = *state;
+    struct fake_server near = {0};
+    char base[UNIXSOCK_BASE];
+    start_near(f, &near, base);
+    runs_one(f);
+    assert_int_equal(near.submits, 1);
+    assert_int_equal(f->server.submits, 0);
+    assert_int_equal(f->client->tcp, -1);
+    fake_stop(&near);
+}
+
+static void test_unix_socket_elsewhere(void **state)
+{
+    struct fixture *f = *state;
+    char base[UNIXSOCK_BASE];
+    assert_true(unixsock_draw(base));
+    f->server.unix_name = slice_str(base); /* of another host */
+    runs_one(f);
+    assert_int_equal(f->server.submits, 1);
+}
+
+static void test_unix_socket_that_does_not_greet(void **state)
+{
+    /* "": it hangs up; "\1": no more than that. */
+    static const char *const says[] = {
+        "", "\1", "HTTP/1.1 400\r\n\r\n", "\177\177\177\177 nonsense"};
+    struct fixture *f = *state;
+    for (size_t i = 0; i < sizeof says / sizeof says[0]; i++) {
+        struct fake_server near = {.greeting = says[i]};
+        char base[UNIXSOCK_BASE];
+        start_near(f, &near, base);
+        assert_int_equal(pushrod_client_set(f->client, "connect-timeout", "100"), 0);
+        runs_one(f);
+        assert_int_equal(near.connections, 1);
+        assert_int_equal(f->server.submits, i + 1);
+        assert_int_equal(f->server.connections, i + 1);
+        pushrod_client_free(f->client);
+        fake_stop(&near);
+        f->client = pushrod_client_new();
+        assert_int_equal(pushrod_client_set(f->client, "server", f->server.address), 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -408,6 +474,9 @@ int main(void)
         cmocka_unit_test(test_http_port),
         cmocka_unit_test(test_other_port),
         CLIENT_TEST(test_nobody),
+        CLIENT_TEST(test_unix_socket),
+        CLIENT_TEST(test_unix_socket_elsewhere),
+        CLIENT_TEST(test_unix_socket_that_does_not_greet),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -41,7 +41,7 @@ static void begin(struct play *p)
     assert_int_equal(listen(p->listener, 1), 0);
     assert_int_equal(getsockname(p->listener, (struct sockaddr *)&p->at, &size), 0);
     crowd_start(&p->crowd, p->loop, &(struct crowd_limits){.most = 10, .max_bytes = MAX_BYTES},
-        ntohs(p->at.sin_port), &p->shut);
+        ntohs(p->at.sin_port), "", &p->shut);
     given_back = 0;
 }
 

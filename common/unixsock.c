@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "common/unixsock.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#define RANDOM_BYTES 16u
+/* What a lane may have outstanding (--lane-bytes); the kernel doubles it for its own needs. */
+#define WIDE_BYTES (1 << 20)
+
+bool unixsock_draw(char base[UNIXSOCK_BASE])
+{
+    uint8_t bytes[RANDOM_BYTES];
+    if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
+        return false;
+    int at = snprintf(base, UNIXSOCK_BASE, "pushrod-");
+    for (size_t i = 0; i < sizeof bytes; i++)
+        at += snprintf(base + at, UNIXSOCK_BASE - (size_t)at, "%02x", bytes[i]);
+    return true;
+}
+
+socklen_t unixsock_address(struct sockaddr_un *address, struct slice name)
+{
+    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
+    if (name.size == 0 || name.size >= sizeof address->sun_path)
+        return 0;
+    memcpy(address->sun_path + 1, name.data, name.size);
+    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + name.size);
+}
+
+int unixsock_dial(struct slice name)
+{
+    struct sockaddr_un address;
+    socklen_t size = unixsock_address(&address, name);
+    int fd = size ? socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0) : -1;
+    if (fd >= 0 && connect(fd, (const struct sockaddr *)&address, size) != 0) {
+        close(fd);
+        fd = -1;
+    }
+    if (fd >= 0)
+        unixsock_widen(fd);
+    return fd;
+}
+
+bool unixsock_taken(struct slice name)
+{
+    struct sockaddr_un address;
+    socklen_t size = unixsock_address(&address, name);
+    int fd = size ? socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0) : -1;
+    if (fd < 0)
+        return false;
+    bool taken = bind(fd, (const struct sockaddr *)&address, size) != 0 && errno == EADDRINUSE;
+    close(fd);
+    return taken;
+}
+
+/* The name that the descriptor has; its size is 0 for any other kind. */
+static struct slice name_of(int fd, struct sockaddr_un *address)
+{
+    socklen_t size = sizeof *address;
+    size_t head = offsetof(struct sockaddr_un, sun_path) + 1;
+    if (getsockname(fd, (struct sockaddr *)address, &size) != 0 || address->sun_family != AF_UNIX ||
+        size <= head || address->sun_path[0])
+        return (struct slice){0};
+    return slice_of(address->sun_path + 1, size - head);
+}
+
+bool unixsock_is(int fd, const char *name)
+{
+    struct sockaddr_un address;
+    return name[0] && slice_equal(name_of(fd, &address), slice_str(name));
+}
+
+void unixsock_widen(int fd)
+{
+    int domain = 0, bytes = WIDE_BYTES;
+    socklen_t size = sizeof domain;
+    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 && domain == AF_UNIX)
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+}
