@@ -19,9 +19,21 @@ struct client {
     unsigned gathered;
 };
 
-static void *bound_socket(void *context, int type, const char *host, int port)
+/* The first port carries the tasks, the next one what comes back; --variant=unix: names instead. */
+static void endpoint_of(const struct load_options *o, int which, char out[300])
 {
-    char address[300];
+    char host[256];
+    int port;
+    if (sscanf(o->address, "%255[^:]:%d", host, &port) != 2)
+        errx(2, "address must be HOST:PORT: %s", o->address);
+    if (strcmp(o->variant, "unix") == 0)
+        snprintf(out, 300, "ipc://@pushrod-bench-%d", port + which);
+    else
+        snprintf(out, 300, "tcp://%s:%d", host, port + which);
+}
+
+static void *bound_socket(void *context, int type, const char *address)
+{
     int zero = 0;
     void *s = zmq_socket(context, type);
     if (!s)
@@ -29,16 +41,9 @@ static void *bound_socket(void *context, int type, const char *host, int port)
     zmq_setsockopt(s, ZMQ_SNDHWM, &zero, sizeof zero);
     zmq_setsockopt(s, ZMQ_RCVHWM, &zero, sizeof zero);
     zmq_setsockopt(s, ZMQ_LINGER, &zero, sizeof zero);
-    snprintf(address, sizeof address, "tcp://%s:%d", host, port);
     if (zmq_bind(s, address) != 0)
         errx(1, "%s: %s", address, zmq_strerror(zmq_errno()));
     return s;
-}
-
-static void split_address(const struct load_options *o, char host[256], int *port)
-{
-    if (sscanf(o->address, "%255[^:]:%d", host, port) != 2)
-        errx(2, "address must be HOST:PORT: %s", o->address);
 }
 
 /* Each worker says one empty message when its sockets are up; the load begins when all are there.
@@ -53,16 +58,16 @@ static void await_workers(struct client *c)
 
 static void *client_open(const struct load_options *o)
 {
-    char host[256];
-    int port;
+    char address[300];
     struct client *c = calloc(1, sizeof *c);
     if (!c || !(c->message = malloc((o->batch + 1) * o->size)))
         err(1, "calloc");
     c->o = o;
-    split_address(o, host, &port);
     c->context = zmq_ctx_new();
-    c->push = bound_socket(c->context, ZMQ_PUSH, host, port);
-    c->pull = bound_socket(c->context, ZMQ_PULL, host, port + 1);
+    endpoint_of(o, 0, address);
+    c->push = bound_socket(c->context, ZMQ_PUSH, address);
+    endpoint_of(o, 1, address);
+    c->pull = bound_socket(c->context, ZMQ_PULL, address);
     await_workers(c);
     return c;
 }
@@ -119,16 +124,15 @@ static void client_close(void *handle)
 
 static void work(const struct load_options *o)
 {
-    char host[256], address[300];
-    int port, zero = 0;
-    split_address(o, host, &port);
+    char address[300];
+    int zero = 0;
     void *context = zmq_ctx_new();
     void *pull = zmq_socket(context, ZMQ_PULL), *push = zmq_socket(context, ZMQ_PUSH);
     zmq_setsockopt(pull, ZMQ_RCVHWM, &zero, sizeof zero);
     zmq_setsockopt(push, ZMQ_SNDHWM, &zero, sizeof zero);
-    snprintf(address, sizeof address, "tcp://%s:%d", host, port + 1);
+    endpoint_of(o, 1, address);
     zmq_connect(push, address);
-    snprintf(address, sizeof address, "tcp://%s:%d", host, port);
+    endpoint_of(o, 0, address);
     zmq_connect(pull, address);
     zmq_send(push, "", 0, 0);
     zmq_msg_t m;

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -33,19 +34,40 @@ static int dial_once(const char *host, const char *port)
     return fd;
 }
 
-void wire_open(struct wire *w, const char *address)
+static int dial_unix(const char *path)
+{
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || strlen(path) >= sizeof at.sun_path)
+        errx(1, "no such path for a socket: %s", path);
+    strcpy(at.sun_path, path);
+    if (connect(fd, (struct sockaddr *)&at, sizeof at) == 0)
+        return fd;
+    close(fd);
+    return -1;
+}
+
+/* -1: nobody is there. */
+static int dial_address(const char *address)
 {
     char host[256];
     const char *colon = strrchr(address, ':');
+    if (strncmp(address, "unix:", 5) == 0)
+        return dial_unix(address + 5);
     if (!colon || (size_t)(colon - address) >= sizeof host)
-        errx(2, "address must be HOST:PORT: %s", address);
+        errx(2, "address must be HOST:PORT or unix:PATH: %s", address);
     memcpy(host, address, (size_t)(colon - address));
     host[colon - address] = 0;
+    return dial_once(host, colon + 1);
+}
+
+void wire_open(struct wire *w, const char *address)
+{
     memset(w, 0, sizeof *w);
-    w->fd = dial_once(host, colon + 1);
+    w->fd = dial_address(address);
     for (int i = 0; w->fd < 0 && i < DIAL_TRIES; i++) {
         nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
-        w->fd = dial_once(host, colon + 1);
+        w->fd = dial_address(address);
     }
     if (w->fd < 0)
         errx(1, "nobody listens at %s", address);

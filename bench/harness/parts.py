@@ -11,7 +11,7 @@ from .hol import hol
 from .procs import BENCH, BUILD, Failed
 
 MEMORY = ["pushrod-embedded", "pushrod", "gearmand", "gearmand-lib", "beanstalkd", "redis-list", "redis-stream", "nats",
-          "rabbitmq", "celery", "rq", "swoole", "echo", "echo-16"]
+          "rabbitmq", "celery", "rq", "swoole", "echo", "echo-unix", "echo-16"]
 DURABLE = ["pushrod-embedded-sync", "pushrod-sync", "pushrod-async", "beanstalkd-f50", "beanstalkd-sync",
            "redis-stream-1s", "redis-stream-sync", "nats", "rabbitmq"]
 OURS_AND_ECHO = ["pushrod-embedded", "pushrod", "echo"]
@@ -64,7 +64,7 @@ def latency(run):
             for system in up:
                 run.measure("idle-round-trip", system, round=number,
                             options={"window": 1, "count": run.scale(1000, 3000)})
-        for system in up:
+        for system in (s for s in up if s.name != "echo-unix"):
             top = run.measure("latency-maximum", system, options={"seconds": run.seconds})
             for percent in (1, 10, 50, 90) if top else ():
                 rate = top["rate"] * percent / 100
@@ -78,7 +78,8 @@ def latency(run):
 def payload(run):
     """64 bytes to 1 MiB."""
     sizes = run.scale([64, 1024, 16384, 262144, 1048576], [64, 256, 1024, 4096, 16384, 65536, 262144, 1048576])
-    names = ["pushrod-embedded", "pushrod", "gearmand", "beanstalkd", "redis-list", "nats", "rabbitmq", "echo"]
+    names = ["pushrod-embedded", "pushrod", "gearmand", "beanstalkd", "redis-list", "nats", "rabbitmq", "echo",
+             "echo-unix"]
     up = systems.started(systems.available(run.choose(names), run.say), 4, run.say)
     for system in up:
         for size in sizes:

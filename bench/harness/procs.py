@@ -145,17 +145,22 @@ def descendants(pid):
     return found
 
 
-def await_port(port, process, seconds=30):
+def listens(port, path):
+    with socket.socket(socket.AF_UNIX if path else socket.AF_INET) as s:
+        s.settimeout(0.2)
+        return s.connect_ex(path or ("127.0.0.1", port)) == 0
+
+
+def await_port(port, process, seconds=30, path=None):
+    """Until it listens there, or at the path of a Unix socket."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if process.poll() is not None:
             break
-        with socket.socket() as s:
-            s.settimeout(0.2)
-            if s.connect_ex(("127.0.0.1", port)) == 0:
-                return
+        if listens(port, path):
+            return
         time.sleep(0.02)
-    raise Failed("%s does not listen on %d: %s" % (process.args[0], port, read(process.log_path)[-500:]))
+    raise Failed("%s does not listen on %s: %s" % (process.args[0], path or port, read(process.log_path)[-500:]))
 
 
 class Failed(Exception):
