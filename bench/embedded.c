@@ -55,6 +55,18 @@ static void set(struct client *c, const char *name, const char *value)
         errx(1, "pushrod: %s", pushrod_server_error(c->server));
 }
 
+/* DURABILITY, or DURABILITY-tcp: without Unix sockets. */
+static void set_variant(struct client *c, const char *variant)
+{
+    char durability[16];
+    snprintf(durability, sizeof durability, "%.*s", (int)strcspn(variant, "-"), variant);
+    set(c, "durability", durability);
+    if (strcmp(durability, "memory") != 0)
+        set(c, "data", "store");
+    if (strchr(variant, '-'))
+        set(c, "unix-sockets", "no");
+}
+
 static void step(struct client *c)
 {
     if (pushrod_server_step(c->server) < 0)
@@ -70,9 +82,7 @@ static void *client_open(const struct load_options *o)
     c->o = o;
     snprintf(workers, sizeof workers, "%u", o->workers);
     set(c, "task-workers", workers);
-    set(c, "durability", *o->variant ? o->variant : "memory");
-    if (*o->variant && strcmp(o->variant, "memory") != 0)
-        set(c, "data", "store");
+    set_variant(c, *o->variant ? o->variant : "memory");
     pushrod_server_on(c->server, &(struct pushrod_server_events){.worker_join = joined}, c);
     if (pushrod_server_on_task(c->server, o->queue, run_task, NULL) != 0 ||
         pushrod_server_start(c->server) != 0)

@@ -89,6 +89,24 @@ def payload(run):
         system.stop()
 
 
+def mixed(run):
+    """Tasks of 64 bytes beside four of 1 MiB that are always on their way."""
+    small = {"mode": "open", "rate": 2000, "size": 64, "seconds": run.scale(2, 5)}
+    for system in systems.available(run.choose(["pushrod", "gearmand", "nats", "rabbitmq"]), run.say):
+        for s in systems.started([system], 4, run.say):
+            with run.guard("mixed", s):
+                alone = s.client(**small)
+                large = procs.start(s.client_command(mode="run", size=1 << 20, window=4, seconds=small["seconds"] + 1.5),
+                                    s.directory, "large.log")
+                beside = s.client(**small)
+                large.wait(60)
+                moved = procs.json.loads(procs.read(large.log_path).strip().splitlines()[-1])
+                run.add("mixed", s, large_mb_per_s=round(moved["rate"] * (1 << 20) / 1e6),
+                        **{"%s_%s_us" % (name, q): found["latency_us"][q]
+                           for name, found in (("alone", alone), ("beside", beside)) for q in ("p50", "p99")})
+            s.stop()
+
+
 def workers(run):
     """1 to 64 workers, of one slot each."""
     names = ["pushrod-embedded", "pushrod", "gearmand", "beanstalkd", "redis-list", "nats", "rabbitmq"]
@@ -220,12 +238,23 @@ def cost_counted(run):
             for s in systems.started([systems.BY_NAME[system.name]()], 4, run.say):
                 with run.guard("cost", s):
                     count = run.scale(20000, 200000) if window > 1 else run.scale(500, 5000)
-                    before = procs.loopback_bytes()
                     plain = s.client(count=count, window=window)
-                    wire = procs.loopback_bytes() - before
-                    run.add("cost", s, load=load, cpu_us=plain["cpu_us"], wire_bytes=round(wire / count, 1),
+                    run.add("cost", s, load=load, cpu_us=plain["cpu_us"], wire_bytes=wire_bytes(run, s, count, window),
                             syscalls=system_calls(s, count, window), allocations=allocations(s, count, window))
                 s.stop()
+
+
+def wire_bytes(run, system, count, window):
+    """Over TCP, for all: nothing counts the bytes of a Unix socket."""
+    twin = type(system)()
+    twin.unix = False
+    for s in systems.started([twin], 4, run.say):
+        before = procs.loopback_bytes()
+        s.client(count=count, window=window)
+        wire = procs.loopback_bytes() - before
+        s.stop()
+        return round(wire / count, 1)
+    return None
 
 
 def system_calls(system, count, window, **more):
@@ -465,8 +494,8 @@ def await_joined(system, count, limit=120):
         time.sleep(0.2)
 
 
-PARTS = {"throughput": throughput, "durable": durable, "submit": submit, "latency": latency, "payload": payload,
+PARTS = {"throughput": throughput, "durable": durable, "submit": submit, "latency": latency, "payload": payload, "mixed": mixed,
          "workers": workers, "connections": connections, "backlog": backlog, "hol": hol, "cost": cost, "idle": idle}
 # What share of the whole each may take, in parts of some hundred; full, each needs less than that.
-SHARES = {"throughput": 7, "durable": 5, "submit": 11, "latency": 10, "payload": 8, "workers": 11, "connections": 11,
+SHARES = {"throughput": 7, "durable": 5, "submit": 11, "latency": 10, "payload": 8, "mixed": 3, "workers": 11, "connections": 11,
           "backlog": 11, "hol": 12, "cost": 13, "idle": 13}

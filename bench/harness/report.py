@@ -208,6 +208,10 @@ def tables(rows):
     make("latency", open_table)
     make("payload", pivot_table, "Payload, bytes: MB/s", "size", "Payload bytes moved to the workers.",
          lambda r: r["rate"] * r["size"] / 1e6)
+    make("mixed", plain_table, "Small tasks beside large ones", {"alone_p50_us": "alone: p50 us", "alone_p99_us": "p99 us",
+         "beside_p50_us": "beside 1 MiB: p50 us", "beside_p99_us": "p99 us", "large_mb_per_s": "MB/s of the large ones"},
+         "2,000 tasks of 64 bytes a second, open loop, from one client; another has four of 1 MiB on their way all the "
+         "time. 4 workers serve both.")
     make("workers", pivot_table, "Workers: tasks/s", "workers", "Processes of one slot each, on the same cores.")
     make("connections", pivot_table, "Connections that submit, one task at a time from each: tasks/s", "connections",
          "So many connections, used in turn, that none can gather tasks.")

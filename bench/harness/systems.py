@@ -21,6 +21,7 @@ class System:
     batch = 0            # tasks that a worker takes at once, where it has the choice; 0: the driver's own
     ports = 1
     startup = 30         # seconds
+    unix = True          # Unix sockets where the system has them: they are faster than TCP on one host
 
     def __init__(self):
         self.directory = None
@@ -56,7 +57,7 @@ class System:
             self.prepare()
 
     def unix_path(self):
-        """Where a system that can listens at a Unix socket: it is faster than TCP on one host."""
+        """Where it listens instead of at its port; None: it does not."""
         return None
 
     def prepare(self):
@@ -130,6 +131,10 @@ class Embedded(System):
     def pids(self):
         return "worker:children"
 
+    def common(self):
+        variant = self.variant if self.unix else self.variant + "-tcp"
+        return ["--queue=bench", "--variant=" + variant]
+
     def client(self, limit=150, env=None, **options):
         # Each run makes a server of its own, and a store of its own.
         procs.remove(os.path.join(self.directory, "store"))
@@ -151,7 +156,8 @@ class Native(System):
         return [os.path.join(BUILD, "pushrod-server"), "--listen=127.0.0.1:%d" % self.port,
                 "--join-port=%d" % (self.port + 1), "--answers-port=%d" % (self.port + 2),
                 "--http=127.0.0.1:%d" % (self.port + 3), "--lane-ports=33000-34999",
-                "--max-clients=10100", "--log-level=warning", *self.extra]
+                "--max-clients=10100", "--log-level=warning", *self.extra,
+                *(() if self.unix else ("--no-unix-sockets",))]
 
     def missing(self):
         if not os.path.exists(os.path.join(BUILD, "pushrod-server")):
@@ -205,10 +211,11 @@ class Beanstalkd(System):
     log = ()
 
     def unix_path(self):
-        return os.path.join(self.directory, "socket")
+        return os.path.join(self.directory, "socket") if self.unix else None
 
     def server_command(self):
-        return ["beanstalkd", "-l", "unix:" + self.unix_path(), "-z", str(2 << 20), *self.log]
+        where = ["unix:" + self.unix_path()] if self.unix else ["127.0.0.1", "-p", str(self.port)]
+        return ["beanstalkd", "-z", str(2 << 20), *self.log, "-l", *where]
 
 
 class Beanstalkd50(Beanstalkd):
@@ -227,15 +234,16 @@ class Redis(System):
     log = ("--appendonly", "no")
 
     def unix_path(self):
-        return os.path.join(self.directory, "socket")
+        return os.path.join(self.directory, "socket") if self.unix else None
 
     def server_command(self):
-        return ["redis-server", "--port", "0", "--unixsocket", self.unix_path(), "--save", "", "--dir",
-                self.directory, "--daemonize", "no", "--loglevel", "warning", *self.log]
+        where = ["--port", "0", "--unixsocket", self.unix_path()] if self.unix else ["--port", str(self.port)]
+        return ["redis-server", "--bind", "127.0.0.1", *where, "--save", "", "--dir", self.directory,
+                "--daemonize", "no", "--loglevel", "warning", *self.log]
 
     def prepare(self):
         if self.variant == "stream":
-            subprocess.run(["redis-cli", "-s", self.unix_path(), "XGROUP", "CREATE", "bench", "workers", "0",
+            subprocess.run(["redis-cli", *(("-s", self.unix_path()) if self.unix else ("-p", str(self.port))), "XGROUP", "CREATE", "bench", "workers", "0",
                             "MKSTREAM"], check=True, capture_output=True)
 
 
