@@ -15,7 +15,7 @@
 #define ASYNC_NS      (20 * MS)    /* an async operation waits this long; 50 is promised */
 #define ROOM_NS       (200 * MS)   /* between looks at the disk */
 #define TRIM_KEEP     (4u << 20)   /* bytes of free memory that stay at hand */
-#define SWEEP_NS      (50 * MS)   /* between looks at expired results and resident pages */
+#define SWEEP_NS      (50 * MS)    /* between looks at expired results and resident pages */
 #define IDLE_NS       (60000 * MS) /* the longest sleep: results expire meanwhile */
 #define STOP_TRIES    3            /* commits that may fail before a store is closed anyhow */
 #define BUSY_OPS      64           /* a group of more makes the next one wait for company */
