@@ -136,18 +136,24 @@ static bool error_is_final(int error)
     }
 }
 
+/* What was read from the other one, or is to be written to it, is not for this one. */
+static void go_on_with(struct pushrod_client *c, int fd)
+{
+    c->fd = fd;
+    c->wants_write = c->broken = false;
+    buf_clear(&c->in);
+    buf_clear(&c->hello);
+    c->in_at = c->hello_at = 0;
+}
+
 /* All that it was for is over, or it ended before anything was said. */
 static void stay_with_tcp(struct pushrod_client *c)
 {
     struct epoll_event event = {.events = EPOLLIN, .data.fd = c->tcp};
     close(c->fd);
-    c->fd = c->tcp;
+    go_on_with(c, c->tcp);
     c->tcp = -1;
-    c->wants_write = c->broken = false;
-    buf_clear(&c->in);
-    buf_clear(&c->hello);
-    c->in_at = c->hello_at = 0;
-    epoll_ctl(c->epoll, EPOLL_CTL_ADD, c->fd, &event);
+    c->broken = epoll_ctl(c->epoll, EPOLL_CTL_ADD, c->fd, &event) != 0;
     client_ready(c);
 }
 
@@ -316,7 +322,7 @@ static bool change_to_unix(struct pushrod_client *c, struct slice name)
     }
     epoll_ctl(c->epoll, EPOLL_CTL_DEL, c->fd, NULL);
     c->tcp = c->fd;
-    c->fd = fd;
+    go_on_with(c, fd);
     say_hello(c);
     return true;
 }

@@ -213,18 +213,19 @@ static void receive_message(struct pushrod_client *c, unsigned number, struct de
 }
 
 /*
- * A callback may lose the connection, and with it the bytes of the frame: looked at before each
- * message.
+ * A callback may lose the connection, and with it the bytes of the frame; a message may change it
+ * for another, for which the rest is not: looked at before each message.
  */
 void receive_frame(struct pushrod_client *c, struct slice frame)
 {
     struct dec in = dec_of(frame);
-    while (c->fd >= 0 && dec_more(&in)) {
+    int fd = c->fd;
+    while (c->fd == fd && dec_more(&in)) {
         unsigned number = dec_message(&in);
         if (number)
             receive_message(c, number, &in);
     }
-    if (c->fd >= 0 && dec_failed(&in))
+    if (c->fd == fd && dec_failed(&in))
         client_lost(c, PUSHROD_E_BAD_MESSAGE,
             "%s is not a Pushrod client port, or sends nonsense: %s", c->info.address, in.error);
 }

@@ -35,6 +35,7 @@ struct fake_server {
     char address[32];
     const char *greeting; /* bytes sent instead of the protocol, "": the end; NULL: the protocol */
     struct slice unix_name; /* told in the greeting */
+    bool refuses;           /* says ERROR before the greeting, in the same frame */
     /* of the connection */
     int fd;
     struct buf in, out;
@@ -150,6 +151,8 @@ static void fake_greet(struct fake_server *s)
 {
     struct msg_greeting m = {
         PROTOCOL_VERSION, slice_str("fake 1.0"), 1000, 1 << 20, 0, s->unix_name};
+    if (s->refuses)
+        msg_error_encode(&s->out, &(struct msg_error){PUSHROD_E_TOO_MANY, slice_str("full")});
     msg_greeting_encode(&s->out, &m);
 }
 

@@ -454,6 +454,19 @@ static void test_unix_socket_that_does_not_greet(void **state)
     }
 }
 
+/* What follows its ERROR is not taken for words of the connection that is left. */
+static void test_unix_socket_that_refuses(void **state)
+{
+    struct fixture *f = *state;
+    struct fake_server near = {.refuses = true};
+    char base[UNIXSOCK_BASE];
+    start_near(f, &near, base);
+    runs_one(f);
+    assert_int_equal(f->server.submits, 1);
+    assert_int_equal(f->server.connections, 1);
+    fake_stop(&near);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -477,6 +490,7 @@ int main(void)
         CLIENT_TEST(test_unix_socket),
         CLIENT_TEST(test_unix_socket_elsewhere),
         CLIENT_TEST(test_unix_socket_that_does_not_greet),
+        CLIENT_TEST(test_unix_socket_that_refuses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
