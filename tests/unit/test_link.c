@@ -8,6 +8,7 @@
 #include <unistd.h>
 #include <zmq.h>
 
+#include "common/unixsock.h"
 #include "worker/link_impl.h"
 
 static int option(void *socket, int name)
@@ -95,10 +96,55 @@ static void wish_to_stop_that_was_seen_already_is_read(void **state)
     close(config.stop_fd);
 }
 
+/* What the socket was told to connect to begins so. */
+static bool goes_to(void *socket, const char *kind)
+{
+    char endpoint[256];
+    size_t size = sizeof endpoint;
+    assert_int_equal(zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, endpoint, &size), 0);
+    return strncmp(endpoint, kind, strlen(kind)) == 0;
+}
+
+/*
+ * The name is there, but may not be connected to (a sandbox): what bind() says is not all. The
+ * third session goes by TCP.
+ */
+static void unix_socket_that_is_not_for_us_is_given_up(void **state)
+{
+    char base[UNIXSOCK_BASE];
+    struct sockaddr_un at;
+    struct link l = {.context = zmq_ctx_new(), .address = "127.0.0.1"};
+    (void)state;
+    assert_true(unixsock_draw(base));
+    socklen_t size = unixsock_address(&at, slice_str(base));
+    int holder = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(holder, (const struct sockaddr *)&at, size), 0);
+    struct msg_welcome welcome = {.lane_port = 1,
+        .answers_port = 1,
+        .user = slice_str("user"),
+        .token = slice_str("token"),
+        .unix_lane = slice_str(base),
+        .unix_answers = slice_str(base)};
+    for (l.lanes_missed = 0; l.lanes_missed < 2; l.lanes_missed++) {
+        assert_int_equal(link_connect(&l, &welcome), 0);
+        assert_true(goes_to(l.lane, "ipc://") && goes_to(l.answers, "ipc://"));
+        zmq_pollitem_t item = {.socket = l.lane_monitor, .events = ZMQ_POLLIN};
+        assert_int_equal(zmq_poll(&item, 1, 10000), 1);
+        assert_int_equal(link_next_event(l.lane_monitor), ZMQ_EVENT_CLOSED);
+        link_disconnect(&l);
+    }
+    assert_int_equal(link_connect(&l, &welcome), 0);
+    assert_true(goes_to(l.lane, "tcp://") && goes_to(l.answers, "tcp://"));
+    link_disconnect(&l);
+    close(holder);
+    zmq_ctx_term(l.context);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(options_that_must_stay),
+        cmocka_unit_test(unix_socket_that_is_not_for_us_is_given_up),
         cmocka_unit_test(wish_to_stop_that_was_seen_already_is_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
