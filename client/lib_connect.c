@@ -309,10 +309,18 @@ static void dial_ready(struct pushrod_client *c)
     dial_next(c, why);
 }
 
+static bool is_near(int fd)
+{
+    struct sockaddr_storage at;
+    socklen_t size = sizeof at;
+    return getpeername(fd, (struct sockaddr *)&at, &size) == 0 &&
+           unixsock_near((const struct sockaddr *)&at, size);
+}
+
 /* True: HELLO was said at the Unix socket of a server on this host. */
 static bool change_to_unix(struct pushrod_client *c, struct slice name)
 {
-    int fd = unixsock_dial(name);
+    int fd = name.size && is_near(c->fd) ? unixsock_dial(name) : -1;
     struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
     if (fd < 0)
         return false;

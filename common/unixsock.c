@@ -2,6 +2,7 @@
 #include "common/unixsock.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -31,6 +32,24 @@ socklen_t unixsock_address(struct sockaddr_un *address, struct slice name)
         return 0;
     memcpy(address->sun_path + 1, name.data, name.size);
     return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + name.size);
+}
+
+/* The kernel lets nobody have another host's address. */
+bool unixsock_near(const struct sockaddr *server, socklen_t size)
+{
+    struct sockaddr_storage at = {0};
+    if (size > sizeof at || (server->sa_family != AF_INET && server->sa_family != AF_INET6))
+        return false;
+    memcpy(&at, server, size);
+    if (at.ss_family == AF_INET)
+        ((struct sockaddr_in *)&at)->sin_port = 0;
+    else
+        ((struct sockaddr_in6 *)&at)->sin6_port = 0;
+    int fd = socket(at.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    bool near = fd >= 0 && bind(fd, (const struct sockaddr *)&at, size) == 0;
+    if (fd >= 0)
+        close(fd);
+    return near;
 }
 
 int unixsock_dial(struct slice name)

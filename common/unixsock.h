@@ -3,8 +3,9 @@
  * unixsock: Unix sockets between processes of one host, in Linux's abstract namespace.
  *
  * They cost about half as much as TCP over loopback. A name belongs to a network namespace, as a
- * loopback port does, and vanishes with its socket; it leaves no file. Names are drawn, and told
- * over TCP only: whoever is reached by one is the process that told it (unix(7), "abstract").
+ * loopback port does, and vanishes with its socket; it leaves no file (unix(7), "abstract"). Names
+ * are drawn, and told over TCP. Whoever is on the server's host can read them (/proc/net/unix), and
+ * take them on another host: they are looked for only if the server's address is one of this host.
  *
  * Any thread.
  */
@@ -25,6 +26,9 @@ bool unixsock_draw(char base[UNIXSOCK_BASE]);
 
 /* The address of an abstract name, and its size; 0: the name is empty or longer than 107 bytes. */
 socklen_t unixsock_address(struct sockaddr_un *address, struct slice name);
+
+/* True if that address of TCP or UDP is one of this host, in this network namespace. */
+bool unixsock_near(const struct sockaddr *server, socklen_t size);
 
 /* A connected, non-blocking descriptor; -1: nobody listens there, or not on this host. */
 int unixsock_dial(struct slice name);

@@ -14,6 +14,7 @@
 #include <pushrod/error.h>
 #include "common/params.h"
 #include "common/slice.h"
+#include "common/unixsock.h"
 
 #define CONNECT_WAIT_MS  250
 #define DIAGNOSE_WAIT_MS 500
@@ -86,15 +87,32 @@ static bool connected(int fd, const struct addrinfo *to)
            getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error == 0;
 }
 
-/* A connected, non-blocking descriptor, or -1. */
-static int dial(const char *address, uint16_t port)
+/* To be freed; NULL: it is none, or there is no memory. */
+static struct addrinfo *numeric(const char *address, uint16_t port)
 {
     struct addrinfo hints = {
         .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV};
     struct addrinfo *to = NULL;
     char service[8];
     snprintf(service, sizeof service, "%u", port);
-    if (getaddrinfo(address, service, &hints, &to) != 0)
+    return getaddrinfo(address, service, &hints, &to) == 0 ? to : NULL;
+}
+
+bool address_near(const char *address)
+{
+    struct addrinfo *to = numeric(address, 0);
+    if (!to)
+        return false;
+    bool near = unixsock_near(to->ai_addr, to->ai_addrlen);
+    freeaddrinfo(to);
+    return near;
+}
+
+/* A connected, non-blocking descriptor, or -1. */
+static int dial(const char *address, uint16_t port)
+{
+    struct addrinfo *to = numeric(address, port);
+    if (!to)
         return -1;
     int fd = socket(to->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd >= 0 && !connected(fd, to)) {

@@ -37,6 +37,9 @@ const char *address_reachable(const struct address_list *list, size_t first);
 /* "tcp://1.2.3.4:5571", "tcp://[::1]:5571" */
 void address_endpoint(const char *address, uint64_t port, char out[ADDRESS_ENDPOINT]);
 
+/* True if that numeric address is one of this host: unixsock_near(). */
+bool address_near(const char *address);
+
 /*
  * Looks what listens at a port that does not answer a JOIN, and says it in words. False: a ZeroMQ
  * socket is there, or nothing can be said. Takes 1 s at most.

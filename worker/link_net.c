@@ -197,7 +197,8 @@ static void unix_endpoint(struct slice name, char endpoint[LINK_ENDPOINT])
  */
 static bool is_near(const struct link *l, const struct msg_welcome *m)
 {
-    return m->unix_answers.size && l->lanes_missed < 2 && unixsock_taken(m->unix_lane);
+    return m->unix_answers.size && l->lanes_missed < 2 && address_near(l->address) &&
+           unixsock_taken(m->unix_lane);
 }
 
 static bool dial(void *socket, const struct msg_welcome *m, const char *endpoint)

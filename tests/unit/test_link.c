@@ -136,6 +136,12 @@ static void unix_socket_that_is_not_for_us_is_given_up(void **state)
     assert_int_equal(link_connect(&l, &welcome), 0);
     assert_true(goes_to(l.lane, "tcp://") && goes_to(l.answers, "tcp://"));
     link_disconnect(&l);
+    /* A server that is elsewhere: whoever has its name here is not the server. */
+    l.lanes_missed = 0;
+    strcpy(l.address, "192.0.2.1");
+    assert_int_equal(link_connect(&l, &welcome), 0);
+    assert_true(goes_to(l.lane, "tcp://") && goes_to(l.answers, "tcp://"));
+    link_disconnect(&l);
     close(holder);
     zmq_ctx_term(l.context);
 }

@@ -2,6 +2,8 @@
 /* Names of Unix sockets that leave no file: drawn, taken, dialled, told apart. */
 #include "tests/unit/unit.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -62,6 +64,27 @@ static void it_is_taken_while_somebody_listens(void **state)
     assert_false(unixsock_taken(name));
 }
 
+static bool near(int family, const char *text)
+{
+    struct sockaddr_in of_four = {.sin_family = AF_INET, .sin_port = htons(1)};
+    struct sockaddr_in6 six = {.sin6_family = AF_INET6, .sin6_port = htons(1)};
+    bool four = family == AF_INET;
+    assert_int_equal(inet_pton(family, text, four ? (void *)&of_four.sin_addr : &six.sin6_addr), 1);
+    return four ? unixsock_near((const struct sockaddr *)&of_four, sizeof of_four)
+                : unixsock_near((const struct sockaddr *)&six, sizeof six);
+}
+
+static void only_addresses_of_this_host_are_near(void **state)
+{
+    (void)state;
+    struct sockaddr_un here = {.sun_family = AF_UNIX};
+    assert_true(near(AF_INET, "127.0.0.1"));
+    assert_true(near(AF_INET, "127.0.0.2"));
+    assert_false(near(AF_INET, "192.0.2.1")); /* for documents: nobody has it */
+    assert_false(near(AF_INET6, "2001:db8::1"));
+    assert_false(unixsock_near((const struct sockaddr *)&here, sizeof here));
+}
+
 static int room(int fd)
 {
     int bytes = 0;
@@ -92,6 +115,7 @@ int main(void)
         cmocka_unit_test(names_differ),
         cmocka_unit_test(a_name_has_1_to_107_bytes),
         cmocka_unit_test(it_is_taken_while_somebody_listens),
+        cmocka_unit_test(only_addresses_of_this_host_are_near),
         cmocka_unit_test(only_unix_sockets_are_widened),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
