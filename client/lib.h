@@ -81,7 +81,8 @@ struct task_record {
     struct kept *kept; /* its finish, owned; NULL: it has not come */
     uint32_t next_free;
     uint8_t follow;
-    bool waited; /* wait() wants it: not for the callback */
+    bool waited;  /* wait() wants it: not for the callback */
+    bool unasked; /* its WAIT is still to be sent on this connection */
 };
 
 struct task_table {
@@ -91,6 +92,10 @@ struct task_table {
     uint32_t capacity;
     uint32_t free; /* first unused record + 1; 0: none */
     size_t open;   /* records without a finish */
+    size_t unasked;
+    uint32_t ask_at; /* where to look for the next of those */
+    size_t waits;    /* WAITs without an answer */
+    size_t waits_most;
 };
 
 /* The one request that a function waits for now. */
@@ -212,7 +217,8 @@ struct task_record *followed_find(struct pushrod_client *c, uint64_t id); /* NUL
 struct task_record *followed_add(struct pushrod_client *c, uint64_t id, unsigned follow, void *arg);
 /* free_kept: its kept finish goes too; else somebody else has it now. */
 void followed_forget(struct pushrod_client *c, struct task_record *record, bool free_kept);
-int followed_send_wait(struct pushrod_client *c, uint64_t id, unsigned follow);
+int followed_ask(struct pushrod_client *c, uint64_t id); /* sends a WAIT, at once or in its turn */
+void followed_answered(struct pushrod_client *c);        /* a WAIT was: the next ones may go */
 void followed_finished(struct pushrod_client *c, const struct msg_finished *m);
 void followed_unknown(struct pushrod_client *c, uint64_t id, int error); /* a WAIT was rejected */
 /* A WAIT for each record, after a loss. NO_MEMORY: not for all of them. */

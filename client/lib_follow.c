@@ -67,6 +67,12 @@ struct task_record *followed_add(struct pushrod_client *c, uint64_t id, unsigned
     return r;
 }
 
+static void unasked_set(struct task_table *t, struct task_record *r, bool unasked)
+{
+    t->unasked += (size_t)unasked - (size_t)r->unasked;
+    r->unasked = unasked;
+}
+
 void followed_forget(struct pushrod_client *c, struct task_record *r, bool free_kept)
 {
     struct task_table *t = &c->tasks;
@@ -74,6 +80,7 @@ void followed_forget(struct pushrod_client *c, struct task_record *r, bool free_
         t->open--;
     else if (free_kept)
         kept_free(r->kept);
+    unasked_set(t, r, false);
     idindex_remove(&t->places, r->id);
     r->id = 0;
     r->kept = NULL;
@@ -103,17 +110,37 @@ void followed_free(struct pushrod_client *c)
 
 /* ---------------------------------------------------------------------------------- waits */
 
-/* Not connected is no error: client_greeted() asks for every record. */
-int followed_send_wait(struct pushrod_client *c, uint64_t id, unsigned follow)
+/*
+ * What has finished is told at once, so whoever asks for many large results in one go is sent them
+ * all in one go, and the server closes a connection with too much unsent (max-unsent): for ever, if
+ * the next one asks for the same. So WAITs have a window: narrow at first and after a large result,
+ * wider with each answer.
+ */
+#define WAITS_FIRST  8u
+#define WAITS_MOST   1024u
+#define LARGE_RESULT (64u << 10)
+
+static struct task_record *unasked_next(struct task_table *t)
 {
-    if (c->state != CLIENT_UP)
-        return 0; /* sent when it is */
-    struct msg_wait m = {.id = id, .follow = follow};
+    while (t->unasked > 0) {
+        if (t->ask_at >= t->count)
+            t->ask_at = 0;
+        struct task_record *r = &t->records[t->ask_at++];
+        if (r->unasked)
+            return r;
+    }
+    return NULL;
+}
+
+static int wait_send(struct pushrod_client *c, const struct task_record *r)
+{
+    struct msg_wait m = {.id = r->id, .follow = r->follow};
     struct pending *p = pending_add(c, &m.request);
     if (!p)
         return client_no_memory(c);
     p->kind = PENDING_WAIT;
-    p->id = id;
+    p->id = r->id;
+    c->tasks.waits++;
     msg_wait_encode(stream_out(c), &m);
     if (stream_added(c))
         return 0;
@@ -121,16 +148,52 @@ int followed_send_wait(struct pushrod_client *c, uint64_t id, unsigned follow)
     return client_no_memory(c);
 }
 
-int followed_wait_again(struct pushrod_client *c)
+static int waits_send(struct pushrod_client *c)
 {
     struct task_table *t = &c->tasks;
     int error = 0;
-    for (uint32_t i = 0; i < t->count && !error; i++) {
-        const struct task_record *r = &t->records[i];
-        if (r->id && !r->kept)
-            error = followed_send_wait(c, r->id, r->follow);
+    while (!error && t->waits < t->waits_most) {
+        struct task_record *r = unasked_next(t);
+        if (!r)
+            break;
+        error = wait_send(c, r);
+        if (!error)
+            unasked_set(t, r, false);
     }
     return error;
+}
+
+/* Not connected is no error: client_greeted() asks for every record. */
+int followed_ask(struct pushrod_client *c, uint64_t id)
+{
+    struct task_record *r = followed_find(c, id);
+    if (!r || c->state != CLIENT_UP)
+        return 0; /* sent when it is */
+    unasked_set(&c->tasks, r, true);
+    return waits_send(c);
+}
+
+/* What cannot be sent now would not be asked for any more: the next connection does. */
+void followed_answered(struct pushrod_client *c)
+{
+    struct task_table *t = &c->tasks;
+    if (t->waits_most < WAITS_MOST)
+        t->waits_most++;
+    if (waits_send(c))
+        c->broken = true;
+}
+
+int followed_wait_again(struct pushrod_client *c)
+{
+    struct task_table *t = &c->tasks;
+    assert(t->waits == 0);
+    t->waits_most = WAITS_FIRST;
+    t->ask_at = 0;
+    for (uint32_t i = 0; i < t->count; i++) {
+        struct task_record *r = &t->records[i];
+        unasked_set(t, r, r->id && !r->kept);
+    }
+    return waits_send(c);
 }
 
 /* ---------------------------------------------------------------------------------- finishes */
@@ -169,6 +232,7 @@ static void finish_keep(
         return;
     }
     r->kept = k;
+    unasked_set(&c->tasks, r, false);
     c->tasks.open--;
 }
 
@@ -193,6 +257,8 @@ static void finish_deliver(struct pushrod_client *c, const struct pushrod_finish
 void followed_finished(struct pushrod_client *c, const struct msg_finished *m)
 {
     c->received++;
+    if (m->result.size > LARGE_RESULT)
+        c->tasks.waits_most = WAITS_FIRST;
     text_begin(c, m->text.size + 1);
     struct pushrod_finish f = {
         .id = m->id,

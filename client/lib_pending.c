@@ -71,6 +71,8 @@ void pending_remove(struct pushrod_client *c, uint64_t request)
     assert(request >= r->base && request < r->next);
     if (p->kind == PENDING_SUBMIT)
         r->count--;
+    else if (p->kind == PENDING_WAIT)
+        c->tasks.waits--;
     copy_free(p);
     p->kind = PENDING_FREE;
     while (r->base < r->next && ring_cell(r, r->base)->kind == PENDING_FREE)
@@ -97,7 +99,7 @@ void pending_settle(
     if (!error && was.follow && !followed_add(c, id, was.follow, was.arg))
         error = PUSHROD_E_NO_MEMORY;
     if (ours && was.follow)
-        followed_send_wait(c, id, was.follow);
+        followed_ask(c, id);
     if (was.receipt) {
         *was.receipt = (struct pushrod_receipt){id, -error};
         if (error)

@@ -62,6 +62,7 @@ static void receive_rejected(struct pushrod_client *c, struct dec *in)
         uint64_t id = p->id;
         pending_remove(c, m.request);
         followed_unknown(c, id, (int)m.code);
+        followed_answered(c);
     } else if (p) {
         pending_settle(c, m.request, m.id, (int)m.code, text);
     }
@@ -74,10 +75,12 @@ static void receive_ok(struct pushrod_client *c, struct dec *in)
     if (!msg_ok_decode(in, &m))
         return;
     const struct pending *p = pending_get(c, m.request);
-    if (call_is(c, m.request))
+    if (call_is(c, m.request)) {
         call_answered(c, m.count, 0, NULL);
-    else if (p && p->kind == PENDING_WAIT)
+    } else if (p && p->kind == PENDING_WAIT) {
         pending_remove(c, m.request);
+        followed_answered(c);
+    }
 }
 
 static void receive_end(struct pushrod_client *c, struct dec *in)

@@ -17,7 +17,7 @@ int pushrod_client_follow(
     }
     if (!followed_add(c, id, follow, arg))
         return client_no_memory(c);
-    return followed_send_wait(c, id, follow);
+    return followed_ask(c, id);
 }
 
 /* From now on the finish is kept for us, whoever would get it otherwise. */
