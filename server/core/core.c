@@ -198,6 +198,7 @@ void core_free(struct core *c)
 
 void core_begin(struct core *c, struct now now)
 {
+    c->ticking = true;
     recycle(c);
     out_clear(c);
     /* Late by more than a heartbeat: it was us who were away, so silence counts from now. */
@@ -276,6 +277,7 @@ const struct actions *core_end(struct core *c)
     worker_acks(c);
     drain_check(c);
     c->wake_ns = next_wake(c, withdraw);
+    c->ticking = false;
     if (c->failed) {
         c->actions = (struct actions){.failed = true, .wake_ns = c->now.mono_ns};
         return &c->actions;

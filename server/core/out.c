@@ -116,9 +116,13 @@ static bool vec_reserve(struct vec *v, size_t more, size_t size)
     return true;
 }
 
-/* An item at the end, unset; NULL: no memory, and with the action the tick is lost. */
+/*
+ * An item at the end, unset; NULL: no memory, and with the action the tick is lost. Between ticks
+ * there is none that it could leave with: it would be gone with the next core_begin().
+ */
 static inline void *vec_add(struct core *c, struct vec *v, size_t size)
 {
+    assert(c->ticking);
     if (v->count == v->capacity && !vec_reserve(v, 1, size)) {
         c->failed = true;
         return NULL;

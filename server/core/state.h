@@ -374,8 +374,9 @@ struct core {
     struct idmap absent; /* id -> followers of a task that is not in memory */
     struct list watchers;
 
-    bool woken;  /* the timers of this tick have run */
-    bool failed; /* actions.failed */
+    bool ticking; /* between core_begin() and core_end() */
+    bool woken;   /* the timers of this tick have run */
+    bool failed;  /* actions.failed */
     bool draining;
     bool drained;
     bool store_down;
