@@ -82,12 +82,16 @@ def payload(run):
     names = ["pushrod-embedded", "pushrod", "gearmand", "beanstalkd", "redis-list", "nats", "rabbitmq", "echo",
              "echo-unix"]
     up = systems.started(systems.available(run.choose(names), run.say), 4, run.say)
-    for system in up:
-        for size in sizes:
-            window = max(16, min(system.window, (32 << 20) // size))
-            run.measure("payload", system, size=size,
-                        options={"size": size, "window": window, "seconds": run.seconds})
-        system.stop()
+    try:
+        for number in range(3):
+            for system in up:
+                for size in sizes:
+                    window = max(16, min(system.window, (32 << 20) // size))
+                    run.measure("payload", system, size=size, round=number,
+                                options={"size": size, "window": window, "seconds": run.seconds / 3})
+    finally:
+        for system in up:
+            system.stop()
 
 
 def mixed(run):

@@ -58,6 +58,11 @@ def by_system(rows):
     return grouped
 
 
+def medians(rows, key, value):
+    """step: the median of its rounds"""
+    return {step: statistics.median(value(r) for r in rows if r[key] == step) for step in {r[key] for r in rows}}
+
+
 def ratios(rows, base_rows, value, upside_down=False):
     """For each round both have: value / value of the base."""
     base = {row.get("round", 0): value(row) for row in base_rows}
@@ -117,13 +122,13 @@ def open_table(rows):
 
 
 def pivot_table(rows, title, key, note="", value=lambda r: r["rate"], ratio=True):
-    """A column for each step; in a cell the ratio to Pushrod's of the same step, and the figure."""
+    """A column for each step; in a cell the ratio to Pushrod's of the same step, and the figure: the median of its rounds."""
     keys = sorted({row[key] for row in rows})
     note = " ".join(filter(None, [note, "Of Pushrod's at the same step, and the figure." if ratio else ""]))
     table = Table(title, ["system", *("{:,}".format(k) for k in keys)], note)
-    base = {row[key]: value(row) for row in rows if row["system"] == BASE}
+    base = medians([row for row in rows if row["system"] == BASE], key, value)
     for name, mine in by_system(rows).items():
-        at = {row[key]: value(row) for row in mine}
+        at = medians(mine, key, value)
         table.add(mine[0]["title"], *(
             "" if k not in at else number(at[k]) if not ratio or not base.get(k) else
             "%s x (%s)" % (number(at[k] / base[k]), number(at[k])) for k in keys))
@@ -313,7 +318,7 @@ def plot(rows, directory):
     for name, (key, x, value, y) in PLOTS.items():
         mine = [r for r in rows if r["part"] == part_of(name) and value(r) is not None]
         if mine:
-            lines = {rs[0]["title"]: sorted((r[key], value(r)) for r in rs) for rs in by_system(mine).values()}
+            lines = {rs[0]["title"]: sorted(medians(rs, key, value).items()) for rs in by_system(mine).values()}
             if gnuplot(os.path.join(directory, name + ".svg"), x, y, lines):
                 names.append(name)
     return names
