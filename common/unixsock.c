@@ -52,11 +52,18 @@ bool unixsock_near(const struct sockaddr *server, socklen_t size)
     return near;
 }
 
+/* A socket for that name, whose address and size are set; -1: it is none. */
+static int socket_for(struct slice name, struct sockaddr_un *address, socklen_t *size)
+{
+    *size = unixsock_address(address, name);
+    return *size ? socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0) : -1;
+}
+
 int unixsock_dial(struct slice name)
 {
     struct sockaddr_un address;
-    socklen_t size = unixsock_address(&address, name);
-    int fd = size ? socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0) : -1;
+    socklen_t size;
+    int fd = socket_for(name, &address, &size);
     if (fd >= 0 && connect(fd, (const struct sockaddr *)&address, size) != 0) {
         close(fd);
         fd = -1;
@@ -69,8 +76,8 @@ int unixsock_dial(struct slice name)
 bool unixsock_taken(struct slice name)
 {
     struct sockaddr_un address;
-    socklen_t size = unixsock_address(&address, name);
-    int fd = size ? socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0) : -1;
+    socklen_t size;
+    int fd = socket_for(name, &address, &size);
     if (fd < 0)
         return false;
     bool taken = bind(fd, (const struct sockaddr *)&address, size) != 0 && errno == EADDRINUSE;

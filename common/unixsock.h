@@ -2,7 +2,7 @@
 /*
  * unixsock: Unix sockets between processes of one host, in Linux's abstract namespace.
  *
- * They cost about half as much as TCP over loopback. A name belongs to a network namespace, as a
+ * They cost about two thirds of TCP over loopback. A name belongs to a network namespace, as a
  * loopback port does, and vanishes with its socket; it leaves no file (unix(7), "abstract"). Names
  * are drawn, and told over TCP. Whoever is on the server's host can read them (/proc/net/unix), and
  * take them on another host: they are looked for only if the server's address is one of this host.

@@ -6,7 +6,8 @@
  * - RECONNECT_IVL -1 on the lane: a lane that went down stays down; the port may be another's next.
  * - No ZMTP heartbeats: ours replace them.
  * - Monitors are raw PAIRs that we drain each tick, stopped before they are closed.
- * - Unix sockets where the server is on this host: half the price of TCP (docs/decisions.md).
+ * - Unix sockets where the server is on this host: two thirds of the price of TCP
+ * (docs/decisions.md).
  */
 #include <stdio.h>
 #include <string.h>
