@@ -11,9 +11,10 @@
 #include "common/name.h"
 #include "server/core/verbs.h"
 
-#define SERVICE_ENOUGH  20u                  /* attempts before prefetch is computed */
-#define SERVICE_DECAY   1024u                /* attempts after which the old ones count half */
-#define SERVICE_REFRESH 64u                  /* attempts between two looks at the quantile */
+#define SERVICE_ENOUGH  20u   /* attempts before prefetch is computed */
+#define SERVICE_SURE    200u  /* attempts before the 99th percentile means anything */
+#define SERVICE_DECAY   1024u /* attempts after which the old ones count half */
+#define SERVICE_REFRESH 64u   /* attempts between two looks at the quantile */
 #define SERVICE_UNKNOWN UINT32_C(1000000000) /* ns: nothing is put behind such a task */
 
 bool key_before(struct order_key a, struct order_key b)
@@ -245,19 +246,26 @@ void queue_touch(struct core *c, struct queue *q)
 
 /* ---- how long its attempts take ---- */
 
-/* The upper bound of the bucket in which the 95th percentile lies. */
-static void service_refresh(struct service *s)
+/* The upper bound of the bucket in which the percentile lies. */
+static uint64_t service_percentile(const struct service *s, unsigned percent)
 {
-    uint64_t below = 0, wanted = ((uint64_t)s->seen * 95 + 99) / 100;
+    uint64_t below = 0, wanted = ((uint64_t)s->seen * percent + 99) / 100;
     unsigned bucket = 0;
+    assert(s->seen > 0);
     for (; bucket < SERVICE_BUCKETS - 1; bucket++) {
         below += s->buckets[bucket];
         if (below >= wanted)
             break;
     }
-    s->p95_ns = (UINT64_C(1) << (bucket + 1)) - 1;
+    return (UINT64_C(1) << (bucket + 1)) - 1;
+}
+
+static void service_refresh(struct service *s)
+{
+    s->p95_ns = service_percentile(s, 95);
+    s->p99_ns = service_percentile(s, 99);
     s->fresh = 0;
-    assert(s->p95_ns > 0);
+    assert(s->p95_ns > 0 && s->p95_ns <= s->p99_ns);
 }
 
 /* 0: the worker does not measure. To take that for fast would send it what it cannot start. */
@@ -284,4 +292,11 @@ uint32_t service_estimate(const struct service *s)
     if (s->seen < SERVICE_ENOUGH || s->p95_ns > SERVICE_UNKNOWN)
         return SERVICE_UNKNOWN;
     return (uint32_t)s->p95_ns;
+}
+
+/* True: next to none took longer than it takes to wake somebody up for it. */
+bool service_short(const struct service *s)
+{
+    assert(s->p99_ns >= s->p95_ns);
+    return s->seen >= SERVICE_SURE && s->p99_ns <= PACK_NS;
 }

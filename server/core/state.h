@@ -28,6 +28,7 @@
 
 #define FILL_NS        (1 * MS)     /* prefetch: work for about this long waits at a worker */
 #define AHEAD_NS       (10 * MS)    /* one more for each slot: what runs and it take no longer */
+#define PACK_NS        (MS / 25)    /* work for less wakes no other worker: that costs as much */
 #define STUCK_NS       (1 * MS)     /* a lane without an answer for so long: WITHDRAW from it */
 #define OVERDUE_NS     (8 * MS)     /* the same, of what is ahead by AHEAD_NS, if no slot is idle */
 #define ACK_BYTES      (256u << 10) /* results of so many bytes are acknowledged at once */
@@ -92,6 +93,7 @@ struct service { /* how long recent attempts took: powers of two of ns */
     uint32_t seen;   /* sum of the buckets, halved at 1024 */
     uint32_t fresh;  /* since p95_ns was computed */
     uint64_t p95_ns; /* 0: none was seen */
+    uint64_t p99_ns;
 };
 
 struct queue {

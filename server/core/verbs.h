@@ -78,6 +78,7 @@ void queue_free(struct queue *q);
 bool key_before(struct order_key a, struct order_key b);
 void service_add(struct service *s, uint64_t run_ns);
 uint32_t service_estimate(const struct service *s);
+bool service_short(const struct service *s); /* not worth waking up another worker for */
 
 /* group.c */
 struct group *group_get(struct core *c, const struct slice *patterns, size_t count);

@@ -68,10 +68,10 @@ static void a_suspect_does_not_go_to_who_leaves(void **state)
     fix_free(&f);
 }
 
-/* Makes the queue known as one whose attempts take so long: 20 of them. */
-static void warm(struct fix *f, unsigned n, const char *queue, uint64_t run_ns)
+/* The queue's attempts, one after the other, take so long at the worker. */
+static void run_some(struct fix *f, unsigned n, const char *queue, int count, uint64_t run_ns)
 {
-    for (int i = 0; i < 20; i++) {
+    for (int i = 0; i < count; i++) {
         uint64_t id = fix_submit(f, 5, queue, "", NULL, FOLLOW_NONE);
         fix_tick(f);
         assert_null(fix_lane(f, n, LANE_TASK, 1));
@@ -81,6 +81,12 @@ static void warm(struct fix *f, unsigned n, const char *queue, uint64_t run_ns)
         done.run_ns = run_ns;
         fix_answer(f, n, done);
     }
+}
+
+/* Makes the queue known as one whose attempts take so long. */
+static void warm(struct fix *f, unsigned n, const char *queue, uint64_t run_ns)
+{
+    run_some(f, n, queue, 20, run_ns);
 }
 
 static void prefetch_and_withdraw(void **state)
@@ -108,6 +114,51 @@ static void prefetch_and_withdraw(void **state)
     fix_tick(&f);
     assert_int_equal(fix_lane(&f, 1, LANE_TASK, 0)->id, ids[49]);
     assert_null(fix_lane(&f, 0, LANE_WITHDRAW, 0));
+    fix_free(&f);
+}
+
+/* Two workers with a slot each, and a queue of which every 100th attempt took `slow_ns`. */
+static void fix_two(struct fix *f, uint64_t slow_ns)
+{
+    fix_new(f, NULL);
+    fix_worker(f, 0, "q", 1);
+    for (int i = 0; i < 3; i++) {
+        run_some(f, 0, "q", 98, 1000);
+        run_some(f, 0, "q", 2, slow_ns);
+    }
+    fix_worker(f, 1, "q", 1);
+    fix_tick(f);
+    fix_later(f, 1);
+}
+
+/* Of 1 us each: 39 are done before another worker would have woken up. */
+static void short_tasks_do_not_wake_everybody(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_two(&f, 30000);
+    for (size_t i = 0; i < 60; i++)
+        fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    unsigned first = fix_lane(&f, 0, LANE_TASK, 0)->id == 301 ? 0 : 1;
+    assert_int_equal(fix_lane(&f, first, LANE_TASK, 38)->id, 339);
+    assert_int_equal(fix_lane(&f, 1 - first, LANE_TASK, 0)->id, 340);
+    fix_free(&f);
+}
+
+/* One in a hundred might take long: what is behind it would wait, beside an idle slot. */
+static void a_few_long_ones_are_reason_to_share(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_two(&f, 5000000);
+    for (size_t i = 0; i < 2; i++)
+        fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    for (unsigned n = 0; n < 2; n++) {
+        assert_non_null(fix_lane(&f, n, LANE_TASK, 0));
+        assert_null(fix_lane(&f, n, LANE_TASK, 1));
+    }
     fix_free(&f);
 }
 
@@ -294,6 +345,8 @@ int main(void)
         cmocka_unit_test(suspects_run_alone),
         cmocka_unit_test(a_suspect_does_not_go_to_who_leaves),
         cmocka_unit_test(prefetch_and_withdraw),
+        cmocka_unit_test(short_tasks_do_not_wake_everybody),
+        cmocka_unit_test(a_few_long_ones_are_reason_to_share),
         cmocka_unit_test(one_ahead_of_each_slot),
         cmocka_unit_test(what_is_ahead_does_not_wait_behind_a_long_one),
         cmocka_unit_test(no_time_told_is_no_fast_queue),
