@@ -7,8 +7,7 @@
 #include <assert.h>
 #include "server/core/verbs.h"
 
-#define DUE_LIMIT   1000u  /* tasks promoted at a time */
-#define FETCH_LIMIT 10000u /* tasks fetched at a time: a tick with more would take too long */
+#define DUE_LIMIT 1000u /* tasks promoted at a time */
 
 bool window_open(const struct queue *q, struct order_key key)
 {
@@ -210,7 +209,6 @@ static void window_fetch(struct core *c, struct queue *q)
     op->queue = q->name;
     op->after = q->edge;
     op->limit = count < c->config.window_tasks ? c->config.window_tasks - count : 1;
-    op->limit = op->limit < FETCH_LIMIT ? op->limit : FETCH_LIMIT;
     /* One task comes in any case. */
     op->limit_bytes = q->bytes < c->config.window_bytes ? c->config.window_bytes - q->bytes : 1;
     q->fetching = true;
@@ -232,7 +230,7 @@ void window_fetch_all(struct core *c)
 static bool window_take(struct core *c, struct queue *q, const struct record *r)
 {
     struct order_key key = record_key(r);
-    assert(q->fetching == false);
+    assert(q->fetching && !q->fetch_void);
     bool here = ledger_find(&c->ledger, r->id);
     struct task *t = here ? NULL : window_adopt(c, r, STORED_READY);
     if (!here && !t)
@@ -248,22 +246,28 @@ static bool window_take(struct core *c, struct queue *q, const struct record *r)
     return true;
 }
 
+static void window_fetch_end(struct core *c, struct queue *q, const struct store_event *e)
+{
+    bool whole = e->outcome == OUTCOME_STORED && !q->fetch_void;
+    assert(q->fetching && !e->more);
+    q->fetching = false;
+    if (whole && e->exhausted) {
+        q->backlog = false;
+        q->stored_ready = q->unseen.id ? q->stored_ready : 0;
+    }
+    if (q->unseen.id)
+        window_close(c, q, q->unseen);
+    window_low(c, q);
+}
+
+/* In parts: what makes the rest void between two of them leaves the edge where it belongs. */
 void window_fetched(struct core *c, struct queue *q, const struct store_event *e)
 {
     assert(q->fetching);
-    q->fetching = false;
-    if (e->outcome == OUTCOME_STORED && !q->fetch_void) {
-        bool taken = true;
-        for (size_t i = 0; taken && i < e->record_count; i++)
-            taken = window_take(c, q, &e->records[i]);
-        if (taken && e->exhausted) {
-            q->backlog = false;
-            q->stored_ready = q->unseen.id ? q->stored_ready : 0;
-        }
-        if (q->unseen.id)
-            window_close(c, q, q->unseen);
-    }
-    window_low(c, q);
+    for (size_t i = 0; i < e->record_count && !q->fetch_void; i++)
+        q->fetch_void = !window_take(c, q, &e->records[i]);
+    if (!e->more)
+        window_fetch_end(c, q, e);
     queue_touch(c, q);
 }
 

@@ -12,7 +12,7 @@
 #include "common/buf.h"
 
 #define ACTIONS_AHEAD 4u   /* whose tasks are fetched into the cache meanwhile */
-#define STORE_POLL    4096 /* events of the store in one tick, at the most */
+#define STORE_POLL    4096 /* events of the store in one tick, at the most; records: STORE_PART */
 
 struct host {
     struct loop *loop;
@@ -52,7 +52,7 @@ static void store_ready(struct host *h)
         return;
     stored_look(h, events, count);
     core_stored(h->core, events, count);
-    if (count == STORE_POLL)
+    if (count == STORE_POLL || events[count - 1].more)
         loop_defer(h->loop, &h->store_poll);
 }
 

@@ -63,6 +63,7 @@ void reply_set_records(struct reply_records *l, struct store_event *event)
 {
     event->records = arena_copy(&l->reply->arena, l->records, l->count * sizeof(*l->records));
     event->record_count = l->count;
+    l->reply->records += l->count;
     free(l->records);
     l->records = NULL;
     l->count = l->capacity = 0;
@@ -81,6 +82,37 @@ void reply_push(struct reply_queue *q, struct reply *r)
     q->last = r;
 }
 
+/* The first records of an event that has too many; it keeps the others. */
+static const struct store_event *part_take(struct reply_queue *q, struct store_event *event)
+{
+    assert(!event->finishes && event->record_count > STORE_PART);
+    q->part = *event;
+    q->part.record_count = STORE_PART;
+    q->part.more = true;
+    event->records += STORE_PART;
+    event->record_count -= STORE_PART;
+    return &q->part;
+}
+
+/* How many of the next events a tick can take: none, if the first of them is too large. */
+static size_t poll_count(const struct reply *r, size_t limit)
+{
+    size_t left = r->count - r->given;
+    size_t count = 0;
+    size_t records = 0;
+    if (left > limit)
+        left = limit;
+    if (r->records == 0)
+        return left;
+    while (count < left && records < STORE_PART) {
+        records += r->events[r->given + count].record_count;
+        if (records > STORE_PART)
+            break;
+        count++;
+    }
+    return count;
+}
+
 size_t reply_poll(struct reply_queue *q, const struct store_event **events, size_t limit)
 {
     reply_free(q->read);
@@ -89,8 +121,11 @@ size_t reply_poll(struct reply_queue *q, const struct store_event **events, size
     *events = NULL;
     if (!r || limit == 0)
         return 0;
-    size_t count = r->count - r->given < limit ? r->count - r->given : limit;
-    *events = r->events + r->given;
+    struct store_event *next = &r->events[r->given];
+    size_t count = poll_count(r, limit);
+    *events = count ? next : part_take(q, next);
+    if (!count)
+        return 1;
     r->given += count;
     if (r->given == r->count) {
         q->first = r->next;

@@ -19,12 +19,14 @@ struct reply {
     size_t count;
     size_t capacity;
     size_t given;
+    size_t records; /* of all events */
 };
 
 struct reply_queue {
     struct reply *first;
     struct reply *last;
-    struct reply *read; /* given to the end; freed at the next poll */
+    struct reply *read;      /* given to the end; freed at the next poll */
+    struct store_event part; /* of an event that is too large */
 };
 
 struct reply *reply_new(void);

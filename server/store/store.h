@@ -140,11 +140,13 @@ struct store_op {
 enum store_outcome { OUTCOME_STORED, OUTCOME_REFUSED, OUTCOME_UNKNOWN, OUTCOME_GONE, OUTCOME_HELD };
 
 /*
- * One for each operation, in order; FETCH, DUE and SCAN give all their records in one event.
+ * One for each operation, in order. Who asks for many records gets them in parts, so that a tick
+ * need not take them all: all events of a FETCH but the last say `more`.
  * UP and DOWN come unasked: the store refuses writes from now on, or takes them again. DOWN with
  * the code STORE_FULL is about APPEND only: finishes make room. DOWN may come again, with another
  * code.
  */
+#define STORE_PART 4096u /* records in one event, at the most */
 enum store_event_kind { EVENT_OP, EVENT_STORE_DOWN, EVENT_STORE_UP };
 
 struct store_event {
@@ -161,6 +163,7 @@ struct store_event {
         *finishes; /* LOOKUP: of a finished task (record_count 0, but `records` shows the record of
                       a dead letter, without a large payload); SCAN: beside each record */
     size_t record_count;
+    bool more;        /* other events of the same operation follow */
     bool exhausted;   /* FETCH: nothing lies behind; DUE: nothing more is due */
     uint64_t next_ms; /* DUE: Unix time of the next entry of the agenda; 0: none */
     const char *text; /* REFUSED, DOWN: for people; NULL: none */
@@ -213,7 +216,8 @@ struct store_ops {
     struct store *(*open)(const struct store_config *, struct store_opened *, char **error);
     struct store_capabilities (*capabilities)(const struct store *);
     void (*submit)(struct store *, const struct store_op *, size_t count, uint64_t now_ms);
-    /* Events that are there, at most `limit`; never blocks. Returns how many. */
+    /* Events that are there, at most `limit`, with STORE_PART records or a few more; never blocks.
+     * Returns how many. */
     size_t (*poll)(struct store *, const struct store_event **events, size_t limit);
     int (*event_fd)(const struct store *); /* readable when poll() has something; -1: always poll */
     uint64_t (*unsettled)(

@@ -378,8 +378,24 @@ void server_on_answers(struct sim *sim, struct event *event)
         core_answers(sim->server.core, from.worker, from.session, &beat, 1);
 }
 
+/* The first `count` records of a fetch come as a part of their own. */
+static void stored_part(struct sim *sim, struct store_event *e, size_t count)
+{
+    struct store_event part = *e;
+    part.record_count = count;
+    part.more = true;
+    core_stored(sim->server.core, &part, 1);
+    e->records += count;
+    e->record_count -= count;
+}
+
 void server_on_stored(struct sim *sim, struct event *event)
 {
     const struct disk_events *in = event->more;
-    core_stored(sim->server.core, in->events, in->count);
+    for (size_t i = 0; i < in->count; i++) {
+        struct store_event e = in->events[i];
+        while (e.kind == STORE_FETCH && e.record_count > 1 && sim_chance(sim, 30))
+            stored_part(sim, &e, 1 + sim_below(sim, e.record_count - 1));
+        core_stored(sim->server.core, &e, 1);
+    }
 }

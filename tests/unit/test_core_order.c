@@ -247,6 +247,72 @@ static void an_append_that_overtakes_a_fetch_is_fetched(void **state)
     durable_free(&d);
 }
 
+/* Ends what runs, and so on, until nothing does; tells in which order the others began. */
+static size_t run_all(uint64_t *order, size_t room, struct answer *running, unsigned count)
+{
+    size_t ran = 0;
+    while (count) {
+        for (unsigned i = 0; i < count; i++)
+            fix_answer(&d.f, 0, running[i]);
+        const struct lane_action *l;
+        for (unsigned idle = count = 0; !count && idle < 5; idle++) {
+            durable_end(&d);
+            for (; (l = fix_lane(&d.f, 0, LANE_TASK, count)); count++) {
+                running[count] = fix_done(l->id, l->lease, "");
+                assert_true(ran < room);
+                order[ran++] = l->id;
+            }
+            durable_stored(&d, 1);
+        }
+    }
+    return ran;
+}
+
+/* Between two parts of a fetch the window closes before what has come: the rest of it is void. */
+static void a_fetch_that_is_overtaken_between_its_parts_is_void(void **state)
+{
+    const struct store_event *fetched;
+    struct record rest[2];
+    struct answer running[4];
+    uint64_t order[8];
+    (void)state;
+    durable_new(&d, 4, DURABILITY_SYNC);
+    for (unsigned i = 0; i < 8; i++)
+        submit();
+    durable_settle(&d);
+    worker(3);
+    durable_end(&d); /* three of the four in the window run, and three are fetched */
+    for (uint64_t id = 1; id <= 3; id++)
+        running[id - 1] = fix_done(id, durable_lease(&d, 0, id), "");
+    assert_int_equal(store_mem_plain.poll(d.store, &fetched, 1), 1);
+    assert_true(fetched->kind == STORE_FETCH && fetched->record_count == 3 && !fetched->more);
+    struct store_event part = *fetched;
+    for (unsigned i = 0; i < 2; i++) {
+        rest[i] = fetched->records[i + 1];
+        rest[i].queue = S("q");
+        rest[i].payload = S("payload");
+    }
+    part.more = true;
+    part.record_count = 1;
+    fix_later(&d.f, 1);
+    core_stored(d.f.core, &part, 1);
+    struct msg_options urgent = fix_options();
+    urgent.priority = 9;
+    for (unsigned i = 0; i < 3; i++)
+        fix_submit(&d.f, 5, "q", "payload", &urgent, FOLLOW_NONE);
+    durable_end(&d);
+    durable_stored(&d, 1);
+    assert_int_equal(stats()->ready, 4); /* the one that had come is behind the edge again */
+    part.more = false;
+    part.records = rest;
+    part.record_count = 2;
+    core_stored(d.f.core, &part, 1);
+    assert_int_equal(stats()->ready, 4);
+    assert_int_equal(run_all(order, 8, running, 3), 8);
+    assert_memory_equal(order, ((uint64_t[]){9, 10, 11, 4, 5, 6, 7, 8}), sizeof order);
+    durable_free(&d);
+}
+
 /* A program may submit in one tick what memory has places for, which is 2^24: the store is asked
  * for more ids in time, and in time is a tick before. */
 static void a_tick_does_not_run_out_of_ids(void **state)
@@ -280,6 +346,7 @@ int main(void)
         cmocka_unit_test(what_runs_is_known_to_the_store_to_run),
         cmocka_unit_test(an_async_backlog_lies_in_the_store),
         cmocka_unit_test(an_append_that_overtakes_a_fetch_is_fetched),
+        cmocka_unit_test(a_fetch_that_is_overtaken_between_its_parts_is_void),
         cmocka_unit_test(a_tick_does_not_run_out_of_ids),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
