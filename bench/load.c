@@ -292,6 +292,7 @@ static void next_arrival(struct arrival *a)
  * is due meanwhile goes out together, and is late by its own measure.
  */
 #define REST_NS 20000
+#define BURST   2000 /* tasks that are sent before a look at what came back, however many are due */
 
 /*
  * Open loop: Poisson arrivals at `rate`, whatever comes back. Latency counts from when a task was
@@ -312,7 +313,7 @@ static void open_loop(void)
             measure_begin();
             measuring = true;
         }
-        while (next.at <= (double)now && next.at < stop) {
+        while (next.at <= (double)now && next.at < stop && load.sent - from < BURST) {
             if (!submit_one((uint64_t)next.at, next.is_long ? load.o.long_us : load.o.short_us))
                 break;
             load.sent_long += next.is_long;
