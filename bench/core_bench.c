@@ -130,7 +130,7 @@ int main(int argc, char **argv)
 {
     size_t tasks = argc > 1 ? strtoul(argv[1], NULL, 10) : 1000000;
     size_t batch = argc > 2 ? strtoul(argv[2], NULL, 10) : 256;
-    struct core_config config = {.seed = 1, .store = {.bypass = true}};
+    struct core_config config = {.seed = 1, .max_prefetch = 1000, .store = {.bypass = true}};
     struct store_opened opened = {.boot = 1, .first_id = 1, .id_count = UINT64_C(1) << 40};
     if (batch == 0 || batch > BATCH_MAX)
         return 2;

@@ -114,7 +114,7 @@ static void finish_all(
 static void run_core(void)
 {
     static struct answer answers[TASKS];
-    struct core_config config = {.seed = 1, .store = {.bypass = true}};
+    struct core_config config = {.seed = 1, .max_prefetch = 1000, .store = {.bypass = true}};
     struct store_opened opened = {.boot = 1, .first_id = 1, .id_count = UINT64_C(1) << 40};
     struct core *core = core_new(&config, NULL, 0, &opened);
     uint64_t worker, session;

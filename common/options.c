@@ -67,6 +67,8 @@ const struct param option_rows[] = {
     NUMBER("lane-bytes", SIZE, SERVER, "1m", 64 KIB, 0, "outstanding on one lane, or one task", NONE),
     NUMBER("flight-bytes", SIZE, SERVER, "4m", 64 KIB, 0, "outstanding on all lanes ahead of idle slots", NONE),
     NUMBER("hold-time", DURATION, SERVER, "10m", 1 SECOND, 24 HOUR, "keep finishes that a client has not acknowledged", NONE),
+    NUMBER("hold-tasks", UNSIGNED, SERVER, "100000", 1, UINT32_MAX, "kept finishes in memory; the oldest go first", NONE),
+    NUMBER("hold-bytes", SIZE, SERVER, "256m", 64 KIB, 0, "results of those", NONE),
     NUMBER("poison-limit", UNSIGNED, SERVER, "3", 1, 100, "deaths of workers alone with a task until it is dead", NONE),
 
     TITLE("Time"),

@@ -153,6 +153,7 @@ int settings_read(struct pushrod_server *s, struct host_settings *out);
 void settings_free(struct host_settings *settings);
 void settings_log(const struct pushrod_server *s);
 bool settings_local_ports(const struct pushrod_server *s); /* any free ports for workers */
+uint64_t settings_drain_ms(const struct pushrod_server *s);
 
 /* ---- api_start.c ---- */
 void signals_leave(struct pushrod_server *s); /* to who had them before */

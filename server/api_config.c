@@ -29,6 +29,12 @@ static bool durability_of(struct slice text, enum durability *out)
     return false;
 }
 
+uint64_t settings_drain_ms(const struct pushrod_server *s)
+{
+    uint64_t ms = number(s, "drain-timeout");
+    return ms ? ms : 1; /* 0 would mean the default */
+}
+
 /* Nobody waits for it but a worker's memory; the worker asks again after a second. */
 #define ACK_MS 5u
 
@@ -54,7 +60,10 @@ static void core_settings(const struct pushrod_server *s, struct core_config *c)
     c->poison_limit = (uint32_t)number(s, "poison-limit");
     c->max_payload = number(s, "max-payload");
     c->max_result = number(s, "max-result");
+    c->drain_ms = settings_drain_ms(s);
     c->hold_ms = number(s, "hold-time");
+    c->hold_count = (uint32_t)number(s, "hold-tasks");
+    c->hold_bytes = number(s, "hold-bytes");
     durability_of(slice_str(params_text(s->params, "durability")), &c->durability);
 }
 

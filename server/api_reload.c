@@ -46,7 +46,7 @@ void reload_apply(struct pushrod_server *s, const struct params *fresh)
     report_log(&report);
     buf_free(&report);
     core_configure(host_core(s->host), params_number(s->params, "max-tasks"),
-        params_number(s->params, "max-bytes"));
+        params_number(s->params, "max-bytes"), settings_drain_ms(s));
     reload_token(s);
     local_reload(s);
     log_info("reload: %u options changed", changed);

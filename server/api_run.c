@@ -41,7 +41,7 @@ static void deadline_set(struct pushrod_server *s, uint64_t ms)
 
 static void drain_begin(struct pushrod_server *s)
 {
-    uint64_t limit = params_number(s->params, "drain-timeout");
+    uint64_t limit = settings_drain_ms(s);
     state_set(s, API_DRAINING);
     if (s->program)
         log_info("draining: what runs may finish for %llu s; once more stops at once",

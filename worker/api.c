@@ -181,7 +181,8 @@ static int make_session(struct pushrod_worker *w, struct settings *s)
     c->max_prefetch = (uint32_t)params_number(w->params, "max-prefetch");
     c->queues = s->patterns;
     c->queue_count = w->handler_count;
-    c->drain_ms = params_number(w->params, "drain-timeout");
+    uint64_t drain_ms = params_number(w->params, "drain-timeout");
+    c->drain_ms = drain_ms ? drain_ms : 1; /* 0 would mean the default */
     c->max_tasks = params_number(w->params, "max-tasks");
     bool drawn = getrandom(&c->seed, sizeof c->seed, 0) == (ssize_t)sizeof c->seed;
     if (w->named)

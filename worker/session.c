@@ -29,7 +29,6 @@ static struct session_config config_defaults(const struct session_config *given)
 {
     struct session_config c = *given;
     c.slots = c.slots ? c.slots : 1;
-    c.max_prefetch = c.max_prefetch ? c.max_prefetch : 1000;
     c.drain_ms = c.drain_ms ? c.drain_ms : 25000;
     c.keep_bytes = c.keep_bytes ? c.keep_bytes : (size_t)64 << 20;
     c.resend_ms = c.resend_ms ? c.resend_ms : 1000;

@@ -30,7 +30,7 @@ struct session_config {
     struct slice token; /* what the server asks of workers; absent: none */
     uint64_t pid;
     uint32_t slots;        /* 1 */
-    uint32_t max_prefetch; /* 1000 */
+    uint32_t max_prefetch; /* tasks beyond the slots; 0: none */
     uint32_t ahead;        /* 0: START up to `slots`; else so many more, which the runner begins in
                               order when a slot is free, and gives back when told to REVOKE */
     const struct slice *queues;

@@ -25,7 +25,6 @@ static void config_fill(struct core *c)
     DEFAULT(max_queues, 100000);
     DEFAULT(max_bytes, UINT64_C(1) << 30);
     DEFAULT(max_unsettled, 16 << 20);
-    DEFAULT(max_prefetch, 1000);
     DEFAULT(lane_bytes, 1 << 20);
     DEFAULT(flight_bytes, 4 << 20);
     DEFAULT(max_workers, 1024);

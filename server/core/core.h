@@ -47,7 +47,7 @@ struct core_config {
     uint32_t max_queues;     /* 100000 names, none is ever forgotten; above: TOO_MANY */
     uint64_t max_bytes;      /* 1 GiB: payloads of unfinished tasks without a store behind them */
     uint64_t max_unsettled;  /* 16 MiB: submissions waiting for their commit; above: paused */
-    uint32_t max_prefetch;   /* 1000 tasks beyond the slots of one worker */
+    uint32_t max_prefetch;   /* tasks beyond the slots of one worker; 0: none */
     size_t lane_bytes;       /* 1 MiB outstanding on one lane, or one task */
     size_t flight_bytes;     /* 4 MiB outstanding on all lanes, ahead of idle slots */
     uint32_t max_workers;    /* 1024 */
@@ -167,7 +167,7 @@ void core_answers(struct core *, uint64_t worker, uint64_t session, const struct
 void core_stored(struct core *, const struct store_event *, size_t count);
 
 /* Other bounds, with the meaning of core_config; what was accepted stays. */
-void core_configure(struct core *, uint64_t max_tasks, uint64_t max_bytes);
+void core_configure(struct core *, uint64_t max_tasks, uint64_t max_bytes, uint64_t drain_ms);
 
 /* Stop: no submission is taken any more; workers are told to drain. */
 void core_drain(struct core *, uint64_t limit_ms);

@@ -61,11 +61,13 @@ static void queue_init(struct core *c, struct queue *q)
     assert(!q->active && q->filled == 0);
 }
 
-void core_configure(struct core *c, uint64_t max_tasks, uint64_t max_bytes)
+void core_configure(struct core *c, uint64_t max_tasks, uint64_t max_bytes, uint64_t drain_ms)
 {
     c->config.max_tasks = max_tasks;
     if (max_bytes)
         c->config.max_bytes = max_bytes;
+    if (drain_ms)
+        c->config.drain_ms = drain_ms;
     for (struct queue *q = c->first_queue; q; q = q->next)
         q->max_tasks = queue_bound(c, setting_for(c, q->name));
     assert(c->config.max_bytes > 0);

@@ -25,7 +25,7 @@ static inline void fix_new(struct fix *f, const struct core_config *config)
 {
     static const struct store_opened opened = {
         .boot = 7, .first_id = 1, .id_count = STORE_ID_BLOCK};
-    struct core_config bypass = {.seed = 1, .store = {.bypass = true}};
+    struct core_config bypass = {.seed = 1, .max_prefetch = 1000, .store = {.bypass = true}};
     *f = (struct fix){.now = {1000 * MSEC, 1000000}};
     f->core = core_new(config ? config : &bypass, NULL, 0, &opened);
     assert_non_null(f->core);

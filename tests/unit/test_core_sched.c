@@ -117,6 +117,37 @@ static void prefetch_and_withdraw(void **state)
     fix_free(&f);
 }
 
+static void without_prefetch_a_worker_has_what_runs(void **state)
+{
+    const struct core_config config = {.seed = 1, .store = {.bypass = true}};
+    (void)state;
+    struct fix f;
+    fix_new(&f, &config);
+    fix_worker(&f, 0, "q", 2);
+    warm(&f, 0, "q", 1000);
+    for (size_t i = 0; i < 3; i++)
+        fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    assert_non_null(fix_lane(&f, 0, LANE_TASK, 1));
+    assert_null(fix_lane(&f, 0, LANE_TASK, 2));
+    fix_free(&f);
+}
+
+static void an_operator_drains_for_as_long_as_is_configured(void **state)
+{
+    const struct msg_control drain = {.request = 8, .verb = S("drain"), .name = S("w0")};
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 1);
+    core_configure(f.core, 0, 0, 700);
+    core_control(f.core, 5, &drain);
+    fix_tick(&f);
+    assert_int_equal(fix_lane(&f, 0, LANE_DRAIN, 0)->number, 700);
+    assert_false(fix_lane(&f, 0, LANE_DRAIN, 0)->again);
+    fix_free(&f);
+}
+
 /* Two workers with a slot each, and a queue of which every 100th attempt took `slow_ns`. */
 static void fix_two(struct fix *f, uint64_t slow_ns)
 {
@@ -345,6 +376,8 @@ int main(void)
         cmocka_unit_test(suspects_run_alone),
         cmocka_unit_test(a_suspect_does_not_go_to_who_leaves),
         cmocka_unit_test(prefetch_and_withdraw),
+        cmocka_unit_test(without_prefetch_a_worker_has_what_runs),
+        cmocka_unit_test(an_operator_drains_for_as_long_as_is_configured),
         cmocka_unit_test(short_tasks_do_not_wake_everybody),
         cmocka_unit_test(a_few_long_ones_are_reason_to_share),
         cmocka_unit_test(one_ahead_of_each_slot),
