@@ -151,20 +151,20 @@ static struct link *ring_next(struct group *g, const struct link *missed)
 }
 
 /*
- * Who was given something last is awake. What is so short that it ends there before another worker
- * would have woken up goes there, too: a batch for one, not a crumb for each.
+ * Who had something last is awake, and warm. What is so short that it ends there before another
+ * worker would have woken up goes there, too: a batch for one, not a crumb for each.
  */
-static struct worker *awake_worker(const struct core *c, struct group *g, const struct task *t)
+static struct worker *warm_worker(const struct core *c, struct group *g, const struct task *t)
 {
-    static const enum room order[] = {ROOM_IDLE, ROOM_FILLING};
+    static const enum room order[] = {ROOM_IDLE, ROOM_FILLING, ROOM_EMPTY};
     if (!service_short(&t->queue->service) ||
         c->flight_bytes + t->record.payload.size > c->config.flight_bytes)
         return NULL;
     uint32_t estimate = service_estimate(&t->queue->service);
-    for (unsigned i = 0; i < 2; i++) {
+    assert(estimate <= PACK_NS);
+    for (unsigned i = 0; i < 3; i++) {
         struct list *last = list_last(&g->rooms[order[i]]);
         struct worker *w = last ? container_of(last, struct worker, in_room) : NULL;
-        assert(!w || worker_load(w) > 0);
         if (w && w->expected_ns + estimate <= w->slots * PACK_NS && sched_fits(c, w, t))
             return w;
     }
@@ -173,9 +173,9 @@ static struct worker *awake_worker(const struct core *c, struct group *g, const 
 
 static struct worker *idle_worker(const struct core *c, struct group *g, const struct task *t)
 {
-    struct worker *awake = awake_worker(c, g, t);
-    if (awake)
-        return awake;
+    struct worker *warm = warm_worker(c, g, t);
+    if (warm)
+        return warm;
     struct list *first = list_first(&g->rooms[ROOM_EMPTY]);
     if (first)
         return container_of(first, struct worker, in_room);

@@ -177,6 +177,24 @@ static void short_tasks_do_not_wake_everybody(void **state)
     fix_free(&f);
 }
 
+/* One at a time, they go to the same worker again and again; others are left asleep. */
+static void short_tasks_stay_with_who_is_warm(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_two(&f, 30000);
+    for (unsigned i = 0, n = 2; i < 4; i++) {
+        uint64_t id = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+        fix_tick(&f);
+        if (n == 2)
+            n = fix_lane(&f, 0, LANE_TASK, 0) ? 0 : 1;
+        uint64_t lease = fix_lane(&f, n, LANE_TASK, 0)->lease;
+        fix_later(&f, 1);
+        fix_answer(&f, n, fix_done(id, lease, ""));
+    }
+    fix_free(&f);
+}
+
 /* One in a hundred might take long: what is behind it would wait, beside an idle slot. */
 static void a_few_long_ones_are_reason_to_share(void **state)
 {
@@ -379,6 +397,7 @@ int main(void)
         cmocka_unit_test(without_prefetch_a_worker_has_what_runs),
         cmocka_unit_test(an_operator_drains_for_as_long_as_is_configured),
         cmocka_unit_test(short_tasks_do_not_wake_everybody),
+        cmocka_unit_test(short_tasks_stay_with_who_is_warm),
         cmocka_unit_test(a_few_long_ones_are_reason_to_share),
         cmocka_unit_test(one_ahead_of_each_slot),
         cmocka_unit_test(what_is_ahead_does_not_wait_behind_a_long_one),
