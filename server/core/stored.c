@@ -106,8 +106,7 @@ void stored_task(
         return;
     bool done = e->outcome == OUTCOME_STORED || e->outcome == OUTCOME_GONE;
     /* An async finish was told before; it has to be written all the same, or it would run again. */
-    bool again = t->state == TASK_FINISHING || t->state == TASK_MOVING ||
-                 (t->state == TASK_FINISHED && kind == STORE_FINISH);
+    bool again = kind == STORE_FINISH || t->state == TASK_MOVING;
     if (kind == STORE_APPEND)
         appended(c, t, e);
     else if (!done && again)

@@ -29,6 +29,31 @@ static void an_unknown_retry_is_asked_again(void **state)
     durable_free(&d);
 }
 
+/* Lost, and then it answers all the same: the refusal of the one operation is not the other's. */
+static void a_refused_retry_asks_no_finish_again(void **state)
+{
+    (void)state;
+    durable_begin(&d, DURABILITY_SYNC);
+    uint64_t lease, id = durable_leased(&d, &lease, NULL);
+    fix_later(&d.f, 1);
+    core_worker_lost(d.f.core, d.f.worker[0], PUSHROD_E_CLOSED);
+    fix_end(&d.f);
+    struct store_op retry = *durable_op(&d, STORE_RESCHEDULE, 0);
+    fix_later(&d.f, 1);
+    fix_answer(&d.f, 0, fix_done(id, lease, "result"));
+    fix_end(&d.f);
+    struct store_op finish = *durable_op(&d, STORE_FINISH, 0);
+    durable_say(&d, &retry, OUTCOME_REFUSED, PUSHROD_E_STORE_FULL);
+    fix_end(&d.f);
+    fix_later(&d.f, 300);
+    fix_end(&d.f);
+    assert_null(durable_op(&d, STORE_FINISH, 0));
+    durable_say(&d, &finish, OUTCOME_STORED, 0);
+    fix_end(&d.f);
+    assert_int_equal(fix_conn(&d.f, 5, MSG_FINISHED, 0)->id, id);
+    durable_free(&d);
+}
+
 /* Failed for good, stored and told; conn 5 has not acknowledged it. */
 static uint64_t dead_letter(void)
 {
@@ -133,6 +158,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_unknown_retry_is_asked_again),
+        cmocka_unit_test(a_refused_retry_asks_no_finish_again),
         cmocka_unit_test(a_replay_does_not_wait_for_an_acknowledgement),
         cmocka_unit_test(an_unknown_replay_is_looked_up),
         cmocka_unit_test(an_unknown_purge_is_looked_up),
