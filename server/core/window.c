@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The store owns the backlog, the core a window: the most urgent tasks of each queue. What comes
- * after the edge is in the store only. "Operations run in the order asked": a fetch sees every
- * APPEND that was asked before it, so what is told to be in the store is never forgotten.
+ * after the edge is in the store only. Operations run, and are answered, in the order asked: a
+ * fetch sees every APPEND that was asked before it, so what is told to be in the store is never
+ * forgotten; and what it found and has ended since is still in memory when the fetch is answered.
  */
 #include <assert.h>
 #include "server/core/verbs.h"
@@ -92,14 +93,6 @@ void window_delay(struct core *c, struct task *t)
     window_leave(c, t);
 }
 
-/* "Events of async operations may overtake" that of a fetch, which then has not seen the task. */
-static void window_unseen(struct queue *q, struct order_key key)
-{
-    assert(q->fetching && key.id > 0);
-    if (!q->unseen.id || key_before(key, q->unseen))
-        q->unseen = key;
-}
-
 static void window_behind(struct core *c, struct task *t)
 {
     struct queue *q = t->queue;
@@ -107,8 +100,6 @@ static void window_behind(struct core *c, struct task *t)
     /* The store has not answered for it yet: that event brings it here again. */
     if (t->operations)
         return;
-    if (q->fetching && q->durability == DURABILITY_ASYNC)
-        window_unseen(q, task_key(t));
     window_leave(c, t);
     window_low(c, q);
 }
@@ -213,7 +204,6 @@ static void window_fetch(struct core *c, struct queue *q)
     op->limit_bytes = q->bytes < c->config.window_bytes ? c->config.window_bytes - q->bytes : 1;
     q->fetching = true;
     q->fetch_void = false;
-    q->unseen = (struct order_key){0};
 }
 
 void window_fetch_all(struct core *c)
@@ -246,28 +236,20 @@ static bool window_take(struct core *c, struct queue *q, const struct record *r)
     return true;
 }
 
-static void window_fetch_end(struct core *c, struct queue *q, const struct store_event *e)
-{
-    bool whole = e->outcome == OUTCOME_STORED && !q->fetch_void;
-    assert(q->fetching && !e->more);
-    q->fetching = false;
-    if (whole && e->exhausted) {
-        q->backlog = false;
-        q->stored_ready = q->unseen.id ? q->stored_ready : 0;
-    }
-    if (q->unseen.id)
-        window_close(c, q, q->unseen);
-    window_low(c, q);
-}
-
 /* In parts: what makes the rest void between two of them leaves the edge where it belongs. */
 void window_fetched(struct core *c, struct queue *q, const struct store_event *e)
 {
     assert(q->fetching);
     for (size_t i = 0; i < e->record_count && !q->fetch_void; i++)
         q->fetch_void = !window_take(c, q, &e->records[i]);
-    if (!e->more)
-        window_fetch_end(c, q, e);
+    if (!e->more) {
+        q->fetching = false;
+        if (e->outcome == OUTCOME_STORED && e->exhausted && !q->fetch_void) {
+            q->backlog = false;
+            q->stored_ready = 0;
+        }
+        window_low(c, q);
+    }
     queue_touch(c, q);
 }
 

@@ -76,7 +76,7 @@ struct chunk {
 /* An operation on its way. The first four kinds and FORGET lie in the chunk. */
 struct item {
     enum store_op_kind kind;
-    bool async;    /* its event does not wait for the commit */
+    bool async;    /* its event need not wait for the commit */
     bool told;     /* its event was given before the commit ... */
     bool answered; /* ... and said STORED: it must not get lost */
     bool owed;     /* DUE whose commit failed: runs again, and is answered then */

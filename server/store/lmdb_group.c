@@ -2,10 +2,11 @@
 /*
  * A group: the operations that one commit covers, and what becomes of them when it fails.
  *
- * A sync operation is answered when the commit is on disk. After a failed commit the environment
- * is closed, opened and the index read again: what was not answered is REFUSED (nothing of it is
- * there) or UNKNOWN (an fsync failed); what had been answered (async) runs again, and so does a
- * DUE: nobody could ask again for what it may have made ready.
+ * A sync operation is answered when the commit is on disk, and an async one at once, if no other
+ * waits before it. After a failed commit the environment is closed, opened and the index read
+ * again: what was not answered is REFUSED (nothing of it is there) or UNKNOWN (an fsync failed);
+ * what had been answered (async) runs again, and so does a DUE: nobody could ask again for what it
+ * may have made ready.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -54,17 +55,19 @@ bool group_waits(const struct lmdb *l)
 
 /* ---- running ---- */
 
+/* Events come in order: behind one that waits for the commit, the others wait, too. */
 static void run_item(struct lmdb *l, struct item *item)
 {
-    struct reply *r = item->async ? l->early : l->late;
+    bool early = item->async && l->late->count == 0;
+    struct reply *r = early ? l->early : l->late;
     op_run(l, item, r);
     if (l->error) {
         r->count--; /* group_fail() answers it */
         return;
     }
     l->pending_sync |= !item->async && !item->owed;
-    item->told = item->async;
-    item->answered = item->async && r->events[r->count - 1].outcome == OUTCOME_STORED;
+    item->told = early;
+    item->answered = early && r->events[r->count - 1].outcome == OUTCOME_STORED;
 }
 
 static void pending_add(struct lmdb *l, struct batch *b)

@@ -19,8 +19,9 @@
  *   HELD     APPEND whose unique key is taken, or whose id is there already; `id` is the holder
  *
  * What the backends agree on, beyond what stands beside each operation:
- *   - events of async operations and FORGET may overtake those that wait for a commit; within
- *     each of the two they come in order. Go by the token.
+ *   - events come in the order in which their operations were asked. So one that is async, or a
+ *     FORGET, waits for a commit only behind another that does: what a FETCH or LOOKUP found is
+ *     never told after what was asked later changed it.
  *   - due_ms != 0 means delayed, until a DUE with until_ms >= due_ms or a RESCHEDULE.
  *   - DUE counts every entry of the agenda against its limit, ends of unique windows included.
  *     Its event says STORED: if its commit fails it runs again once the store is open, and gives

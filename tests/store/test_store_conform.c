@@ -458,21 +458,21 @@ static void a_restart_knows_what_may_be_running(void **state)
     rig_close(&r);
 }
 
-static void async_operations_are_answered_too(void **state)
+/* A look-up waits for a commit, and what is async does not: yet it does not overtake that. */
+static void async_operations_keep_their_place(void **state)
 {
     struct rig r;
     open_rig(&r, state);
     struct record in = rig_record(1, "q", 4);
     struct finish f = {.id = 1, .status = 1};
-    struct store_op ops[] = {{.kind = STORE_APPEND, .record = &in, .async = true, .token = 1},
-        {.kind = STORE_FINISH, .finish = &f, .async = true, .token = 2},
-        {.kind = STORE_FINISH, .finish = &f, .async = true, .token = 3}};
+    struct store_op ops[] = {{.kind = STORE_APPEND, .record = &in, .async = true},
+        {.kind = STORE_LOOKUP, .id = 1}, {.kind = STORE_FINISH, .finish = &f, .async = true}};
     r.backend->ops->submit(r.store, ops, 3, r.now_ms);
-    assert_int_equal(rig_next(&r)->outcome, OUTCOME_STORED);
-    assert_int_equal(rig_next(&r)->outcome, OUTCOME_STORED);
-    const struct store_event *e = rig_next(&r);
-    assert_int_equal(e->outcome, OUTCOME_GONE);
-    assert_int_equal(e->token, 3);
+    for (size_t i = 0; i < 3; i++) {
+        const struct store_event *e = rig_next(&r);
+        assert_int_equal(e->kind, ops[i].kind);
+        assert_int_equal(e->outcome, OUTCOME_STORED);
+    }
     rig_reopen(&r);
     assert_int_equal(rig_id(&r, STORE_LOOKUP, 1)->outcome, OUTCOME_GONE);
     rig_close(&r);
@@ -495,6 +495,6 @@ int main(void)
         EACH(unique_windows_end_with_time), EACH(finishes_are_kept_until_forgotten_or_over),
         EACH(dead_letters_are_listed_revived_and_dropped), EACH(purge_leaves_what_is_kept),
         EACH(opening_tells_what_is_there), EACH(ids_are_given_once),
-        EACH(a_restart_knows_what_may_be_running), EACH(async_operations_are_answered_too)};
+        EACH(a_restart_knows_what_may_be_running), EACH(async_operations_keep_their_place)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the store answers meets what was asked meanwhile: a purge beside other operations, and
- * events of async operations, which may overtake those that wait for a commit.
+ * What the store answers meets what was asked meanwhile: a purge beside other operations, a fetch
+ * that comes in parts, and what was accepted before the store had it (async).
  */
 #include "tests/unit/core_durable.h"
 
@@ -208,45 +208,6 @@ static void an_async_backlog_lies_in_the_store(void **state)
     durable_free(&d);
 }
 
-/* The fetch did not see the task that went behind the edge meanwhile: it is not forgotten. */
-static void an_append_that_overtakes_a_fetch_is_fetched(void **state)
-{
-    (void)state;
-    const struct store_event *fetched;
-    durable_new(&d, 1, DURABILITY_ASYNC);
-    for (unsigned i = 0; i < 2; i++) {
-        submit();
-        durable_settle(&d);
-    }
-    assert_int_equal(stats()->backlog, 1);
-    worker(1);
-    durable_end(&d); /* the first runs, and the second is fetched */
-    assert_non_null(durable_op(&d, STORE_FETCH, 0));
-    assert_int_equal(store_mem_plain.poll(d.store, &fetched, 1), 1);
-    assert_true(fetched->kind == STORE_FETCH && fetched->exhausted);
-    struct store_event late = *fetched;
-    fix_later(&d.f, 1);
-    uint64_t id = submit();
-    fix_end(&d.f);
-    durable_say(&d, durable_op(&d, STORE_APPEND, 0), OUTCOME_STORED, 0);
-    assert_int_equal(stats()->backlog, 2);
-    core_stored(d.f.core, &late, 1);
-    assert_int_equal(stats()->ready, 1);
-    assert_int_equal(stats()->backlog, 1);
-    const struct store_op *again = NULL;
-    core_worker_lost(d.f.core, d.f.worker[0], PUSHROD_E_TIMED_OUT);
-    for (unsigned i = 0; i < 2 && !again; i++) {
-        fix_end(&d.f);
-        again = durable_op(&d, STORE_FETCH, 0);
-        fix_later(&d.f, 1);
-        core_cancel(d.f.core, 5, 9, 1);
-        core_cancel(d.f.core, 5, 9, 2);
-    }
-    assert_non_null(again);
-    assert_true(again->after.id < id);
-    durable_free(&d);
-}
-
 /* Ends what runs, and so on, until nothing does; tells in which order the others began. */
 static size_t run_all(uint64_t *order, size_t room, struct answer *running, unsigned count)
 {
@@ -345,7 +306,6 @@ int main(void)
         cmocka_unit_test(a_retry_behind_the_edge_is_cancelled),
         cmocka_unit_test(what_runs_is_known_to_the_store_to_run),
         cmocka_unit_test(an_async_backlog_lies_in_the_store),
-        cmocka_unit_test(an_append_that_overtakes_a_fetch_is_fetched),
         cmocka_unit_test(a_fetch_that_is_overtaken_between_its_parts_is_void),
         cmocka_unit_test(a_tick_does_not_run_out_of_ids),
     };
