@@ -81,14 +81,6 @@ void events_free(struct pushrod_server *s)
 }
 
 /* A stream of these must not drown the log. */
-static void stale_log(const struct notice *n)
-{
-    static struct log_limit limit;
-    char more[LOG_MORE];
-    if (log_allowed(&limit, more))
-        log_info("worker %s: a late answer was dropped%s", n->name, more);
-}
-
 static void dead_log(const struct notice *n)
 {
     static struct log_limit limit;
@@ -139,9 +131,6 @@ void events_notice(struct pushrod_server *s, const struct notice *n)
         break;
     case NOTICE_STORE_UP:
         log_warning("the store can write again");
-        break;
-    case NOTICE_STALE_ANSWER:
-        stale_log(n);
         break;
     case NOTICE_ORPHAN_FINISH:
         api_task_orphan(s, n->task);

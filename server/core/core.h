@@ -244,7 +244,6 @@ enum notice_kind {
     NOTICE_TASK_DEAD,
     NOTICE_STORE_DOWN,
     NOTICE_STORE_UP,
-    NOTICE_STALE_ANSWER,
     NOTICE_DRAINED,
     NOTICE_ORPHAN_FINISH /* a finish that no follower of this process's life waits for: task */
 };
