@@ -303,12 +303,7 @@ void join_looked_up(struct core *c, struct request *r, const struct store_event 
     struct joining *joining = r->joining;
     assert(joining && joining->waiting > 0);
     joining->waiting--;
-    if (e->outcome == OUTCOME_STORED && e->record_count && !ledger_find(&c->ledger, r->id)) {
-        struct task *t =
-            window_adopt(c, &e->records[0], e->records[0].due_ms ? STORED_DELAYED : STORED_READY);
-        if (t)
-            restart_hold(c, t);
-    }
+    request_adopt(c, r, e);
     if (joining->waiting)
         return;
     assert(c->joining > 0);

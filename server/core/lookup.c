@@ -143,15 +143,22 @@ static void waited(struct core *c, struct request *r, const struct store_event *
         wait_finished(c, r, &e->finishes[0]);
 }
 
-static void cancelled(struct core *c, struct request *r, const struct store_event *e)
+struct task *request_adopt(struct core *c, const struct request *r, const struct store_event *e)
 {
     struct task *t = ledger_find(&c->ledger, r->id);
+    assert(r->id != 0);
+    if (t || e->outcome != OUTCOME_STORED || !e->record_count)
+        return t;
+    t = window_adopt(c, &e->records[0], e->records[0].due_ms ? STORED_DELAYED : STORED_READY);
+    if (t)
+        restart_hold(c, t);
+    return t;
+}
+
+static void cancelled(struct core *c, struct request *r, const struct store_event *e)
+{
+    struct task *t = request_adopt(c, r, e);
     assert(r->kind == REQUEST_CANCEL);
-    if (!t && e->outcome == OUTCOME_STORED && e->record_count) {
-        t = window_adopt(c, &e->records[0], e->records[0].due_ms ? STORED_DELAYED : STORED_READY);
-        if (t)
-            task_move(c, t, TASK_HELD);
-    }
     if (t)
         core_cancel(c, r->conn, r->request, r->id);
     else if (e->outcome == OUTCOME_STORED && e->finishes)

@@ -232,6 +232,9 @@ void request_free(struct request *r);
 /* NULL: no memory, and the request is freed. The operation may be filled in until the next one. */
 struct store_op *request_ask(
     struct core *c, struct request *r, enum store_op_kind kind, uint64_t id);
+/* The task that a LOOKUP asked for: if it was not in memory, it is now, HELD. NULL: it has ended,
+ * or no memory. */
+struct task *request_adopt(struct core *c, const struct request *r, const struct store_event *e);
 const char *unknown_text(struct core *c, uint64_t id);
 void row_task(struct core *c, uint64_t conn, uint64_t request, const struct task *t);
 void row_end(struct core *c, uint64_t conn, uint64_t request, uint64_t rows);
