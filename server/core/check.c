@@ -174,7 +174,7 @@ static void check_nobody_waits(const struct core *c, const struct group *g)
 /* Behind an edge, with little before it, a fetch is on its way. */
 static void check_window(const struct core *c, const struct queue *q)
 {
-    CHECK(!q->backlog || q->fetching || c->store_down || queue_head(q) || q->paused || q->stopped ||
+    CHECK(!q->backlog || q->fetching || c->store_down || queue_head(q) || queue_halted(q) ||
           q->targeted || q->suspects.count);
 }
 

@@ -209,10 +209,16 @@ static struct task *queue_first(const struct queue *q)
     return !first || key_before(task_key(other), task_key(first)) ? other : first;
 }
 
+bool queue_halted(const struct queue *q)
+{
+    assert(!q->stopped || !q->bypass);
+    return q->paused || q->stopped;
+}
+
 /* A requeued task may lie behind the edge, and what is in the store before it: then it waits. */
 struct task *queue_head(const struct queue *q)
 {
-    struct task *first = q->paused || q->stopped ? NULL : queue_first(q);
+    struct task *first = queue_halted(q) ? NULL : queue_first(q);
     assert(!first || first->queue == q);
     return first && window_open(q, task_key(first)) ? first : NULL;
 }
@@ -230,7 +236,7 @@ struct task *queue_tail(const struct queue *q)
 void queue_touch(struct core *c, struct queue *q)
 {
     bool active = queue_head(q) != NULL;
-    assert(!q->paused || !active);
+    assert(!active || !queue_halted(q));
     list_foreach(it, next, &q->links)
     {
         struct link *link = container_of(it, struct link, in_queue);
@@ -238,12 +244,23 @@ void queue_touch(struct core *c, struct queue *q)
             list_push_back(&link->group->ring, &link->in_ring);
         else if (!active && q->active)
             list_remove(&link->in_ring);
-        if (active || (q->suspects.count && !q->paused && !q->stopped))
+        if (active || (q->suspects.count && !queue_halted(q)))
             group_touch(c, link->group);
     }
     q->active = active;
     if (q->backlog && !active)
         window_low(c, q);
+}
+
+/* Halted, or no longer: that holds for all that it has, for one worker or for any. */
+void queue_halt(struct core *c, struct queue *q, bool paused, bool stopped)
+{
+    assert(!stopped || !q->bypass);
+    q->paused = paused;
+    q->stopped = stopped;
+    queue_touch(c, q);
+    list_foreach(it, next, &q->targets)
+        target_touch(c, container_of(it, struct target, in_queue)->named);
 }
 
 /* ---- how long its attempts take ---- */

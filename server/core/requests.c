@@ -157,10 +157,7 @@ static void queue_pause(struct core *c, uint64_t conn, const struct msg_control 
     struct queue *q = control_queue(c, conn, m);
     if (!q)
         return;
-    q->paused = paused;
-    queue_touch(c, q);
-    list_foreach(it, next, &q->targets)
-        target_touch(c, container_of(it, struct target, in_queue)->named);
+    queue_halt(c, q, paused, q->stopped);
     struct store_op *op = q->bypass ? NULL : out_store(c, STORE_QUEUE, 0);
     assert(!op || q->name.size > 0);
     if (op) {

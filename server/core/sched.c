@@ -103,7 +103,7 @@ static struct task *suspect_next(const struct group *g)
     list_foreach(it, next, &g->links)
     {
         const struct queue *q = container_of(it, struct link, in_group)->queue;
-        for (size_t i = 0; i < q->suspects.count && !q->paused && !q->stopped; i++) {
+        for (size_t i = 0; i < q->suspects.count && !queue_halted(q); i++) {
             struct task *t = container_of(q->suspects.nodes[i], struct task, place);
             assert(t->state == TASK_READY);
             if ((!best || key_before(task_key(t), task_key(best))) && suspect_has_worker(g, t))

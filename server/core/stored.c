@@ -150,12 +150,8 @@ void stored_stop(struct core *c)
     if (stop == c->stopped)
         return;
     c->stopped = stop;
-    for (struct queue *q = c->first_queue; q; q = q->next) {
-        q->stopped = stop && !q->bypass;
-        queue_touch(c, q);
-        list_foreach(it, next, &q->targets)
-            target_touch(c, container_of(it, struct target, in_queue)->named);
-    }
+    for (struct queue *q = c->first_queue; q; q = q->next)
+        queue_halt(c, q, q->paused, stop && !q->bypass);
 }
 
 static void store_changed(struct core *c, const struct store_event *e)

@@ -160,7 +160,7 @@ static struct task *target_pick(const struct worker *w)
     {
         struct target *target = container_of(it, struct target, in_named);
         struct queue *q = target->queue;
-        if (!target->ready.count || q->paused || q->stopped || !group_serves(w->group, q))
+        if (!target->ready.count || queue_halted(q) || !group_serves(w->group, q))
             continue;
         struct task *t = container_of(heap_top(&target->ready), struct task, place);
         if (!best || key_before(task_key(t), task_key(best)))

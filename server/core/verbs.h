@@ -73,6 +73,8 @@ void queue_take(struct core *c, struct task *t);
 struct task *queue_head(const struct queue *q); /* NULL: nothing may be dispatched */
 struct task *queue_tail(const struct queue *q); /* the least urgent that came in order, or NULL */
 void queue_touch(struct core *c, struct queue *q); /* something changed what may be dispatched */
+bool queue_halted(const struct queue *q);          /* dispatches nothing */
+void queue_halt(struct core *c, struct queue *q, bool paused, bool stopped);
 uint64_t queue_unfinished(const struct queue *q);
 void queue_free(struct queue *q);
 bool key_before(struct order_key a, struct order_key b);
