@@ -62,7 +62,7 @@ static void check_followers(const struct task *t)
 
 static void check_tasks(const struct core *c)
 {
-    uint64_t counts[TASK_STATE_COUNT] = {0}, bypass = 0;
+    uint64_t counts[TASK_STATE_COUNT] = {0}, bypass = 0, bytes = 0, flight = 0, reserved = 0;
     uint32_t found = 0;
     for (uint32_t slot = 0; slot < c->ledger.used; slot++) {
         const struct task *t = ledger_at(&c->ledger, slot);
@@ -73,11 +73,17 @@ static void check_tasks(const struct core *c)
         counts[t->state]++;
         if (t->queue->bypass && !task_ended(t))
             bypass += t->record.payload.size;
+        bytes += t->record.payload.size;
+        flight += t->in_flight && t->ahead ? t->record.payload.size : 0;
+        reserved += t->reserved_by != 0;
         check_state(c, t);
         check_followers(t);
     }
     CHECK(found == c->ledger.by_id.count);
-    CHECK(bypass == c->bypass_bytes);
+    for (size_t i = 0; i < c->group_count; i++)
+        reserved -= c->groups[i] ? c->groups[i]->reserved : 0;
+    CHECK(bypass == c->bypass_bytes && bytes == c->stats.ledger_bytes);
+    CHECK(flight == c->flight_bytes && reserved == 0);
     for (unsigned state = 0; state < TASK_GONE; state++)
         CHECK(counts[state] == c->counts[state]);
 }
