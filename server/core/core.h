@@ -303,7 +303,7 @@ const struct actions *core_end(struct core *);
     S(leased, gauge, "tasks that workers have")                                                    \
     S(dead, gauge, "dead letters")                                                                 \
     S(ledger, gauge, "tasks in memory")                                                            \
-    S(ledger_bytes, gauge, "payload and result bytes in memory")                                   \
+    S(ledger_bytes, gauge, "payload bytes of tasks in memory")                                     \
     S(unsettled_bytes, gauge, "bytes of submissions that wait for their commit")
 
 struct core_stats {
