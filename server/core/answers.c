@@ -180,10 +180,9 @@ static int result_take(struct core *c, struct task *t, const struct answer *a)
 /* What the end of a task or an attempt waits for in the store is not acknowledged until then. */
 static void settle_later(struct worker *w, struct task *t, const struct answer *a)
 {
-    bool over = w->state == WORKER_OVER;
-    if (!over && (t->state == TASK_FINISHING || t->state == TASK_MOVING))
+    assert(!t->worker); /* the answer has moved it */
+    if (w->state != WORKER_OVER && (t->state == TASK_FINISHING || t->state == TASK_MOVING))
         worker_settle(w, t, a->sequence);
-    assert(t->worker == (over ? NULL : w) || t->worker == NULL);
 }
 
 /* Another worker has it, too: that one is told to stop, and its slot counts until it answers. */

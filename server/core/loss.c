@@ -185,8 +185,7 @@ uint64_t loss_next(const struct core *c)
     uint64_t next = NEVER;
     for (const struct loss *loss = c->losses; loss; loss = loss->next) {
         assert(loss->until_ns > 0);
-        if (loss->until_ns < next)
-            next = loss->until_ns;
+        next = earlier(next, loss->until_ns);
     }
     return next;
 }

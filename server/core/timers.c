@@ -155,8 +155,8 @@ static uint64_t worker_next(const struct core *c, const struct worker *w)
                                               : c->resumed_ns + c->config.ready_wait_ms * MS;
     uint64_t silent = heard_ns(c, w) + silence_ns(c, w);
     uint64_t ping = w->spoken_ns + c->config.ping_ms * MS;
-    uint64_t next = silent < ping ? silent : ping;
-    return w->deadline_ns && w->deadline_ns < next ? w->deadline_ns : next;
+    uint64_t next = earlier(silent, ping);
+    return w->deadline_ns ? earlier(next, w->deadline_ns) : next;
 }
 
 /* Only looked at when it fires: what a worker says moves no timer. */
