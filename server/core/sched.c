@@ -150,6 +150,22 @@ static struct link *ring_next(struct group *g, const struct link *missed)
     return link;
 }
 
+/* When what runs there began, as far as anybody can know. */
+static uint64_t running_since(const struct worker *w)
+{
+    const struct list *it = list_first(&w->outstanding);
+    uint64_t leased = it ? container_of(it, struct task, node)->leased_ns : 0;
+    assert(!it || leased > 0);
+    return leased > w->progress_ns ? leased : w->progress_ns;
+}
+
+/* What is put behind another task there would only be asked back. */
+static bool worker_stuck(const struct core *c, const struct worker *w)
+{
+    assert(w->state == WORKER_READY);
+    return worker_load(w) > 0 && c->now.mono_ns - running_since(w) >= STUCK_NS;
+}
+
 /*
  * Who had something last is awake, and warm. What is so short that it ends there before another
  * worker would have woken up goes there, too: a batch for one, not a crumb for each.
@@ -165,7 +181,8 @@ static struct worker *warm_worker(const struct core *c, struct group *g, const s
     for (unsigned i = 0; i < 3; i++) {
         struct list *last = list_last(&g->rooms[order[i]]);
         struct worker *w = last ? container_of(last, struct worker, in_room) : NULL;
-        if (w && w->expected_ns + estimate <= w->slots * PACK_NS && sched_fits(c, w, t))
+        if (w && w->expected_ns + estimate <= w->slots * PACK_NS && sched_fits(c, w, t) &&
+            !worker_stuck(c, w))
             return w;
     }
     return NULL;
@@ -219,11 +236,8 @@ static bool worker_fills(const struct core *c, const struct worker *w, uint32_t 
     assert(w->room == ROOM_FILLING);
     if (w->expected_ns + estimate <= w->slots * FILL_NS)
         return true;
-    struct list *it = list_first(&w->outstanding);
-    uint64_t leased = it ? container_of(it, struct task, node)->leased_ns : 0;
-    uint64_t since = leased > w->progress_ns ? leased : w->progress_ns;
     return worker_load(w) < 2 * w->slots && w->expected_ns + estimate <= w->slots * AHEAD_NS &&
-           c->now.mono_ns - since < estimate;
+           c->now.mono_ns - running_since(w) < estimate;
 }
 
 /* With a task for each slot it matters little which one has it ahead; else an idle one might. */

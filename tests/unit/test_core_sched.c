@@ -195,6 +195,24 @@ static void short_tasks_stay_with_who_is_warm(void **state)
     fix_free(&f);
 }
 
+/* One of them takes long after all: what comes then does not wait for it, beside an idle slot. */
+static void nothing_short_goes_to_who_is_stuck(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_two(&f, 30000);
+    uint64_t id = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    unsigned first = fix_lane(&f, 0, LANE_TASK, 0) ? 0 : 1;
+    assert_int_equal(fix_lane(&f, first, LANE_TASK, 0)->id, id);
+    fix_later(&f, 1);
+    id = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    assert_null(fix_lane(&f, first, LANE_TASK, 0));
+    assert_int_equal(fix_lane(&f, 1 - first, LANE_TASK, 0)->id, id);
+    fix_free(&f);
+}
+
 /* One in a hundred might take long: what is behind it would wait, beside an idle slot. */
 static void a_few_long_ones_are_reason_to_share(void **state)
 {
@@ -398,6 +416,7 @@ int main(void)
         cmocka_unit_test(an_operator_drains_for_as_long_as_is_configured),
         cmocka_unit_test(short_tasks_do_not_wake_everybody),
         cmocka_unit_test(short_tasks_stay_with_who_is_warm),
+        cmocka_unit_test(nothing_short_goes_to_who_is_stuck),
         cmocka_unit_test(a_few_long_ones_are_reason_to_share),
         cmocka_unit_test(one_ahead_of_each_slot),
         cmocka_unit_test(what_is_ahead_does_not_wait_behind_a_long_one),
