@@ -67,7 +67,18 @@ void window_low(struct core *c, struct queue *q)
 
 /* ---- leaving ---- */
 
-/* Out of memory; the store keeps it, and its followers wait for its return. */
+/* The store's agenda has something at this time. */
+static void window_due_at(struct core *c, uint64_t at_ms)
+{
+    assert(at_ms > 0);
+    if (!c->next_due_ms || at_ms < c->next_due_ms)
+        c->next_due_ms = at_ms;
+}
+
+/*
+ * Out of memory; the store keeps it, and its followers wait for its return. It may expire there: by
+ * then it need not have come to the front.
+ */
 static void window_leave(struct core *c, struct task *t)
 {
     struct queue *q = t->queue;
@@ -77,6 +88,8 @@ static void window_leave(struct core *c, struct task *t)
         q->stored_delayed++;
     else
         q->stored_ready++;
+    if (t->rare && t->rare->expires_ms)
+        window_due_at(c, t->rare->expires_ms);
     t->followers = NULL;
     uint64_t id = t->record.id;
     task_drop(c, t);
@@ -88,8 +101,7 @@ static void window_leave(struct core *c, struct task *t)
 void window_delay(struct core *c, struct task *t)
 {
     assert(t->record.due_ms > 0);
-    if (!c->next_due_ms || t->record.due_ms < c->next_due_ms)
-        c->next_due_ms = t->record.due_ms;
+    window_due_at(c, t->record.due_ms);
     window_leave(c, t);
 }
 
@@ -309,6 +321,6 @@ void window_due(struct core *c, const struct store_event *e)
         for (size_t i = 0; i < e->record_count; i++)
             window_due_one(c, &e->records[i]);
     uint64_t next = e->outcome == OUTCOME_STORED ? e->next_ms : c->now.wall_ms + 1000;
-    if (next && (!c->next_due_ms || next < c->next_due_ms))
-        c->next_due_ms = next;
+    if (next)
+        window_due_at(c, next);
 }

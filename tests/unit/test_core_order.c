@@ -67,6 +67,28 @@ static void three(void)
     assert_int_equal(stats()->backlog, 2);
 }
 
+/* "Not started by then, not started at all": told then, not when it has come to the front. */
+static void it_expires_behind_the_edge(void **state)
+{
+    (void)state;
+    durable_new(&d, 1, DURABILITY_SYNC);
+    submit();
+    submit();
+    struct msg_options o = fix_options();
+    o.expires_ms = 1000;
+    fix_submit(&d.f, 5, "q", "x", &o, FOLLOW_FINISH);
+    durable_settle(&d);
+    assert_int_equal(stats()->backlog, 2);
+    fix_later(&d.f, 1001);
+    durable_end(&d);
+    assert_non_null(durable_op(&d, STORE_DUE, 0));
+    fix_later(&d.f, 1);
+    durable_settle(&d);
+    assert_int_equal(stats()->expired, 1);
+    assert_int_equal(stats()->backlog, 1);
+    durable_free(&d);
+}
+
 static void a_purge_that_was_refused_takes_nothing(void **state)
 {
     (void)state;
@@ -300,6 +322,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_retry_beside_a_purge_is_counted),
+        cmocka_unit_test(it_expires_behind_the_edge),
         cmocka_unit_test(a_purge_that_was_refused_takes_nothing),
         cmocka_unit_test(a_purge_again_settles_an_unknown_one),
         cmocka_unit_test(what_comes_after_a_purge_is_counted),
