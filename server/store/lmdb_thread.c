@@ -14,6 +14,7 @@
 #define GROUP_NS      (2 * MS)     /* between commits, when there is much to do */
 #define ASYNC_NS      (20 * MS)    /* an async operation waits this long; 50 is promised */
 #define ROOM_NS       (200 * MS)   /* between looks at the disk */
+#define ROOM_BYTES    (8u << 20)   /* the same; of a large disk 64 MiB are kept back */
 #define TRIM_KEEP     (4u << 20)   /* bytes of free memory that stay at hand */
 #define SWEEP_NS      (50 * MS)    /* between looks at expired results and resident pages */
 #define IDLE_NS       (60000 * MS) /* the longest sleep: results expire meanwhile */
@@ -105,7 +106,9 @@ static void rotate_if_due(struct lmdb *l, uint64_t now_ns)
 /* Is there room (again)? A store that was down proves itself with a commit. */
 static void look_for_room(struct lmdb *l, uint64_t now_ns)
 {
-    bool much = l->unlooked_bytes > l->max_bytes / 128; /* a part of the reserve */
+    /* A part of the reserve, whatever is smaller: the store's or the disk's. */
+    uint64_t part = l->max_bytes / 128 < ROOM_BYTES ? l->max_bytes / 128 : ROOM_BYTES;
+    bool much = l->unlooked_bytes > part;
     if ((now_ns < l->room_ns + ROOM_NS && !much) || group_waits(l))
         return;
     l->room_ns = now_ns;
