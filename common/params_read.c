@@ -238,18 +238,31 @@ static bool file_line_cut(struct file *f)
     return true;
 }
 
+/* As fgets() reads; it gives how many bytes, which a NUL among them would hide. */
+static size_t file_read(FILE *stream, char *text, size_t room)
+{
+    size_t size = 0;
+    for (int c = 0; c != '\n' && size + 1 < room && (c = getc(stream)) != EOF;)
+        text[size++] = (char)c;
+    text[size] = '\0';
+    return size;
+}
+
 /* A line may come in pieces, each longer than the one before. */
-static char *file_line(char *text, int size, void *arg)
+static char *file_line(char *text, int room, void *arg)
 {
     struct file *f = arg;
-    char *line = f->error ? NULL : fgets(text, size, f->stream);
-    if (!line)
+    size_t size = f->error ? 0 : file_read(f->stream, text, (size_t)room);
+    if (size == 0)
         return NULL;
     f->line += f->length == 0;
-    f->length += strlen(line);
-    if (strchr(line, '\n'))
+    f->length += size;
+    if (memchr(text, '\0', size))
+        f->error = params_fail(f->p, PUSHROD_E_BAD_OPTION,
+            "%s:%d: the line has a NUL byte: this is no file of text", f->path, f->line);
+    if (text[size - 1] == '\n')
         f->length = 0;
-    return file_line_cut(f) ? NULL : line;
+    return f->error || file_line_cut(f) ? NULL : text;
 }
 
 /* inih's handler: 1 is fine, 0 stops. Sections are headings for people. */

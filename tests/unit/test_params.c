@@ -86,21 +86,26 @@ static int variable(struct params *p, const char *text)
     return params_read_environment(p, environment, NULL, NULL);
 }
 
-static void file_make(char path[], const char *text)
+static void file_make(char path[], const char *text, size_t size)
 {
     int fd = mkstemp(path);
     assert_true(fd >= 0);
-    assert_int_equal(write(fd, text, strlen(text)), strlen(text));
+    assert_int_equal(write(fd, text, size), size);
     close(fd);
+}
+
+static int file_of(struct params *p, const char *text, size_t size)
+{
+    char path[] = "/tmp/pushrod-params-XXXXXX";
+    file_make(path, text, size);
+    int error = params_read_file(p, path);
+    unlink(path);
+    return error;
 }
 
 static int file(struct params *p, const char *text)
 {
-    char path[] = "/tmp/pushrod-params-XXXXXX";
-    file_make(path, text);
-    int error = params_read_file(p, path);
-    unlink(path);
-    return error;
+    return file_of(p, text, strlen(text));
 }
 
 #define assert_bad(p, call, wanted)                                                                \
@@ -209,6 +214,9 @@ static void wrong_values_say_what_is_allowed(void **state)
     assert_bad(p, params_set(p, "exec", ""), "exec");
     assert_bad(p, file(p, "\n\ndepth = 0\n"), ":3) is not");
     assert_bad(p, file(p, "depth\n"), ":1: expected 'name = value'");
+    /* What stands behind it would be left out without a word. */
+    assert_bad(p, file_of(p, "depth = 5\nexec = a=b\0c\nx", 24), ":2: the line has a NUL byte");
+    assert_bad(p, file_of(p, "\0", 1), ":1: the line has a NUL byte");
     assert_bad(p, params_read_file(p, "/does/not/exist"), "No such file");
     assert_int_equal(params_number(p, "depth"), 5);
     params_free(p);
@@ -257,7 +265,7 @@ static void secrets_come_from_files_and_are_hidden(void **state)
     char path[] = "/tmp/pushrod-token-XXXXXX", text[64];
     struct params *p = fresh();
     struct buf out = BUF_EMPTY;
-    file_make(path, "s3cret\n");
+    file_make(path, "s3cret\n", 7);
     snprintf(text, sizeof text, "PUSHROD_TOKEN_FILE=%s", path);
     assert_int_equal(variable(p, text), 0);
     assert_string_equal(params_text(p, "token"), "s3cret");
@@ -286,13 +294,13 @@ static void a_secret_is_one_line_of_text(void **state)
     struct params *p = fresh();
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         char path[] = "/tmp/pushrod-token-XXXXXX";
-        file_make(path, wrong[i]);
+        file_make(path, wrong[i], strlen(wrong[i]));
         assert_bad(p, flags(p, "--token-file", path), path);
         unlink(path);
     }
     assert_bad(p, flags(p, "--token-file", "/dev/null"), "/dev/null");
     char path[] = "/tmp/pushrod-token-XXXXXX", text[64];
-    file_make(path, "s3cret\r\n");
+    file_make(path, "s3cret\r\n", 8);
     snprintf(text, sizeof text, "token_file = %s\n", path);
     assert_int_equal(file(p, text), 0);
     assert_string_equal(params_text(p, "token"), "s3cret");
