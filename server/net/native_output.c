@@ -68,15 +68,14 @@ static struct msg_finished finished_of(const struct task *t)
 }
 
 /*
- * A large result leaves from where it lies. FINISHED is then written by hand around it, in a frame
- * of its own: [64, id, status, code, attempts, run_ns, bin32 ...body... , text, tag].
+ * A large result leaves from where it lies. FINISHED is written by hand around it, in a frame of
+ * its own that follows those that are ended:
+ * [64, id, status, code, attempts, run_ns, bin32 ...body... , text, tag].
  */
 static void put_finished_large(struct writer *w, const struct task *t)
 {
     struct msg_finished m = finished_of(t);
     writer_close(w);
-    conn_write(w->c, w->out->data, w->out->size);
-    buf_clear(w->out);
     size_t begin = frame_begin(w->out);
     enc_array(w->out, 9);
     const uint64_t numbers[] = {MSG_FINISHED, m.id, m.status, m.code, m.attempts, m.run_ns};

@@ -290,6 +290,34 @@ static void gone_in_the_middle(void **state)
     expect(say_all(), 2, 0, 2);
 }
 
+static bool id_take(struct conn *c, void *id)
+{
+    *(uint64_t *)id = c->id;
+    return false;
+}
+
+/* What could not be written is missing: a finish behind it would be taken for the whole. */
+static void no_memory_ends_it(void **state)
+{
+    (void)state;
+    struct pushrod_server *s = play.server;
+    struct task task = {.result = body_new(100u << 10)};
+    struct conn_action actions[] = {
+        {.kind = MSG_OK, .request = 1}, {.kind = MSG_FINISHED, .task = &task}};
+    put_hello(&out);
+    say_all();
+    memset(task.result->data, 'x', task.result->size);
+    conns_each(s->conns, &native_ops, id_take, &actions[0].conn);
+    actions[1].conn = actions[0].conn;
+    loop_enter(s->loop);
+    native_output(s->native)->failed = true;
+    native_actions(s->native, actions, 2);
+    native_peer_settle(&play, &peer, 0);
+    assert_int_equal(native_peer_heard(&peer).counts[MSG_FINISHED], 0);
+    assert_true(peer.closed);
+    body_unref(task.result);
+}
+
 int main(void)
 {
 #define PLAY(test) cmocka_unit_test_setup_teardown(test, begin, end)
@@ -306,6 +334,7 @@ int main(void)
         PLAY(large_that_ends_in_garbage),
         PLAY(large_before_hello),
         PLAY(gone_in_the_middle),
+        PLAY(no_memory_ends_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
