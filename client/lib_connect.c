@@ -361,8 +361,8 @@ static void client_ready(struct pushrod_client *c)
     state_set(c, CLIENT_UP, UINT64_MAX);
     int error = followed_wait_again(c);
     call_restart(c);
-    if (c->watching)
-        pushrod_client_watch(c, true);
+    if (!error && c->watching)
+        error = pushrod_client_watch(c, true);
     if (c->events.connection) {
         c->inside++;
         c->events.connection(c, true, c->info.software);

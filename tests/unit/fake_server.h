@@ -42,6 +42,7 @@ struct fake_server {
     bool close;
     /* counted over all connections; read by the test while the thread runs */
     atomic_uint connections, submits, waits;
+    atomic_uint watched; /* the last connection on which WATCH was said, counted from 1 */
     atomic_ullong received;
     uint64_t next_id;
     bool hung_up;
@@ -147,6 +148,12 @@ static void fake_status(struct fake_server *s, const struct msg_status *m)
     buf_free(&history);
 }
 
+static void fake_watch(struct fake_server *s, const struct msg_watch *m)
+{
+    atomic_store(&s->watched, atomic_load(&s->connections));
+    fake_ok(s, m->request);
+}
+
 static void fake_greet(struct fake_server *s)
 {
     struct msg_greeting m = {
@@ -176,6 +183,7 @@ static void fake_message(struct fake_server *s, struct dec *in)
         FAKE_CASE(CANCEL, cancel, fake_ok(s, m.request))
         FAKE_CASE(CONTROL, control, fake_ok(s, m.request))
         FAKE_CASE(ECHO, echo, fake_ok(s, m.request))
+        FAKE_CASE(WATCH, watch, fake_watch(s, &m))
         FAKE_CASE(RECEIVED, received, atomic_store(&s->received, m.count))
     default:
         assert(number != 0);

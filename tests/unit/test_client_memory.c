@@ -111,11 +111,44 @@ static void what_is_followed_is_asked_for_again(void **state)
     fake_stop(&server);
 }
 
+/* Who watches is told of nothing on a new connection that does not know of it. */
+static void watch_round(struct fake_server *server)
+{
+    struct pushrod_client *c = client_of(server);
+    struct pushrod_submission s = {.queue = "cut"};
+    losses = 0;
+    assert_int_equal(pushrod_client_watch(c, true), 0);
+    assert_int_equal(pushrod_client_submit_async(c, &s), 0);
+    while (losses == 0)
+        assert_int_equal(pushrod_client_process(c, -1), 0);
+    armed = true;
+    while (!pushrod_client_connected(c))
+        assert_int_equal(pushrod_client_process(c, -1), 0);
+    armed = false;
+    assert_int_equal(pushrod_client_ping(c, NULL), 0);
+    assert_int_equal(atomic_load(&server->watched), atomic_load(&server->connections));
+    pushrod_client_free(c);
+}
+
+static void what_is_watched_is_asked_for_again(void **state)
+{
+    struct fake_server server = {0};
+    (void)state;
+    fake_start(&server);
+    for (long n = 0; n == 0 || failures; n++) {
+        failures = 0;
+        good_left = n;
+        watch_round(&server);
+    }
+    fake_stop(&server);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_refused_is_not_sent),
         cmocka_unit_test(what_is_followed_is_asked_for_again),
+        cmocka_unit_test(what_is_watched_is_asked_for_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
