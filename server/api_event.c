@@ -39,8 +39,8 @@ static void event_keep(struct pushrod_server *s, const struct notice *n, bool lo
         buf_append(&s->notes, &e, sizeof e);
     if (!e.name || s->notes.failed)
         event_free(&e);
-    else
-        loop_defer(s->loop, &s->note_tell);
+    /* If this one is lost for want of memory, those that come after it are not. */
+    loop_defer(s->loop, &s->note_tell);
 }
 
 static void events_tell(void *arg)

@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "server/api.h"
 #include "tests/unit/server_fixture.h"
 
 /* ---- tasks ---- */
@@ -421,6 +422,28 @@ static void test_stats(void **state)
     server_stop(s);
 }
 
+/* An event that is lost for want of memory takes none along that come after it. */
+static void test_events_after_no_memory(void **state)
+{
+    const struct pushrod_server_events events = {.stop = on_stop, .worker_join = on_join};
+    const struct notice ready = {.kind = NOTICE_WORKER_READY, .worker = 1, .name = "worker"};
+    struct pushrod_server *s = pushrod_server_new();
+    (void)state;
+    memset(&seen, 0, sizeof seen);
+    pushrod_server_on(s, &events, NULL);
+    assert_int_equal(pushrod_server_set(s, "join-port", "0"), 0);
+    assert_int_equal(pushrod_server_set(s, "answers-port", "0"), 0);
+    server_start(s);
+    s->notes.failed = true;
+    for (int i = 0; i < 2; i++) {
+        events_notice(s, &ready);
+        assert_int_equal(pushrod_server_step(s), 1);
+        assert_int_equal(pushrod_server_step(s), 1);
+    }
+    assert_int_equal(seen.joined, 1);
+    server_stop(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -437,6 +460,7 @@ int main(void)
         cmocka_unit_test(test_post_at_the_end),
         cmocka_unit_test(test_timers),
         cmocka_unit_test(test_stats),
+        cmocka_unit_test(test_events_after_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
