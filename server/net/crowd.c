@@ -9,6 +9,7 @@
 
 #include "common/memory.h"
 #include "common/unixsock.h"
+#include "server/net/ports.h"
 
 /* What a line carries in this time is what a stranger can cost beyond max_bytes. */
 #define LOOK_MS 100
@@ -17,20 +18,9 @@
 #define GIVE_BACK_MS 1000
 #define NS_PER_MS    UINT64_C(1000000)
 
-static uint16_t port_of(int fd)
-{
-    struct sockaddr_storage at = {0};
-    socklen_t size = sizeof at;
-    if (getsockname(fd, (struct sockaddr *)&at, &size) != 0)
-        return 0;
-    if (at.ss_family == AF_INET)
-        return ntohs(((const struct sockaddr_in *)&at)->sin_port);
-    return at.ss_family == AF_INET6 ? ntohs(((const struct sockaddr_in6 *)&at)->sin6_port) : 0;
-}
-
 static void visitor_shut(struct crowd *c, int fd)
 {
-    if (port_of(fd) != c->port && !unixsock_is(fd, c->unix_name))
+    if (ports_bound(fd) != c->port && !unixsock_is(fd, c->unix_name))
         return;
     shutdown(fd, SHUT_RDWR);
     ++*c->shut;

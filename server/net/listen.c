@@ -18,6 +18,7 @@
 #include <pushrod/error.h>
 #include "common/log.h"
 #include "common/unixsock.h"
+#include "server/net/ports.h"
 
 #define BACKLOG      4096
 #define ACCEPT_BATCH 64 /* of one listener in one tick */
@@ -231,19 +232,6 @@ static int open_unix(const char *path, char **error)
                                              : strerror(errno));
 }
 
-static int bound_port(int fd)
-{
-    struct sockaddr_storage at = {0};
-    socklen_t size = sizeof at;
-    if (getsockname(fd, (struct sockaddr *)&at, &size))
-        return 0;
-    if (at.ss_family == AF_INET)
-        return ntohs(((struct sockaddr_in *)&at)->sin_port);
-    if (at.ss_family == AF_INET6)
-        return ntohs(((struct sockaddr_in6 *)&at)->sin6_port);
-    return 0;
-}
-
 /* -------------------------------------------------------------------------------- lifetime */
 
 static void listener_free(struct listener *l)
@@ -315,7 +303,7 @@ int conns_listen(
     if (path && path[0] != '@')
         memcpy(l->path, path, strlen(path) + 1);
     list_push_back(&set->listeners, &l->node);
-    return bound_port(fd);
+    return ports_bound(fd);
 }
 
 void conns_deafen(struct conns *set)

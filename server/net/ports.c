@@ -2,7 +2,9 @@
 #include "server/net/ports.h"
 
 #include <assert.h>
+#include <netinet/in.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 
 bool ports_init(struct ports *p, uint16_t first, uint16_t last)
 {
@@ -46,4 +48,15 @@ void ports_give(struct ports *p, uint16_t port, uint64_t now_ns)
     assert(p->count < p->size);
     p->queue[(p->head + p->count) % p->size] = (struct port_free){now_ns, port};
     p->count++;
+}
+
+uint16_t ports_bound(int fd)
+{
+    struct sockaddr_storage at = {0};
+    socklen_t size = sizeof at;
+    if (getsockname(fd, (struct sockaddr *)&at, &size) != 0)
+        return 0;
+    if (at.ss_family == AF_INET)
+        return ntohs(((const struct sockaddr_in *)&at)->sin_port);
+    return at.ss_family == AF_INET6 ? ntohs(((const struct sockaddr_in6 *)&at)->sin6_port) : 0;
 }
