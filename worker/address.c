@@ -62,10 +62,10 @@ int address_resolve(struct address_list *list, const char *text, size_t which)
     return list->count ? 0 : -PUSHROD_E_UNREACHABLE;
 }
 
-void address_endpoint(const char *address, uint64_t port, char out[ADDRESS_ENDPOINT])
+void address_endpoint(const char *host, uint64_t port, char out[ADDRESS_ENDPOINT])
 {
-    const char *format = strchr(address, ':') ? "tcp://[%s]:%u" : "tcp://%s:%u";
-    snprintf(out, ADDRESS_ENDPOINT, format, address, (unsigned)port);
+    const char *format = strchr(host, ':') ? "tcp://[%s]:%llu" : "tcp://%s:%llu";
+    snprintf(out, ADDRESS_ENDPOINT, format, host, (unsigned long long)port);
 }
 
 static bool await(int fd, short events, int ms)

@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 #define ADDRESS_TEXT     64u
-#define ADDRESS_ENDPOINT 96u
+#define ADDRESS_ENDPOINT 320u /* bytes of an endpoint: a host name has up to 255 */
 #define ADDRESS_MAX      8u
 #define JOIN_PORT        5571u
 
@@ -34,8 +34,8 @@ int address_resolve(struct address_list *list, const char *text, size_t which);
  * most), beginning with `first`; if there is only one, or none answers, that of `first`. */
 const char *address_reachable(const struct address_list *list, size_t first);
 
-/* "tcp://1.2.3.4:5571", "tcp://[::1]:5571" */
-void address_endpoint(const char *address, uint64_t port, char out[ADDRESS_ENDPOINT]);
+/* "tcp://1.2.3.4:5571", "tcp://[::1]:5571", "tcp://server.example:5571" */
+void address_endpoint(const char *host, uint64_t port, char out[ADDRESS_ENDPOINT]);
 
 /* True if that numeric address is one of this host: unixsock_near(). */
 bool address_near(const char *address);

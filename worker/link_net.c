@@ -21,7 +21,6 @@
 #define RECONNECT_MAX_MS  1000
 #define COMPLAIN_AFTER_MS 1000u
 #define COMPLAIN_CAP_MS   60000u
-#define LINK_ENDPOINT     512u /* bytes of one */
 
 bool link_open(struct link *l)
 {
@@ -175,21 +174,17 @@ static void set_text(void *socket, int option, struct slice text)
 }
 
 /* An advertised host, or the address that was reached. */
-static void tcp_endpoint(
-    const struct link *l, const struct msg_welcome *m, uint64_t port, char endpoint[LINK_ENDPOINT])
+static void tcp_endpoint(const struct link *l, const struct msg_welcome *m, uint64_t port,
+    char endpoint[ADDRESS_ENDPOINT])
 {
     char host[256];
-    if (m->host.data && m->host.size)
-        snprintf(host, sizeof host, "%.*s", (int)m->host.size, (const char *)m->host.data);
-    else
-        snprintf(host, sizeof host, "%s", l->address);
-    snprintf(endpoint, LINK_ENDPOINT, strchr(host, ':') ? "tcp://[%s]:%llu" : "tcp://%s:%llu", host,
-        (unsigned long long)port);
+    snprintf(host, sizeof host, "%.*s", (int)m->host.size, (const char *)m->host.data);
+    address_endpoint(m->host.size ? host : l->address, port, endpoint);
 }
 
-static void unix_endpoint(struct slice name, char endpoint[LINK_ENDPOINT])
+static void unix_endpoint(struct slice name, char endpoint[ADDRESS_ENDPOINT])
 {
-    snprintf(endpoint, LINK_ENDPOINT, "ipc://@%.*s", (int)name.size, (const char *)name.data);
+    snprintf(endpoint, ADDRESS_ENDPOINT, "ipc://@%.*s", (int)name.size, (const char *)name.data);
 }
 
 /*
@@ -238,7 +233,7 @@ static bool connect_answers(struct link *l, const struct msg_welcome *m, const c
 
 int link_connect(struct link *l, const struct msg_welcome *m)
 {
-    char lane[LINK_ENDPOINT], answers[LINK_ENDPOINT];
+    char lane[ADDRESS_ENDPOINT], answers[ADDRESS_ENDPOINT];
     if (is_near(l, m)) {
         unix_endpoint(m->unix_lane, lane);
         unix_endpoint(m->unix_answers, answers);
