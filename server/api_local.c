@@ -8,8 +8,7 @@
 #include "server/api.h"
 #include "worker/worker.h"
 
-/* Options of the server that its local workers are given as they are. */
-static const char *const passed_lists[] = {"exec", "coproc", "plugin"};
+/* Options of the server that its local workers are given, beside those that make handlers. */
 static const struct passed {
     const char *name;
     const char *worker; /* what the worker calls it */
@@ -17,22 +16,12 @@ static const struct passed {
     {"recycle-tasks", "max-tasks"}, {"max-memory", "max-memory"},
     {"drain-timeout", "drain-timeout"}};
 
-static bool options_have_handlers(const struct pushrod_server *s)
-{
-    size_t all = 0, count;
-    for (size_t i = 0; i < sizeof passed_lists / sizeof passed_lists[0]; i++) {
-        params_list(s->params, passed_lists[i], &count);
-        all += count;
-    }
-    return all > 0;
-}
-
 static unsigned local_processes(const struct pushrod_server *s)
 {
     if (s->handler_count)
         return (unsigned)params_number(s->params, "task-workers");
     unsigned workers = (unsigned)params_number(s->params, "workers");
-    if (workers == 0 && options_have_handlers(s) && !params_given(s->params, "workers"))
+    if (workers == 0 && handlers_named(s->params) && !params_given(s->params, "workers"))
         return 1;
     return workers;
 }
@@ -58,11 +47,11 @@ static int worker_options(struct pushrod_server *s, struct pushrod_worker *w)
     const char *token = params_text(s->params, "token");
     if (error == 0 && token[0])
         error = pushrod_worker_set(w, "token", token);
-    for (size_t i = 0; i < sizeof passed_lists / sizeof passed_lists[0]; i++) {
+    for (size_t i = 0; i < HANDLER_OPTIONS; i++) {
         size_t count;
-        const char *const *items = params_list(s->params, passed_lists[i], &count);
+        const char *const *items = params_list(s->params, handler_options[i], &count);
         for (size_t j = 0; error == 0 && j < count; j++)
-            error = pushrod_worker_set(w, passed_lists[i], items[j]);
+            error = pushrod_worker_set(w, handler_options[i], items[j]);
     }
     return error;
 }
@@ -120,7 +109,7 @@ int local_check(struct pushrod_server *s)
 {
     if (!local_wanted(s))
         return 0;
-    if (!s->handler_count && !options_have_handlers(s))
+    if (!s->handler_count && !handlers_named(s->params))
         return api_fail(s, PUSHROD_E_BAD_OPTION,
             "workers is %u, but there is nothing for them to run: add exec, coproc or plugin",
             local_processes(s));
@@ -140,7 +129,7 @@ int local_fork(struct pushrod_server *s)
     /* What is wrong with a handler is better said now, by the server. */
     int error = local_check(s);
     /* With handlers and no workers, a reload may ask for some. */
-    if (error || (!local_wanted(s) && !(s->program && options_have_handlers(s))))
+    if (error || (!local_wanted(s) && !(s->program && handlers_named(s->params))))
         return error;
     struct supervise_config config = {
         .processes = local_processes(s),

@@ -98,7 +98,7 @@ void pushrod_worker_stop(struct pushrod_worker *w)
 int worker_check(struct pushrod_worker *w)
 {
     int error = handlers_from_options(w);
-    if (!error && w->handler_count == 0 && handlers_none(w))
+    if (!error && w->handler_count == 0 && !handlers_named(w->params))
         error = worker_error(w, PUSHROD_E_BAD_OPTION,
             "nothing to run: give at least one of --exec QUEUE=COMMAND, --coproc QUEUE=COMMAND, "
             "--plugin FILE");
@@ -119,21 +119,11 @@ bool worker_join(const struct pushrod_worker *w, char out[SUPERVISE_JOIN])
     return used > 0 && used < SUPERVISE_JOIN;
 }
 
-static int load_plugins(struct pushrod_worker *w)
-{
-    size_t count;
-    const char *const *paths = params_list(w->params, "plugin", &count);
-    int error = 0;
-    for (size_t i = 0; i < count && !error; i++)
-        error = plugin_load(w, paths[i]);
-    return error;
-}
-
 static int load_handlers(struct pushrod_worker *w)
 {
     int error = handlers_from_options(w);
     if (!error)
-        error = load_plugins(w);
+        error = plugins_load(w);
     if (!error && w->handler_count == 0)
         error = worker_error(w, PUSHROD_E_BAD_OPTION, "there is no handler for any queue");
     return error;

@@ -73,15 +73,16 @@ int handlers_from_options(struct pushrod_worker *w)
     return error ? error : add_all(w, &handler_coproc);
 }
 
-bool handlers_none(const struct pushrod_worker *w)
+const char *const handler_options[HANDLER_OPTIONS] = {"exec", "coproc", "plugin"};
+
+bool handlers_named(const struct params *params)
 {
-    static const char *const lists[] = {"exec", "coproc", "plugin"};
     size_t all = 0, count;
-    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
-        params_list(w->params, lists[i], &count);
+    for (size_t i = 0; i < HANDLER_OPTIONS; i++) {
+        params_list(params, handler_options[i], &count);
         all += count;
     }
-    return all == 0;
+    return all > 0;
 }
 
 void handlers_free(struct pushrod_worker *w)

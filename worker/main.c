@@ -82,7 +82,7 @@ static int worker_main(struct pushrod_worker *w, int argc, char **argv)
     if (program_print(&program, w->params, &code))
         return code;
     /* A file of options may leave it to the command line what is to run. */
-    if (params_bool(w->params, "check-config") && handlers_none(w)) {
+    if (params_bool(w->params, "check-config") && !handlers_named(w->params)) {
         puts("pushrod-worker: the options are good, but nothing is to run: --exec, --coproc or "
              "--plugin says what");
         return 0;

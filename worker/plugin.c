@@ -40,7 +40,7 @@ static int keep_plugin(struct pushrod_worker *w, void *library, const struct pus
     return 0;
 }
 
-int plugin_load(struct pushrod_worker *w, const char *path)
+static int plugin_load(struct pushrod_worker *w, const char *path)
 {
     /* Without a slash dlopen would search the system's libraries; users mean the file. */
     char here[4096];
@@ -65,6 +65,16 @@ int plugin_load(struct pushrod_worker *w, const char *path)
     return error;
 }
 
+int plugins_load(struct pushrod_worker *w)
+{
+    size_t count;
+    const char *const *paths = params_list(w->params, "plugin", &count);
+    int error = 0;
+    for (size_t i = 0; i < count && !error; i++)
+        error = plugin_load(w, paths[i]);
+    return error;
+}
+
 void plugins_close(struct pushrod_worker *w)
 {
     while (w->plugin_count) {
@@ -86,11 +96,7 @@ struct probe_answer {
 
 static void probe_child(struct pushrod_worker *w, int out)
 {
-    struct probe_answer a = {0};
-    size_t count;
-    const char *const *paths = params_list(w->params, "plugin", &count);
-    for (size_t i = 0; i < count && !a.error; i++)
-        a.error = plugin_load(w, paths[i]);
+    struct probe_answer a = {.error = plugins_load(w)};
     a.serial = w->serial;
     snprintf(a.text, sizeof a.text, "%s", w->error);
     ssize_t written = write(out, &a, sizeof a);

@@ -54,7 +54,7 @@ bool worker_join(const struct pushrod_worker *w, char out[SUPERVISE_JOIN]);
 int worker_child(struct pushrod_worker *w, const struct supervise_child *child);
 
 /* ---- worker/plugin.c ---- */
-int plugin_load(struct pushrod_worker *w, const char *path); /* its handlers are added */
+int plugins_load(struct pushrod_worker *w); /* those of the options; adds their handlers */
 void plugins_close(struct pushrod_worker *w);
 /*
  * Loads the plug-ins in a process of its own and looks: 0, or a negative error and the text.
@@ -63,10 +63,14 @@ void plugins_close(struct pushrod_worker *w);
 int plugins_probe(struct pushrod_worker *w, bool *serial);
 
 /* ---- worker/handlers.c ---- */
+/* The lists that make handlers: options of a worker, and of a server for its local workers. */
+#define HANDLER_OPTIONS 3
+extern const char *const handler_options[HANDLER_OPTIONS];
+bool handlers_named(const struct params *params); /* in one of these lists */
+
 int handlers_add(struct pushrod_worker *w, const struct handler_ops *ops, struct slice pattern,
     const char *command, pushrod_handler function, void *arg);
 int handlers_from_options(struct pushrod_worker *w); /* exec, coproc; not the plug-ins */
-bool handlers_none(const struct pushrod_worker *w);  /* the options name none */
 void handlers_free(struct pushrod_worker *w);
 /* CPUs that this process may use, as far as its affinity and its cgroup tell; at least 1. */
 unsigned cpus_usable(void);
