@@ -2,26 +2,19 @@
 /* cmd_dead: pushrod dead ls|show|replay|drop. */
 #include <inttypes.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "client/command.h"
+#include "client/rows.h"
 
 #define PAGE 1000u /* dead tasks asked for at a time */
 
 /* ---------------------------------------------------------------------------------- ls */
-
-struct dead_list {
-    struct table table;
-    bool json;
-    struct buf ids; /* uint64_t each; of replay and drop */
-};
 
 static const char *const dead_titles[] = {
     "-ID", "QUEUE", "-ATTEMPTS", "-DEATHS", "-SIZE", "-DIED", "ERROR"};
 
 static void on_dead(const struct pushrod_task_info *t, void *arg)
 {
-    struct dead_list *l = arg;
+    struct listing *l = arg;
     char text[TEXT_SIZE];
     if (l->json) {
         json_print(json_task(t));
@@ -37,11 +30,9 @@ static void on_dead(const struct pushrod_task_info *t, void *arg)
         *t->text ? ": " : "", t->text);
 }
 
-/* A terminal gets lines cut at its edge, a pipe gets them whole. */
 static int dead_ls(struct cli *cli)
 {
-    struct dead_list l = {.json = params_bool(cli->p, "json")};
-    struct buf out = BUF_EMPTY;
+    struct listing l = {.json = params_bool(cli->p, "json")};
     if (cli->count > 2)
         return cli_usage(cli, "ls takes one queue at the most");
     int code = cli_open(cli);
@@ -50,13 +41,7 @@ static int dead_ls(struct cli *cli)
     table_begin(&l.table, dead_titles, sizeof dead_titles / sizeof dead_titles[0]);
     int64_t rows = pushrod_client_dead(cli->client, cli->count > 1 ? cli->operands[1] : NULL,
         params_number(cli->p, "after"), params_number(cli->p, "limit"), on_dead, &l);
-    if (rows == 0 && !l.json)
-        cli_say(cli, "no dead tasks");
-    table_end(&l.table, &out, isatty(STDOUT_FILENO) ? terminal_width(STDOUT_FILENO) : 0);
-    if (rows > 0 && !l.json)
-        fwrite(out.data, 1, out.size, stdout);
-    buf_free(&out);
-    return rows < 0 ? cli_error(cli, (int)rows) : EXIT_OK;
+    return listing_end(cli, &l, rows, "no dead tasks");
 }
 
 /* ---------------------------------------------------------------------------------- show */

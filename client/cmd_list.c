@@ -8,11 +8,6 @@
 #include "client/command.h"
 #include "client/rows.h"
 
-struct listing {
-    struct table table;
-    bool json;
-};
-
 static const char *const queue_titles[] = {"QUEUE", "-READY", "-DELAYED", "-RUNNING", "-DEAD",
     "-WORKERS", "-SLOTS", "-DONE", "-FAILED", "-OLDEST", "-P95", "DURABILITY"};
 static const char *const worker_titles[] = {"WORKER", "HOST", "-PID", "STATE", "-SLOTS", "-TASKS",
@@ -94,7 +89,7 @@ static void listing_print(struct listing *l)
 }
 
 /* An empty list is no error, but silence would look like one. */
-static int list_end(struct cli *cli, struct listing *l, int64_t rows, const char *none)
+int listing_end(struct cli *cli, struct listing *l, int64_t rows, const char *none)
 {
     if (rows == 0 && !l->json)
         cli_say(cli, "%s", none);
@@ -113,7 +108,7 @@ int cmd_queues(struct cli *cli)
     rows_begin_queues(&l.table);
     int64_t rows =
         pushrod_client_queues(cli->client, cli->count ? cli->operands[0] : NULL, on_queue, &l);
-    return list_end(cli, &l, rows, "no queue: none was used yet");
+    return listing_end(cli, &l, rows, "no queue: none was used yet");
 }
 
 int cmd_workers(struct cli *cli)
@@ -125,7 +120,7 @@ int cmd_workers(struct cli *cli)
     rows_begin_workers(&l.table);
     int64_t rows =
         pushrod_client_workers(cli->client, cli->count ? cli->operands[0] : NULL, on_worker, &l);
-    return list_end(cli, &l, rows, "no worker has joined (pushrod-worker --join HOST)");
+    return listing_end(cli, &l, rows, "no worker has joined (pushrod-worker --join HOST)");
 }
 
 /* ---------------------------------------------------------------------------------- events */
