@@ -18,8 +18,7 @@ uint64_t clock_mono_ns(void)
 uint64_t clock_after_ms(uint64_t from_ns, uint64_t ms)
 {
     uint64_t ns, at;
-    if (__builtin_mul_overflow(ms, UINT64_C(1000000), &ns) ||
-        __builtin_add_overflow(from_ns, ns, &at))
+    if (__builtin_mul_overflow(ms, NS_PER_MS, &ns) || __builtin_add_overflow(from_ns, ns, &at))
         return UINT64_MAX;
     return at;
 }

@@ -7,6 +7,8 @@
 
 #include <stdint.h>
 
+#define NS_PER_MS UINT64_C(1000000)
+
 struct now {
     uint64_t mono_ns; /* CLOCK_MONOTONIC: deadlines, durations */
     uint64_t wall_ms; /* Unix time: ETA, expiry, what people read */

@@ -28,7 +28,7 @@ static void stats_each(struct pushrod_server *s, stat_fn *fn, void *arg)
     fn("late_ticks", "counter", "pauses of the server's own that were longer than a heartbeat",
         host_late_ticks(s->host), arg);
     fn("uptime_ms", "gauge", "since the server started",
-        (loop_now(s->loop).mono_ns - s->started_ns) / 1000000u, arg);
+        (loop_now(s->loop).mono_ns - s->started_ns) / NS_PER_MS, arg);
 }
 
 struct stats_to {

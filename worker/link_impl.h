@@ -13,8 +13,6 @@
 #include "worker/address.h"
 #include "worker/link.h"
 
-#define NS_PER_MS UINT64_C(1000000)
-
 #define LINK_MONITORS (1u << SOURCE_LANE_MONITOR | 1u << SOURCE_ANSWERS_MONITOR)
 #define LINK_SESSION  (LINK_MONITORS | 1u << SOURCE_LANE)
 

@@ -23,7 +23,6 @@
 #include "worker/spawn.h"
 #include "worker/talk.h"
 
-#define NS_PER_MS UINT64_C(1000000)
 #define READ_SIZE 65536u
 /* Between the end of its output and that of the process. */
 #define EXIT_WAIT_MS 100

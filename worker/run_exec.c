@@ -23,7 +23,6 @@
 #include "worker/said.h"
 #include "worker/spawn.h"
 
-#define NS_PER_MS UINT64_C(1000000)
 #define READ_SIZE 65536u
 /* What a pipe can hold, of a process that has ended; more comes from somebody else. */
 #define LAST_READS 32

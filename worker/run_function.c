@@ -6,7 +6,6 @@
 #include "proto/codec.h"
 #include "worker/run.h"
 
-#define NS_PER_MS    UINT64_C(1000000)
 #define MAX_RETRY_MS UINT64_C(3155760000000) /* 100 years: sums with the clock do not wrap */
 
 static void function_run(struct slot *slot, struct pushrod_task *task)

@@ -12,8 +12,6 @@
 #include <pthread.h>
 #include "worker/run.h"
 
-#define NS_PER_MS UINT64_C(1000000)
-
 struct thread {
     struct slot slot;
     pthread_t thread;

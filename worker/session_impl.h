@@ -18,8 +18,6 @@
 #include "common/map.h"
 #include "worker/session.h"
 
-#define NS_PER_MS UINT64_C(1000000)
-
 /* ------------------------------------------------------------------ answers */
 
 #define LOG_PART                                                                                   \

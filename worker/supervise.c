@@ -27,7 +27,6 @@
 #include "worker/obituary.h"
 #include "worker/supervise_impl.h"
 
-#define NS_PER_MS UINT64_C(1000000)
 /* A child that lived this long was healthy: its next restart comes at once. */
 #define HEALTHY_MS 10000u
 #define PAUSE_MS   100u   /* first pause; doubled ... */

@@ -83,7 +83,7 @@ void conns_each(
 
 uint64_t conn_after_ms(struct conn *c, uint64_t ms)
 {
-    return loop_enter(c->set->loop).mono_ns + ms * 1000000u;
+    return loop_enter(c->set->loop).mono_ns + ms * NS_PER_MS;
 }
 
 void conn_read_stop(struct conn *c)

@@ -16,7 +16,6 @@
 /* Giving memory back takes 0.4 us for each free block of a page and more, and what is in use again
  * must be had from the kernel: strangers shall not choose how often. */
 #define GIVE_BACK_MS 1000
-#define NS_PER_MS    UINT64_C(1000000)
 
 static void visitor_shut(struct crowd *c, int fd)
 {

@@ -289,7 +289,7 @@ static bool host_open(struct host *h, const struct host_config *config, char **e
     h->core = core_new(&core, config->queues, config->queue_count, &opened);
     if (!h->core)
         return false;
-    h->heartbeat_ns = (core.heartbeat_ms ? core.heartbeat_ms : 1000) * 1000000u;
+    h->heartbeat_ns = (core.heartbeat_ms ? core.heartbeat_ms : 1000) * NS_PER_MS;
     h->plane = plane_new(h->loop, &config->plane, &plane_events, h, error);
     return h->plane != NULL;
 }

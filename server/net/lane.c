@@ -43,7 +43,7 @@ static uint64_t lane_now(const struct lane *lane)
 /* Without memory for a timer the core fences the worker for its silence. */
 static void lane_grace_set(struct lane *lane, unsigned ms)
 {
-    loop_timer_set(lane->plane->loop, &lane->grace, lane_now(lane) + ms * UINT64_C(1000000));
+    loop_timer_set(lane->plane->loop, &lane->grace, lane_now(lane) + ms * NS_PER_MS);
 }
 
 /* The grace is over, unless answers were waiting to be read: then lane_heard() put it off. */
@@ -81,7 +81,7 @@ static void lane_lose(struct lane *lane, int code, unsigned grace_ms)
     lane->code = code;
     buf_free(&lane->out);
     bodies_drop(lane);
-    lane->grace_end_ns = lane_now(lane) + (grace_ms ? LANE_GRACE_MOST * UINT64_C(1000000) : 0);
+    lane->grace_end_ns = lane_now(lane) + (grace_ms ? LANE_GRACE_MOST * NS_PER_MS : 0);
     lane_grace_set(lane, grace_ms);
 }
 
