@@ -58,11 +58,21 @@ bool run_has_reports(const struct run *run)
     return atomic_load_explicit(&run->reports, memory_order_relaxed);
 }
 
-void run_quiet(struct run *run)
+static void fd_quiet(int fd)
 {
     uint64_t count;
-    ssize_t got = read(run->fd, &count, sizeof count);
-    (void)got;
+    ssize_t got = read(fd, &count, sizeof count);
+    (void)got; /* EAGAIN: it is quiet already */
+}
+
+void run_quiet(struct run *run)
+{
+    fd_quiet(run->fd);
+}
+
+void slot_quiet(struct slot *slot)
+{
+    fd_quiet(slot->wake);
 }
 
 struct report *run_take(struct run *run)
@@ -190,6 +200,12 @@ void attempt_fail_late(struct pushrod_task *task)
     attempt_fail(task, PUSHROD_E_TASK_TIMEOUT, false,
         "the attempt took longer than its timeout of %llu ms",
         (unsigned long long)(timeout_ns / NS_PER_MS));
+}
+
+void attempt_fail_start(struct pushrod_task *task, int why)
+{
+    attempt_fail(task, PUSHROD_E_TASK_FAILED, false, "cannot start a process: %s", strerror(why));
+    task->failure.retry_ms = 1000;
 }
 
 void attempt_fail_too_big(struct pushrod_task *task)

@@ -90,7 +90,7 @@ struct pushrod_task {
 struct slot {
     struct run *run;
     unsigned index;
-    int wake;     /* eventfd: something was cancelled; read it, look at the task, go on */
+    int wake;     /* eventfd: something was cancelled; slot_quiet(), look at the task, go on */
     void **state; /* one for each handler, by its place in the list; NULL at first */
     _Atomic(struct pushrod_task *) task; /* that it runs, for the watchdog */
 };
@@ -151,6 +151,9 @@ void attempt_fail(struct pushrod_task *task, enum pushrod_error code, bool perma
     const char *format, ...) __attribute__((format(printf, 4, 5)));
 void attempt_fail_late(struct pushrod_task *task);    /* its timeout is over */
 void attempt_fail_too_big(struct pushrod_task *task); /* its result is larger than max_result */
+/* No process for now (memory, limits; why: an errno): another worker may have one. */
+void attempt_fail_start(struct pushrod_task *task, int why);
+void slot_quiet(struct slot *slot); /* slot->wake was readable: no more */
 /* For poll(): ms, rounded up, since to wake a millisecond late is better than to spin through the
  * last one; an hour at the most; -1: UINT64_MAX, without an end. */
 int attempt_wait_ms(uint64_t until_ns);

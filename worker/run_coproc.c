@@ -241,11 +241,8 @@ static void turn_step(struct attempt_run *r)
         read_output(r);
     else if (f[0].revents) /* gone, and all that it said is read */
         r->turn = TURN_CLOSED;
-    if (f[4].revents) {
-        uint64_t count;
-        ssize_t got = read(r->slot->wake, &count, sizeof count);
-        (void)got;
-    }
+    if (f[4].revents)
+        slot_quiet(r->slot);
     if (r->turn == TURN_OPEN)
         check_time(r);
 }
@@ -371,8 +368,7 @@ static bool coproc_fresh(struct coproc *p, struct pushrod_task *task)
     int error = coproc_ready(p, task->handler->command);
     if (!error)
         return true;
-    attempt_fail(task, PUSHROD_E_TASK_FAILED, false, "cannot start a process: %s", strerror(error));
-    task->failure.retry_ms = 1000;
+    attempt_fail_start(task, error);
     return false;
 }
 

@@ -190,11 +190,8 @@ static void exec_loop(struct exec *e)
             read_error(e);
         if (p[4].revents)
             read_notes(e);
-        if (p[5].revents) {
-            uint64_t count;
-            ssize_t got = read(e->slot->wake, &count, sizeof count);
-            (void)got;
-        }
+        if (p[5].revents)
+            slot_quiet(e->slot);
         check_time(e);
     }
 }
@@ -267,10 +264,7 @@ static void exec_run(struct slot *slot, struct pushrod_task *task)
     notes_begin(&e.notes, task);
     int error = exec_spawn(&e);
     if (error) {
-        /* No process for now (memory, limits): another worker may have one. */
-        attempt_fail(
-            task, PUSHROD_E_TASK_FAILED, false, "cannot start a process: %s", strerror(error));
-        task->failure.retry_ms = 1000;
+        attempt_fail_start(task, error);
         return;
     }
     feed(&e);
