@@ -59,6 +59,11 @@ static void listener_turn_away(struct listener *l, int fd)
     close(fd);
 }
 
+static int spare_open(void)
+{
+    return open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
 /* EMFILE: a connection that nobody accepts would wake the loop for ever. */
 static bool listener_out_of_fds(struct listener *l)
 {
@@ -68,7 +73,7 @@ static bool listener_out_of_fds(struct listener *l)
     int fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0)
         listener_turn_away(l, fd);
-    l->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    l->spare = spare_open();
     return fd >= 0;
 }
 
@@ -99,6 +104,8 @@ static void listener_ready(int fd, short what, void *arg)
     struct listener *l = arg;
     (void)fd, (void)what;
     loop_enter(l->set->loop);
+    if (l->spare < 0)
+        l->spare = spare_open(); /* another thread was faster the last time */
     for (int i = 0; i < ACCEPT_BATCH && listener_accept(l); i++)
         continue;
 }
@@ -146,6 +153,11 @@ static int bind_tcp(const struct addrinfo *info)
     return -1;
 }
 
+static bool is_elsewhere(int code)
+{
+    return code == EADDRNOTAVAIL || code == EAFNOSUPPORT;
+}
+
 static const char *bind_reason(int code)
 {
     if (code == EADDRINUSE)
@@ -170,7 +182,11 @@ static int open_tcp(const char *address, char **error)
     int failed = getaddrinfo(host[0] ? host : NULL, port, &hints, &list);
     if (failed)
         return listen_error(error, PUSHROD_E_BAD_OPTION, address, gai_strerror(failed));
+    /* A name may have addresses that this machine does not: localhost where IPv6 is off. */
     int fd = bind_tcp(list);
+    for (const struct addrinfo *it = list->ai_next; it && fd < 0 && is_elsewhere(errno);
+         it = it->ai_next)
+        fd = bind_tcp(it);
     int saved = errno;
     freeaddrinfo(list);
     return fd >= 0 ? fd : listen_error(error, PUSHROD_E_SYSTEM, address, bind_reason(saved));
@@ -258,7 +274,7 @@ static struct listener *listener_new(struct conns *set, int fd)
     list_init(&l->node);
     l->set = set;
     l->fd = fd;
-    l->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    l->spare = spare_open();
     l->event = event_new(loop_base(set->loop), fd, EV_READ | EV_PERSIST, listener_ready, l);
     if (l->event && event_add(l->event, NULL) == 0)
         return l;
