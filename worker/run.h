@@ -151,7 +151,7 @@ void attempt_fail(struct pushrod_task *task, enum pushrod_error code, bool perma
     const char *format, ...) __attribute__((format(printf, 4, 5)));
 void attempt_fail_late(struct pushrod_task *task);    /* its timeout is over */
 void attempt_fail_too_big(struct pushrod_task *task); /* its result is larger than max_result */
-/* No process for now (memory, limits; why: an errno): another worker may have one. */
+/* There is no process to be had (memory, limits; why: an errno): another worker may have one. */
 void attempt_fail_start(struct pushrod_task *task, int why);
 void slot_quiet(struct slot *slot); /* slot->wake was readable: no more */
 /* For poll(): ms, rounded up, since to wake a millisecond late is better than to spin through the

@@ -68,17 +68,23 @@ static void one_round(struct fake_server *server)
     pushrod_client_free(c);
 }
 
-static void what_is_refused_is_not_sent(void **state)
+/* The first allocation of a round fails, the second of the next one, and so on until none does. */
+static void fail_each(void (*round)(struct fake_server *))
 {
     struct fake_server server = {0};
-    (void)state;
     fake_start(&server);
     for (long n = 0; n == 0 || failures; n++) {
         failures = 0;
         good_left = n;
-        one_round(&server);
+        round(&server);
     }
     fake_stop(&server);
+}
+
+static void what_is_refused_is_not_sent(void **state)
+{
+    (void)state;
+    fail_each(one_round);
 }
 
 /* Of a task that was accepted before the connection went, the new one asks again. */
@@ -100,15 +106,8 @@ static void cut_round(struct fake_server *server)
 
 static void what_is_followed_is_asked_for_again(void **state)
 {
-    struct fake_server server = {0};
     (void)state;
-    fake_start(&server);
-    for (long n = 0; n == 0 || failures; n++) {
-        failures = 0;
-        good_left = n;
-        cut_round(&server);
-    }
-    fake_stop(&server);
+    fail_each(cut_round);
 }
 
 /* Who watches is told of nothing on a new connection that does not know of it. */
@@ -132,15 +131,8 @@ static void watch_round(struct fake_server *server)
 
 static void what_is_watched_is_asked_for_again(void **state)
 {
-    struct fake_server server = {0};
     (void)state;
-    fake_start(&server);
-    for (long n = 0; n == 0 || failures; n++) {
-        failures = 0;
-        good_left = n;
-        watch_round(&server);
-    }
-    fake_stop(&server);
+    fail_each(watch_round);
 }
 
 int main(void)
