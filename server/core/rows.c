@@ -7,6 +7,8 @@
 
 #define LIST_LIMIT 1000u
 
+_Static_assert(LIST_LIMIT <= STORE_PART, "only a FETCH comes in parts");
+
 /* ---- a task ---- */
 
 static const char *task_state_shown(const struct task *t)

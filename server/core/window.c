@@ -10,6 +10,8 @@
 
 #define DUE_LIMIT 1000u /* tasks promoted at a time */
 
+_Static_assert(DUE_LIMIT <= STORE_PART, "only a FETCH comes in parts");
+
 bool window_open(const struct queue *q, struct order_key key)
 {
     assert(key.rank < PRIORITIES);
