@@ -212,6 +212,11 @@ void pending_give_up(struct pushrod_client *c, int error);
 void pending_forget_receipts(struct pushrod_client *c);
 void pending_free(struct pushrod_client *c);
 
+/* ---- lib_submit.c ---- */
+/* patient: whoever asks waits for more than ACCEPTED. */
+int client_submit(
+    struct pushrod_client *c, const struct pushrod_submission *task, uint64_t *id, bool patient);
+
 /* ---- lib_follow.c ---- */
 struct task_record *followed_find(struct pushrod_client *c, uint64_t id); /* NULL: not followed */
 struct task_record *followed_add(struct pushrod_client *c, uint64_t id, unsigned follow, void *arg);

@@ -158,10 +158,11 @@ static bool keep_copy(struct pending *p, const struct msg_submit *m)
 }
 
 /*
- * Nothing is allocated here in the steady state: ring, buffer and records have their sizes by then.
+ * `patient`: nobody waits for ACCEPTED alone. Nothing is allocated here in the steady state: ring,
+ * buffer and records have their sizes by then.
  */
-static int submit_encode(
-    struct pushrod_client *c, const struct pushrod_submission *s, struct pushrod_receipt *receipt)
+static int submit_encode(struct pushrod_client *c, const struct pushrod_submission *s,
+    struct pushrod_receipt *receipt, bool patient)
 {
     int error = check_submission(c, s);
     if (error)
@@ -171,7 +172,8 @@ static int submit_encode(
             "%zu bytes wait to be sent: call pushrod_client_process() first", stream_waiting(c));
     struct msg_submit m = {.queue = slice_str(s->queue),
         .payload = slice_of(s->size ? s->data : "", s->size),
-        .follow = s->follow};
+        .follow = s->follow,
+        .patient = patient};
     error = encode_options(c, s, &m.options);
     if (error)
         return error;
@@ -195,7 +197,7 @@ static int submit_encode(
 
 int pushrod_client_submit_async(struct pushrod_client *c, const struct pushrod_submission *task)
 {
-    return submit_encode(c, task, NULL);
+    return submit_encode(c, task, NULL, task->follow != PUSHROD_FOLLOW_NONE);
 }
 
 size_t pushrod_client_unanswered(const struct pushrod_client *c)
@@ -232,7 +234,7 @@ static int submit_one(
         error = client_turn(c, UINT64_MAX);
     if (error)
         return error;
-    receipt->error = submit_encode(c, s, receipt);
+    receipt->error = submit_encode(c, s, receipt, false);
     if (!receipt->error)
         receipt->error = -PUSHROD_E_CLOSED; /* until it is answered */
     return 0;
@@ -258,14 +260,14 @@ int64_t pushrod_client_submit_many(struct pushrod_client *c, const struct pushro
     return accepted;
 }
 
-int pushrod_client_submit(
-    struct pushrod_client *c, const struct pushrod_submission *task, uint64_t *id)
+int client_submit(
+    struct pushrod_client *c, const struct pushrod_submission *task, uint64_t *id, bool patient)
 {
     struct pushrod_receipt receipt = {0, 0};
     int error = client_up(c);
     if (error)
         return error;
-    error = submit_encode(c, task, &receipt);
+    error = submit_encode(c, task, &receipt, patient);
     receipt.error = error ? error : 1; /* 1: no answer yet */
     while (!error && receipt.error == 1)
         error = client_turn(c, UINT64_MAX);
@@ -275,4 +277,10 @@ int pushrod_client_submit(
         return receipt.error;
     pending_forget_receipts(c);
     return error;
+}
+
+int pushrod_client_submit(
+    struct pushrod_client *c, const struct pushrod_submission *task, uint64_t *id)
+{
+    return client_submit(c, task, id, false);
 }

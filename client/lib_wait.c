@@ -114,7 +114,7 @@ int pushrod_client_call(struct pushrod_client *c, const char *queue, const void 
         .follow = PUSHROD_FOLLOW_FINISH};
     uint64_t id = 0;
     *finish = (struct pushrod_finish){.error_text = ""};
-    int error = pushrod_client_submit(c, &s, &id);
+    int error = client_submit(c, &s, &id, true);
     if (error)
         return error;
     error = pushrod_client_wait(c, &id, 1, finish, timeout_ms);

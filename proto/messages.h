@@ -192,6 +192,7 @@ enum msg_plane {
     F(TEXT, queue, "queue name")                                                                   \
     F(BYTES, payload, "the task's input")                                                          \
     F(U64, follow, "0: nothing more; 1: FINISHED; 2: TASK_PROGRESS, TASK_DATA, ATTEMPT as well")   \
+    F(BOOL, patient, "ACCEPTED may come 1 ms later, so that it and FINISHED leave in one write")   \
     F(RAW, options, "an OPTIONS message; nil: the defaults, all of them")
 
 #define FIELDS_WAIT(F)                                                                             \

@@ -61,7 +61,7 @@ class Client:
         first = self.requests + 1
         self.requests += len(payloads)
         for at in range(0, len(payloads), 100):  # a frame has a limit
-            self.send(*([SUBMIT, first + n, queue, payload, 1, None]
+            self.send(*([SUBMIT, first + n, queue, payload, 1, False, None]
                         for n, payload in enumerate(payloads[at:at + 100], at)))
         wanted = range(first, self.requests + 1)
         while len(self.ids) + len(self.refused) < self.requests:

@@ -135,7 +135,8 @@ struct pushrod_event {
  */
 struct pushrod_client_events {
     /* The answer to submit_async: error 0 and the id, or a negative enum pushrod_error; for
-     * DUPLICATE id is the task that holds the key. */
+     * DUPLICATE id is the task that holds the key. Of a task that is followed it may come together
+     * with the finish, a millisecond later than the server could have said it at the most. */
     void (*accepted)(struct pushrod_client *c, uint64_t id, int error, const char *text, void *arg);
     /* A followed task has finished; once for each id. Status 0: the server no longer knows how
      * (error: UNKNOWN_TASK or RESULT_GONE). Not called for ids that wait() or call() wait for. */

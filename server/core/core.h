@@ -90,6 +90,7 @@ struct submit {
     struct body *body; /* or this, if it is larger than TASK_INLINE_PAYLOAD; NULL: none */
     const struct msg_options *options; /* NULL: defaults */
     enum follow follow;
+    bool patient; /* ACCEPTED may leave later: see struct conn_action */
 };
 
 /*
@@ -223,6 +224,7 @@ struct conn_action {
     uint64_t conn;
     uint64_t request;
     uint16_t kind;
+    bool patient; /* ACCEPTED: may wait for what is told next, for a millisecond */
     uint32_t code;
     uint64_t id;
     union {

@@ -266,6 +266,7 @@ struct follower {
     uint8_t level;   /* enum follow */
     bool attached;   /* cancel the task when the connection closes */
     bool submitter;  /* is to be told ACCEPTED */
+    bool patient;    /* ... and in no hurry */
 };
 
 struct conn {

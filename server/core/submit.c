@@ -244,6 +244,7 @@ static bool submit_follow(struct core *c, uint64_t conn, struct task *t, const s
         return false;
     f->attached = attached;
     f->submitter = later;
+    f->patient = s->patient;
     follower_attach(t, f);
     assert(t->followers == f);
     return true;
@@ -262,12 +263,14 @@ static void tell_rejected(
                     .text = why->text});
 }
 
-static void tell_accepted(struct core *c, uint64_t conn, uint64_t request, uint64_t id)
+static void tell_accepted(
+    struct core *c, uint64_t conn, uint64_t request, uint64_t id, bool patient)
 {
     assert(id > 0);
     c->stats.submitted++;
-    out_conn(
-        c, (struct conn_action){.conn = conn, .request = request, .kind = MSG_ACCEPTED, .id = id});
+    out_conn(c,
+        (struct conn_action){
+            .conn = conn, .request = request, .kind = MSG_ACCEPTED, .patient = patient, .id = id});
 }
 
 static bool submit_store(struct core *c, struct task *t)
@@ -333,7 +336,7 @@ static bool submit_one(
     assert(*id > 0);
     if (submit_waits(t))
         return true;
-    tell_accepted(c, conn, s->request, *id);
+    tell_accepted(c, conn, s->request, *id, s->patient);
     if (q->bypass || t->record.windowed)
         submit_start(c, t);
     return true;
@@ -388,7 +391,7 @@ void submit_accepted(struct core *c, struct task *t)
         if (!f->submitter)
             continue;
         f->submitter = false;
-        tell_accepted(c, f->conn ? f->conn->id : CONN_SELF, f->request, t->record.id);
+        tell_accepted(c, f->conn ? f->conn->id : CONN_SELF, f->request, t->record.id, f->patient);
         if (f->level == FOLLOW_NONE && !f->attached) {
             follower_detach(t, f);
             follower_free(c, f);

@@ -375,6 +375,8 @@ struct conns *conns_new(struct loop *loop, const struct conns_config *config)
     set->config = *config;
     list_init(&set->paused_conns);
     list_init(&set->dirty);
+    list_init(&set->later);
+    set->later_timer = (struct loop_timer){.fn = conns_hurry, .arg = set};
     list_init(&set->dead);
     list_init(&set->listeners);
     return set;
@@ -389,6 +391,7 @@ void conns_free(struct conns *set)
         if (set->slots[i])
             conn_kill(set->slots[i], PUSHROD_E_CLOSED);
     conns_flush(set);
+    loop_timer_clear(set->loop, &set->later_timer);
     free(set->slots);
     free(set->free_slots);
     free(set);

@@ -32,6 +32,9 @@
 #define CONN_PAUSE  (1u << 20)   /* unsent bytes above which a connection is not read */
 #define CONN_RESUME (256u << 10) /* ... until it is below this */
 
+#define CONN_LATER    (4u << 10) /* bytes that are worth a write of their own */
+#define CONN_LATER_MS 1          /* that fewer may wait for company */
+
 struct conn;
 struct conns;
 
@@ -73,7 +76,7 @@ struct conn {
     struct buf in;        /* what the protocol left; its own while it fills */
     uint8_t *fill_to;     /* where the next bytes go; NULL: to the shared buffer */
     size_t fill_left;
-    struct list node;        /* paused, dirty or dead */
+    struct list node;        /* paused, later, dirty or dead */
     struct loop_timer timer; /* handshake, slow reader, or the end of CLOSING */
     struct event read_event;
     struct event write_event;
@@ -137,6 +140,11 @@ void conn_write(struct conn *c, const void *data, size_t size);
 void conn_write_body(struct conn *c, struct body *body);
 /* Writes now if nothing waits before it; the rest as conn_write(). For the end of a tick. */
 void conn_send(struct conn *c, const void *data, size_t size);
+/*
+ * As conn_send(), for what nobody waits for: a little leaves with what is written next, or after
+ * CONN_LATER_MS. A wake-up costs the peer more than reading does.
+ */
+void conn_send_later(struct conn *c, const void *data, size_t size);
 
 /* The next `size` bytes go to `to`, then ops->filled() is called. `to` stays valid until then. */
 void conn_fill(struct conn *c, uint8_t *to, size_t size);

@@ -18,7 +18,9 @@ struct conns {
     size_t busy;              /* connections with bytes in `out` */
     struct list paused_conns; /* those that had something to say meanwhile */
     struct list dirty;        /* written to in this tick */
-    struct list dead;         /* freed at the end of the tick */
+    struct list later;        /* written to, in no hurry */
+    struct loop_timer later_timer;
+    struct list dead; /* freed at the end of the tick */
     struct list listeners;
     uint8_t input[2 * CONN_READ]; /* left over, then one read */
 };
@@ -32,6 +34,7 @@ void conn_read_start(struct conn *c);
 void conn_write_stop(struct conn *c);
 void conn_flushed(struct conn *c); /* CLOSING: all is sent */
 void conn_free(struct conn *c);
+void conns_hurry(void *set);                       /* a loop_fn: what could wait has waited */
 void conn_writable(int fd, short what, void *arg); /* of libevent */
 
 #endif

@@ -46,16 +46,22 @@ static bool out_ready(struct conn *c)
     return true;
 }
 
-void conn_write(struct conn *c, const void *data, size_t size)
+/* False: there is nothing to send, or nobody to send it to. */
+static bool out_add(struct conn *c, const void *data, size_t size)
 {
     if (size == 0 || !out_ready(c))
-        return;
-    if (evbuffer_add(c->out, data, size)) {
+        return false;
+    if (evbuffer_add(c->out, data, size))
         conn_kill(c, PUSHROD_E_NO_MEMORY);
-        return;
-    }
-    conn_dirty(c);
-    unsent_set(c, c->unsent + size);
+    else
+        unsent_set(c, c->unsent + size);
+    return c->state == CONN_OPEN;
+}
+
+void conn_write(struct conn *c, const void *data, size_t size)
+{
+    if (out_add(c, data, size))
+        conn_dirty(c);
 }
 
 static void body_release(const void *data, size_t size, void *arg)
@@ -90,6 +96,30 @@ void conn_send(struct conn *c, const void *data, size_t size)
         c->set->stats.bytes_out += sent;
     }
     conn_write(c, (const uint8_t *)data + sent, size - sent);
+}
+
+/* One clock for all: it begins with the first that waits, and runs out though that one has left. */
+static bool later_clock(struct conns *set, uint64_t until)
+{
+    return heap_holds(&set->later_timer.node) ||
+           loop_timer_set(set->loop, &set->later_timer, until);
+}
+
+void conn_send_later(struct conn *c, const void *data, size_t size)
+{
+    bool alone = c->unsent == 0;
+    if (c->unsent + size > CONN_LATER || !later_clock(c->set, conn_after_ms(c, CONN_LATER_MS))) {
+        conn_send(c, data, size);
+    } else if (out_add(c, data, size) && alone) {
+        list_remove(&c->node);
+        list_push_back(&c->set->later, &c->node);
+    }
+}
+
+void conns_hurry(void *arg)
+{
+    struct conns *set = arg;
+    list_splice_front(&set->dirty, &set->later);
 }
 
 /* The socket is full: the time in which it must take something begins anew with each progress. */

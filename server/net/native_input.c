@@ -87,6 +87,7 @@ static const char *batch_add(
         .body = body,
         .options = options,
         .follow = (enum follow)m->follow,
+        .patient = m->patient,
     };
     if (n->count == NATIVE_BATCH)
         batch_flush(n, c);
@@ -264,6 +265,7 @@ static void large_submit(struct native *n, struct conn *c, struct large *l)
     m.queue = dec_text(&d);
     d.at += 5; /* the head of the payload: large_submit_head() has seen it */
     m.follow = dec_u64(&d);
+    m.patient = dec_bool(&d);
     m.options = dec_list(&d);
     struct slice rest = {d.at, (size_t)(d.end - d.at)};
     const char *error = d.error;

@@ -16,6 +16,7 @@ struct writer {
     struct conn *c;
     struct buf *out; /* shared by all connections, empty between them */
     size_t begin;    /* of the open frame */
+    bool patient;    /* nobody is in a hurry for what it holds */
 };
 
 static void writer_open(struct writer *w)
@@ -36,6 +37,8 @@ static void writer_send(struct writer *w)
 {
     if (w->out->failed)
         conn_kill(w->c, PUSHROD_E_NO_MEMORY);
+    else if (w->patient)
+        conn_send_later(w->c, w->out->data, w->out->size);
     else
         conn_send(w->c, w->out->data, w->out->size);
     buf_clear(w->out);
@@ -168,9 +171,10 @@ void native_actions(struct native *native, const struct conn_action *actions, si
     struct conn *c = conn_find(native_conns(native), actions[0].conn);
     if (!c || c->ops != &native_ops)
         return;
-    struct writer w = {.c = c, .out = native_output(native)};
+    struct writer w = {.c = c, .out = native_output(native), .patient = true};
     writer_open(&w);
     for (size_t i = 0; i < count && c->state == CONN_OPEN; i++) {
+        w.patient = w.patient && actions[i].patient;
         put_action(&w, &actions[i]);
         writer_next(&w);
     }

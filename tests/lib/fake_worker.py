@@ -83,7 +83,7 @@ class FakeWorker:
 
     def task(self, server):
         with t.Connection(server.client_port) as c:
-            c.send([SUBMIT, 1, "lies", b"x", 0, None])
+            c.send([SUBMIT, 1, "lies", b"x", 0, False, None])
             c.receive()
         t.wait_for("a task for the liar", lambda: self.read(10) or self.tasks)
         return self.tasks[-1]

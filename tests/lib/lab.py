@@ -390,7 +390,7 @@ class Load:
                 request = next(self.requests)
                 self.pending[request] = self.submitted
                 messages.append([SUBMIT, request, "work", self.payload(self.submitted), 1,
-                                 self.options()])
+                                 request % 2 == 0, self.options()])
                 self.submitted += 1
             self.put(*messages)
 

@@ -41,7 +41,7 @@ struct fake_server {
     struct buf in, out;
     bool close;
     /* counted over all connections; read by the test while the thread runs */
-    atomic_uint connections, submits, waits;
+    atomic_uint connections, submits, patient, waits;
     atomic_uint watched; /* the last connection on which WATCH was said, counted from 1 */
     atomic_ullong received;
     uint64_t next_id;
@@ -82,6 +82,7 @@ static void fake_attempt(struct fake_server *s, uint64_t id)
 static void fake_submit(struct fake_server *s, const struct msg_submit *m)
 {
     atomic_fetch_add(&s->submits, 1);
+    atomic_fetch_add(&s->patient, m->patient);
     if (slice_equal(m->queue, slice_str("full"))) {
         fake_reject(s, m->request, PUSHROD_E_QUEUE_FULL, 0);
         return;

@@ -105,6 +105,7 @@ static void test_call(void **state)
         pushrod_client_call(f->client, "fail", NULL, 0, NULL, -1, &finish), -PUSHROD_E_TASK_FAILED);
     assert_string_equal(pushrod_client_error_text(f->client), "it failed");
     assert_string_equal(pushrod_client_server(f->client)->software, "fake 1.0");
+    assert_int_equal(atomic_load(&f->server.patient), 2);
 }
 
 static void test_submit_many(void **state)
@@ -124,6 +125,7 @@ static void test_submit_many(void **state)
     assert_int_equal(receipts[6].error, -PUSHROD_E_BAD_QUEUE);
     assert_int_equal(receipts[COUNT - 1].id, COUNT - 2);
     assert_int_equal(pushrod_client_unanswered(f->client), 0);
+    assert_int_equal(atomic_load(&f->server.patient), 0);
     free(tasks);
     free(receipts);
 }
@@ -148,6 +150,7 @@ static void test_async(void **state)
     /* Every finish is acknowledged: after a round trip the server has heard of all. */
     assert_int_equal(pushrod_client_ping(f->client, NULL), 0);
     assert_int_equal(atomic_load(&f->server.received), 50000);
+    assert_int_equal(atomic_load(&f->server.patient), 50000);
 }
 
 static void test_follow_all(void **state)

@@ -85,6 +85,25 @@ static void later_answers_wait_for_the_first(void **state)
     durable_free(&d);
 }
 
+/* Whether ACCEPTED is in a hurry is remembered as long as ACCEPTED has to wait. */
+static void patience_is_passed_on(void **state)
+{
+    (void)state;
+    const uint8_t durabilities[] = {DURABILITY_MEMORY, DURABILITY_ASYNC, DURABILITY_SYNC};
+    for (unsigned i = 0; i < 6; i++) {
+        durable_begin(&d, durabilities[i / 2]);
+        struct submit s = {.request = 7, .queue = S("q"), .patient = i % 2};
+        core_submit(d.f.core, 5, &s, 1, NULL);
+        durable_end(&d);
+        if (durabilities[i / 2] == DURABILITY_SYNC) {
+            durable_stored(&d, 1);
+            durable_end(&d);
+        }
+        assert_int_equal(fix_conn(&d.f, 5, MSG_ACCEPTED, 0)->patient, i % 2);
+        durable_free(&d);
+    }
+}
+
 static void async_does_not_wait(void **state)
 {
     (void)state;
@@ -430,6 +449,7 @@ int main(void)
         cmocka_unit_test(accepted_and_dispatched_when_stored),
         cmocka_unit_test(told_and_acknowledged_when_stored),
         cmocka_unit_test(later_answers_wait_for_the_first),
+        cmocka_unit_test(patience_is_passed_on),
         cmocka_unit_test(async_does_not_wait),
         cmocka_unit_test(a_retry_is_stored_before_it_is_acknowledged),
         cmocka_unit_test(a_death_is_stored),

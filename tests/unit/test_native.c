@@ -290,6 +290,97 @@ static void gone_in_the_middle(void **state)
     expect(say_all(), 2, 0, 2);
 }
 
+/* ------------------------------------------------------------------------------- patience */
+
+static void put_patient(struct buf *to, uint64_t first, size_t count)
+{
+    size_t at = frame_begin(to);
+    for (size_t i = 0; i < count; i++)
+        msg_submit_encode(to, &(struct msg_submit){.request = first + i,
+                                  .queue = slice_str("work"),
+                                  .payload = slice_str("x"),
+                                  .patient = true});
+    frame_end(to, at);
+}
+
+/* All is read in one tick; what has left at its end is heard. */
+static struct native_heard say_in_one_tick(void)
+{
+    assert_int_equal(send(peer.fd, out.data, out.size, 0), (ssize_t)out.size);
+    buf_clear(&out);
+    native_play_turn(&play);
+    native_peer_hear(&peer);
+    return native_peer_heard(&peer);
+}
+
+static void greet(void)
+{
+    put_hello(&out);
+    say_all();
+    buf_clear(&out);
+}
+
+static void patient_leaves_with_the_next(void **state)
+{
+    (void)state;
+    greet();
+    put_patient(&out, 1, 2);
+    expect(say_in_one_tick(), 0, 0, 0);
+    assert_int_equal(host_stats(play.server->host)->submitted, 2);
+    size_t at = frame_begin(&out);
+    put_submit(&out, 3, 10);
+    frame_end(&out, at);
+    expect(say_in_one_tick(), 3, 0, 0);
+}
+
+static void patient_alone_does_not_stay(void **state)
+{
+    (void)state;
+    greet();
+    put_patient(&out, 1, 1);
+    while (say_in_one_tick().counts[MSG_ACCEPTED] < 1)
+        ;
+    put_patient(&out, 2, 1);
+    while (say_in_one_tick().counts[MSG_ACCEPTED] < 2)
+        ;
+    expect(native_peer_heard(&peer), 2, 0, 0);
+}
+
+static void patient_and_many(void **state)
+{
+    (void)state;
+    greet();
+    put_patient(&out, 1, CONN_LATER / 4);
+    expect(say_in_one_tick(), CONN_LATER / 4, 0, 0);
+}
+
+/* It has said all: what waits for it is told, and then the server closes. */
+static void patient_and_leaving(void **state)
+{
+    (void)state;
+    greet();
+    put_patient(&out, 1, 1);
+    expect(say_in_one_tick(), 0, 0, 0);
+    assert_int_equal(shutdown(peer.fd, SHUT_WR), 0);
+    while (!peer.closed) {
+        native_play_turn(&play);
+        native_peer_hear(&peer);
+    }
+    assert_int_equal(native_peer_heard(&peer).counts[MSG_ACCEPTED], 1);
+}
+
+/* It has gone, and nobody writes to it any more. */
+static void patient_and_gone(void **state)
+{
+    (void)state;
+    greet();
+    put_patient(&out, 1, 1);
+    expect(say_in_one_tick(), 0, 0, 0);
+    again();
+    greet();
+    expect(native_peer_heard(&peer), 0, 0, 0);
+}
+
 static bool id_take(struct conn *c, void *id)
 {
     *(uint64_t *)id = c->id;
@@ -334,6 +425,11 @@ int main(void)
         PLAY(large_that_ends_in_garbage),
         PLAY(large_before_hello),
         PLAY(gone_in_the_middle),
+        PLAY(patient_leaves_with_the_next),
+        PLAY(patient_alone_does_not_stay),
+        PLAY(patient_and_many),
+        PLAY(patient_and_leaving),
+        PLAY(patient_and_gone),
         PLAY(no_memory_ends_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
