@@ -143,9 +143,12 @@ struct entry_agenda {
 
 /* The newest state of a task that the tables do not know yet. */
 struct entry {
-    uint64_t id;         /* 0: it is free */
-    struct chunk *chunk; /* NULL: ended without a finish to keep */
-    uint32_t offset;     /* of the packed record, or finish if ended */
+    uint64_t id; /* 0: it is free */
+    union {
+        struct chunk *chunk; /* NULL: ended without a finish to keep */
+        struct entry *next_free;
+    };
+    uint32_t offset; /* of the packed record, or finish if ended */
     uint32_t size;
     struct lmdb_queue *queue;
     struct entry_agenda *agenda; /* NULL: no moment of interest */
@@ -155,7 +158,6 @@ struct entry {
     uint8_t rank;
     bool in_tables; /* an older state of the task is in the tables */
     bool listed;    /* it is in queue->ranks[rank] */
-    struct entry *next_free;
 };
 
 struct index {

@@ -10,6 +10,8 @@
 #define FAR  12u /* entries ahead: the entry is fetched */
 #define NEAR 6u  /* its bytes are */
 
+#define MAPPED 32u /* journal rows, of 64 KiB at the most, before their pages are given back */
+
 /* A step goes through the ids in order, so the next rows are mostly beside the last ones. */
 struct step {
     MDB_cursor *tasks;
@@ -145,8 +147,10 @@ static void apply_record(struct lmdb *l, const struct step *s, const struct entr
     }
 }
 
+/* Of a row only the head is read, but the kernel maps what is around it, too: all of the row. */
 static void journal_trim(struct lmdb *l, uint64_t last)
 {
+    unsigned rows = 0;
     MDB_cursor *c = table_cursor(l, TABLE_JOURNAL);
     struct slice key = {0};
     struct slice value;
@@ -155,6 +159,8 @@ static void journal_trim(struct lmdb *l, uint64_t last)
         memcpy(&sequence, key.data, sizeof(sequence));
         if (sequence > last || !cursor_delete(l, c))
             break;
+        if (++rows % MAPPED == 0)
+            lmdb_release_pages(l);
     }
     if (c)
         mdb_cursor_close(c);

@@ -7,7 +7,10 @@
 #include "common/list.h"
 #include "server/store/lmdb.h"
 
-#define SLAB       ((size_t)256)   /* entries */
+#define SLAB ((size_t)256) /* entries */
+/* With its share of the map, which is half empty, and of the lists of its generation and rank. */
+#define ENTRY_BYTES                                                                                \
+    (sizeof(struct entry) + 2 * sizeof(struct idmap_cell) + 2 * sizeof(struct place))
 #define REST_CELLS ((size_t)65536) /* of the map: below, nothing is worth giving back */
 
 struct entry *index_get(const struct lmdb *l, uint64_t id)
@@ -63,7 +66,7 @@ struct entry *index_add(struct lmdb *l, uint64_t id, struct lmdb_queue *q, bool 
     if (!idmap_put(&x->entries, id, (uintptr_t)e))
         abort();
     fresh_add(x, e);
-    x->bytes += sizeof(*e) + sizeof(struct place);
+    x->bytes += ENTRY_BYTES;
     return e;
 }
 
@@ -158,7 +161,7 @@ void index_remove(struct lmdb *l, struct entry *e)
     index_ended(l, e, NULL, 0, 0);
     idmap_remove(&x->entries, e->id);
     e->id = 0;
-    x->bytes -= sizeof(*e) + sizeof(struct place);
+    x->bytes -= ENTRY_BYTES;
     e->next_free = x->free;
     x->free = e;
 }
@@ -170,7 +173,7 @@ void index_clear(struct lmdb *l)
     struct idmap_cell cell;
     while (idmap_next(&x->entries, &place, &cell)) {
         index_ended(l, (struct entry *)(uintptr_t)cell.value, NULL, 0, 0);
-        x->bytes -= sizeof(struct entry) + sizeof(struct place);
+        x->bytes -= ENTRY_BYTES;
     }
     idmap_free(&x->entries);
     heap_free(&x->agenda);

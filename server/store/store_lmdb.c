@@ -9,7 +9,7 @@
 #include "server/store/lmdb.h"
 
 #define DEFAULT_BYTES ((uint64_t)16 << 30)
-#define INDEX_BOUND   ((uint64_t)12 << 20)
+#define INDEX_BOUND   ((uint64_t)14 << 20)
 
 /* ---- handing over ---- */
 
