@@ -7,11 +7,12 @@
 #include "common/list.h"
 #include "server/store/lmdb.h"
 
-#define SLAB ((size_t)256) /* entries */
+#define SLAB       ((size_t)256)   /* entries */
+#define REST_CELLS ((size_t)65536) /* of the map: below, nothing is worth giving back */
+
 /* With its share of the map, which is half empty, and of the lists of its generation and rank. */
 #define ENTRY_BYTES                                                                                \
     (sizeof(struct entry) + 2 * sizeof(struct idmap_cell) + 2 * sizeof(struct place))
-#define REST_CELLS ((size_t)65536) /* of the map: below, nothing is worth giving back */
 
 struct entry *index_get(const struct lmdb *l, uint64_t id)
 {
