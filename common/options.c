@@ -46,7 +46,7 @@ const struct param option_rows[] = {
     OPTION("http", HOST_PORTS, SERVER, "127.0.0.1:5573", "where /metrics, /healthz and /readyz are; none: nowhere", NONE),
     OPTION("advertise", STRING, SERVER, NULL, "host told to workers instead of the one that they dialled",
         .value_name = "NAME"),
-    OPTION("unix-sockets", BOOL, SERVER, "yes", "clients and workers on this host change to Unix sockets, which are faster", NONE),
+    OPTION("unix-sockets", BOOL, SERVER, "yes", "let clients and workers on this host change to Unix sockets, which are faster", NONE),
     OPTION("join", HOST_PORTS, WORKER, "127.0.0.1:5571", "the server to work for", NONE),
     OPTION("server", HOST_PORTS, CLIENT, "127.0.0.1:5570", "the server to talk to", NONE),
     OPTION("token", STRING, SCOPE_ALL, NULL, "secret that clients and workers must know; better --token-file FILE", .flags = PARAM_SECRET | PARAM_RELOADABLE),

@@ -38,11 +38,21 @@ static bool row_shown(const struct params *p, const struct param *row, bool acti
     return false;
 }
 
+/* The flag of what is on by itself turns it off: its help is a verb, and gets a "do not". */
+static bool row_turns_off(const struct param *row)
+{
+    return row->type == PARAM_BOOL && row->initial && strcmp(row->initial, "yes") == 0;
+}
+
+static const char *help_begin(const struct param *row)
+{
+    return row_turns_off(row) ? "do not " : "";
+}
+
 static void print_flag(const struct param *row, struct buf *out)
 {
-    bool on = row->type == PARAM_BOOL && row->initial && strcmp(row->initial, "yes") == 0;
     buf_printf(out, row->letter ? "-%c, " : "    ", row->letter);
-    buf_printf(out, on ? "--no-%s" : "--%s", row->name);
+    buf_printf(out, row_turns_off(row) ? "--no-%s" : "--%s", row->name);
     if (row->type != PARAM_BOOL)
         buf_printf(out, " %s", value_name(row));
 }
@@ -68,11 +78,13 @@ static void print_wrapped(const char *text, struct buf *out)
 
 static void print_explanation(const struct param *row, struct buf *out)
 {
+    /* A variable that is not named as the option is cannot be guessed. */
+    const char *variable = row->variable ? row->variable : "";
+    const char *initial = row->initial && row->type != PARAM_BOOL ? row->initial : "";
+    bool both = *variable && *initial, any = *variable || *initial;
     char text[512];
-    if (row->initial && row->type != PARAM_BOOL)
-        snprintf(text, sizeof text, "%s (%s)", row->help, row->initial);
-    else
-        snprintf(text, sizeof text, "%s", row->help);
+    snprintf(text, sizeof text, "%s%s%s%s%s%s%s", help_begin(row), row->help, any ? " (" : "",
+        initial, both ? "; " : "", variable, any ? ")" : "");
     print_wrapped(text, out);
     buf_append(out, "\n", 1);
 }
@@ -171,7 +183,7 @@ static void print_man_row(const struct param *row, struct buf *out)
     buf_printf(out, ".TP\n.B ");
     print_roff(text, out);
     buf_free(&flag);
-    buf_printf(out, "\n");
+    buf_printf(out, "\n%s", help_begin(row));
     print_roff(row->help, out);
     buf_printf(out, ".\n");
     if (row->type != PARAM_BOOL && row->type != PARAM_STRING && row->type != PARAM_LIST) {

@@ -40,10 +40,10 @@ static const struct program program = {
              "  pushrod-server                                      then start workers\n"
              "  pushrod-server --workers 4 --exec digest=sha256sum  a whole system at once\n"
              "  pushrod-server --data /var/lib/pushrod              tasks survive everything\n",
-    .notes = "\nEach option can also be set as PUSHROD_NAME in the environment, or as a line\n"
-             "\"name = value\" in the --config file. SIGTERM drains and stops, the second one at\n"
-             "once; SIGHUP reads the options again; SIGUSR2 replaces the local workers one by\n"
-             "one.\n",
+    .notes = "\nEach option can also be set in the environment, as PUSHROD_NAME or by the name\n"
+             "that stands beside it, or as a line \"name = value\" in the --config file. SIGTERM\n"
+             "drains and stops, the second one at once; SIGHUP reads the options again;\n"
+             "SIGUSR2 replaces the local workers one by one.\n",
 };
 
 /* ----------------------------------------------------------------------------------- running */

@@ -23,9 +23,10 @@ static const struct program program = {
              "Runs the tasks of a Pushrod server. The payload comes on standard input,\n"
              "standard output is the result:\n\n"
              "    pushrod-worker --join server.example --exec digest=sha256sum\n",
-    .notes = "\nEach option can also be set as PUSHROD_NAME in the environment, or as a line\n"
-             "\"name = value\" in the --config file. SIGTERM drains and leaves, the second one\n"
-             "at once; SIGUSR2 replaces the processes one by one.\n",
+    .notes = "\nEach option can also be set in the environment, as PUSHROD_NAME or by the name\n"
+             "that stands beside it, or as a line \"name = value\" in the --config file. SIGTERM\n"
+             "drains and leaves, the second one at once; SIGUSR2 replaces the processes one by\n"
+             "one.\n",
 };
 
 static void setup_log(const struct params *p)
