@@ -132,6 +132,7 @@ static void collect(const struct pushrod_task_info *t, void *arg)
 static int control_all(struct cli *cli, const char *verb)
 {
     struct buf ids = BUF_EMPTY;
+    char number[TEXT_SIZE];
     uint64_t after = 0, touched = 0;
     int64_t rows;
     const char *queue = cli->count > 1 ? cli->operands[1] : NULL;
@@ -150,7 +151,8 @@ static int control_all(struct cli *cli, const char *verb)
     buf_free(&ids);
     if (rows < 0)
         return cli_error(cli, (int)rows);
-    printf("%" PRIu64 " tasks\n", touched);
+    printf("%s task%s %s\n", text_count(number, touched), touched == 1 ? "" : "s",
+        strcmp(verb, "drop") == 0 ? "dropped" : "replayed");
     return EXIT_OK;
 }
 
