@@ -4,7 +4,7 @@
 
     client.py QUEUE PAYLOAD...      submits each payload, prints each result in the order given
 
-Needs python3-msgpack. PUSHROD_SERVER names the server (127.0.0.1:5570).
+Needs python3-msgpack. PUSHROD_SERVER names the server (127.0.0.1:5570), PUSHROD_TOKEN has its token.
 """
 import os
 import socket
@@ -35,9 +35,10 @@ class Client:
         self.finished = {}  # task id -> (status, result, error text)
         self.count = 0      # FINISHED messages taken from this connection
         self.input = bytearray()
-        self.send([HELLO, 1, token, "client.py"])
-        if self.receive()[0][0] != GREETING:
-            raise PushrodError("no greeting")
+        self.send([HELLO, 1, token or os.environ.get("PUSHROD_TOKEN"), "client.py"])
+        number, *fields = self.receive()[0]
+        if number != GREETING:
+            raise PushrodError(fields[1] if number == ERROR else "no greeting")
 
     def send(self, *messages):
         frame = b"".join(msgpack.packb(m) for m in messages)
@@ -60,7 +61,7 @@ class Client:
         """Submits all at once; returns their ids once each is accepted."""
         first = self.requests + 1
         self.requests += len(payloads)
-        for at in range(0, len(payloads), 100):  # a frame has a limit
+        for at in range(0, len(payloads), 100):  # a frame has a limit; not patient: this waits for ACCEPTED
             self.send(*([SUBMIT, first + n, queue, payload, 1, False, None]
                         for n, payload in enumerate(payloads[at:at + 100], at)))
         wanted = range(first, self.requests + 1)
