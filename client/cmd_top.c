@@ -51,11 +51,14 @@ static struct past *past_of(struct top *t, const char *name)
     return p;
 }
 
-/* Tasks finished each second since the last look; a server that restarted counts from 0 again. */
+/*
+ * Tasks finished each second since the last look, or a negative number: there was none, or it was
+ * of a server that has restarted since, and counts from 0 again.
+ */
 static double rate_of(struct top *t, const struct pushrod_queue_info *q)
 {
     struct past *p = past_of(t, q->name);
-    double rate = 0;
+    double rate = -1;
     if (p && p->finished <= q->finished && t->seconds > 0)
         rate = (double)(q->finished - p->finished) / t->seconds;
     if (p)
@@ -83,7 +86,7 @@ static void on_queue(const struct pushrod_queue_info *q, void *arg)
     t->delayed += q->delayed;
     t->leased += q->leased;
     t->dead += q->dead;
-    t->rate += rate;
+    t->rate += rate < 0 ? 0 : rate;
     table_cell(&t->queues, "%s", q->name);
     table_cell(&t->queues, "%s", text_count(text, q->ready));
     table_cell(&t->queues, "%s", text_count(text, q->delayed));
@@ -91,7 +94,7 @@ static void on_queue(const struct pushrod_queue_info *q, void *arg)
     table_cell(&t->queues, "%s", text_count(text, q->dead));
     table_cell(&t->queues, "%s", text_count(text, q->workers));
     table_cell(&t->queues, "%s", text_count(text, q->slots));
-    table_cell(&t->queues, "%s", text_rate(text, rate));
+    table_cell(&t->queues, "%s", rate < 0 ? "-" : text_rate(text, rate));
     table_cell(&t->queues, "%s", text_count(text, q->finished));
     table_cell(&t->queues, "%s", text_count(text, q->failed));
     table_cell(&t->queues, "%s", q->ready ? text_ms(text, q->oldest_ms) : "-");
@@ -159,8 +162,8 @@ static void compose(struct top *t, struct buf *out, unsigned width)
         text_time(a, clock_now().wall_ms), t->terminal ? "  q leaves" : "");
     slots_bar(t, out);
     buf_printf(out, "tasks %s; %s ready, %s running, %s delayed, %s dead\n\n",
-        text_rate(e, t->rate), text_count(a, t->ready), text_count(b, t->leased),
-        text_count(c, t->delayed), text_count(d, t->dead));
+        t->seconds > 0 ? text_rate(e, t->rate) : "-/s", text_count(a, t->ready),
+        text_count(b, t->leased), text_count(c, t->delayed), text_count(d, t->dead));
     mark(t, out, TITLE);
     table_end(&t->queues, out, width);
     buf_append(out, "\n", 1);
