@@ -106,7 +106,8 @@ void events_notice(struct pushrod_server *s, const struct notice *n)
     case NOTICE_WORKER_LOST:
         if (s->state >= API_FLUSHING)
             break; /* after the stop event: it was told to leave at once */
-        log_warning("worker %s is lost: %s; %zu tasks go to others", n->name, why, n->count);
+        log_warning("worker %s is lost: %s; %zu %s to others", n->name, why, n->count,
+            n->count == 1 ? "task goes" : "tasks go");
         if (s->events.worker_lost)
             event_keep(s, n, true);
         break;
