@@ -113,12 +113,19 @@ void params_print_help(const struct params *p, struct buf *out)
 
 /* ------------------------------------------------------------------------------ the values */
 
-static void print_source(const struct param *row, const struct value *v, struct buf *out)
+/* Only servers take over what was read again. */
+static bool row_reloads(const struct params *p, const struct param *row)
 {
+    return (row->flags & PARAM_RELOADABLE) && (p->scope & SCOPE_SERVER);
+}
+
+static void print_source(const struct params *p, const struct param *row, struct buf *out)
+{
+    const struct value *v = &p->values[row - p->rows];
     static const char *const sources[] = {
         "the default", "the file", "the environment", "the command line", "the program"};
     buf_printf(out, "; from %s%s%s%s\n", sources[v->source], v->where ? ": " : "",
-        v->where ? v->where : "", row->flags & PARAM_RELOADABLE ? " (reloadable)" : "");
+        v->where ? v->where : "", row_reloads(p, row) ? " (reloadable)" : "");
 }
 
 void params_print_values(const struct params *p, struct buf *out)
@@ -128,7 +135,7 @@ void params_print_values(const struct params *p, struct buf *out)
         const struct value *v = &p->values[i];
         if (row->type == PARAM_TITLE || !row_shown(p, row, false))
             continue;
-        print_source(row, v, out);
+        print_source(p, row, out);
         if (row->flags & PARAM_SECRET)
             buf_printf(out, "; %s = %s\n", row->name, v->text ? "(hidden)" : "");
         else if (!v->text && v->count == 0)
@@ -152,7 +159,7 @@ void params_print_sample(const struct params *p, struct buf *out)
         }
         buf_printf(out, "; %s: ", row->help);
         param_describe(row, out);
-        buf_printf(out, "%s\n", row->flags & PARAM_RELOADABLE ? "; reloadable" : "");
+        buf_printf(out, "%s\n", row_reloads(p, row) ? "; reloadable" : "");
         buf_printf(out, ";%s = %s\n", row->name, row->initial ? row->initial : "");
     }
 }
