@@ -93,7 +93,7 @@ const struct param option_rows[] = {
     OPTION("exec", LIST, SERVER | WORKER, NULL, "run COMMAND for each task of QUEUE", .value_name = "QUEUE=COMMAND"),
     OPTION("coproc", LIST, SERVER | WORKER, NULL, "keep COMMAND running for QUEUE, one for each slot", .value_name = "QUEUE=COMMAND"),
     OPTION("plugin", LIST, SERVER | WORKER, NULL, "load handlers from a shared object", .value_name = "FILE"),
-    NUMBER("workers", UNSIGNED, SERVER, "0", 0, 1024, "local worker processes, started and watched by the server", RELOAD),
+    NUMBER("workers", UNSIGNED, SERVER, "0", 0, 1024, "local worker processes, started and watched by the server; not set: 1 if there are handlers", RELOAD),
     NUMBER("task-workers", UNSIGNED, SERVER, "4", 1, 1024, "local processes for on_task() handlers", NONE),
     NUMBER("slots", UNSIGNED, SERVER | WORKER, "0", 0, 4096, "tasks at the same time, 0 for one for each CPU", NONE),
     NUMBER("processes", UNSIGNED, WORKER, "1", 1, 1024, "worker processes, restarted when they die", NONE),

@@ -49,5 +49,5 @@ void reload_apply(struct pushrod_server *s, const struct params *fresh)
         params_number(s->params, "max-bytes"), settings_drain_ms(s));
     reload_token(s);
     local_reload(s);
-    log_info("reload: %u options changed", changed);
+    log_info("reload: options changed: %u", changed);
 }
