@@ -97,6 +97,7 @@ static void place_start(struct guard *g, struct place *p)
     p->said_fd = ready[0];
     p->ready = p->leaves = false;
     p->started_ms = mono_ms();
+    p->round = g->round;
     log_debug("worker process %d started", (int)p->pid);
 }
 
@@ -263,7 +264,7 @@ static void replace_next(struct guard *g)
 {
     while (!g->replacing && g->replace_count) {
         const struct place *p = &g->places[--g->replace_count];
-        if (p->state == PLACE_RUNNING && !p->retiring)
+        if (p->state == PLACE_RUNNING && !p->retiring && p->round != g->round)
             replace_one(g, g->replace_count);
     }
 }
@@ -309,8 +310,10 @@ static void take_signal(struct guard *g, unsigned number)
         reap(g);
         break;
     case SIGUSR2:
-        if (!g->stopping && !g->replace_count)
-            g->replace_count = g->count;
+        if (g->stopping || g->replace_count)
+            break;
+        g->replace_count = g->count;
+        g->round++;
         break;
     case SIGTERM:
     case SIGINT:

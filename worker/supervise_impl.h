@@ -35,6 +35,7 @@ struct place {
     uint64_t pause_ms; /* before the restart after the next one */
     uint64_t kill_ms;  /* told to drain: SIGKILL then; 0: not told */
     bool retiring;     /* replaced: stays empty when it dies */
+    unsigned round;    /* of replacements, in which it was started */
 };
 
 struct guard {
@@ -54,6 +55,7 @@ struct guard {
     char join[SUPERVISE_JOIN];
     bool told; /* join is complete */
     bool stopping;
+    unsigned round;         /* of replacements: who was started in it is new already */
     unsigned replace_count; /* places below this one are still to be replaced */
     unsigned replacing;     /* place + 1 of the new child; 0: none under way */
     unsigned replaced;      /* place + 1 of the old one */
