@@ -316,12 +316,26 @@ static bool is_hopeless(int error)
     return false;
 }
 
+/* What the supervisor has made is shared with the other children: one would be woken by the stop of
+ * another, and take it away from that one. */
+static int stop_fd_renew(struct pushrod_worker *w)
+{
+    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (fd < 0)
+        return worker_error(w, PUSHROD_E_SYSTEM, "cannot start: %s", strerror(errno));
+    close(w->stop_fd);
+    w->stop_fd = fd;
+    return 0;
+}
+
 int worker_child(struct pushrod_worker *w, const struct supervise_child *child)
 {
     w->child = *child;
     w->named = true;
     w->catch_signals = true;
-    int error = pushrod_worker_run(w);
+    int error = stop_fd_renew(w);
+    if (!error)
+        error = pushrod_worker_run(w);
     if (error)
         log_error("%s", w->error);
     if (w->recycle)
