@@ -226,12 +226,9 @@ void task_finish(struct core *c, struct task *t, enum pushrod_status status, int
 /* The FINISH is stored: told now, unless it was before. */
 void finish_stored(struct core *c, struct task *t)
 {
-    struct worker *w = t->worker;
     assert(task_ended(t));
     if (t->state == TASK_FINISHING)
         finish_told(c, t);
-    if (w)
-        worker_ack_later(c, w);
 }
 
 /* ---- the end of its keeping ---- */

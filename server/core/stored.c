@@ -39,12 +39,9 @@ static void appended(struct core *c, struct task *t, const struct store_event *e
 
 static void moved(struct core *c, struct task *t, bool gone)
 {
-    struct worker *w = t->worker;
     if (t->state != TASK_MOVING || t->operations)
         return;
     assert(!t->queue->bypass);
-    if (w)
-        worker_ack_later(c, w);
     if (gone && !task_only_here(t)) {
         /* Purged while it ran: a purge that did not see it here yet has taken it there. */
         task_finish(c, t, PUSHROD_CANCELLED, PUSHROD_E_TASK_CANCELLED);

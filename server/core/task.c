@@ -74,6 +74,8 @@ static void task_leave(struct core *c, struct task *t)
     default:
         assert(t->state != TASK_GONE);
         list_remove(&t->node);
+        if (t->worker) /* an answer waited for this: worker_settle() */
+            worker_ack_later(c, t->worker);
         break;
     }
 }
