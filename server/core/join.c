@@ -126,6 +126,15 @@ static struct worker *worker_new(struct core *c, const struct join *j)
 
 /* ---- verdicts ---- */
 
+/* It was to wait for its time, and does not: the store's agenda has it no more. */
+static void keep_now(struct core *c, struct task *t)
+{
+    assert(t->state == TASK_LEASED);
+    t->record.due_ms = 0;
+    if (!task_only_here(t))
+        task_reschedule(c, t, true);
+}
+
 /* The attempt goes on, or its answer is on the way: the task is this worker's, with its lease. */
 static void keep(struct core *c, struct worker *w, struct task *t, const struct held *held)
 {
@@ -133,6 +142,8 @@ static void keep(struct core *c, struct worker *w, struct task *t, const struct 
     task_move(c, t, TASK_LEASED);
     t->lease = held->lease;
     t->record.suspect = false; /* the process lives, and runs it beside others */
+    if (t->record.due_ms)
+        keep_now(c, t);
     worker_give(c, w, t);
     worker_arrived(c, t);
     t->started = held->started || held->answered;

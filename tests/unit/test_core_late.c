@@ -50,10 +50,106 @@ static void a_failure_that_a_result_overtakes_is_acknowledged(void **state)
     durable_free(&d);
 }
 
+/* Ticks until worker 0 is given this task; the tick is open. */
+static uint64_t given(uint64_t id)
+{
+    uint64_t lease = 0;
+    for (int i = 0; i < 5 && !lease; i++) {
+        durable_end(&d);
+        lease = durable_lease(&d, 0, id);
+        durable_stored(&d, 1);
+    }
+    assert_int_not_equal(lease, 0);
+    return lease;
+}
+
+/* A window of one task, and a worker for all queues, which is ready. */
+static void begin(void)
+{
+    durable_new(&d, 1, DURABILITY_SYNC);
+    assert_int_not_equal(fix_join_held(&d.f, 0, "*", 1, NULL, 0), 0);
+    durable_ask(&d);
+    durable_stored(&d, 1);
+    fix_answer(&d.f, 0, (struct answer){.kind = MSG_READY});
+}
+
+/* Its attempt failed, and it waits for its time in the store. */
+static uint64_t waits_a_minute(uint64_t *lease)
+{
+    uint64_t id = fix_submit(&d.f, 5, "q", "payload", NULL, FOLLOW_FINISH);
+    *lease = given(id);
+    struct answer failed = fix_failed(id, *lease, "later");
+    failed.number = 60000;
+    fix_answer(&d.f, 0, failed);
+    durable_settle(&d);
+    assert_int_equal(core_stats(d.f.core)->ledger, 0);
+    return id;
+}
+
+static uint64_t urgent(void)
+{
+    struct msg_options o = fix_options();
+    o.priority = 9;
+    return fix_submit(&d.f, 5, "q", "payload", &o, FOLLOW_NONE);
+}
+
+static bool welcomed(void)
+{
+    for (size_t i = 0; i < d.f.acts->join_count; i++) {
+        if (d.f.acts->join[i].kind != JOIN_WELCOME)
+            continue;
+        d.f.worker[0] = d.f.acts->join[i].worker;
+        d.f.session[0] = d.f.acts->join[i].session;
+        d.f.sequence[0] = 0;
+        return true;
+    }
+    return false;
+}
+
+/* Worker 0 comes back, and says that it has this. */
+static void rejoin(const struct held *held)
+{
+    fix_join_held(&d.f, 0, "*", 1, held, 1);
+    for (int i = 0; i < 5 && !welcomed(); i++) {
+        durable_ask(&d);
+        durable_stored(&d, 1);
+        fix_end(&d.f);
+    }
+    durable_ask(&d);
+    durable_stored(&d, 1);
+    fix_answer(&d.f, 0, (struct answer){.kind = MSG_READY});
+}
+
+/* The store had a time for it, and forgets that: given back it is as any other that is ready. */
+static void what_a_worker_runs_all_the_same_has_no_time(void **state)
+{
+    (void)state;
+    begin();
+    uint64_t lease, id = waits_a_minute(&lease);
+    waits_a_minute(&(uint64_t){0});
+    rejoin(&(struct held){.id = id, .lease = lease, .started = true});
+    assert_int_equal(core_stats(d.f.core)->leased, 1);
+    /* Two that are more urgent: one that runs, and one that has the window. */
+    uint64_t first = urgent();
+    durable_settle(&d);
+    fix_answer(&d.f, 0, (struct answer){.kind = MSG_RETURNED, .id = id, .lease = lease});
+    uint64_t runs = given(first), second = urgent();
+    durable_settle(&d);
+    assert_int_equal(core_stats(d.f.core)->backlog, 1);
+    assert_int_equal(core_stats(d.f.core)->delayed, 1);
+    fix_answer(&d.f, 0, fix_done(first, runs, ""));
+    fix_answer(&d.f, 0, fix_done(second, given(second), ""));
+    fix_answer(&d.f, 0, fix_done(id, given(id), ""));
+    durable_settle(&d);
+    assert_int_equal(core_stats(d.f.core)->delayed, 1);
+    durable_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_failure_that_a_result_overtakes_is_acknowledged),
+        cmocka_unit_test(what_a_worker_runs_all_the_same_has_no_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
