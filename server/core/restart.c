@@ -61,9 +61,13 @@ bool restart_begin(struct core *c, const struct store_opened *opened)
 
 static void held_release(struct core *c)
 {
-    for (struct list *it; (it = list_first(&c->held));) {
+    list_foreach(it, next, &c->held)
+    {
         struct task *t = container_of(it, struct task, node);
-        assert(t->state == TASK_HELD && t->operations == 0);
+        assert(t->state == TASK_HELD);
+        /* A death of its worker is being stored: the event brings us here again. */
+        if (t->operations)
+            continue;
         t->record.maybe_running = false;
         /* Looked up for a JOIN that did not keep it: it waits here for DUE (window_due_one()). */
         if (t->record.due_ms)

@@ -283,16 +283,27 @@ void window_due_ask(struct core *c)
     c->next_due_ms = 0;
 }
 
+/* Looked up for a JOIN meanwhile, which may not have kept it. */
+static void window_due_here(struct core *c, struct task *t)
+{
+    if (t->state != TASK_HELD)
+        return;
+    if (t->operations) {
+        /* A death of its worker is being stored, with the time that it had: DUE comes once more. */
+        window_due_at(c, c->now.wall_ms);
+        return;
+    }
+    t->record.due_ms = 0;
+    list_remove(&t->node);
+    list_push_back(&c->held, &t->node);
+    assert(!task_ended(t));
+}
+
 static void window_due_one(struct core *c, const struct record *r)
 {
     struct task *here = ledger_find(&c->ledger, r->id);
     if (here) {
-        /* Looked up for a JOIN meanwhile, which may not have kept it. */
-        if (here->state == TASK_HELD) {
-            here->record.due_ms = 0;
-            list_remove(&here->node);
-            list_push_back(&c->held, &here->node);
-        }
+        window_due_here(c, here);
         return;
     }
     bool expired = r->expires_ms && r->expires_ms <= c->now.wall_ms;

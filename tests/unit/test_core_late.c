@@ -145,11 +145,53 @@ static void what_a_worker_runs_all_the_same_has_no_time(void **state)
     durable_free(&d);
 }
 
+/*
+ * Its worker was lost; another one failed it, and it waits for its retry. Then a third says that it
+ * has an answer of the first attempt, and while it is due the first worker is known to have died.
+ */
+static void a_death_is_stored_while_its_time_comes(void **state)
+{
+    (void)state;
+    uint64_t lease, again, id = overtaken(&lease, &again);
+    struct answer failed = fix_failed(id, again, "later");
+    failed.number = 2000;
+    fix_answer(&d.f, 1, failed);
+    durable_settle(&d);
+    d.f.worker[2] = 0;
+    fix_join_held(&d.f, 2, "none", 1, &(struct held){id, lease, true, true}, 1);
+    durable_ask(&d);
+    durable_stored(&d, 1);
+    durable_settle(&d);
+    assert_int_equal(core_stats(d.f.core)->ledger, 1);
+    durable_end(&d);
+    fix_later(&d.f, 2000);
+    durable_end(&d);
+    assert_non_null(durable_op(&d, STORE_DUE, 0));
+    fix_later(&d.f, 1);
+    core_obituary(
+        d.f.core, &(struct msg_obituary){
+                      .instance = slice_of("\1\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 16), .signal = 11});
+    durable_end(&d);
+    assert_non_null(durable_op(&d, STORE_RESCHEDULE, 0));
+    const struct store_event *events;
+    fix_later(&d.f, 1);
+    size_t count = store_mem_plain.poll(d.store, &events, 1);
+    assert_int_equal(events->kind, STORE_DUE);
+    core_stored(d.f.core, events, count);
+    for (again = 0; !again && count; count = durable_stored(&d, 1)) {
+        durable_end(&d);
+        again = durable_lease(&d, 1, id);
+    }
+    assert_int_not_equal(again, 0);
+    durable_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_failure_that_a_result_overtakes_is_acknowledged),
         cmocka_unit_test(what_a_worker_runs_all_the_same_has_no_time),
+        cmocka_unit_test(a_death_is_stored_while_its_time_comes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
