@@ -90,7 +90,7 @@ static void check_tasks(const struct core *c)
 
 /* ---- queues ---- */
 
-static uint64_t check_fifo(const struct queue *q)
+static uint64_t check_fifo(const struct queue *q, uint64_t *bytes)
 {
     uint64_t count = 0;
     for (unsigned rank = 0; rank < PRIORITIES; rank++) {
@@ -101,6 +101,7 @@ static uint64_t check_fifo(const struct queue *q)
             CHECK(t->state == TASK_READY && t->queue == q && task_key(t).rank == rank);
             CHECK(t->record.id > before);
             before = t->record.id;
+            *bytes += t->record.payload.size;
             count++;
         }
     }
@@ -109,8 +110,11 @@ static uint64_t check_fifo(const struct queue *q)
 
 static void check_queue(const struct queue *q)
 {
-    uint64_t ready = check_fifo(q) + q->requeued.count + q->suspects.count + q->targeted;
-    CHECK(ready == q->counts[TASK_READY]);
+    uint64_t bytes = 0, ready = check_fifo(q, &bytes) + q->requeued.count;
+    for (size_t i = 0; i < q->requeued.count; i++)
+        bytes += container_of(q->requeued.nodes[i], struct task, place)->record.payload.size;
+    CHECK(bytes == q->bytes);
+    CHECK(ready + q->suspects.count + q->targeted == q->counts[TASK_READY]);
     CHECK(q->active == (queue_head(q) != NULL));
     CHECK(!q->bypass || !q->backlog);
     check_heap(&q->requeued);

@@ -130,26 +130,44 @@ uint64_t queue_unfinished(const struct queue *q)
 
 /* ---- ready tasks ---- */
 
+/* What stands at this place of the list was submitted after it. */
+static bool is_later(const struct list *at, const struct list *fifo, const struct task *t)
+{
+    return at != fifo && container_of(at, struct task, node)->record.id > t->record.id;
+}
+
 /* In its list if it comes after all that are there, as most do; else in the heap. */
 static void queue_place(struct queue *q, struct task *t)
 {
     unsigned rank = task_key(t).rank;
-    struct list *fifo = &q->fifo[rank];
-    const struct list *last = list_last(fifo);
-    if (last && container_of(last, struct task, node)->record.id > t->record.id) {
+    struct list *fifo = &q->fifo[rank], *at = fifo->prev;
+    q->bytes += t->record.payload.size;
+    if (is_later(at, fifo, t)) {
         t->place = (struct heap_node){0};
         t->out_of_order = heap_push(&q->requeued, &t->place, rank, t->record.id);
         if (t->out_of_order)
             return;
+        /* With no memory for the heap its place in the list is looked for. */
         list_init(&t->node);
+        while (is_later(at, fifo, t))
+            at = at->prev;
     }
-    /* With no memory for the heap its place in the list is looked for. */
-    struct list *at = fifo->prev;
-    while (at != fifo && container_of(at, struct task, node)->record.id > t->record.id)
-        at = at->prev;
     list_push_front(at, &t->node);
     q->filled |= (uint16_t)(1u << rank);
     assert(!list_empty(fifo));
+}
+
+static void queue_unplace(struct queue *q, struct task *t)
+{
+    q->bytes -= t->record.payload.size;
+    if (t->out_of_order) {
+        heap_remove(&q->requeued, &t->place);
+        return;
+    }
+    unsigned rank = task_key(t).rank;
+    list_remove(&t->node);
+    if (list_empty(&q->fifo[rank]))
+        q->filled &= (uint16_t) ~(1u << rank);
 }
 
 /* Where it stays depends on what may run it: alone, on one worker, or as any other. */
@@ -176,18 +194,12 @@ void queue_take(struct core *c, struct task *t)
 {
     struct queue *q = t->queue;
     assert(t->state == TASK_READY);
-    if (t->record.suspect) {
+    if (t->record.suspect)
         heap_remove(&q->suspects, &t->place);
-    } else if (t->rare && t->rare->awaits) {
+    else if (t->rare && t->rare->awaits)
         target_take(c, t);
-    } else if (t->out_of_order) {
-        heap_remove(&q->requeued, &t->place);
-    } else {
-        unsigned rank = task_key(t).rank;
-        list_remove(&t->node);
-        if (list_empty(&q->fifo[rank]))
-            q->filled &= (uint16_t) ~(1u << rank);
-    }
+    else
+        queue_unplace(q, t);
     t->out_of_order = false;
     if (q->backlog)
         window_low(c, q);

@@ -117,7 +117,7 @@ struct queue {
     struct list links;                           /* to the groups that serve it */
     struct list targets;                         /* tasks for one worker by name */
     uint32_t counts[TASK_STATE_COUNT];           /* of tasks in memory */
-    uint64_t bytes;                              /* of payloads in memory */
+    uint64_t bytes;                              /* of ready payloads that the window counts */
     uint64_t stored_ready, stored_delayed, dead; /* in the store only; dead letters */
     uint64_t submitted, finished, failed, redelivered;
     struct service service;

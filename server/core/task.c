@@ -127,7 +127,6 @@ void task_drop(struct core *c, struct task *t)
 {
     assert(t->operations == 0 && !t->followers);
     task_move(c, t, TASK_GONE);
-    t->queue->bytes -= t->record.payload.size;
     c->stats.ledger_bytes -= t->record.payload.size;
     ledger_remove(&c->ledger, t);
     list_push_back(&c->gone, &t->node);
@@ -245,7 +244,6 @@ bool task_add(struct core *c, struct task *t)
         return false;
     c->counts[TASK_STORING]++;
     q->counts[TASK_STORING]++;
-    q->bytes += t->record.payload.size;
     if (q->bypass)
         c->bypass_bytes += t->record.payload.size;
     c->stats.ledger_bytes += t->record.payload.size;

@@ -318,6 +318,34 @@ static void a_tick_does_not_run_out_of_ids(void **state)
     core_free(d.f.core);
 }
 
+/* What workers have, or clients have not acknowledged, is bounded elsewhere. */
+static void what_runs_or_has_ended_takes_no_place(void **state)
+{
+    (void)state;
+    durable_new(&d, 100, DURABILITY_SYNC);
+    core_free(d.f.core);
+    d.config.window_bytes = 20; /* two payloads of 7 bytes fit */
+    durable_core(&d);
+    worker(2);
+    for (size_t i = 0; i < 2; i++)
+        fix_submit(&d.f, 5, "q", "payload", NULL, FOLLOW_FINISH);
+    durable_end(&d);
+    durable_stored(&d, 1);
+    durable_end(&d);
+    const struct lane_action *l = fix_lane(&d.f, 0, LANE_TASK, 0);
+    struct answer done = fix_done(l->id, l->lease, "");
+    durable_stored(&d, 1);
+    fix_answer(&d.f, 0, done);
+    durable_settle(&d);
+    for (size_t i = 0; i < 3; i++)
+        fix_submit(&d.f, 5, "q", "payload", NULL, FOLLOW_NONE);
+    durable_settle(&d);
+    /* One has ended, two run, two wait. */
+    assert_int_equal(core_stats(d.f.core)->ledger, 5);
+    assert_int_equal(core_stats(d.f.core)->backlog, 0);
+    durable_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -331,6 +359,7 @@ int main(void)
         cmocka_unit_test(an_async_backlog_lies_in_the_store),
         cmocka_unit_test(a_fetch_that_is_overtaken_between_its_parts_is_void),
         cmocka_unit_test(a_tick_does_not_run_out_of_ids),
+        cmocka_unit_test(what_runs_or_has_ended_takes_no_place),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
