@@ -215,7 +215,6 @@ static void tick(struct core *c)
     assert(!c->woken);
     c->woken = true;
     timers_run(c);
-    loss_run(c);
     restart_run(c);
     stored_run(c);
     stored_stop(c);

@@ -28,15 +28,19 @@ static void loss_drop(struct core *c, struct loss *loss)
         at = &(*at)->next;
     }
     *at = loss->next;
+    heap_remove(&c->by_mono, &loss->timer);
     free(loss);
 }
 
-static struct loss *loss_new(
-    struct core *c, const uint8_t instance[INSTANCE_SIZE], size_t count, size_t name)
+/* It is judged, or forgotten, after `wait_ns`. */
+static struct loss *loss_new(struct core *c, const uint8_t instance[INSTANCE_SIZE], size_t count,
+    size_t name, uint64_t wait_ns)
 {
     struct loss *loss = calloc(1, sizeof *loss + count * sizeof loss->ids[0] + name + 1);
-    if (!loss)
+    if (!loss || !timer_loss(c, loss, c->now.mono_ns + wait_ns)) {
+        free(loss);
         return NULL;
+    }
     memcpy(loss->instance, instance, INSTANCE_SIZE);
     loss->next = c->losses;
     c->losses = loss;
@@ -106,7 +110,8 @@ void loss_add(struct core *c, const struct worker *w, const struct lost *lost)
     struct loss *before = loss_find(c, w->instance);
     size_t count = lost->suspects;
     assert(count == 0 || (lost->ids && lost->cut));
-    struct loss *loss = loss_new(c, w->instance, count, w->name.size);
+    struct loss *loss = loss_new(
+        c, w->instance, count, w->name.size, lost->cut ? c->config.rejoin_wait_ms * MS : LOSS_KEEP);
     if (!loss)
         return;
     if (before && before->known) {
@@ -124,7 +129,6 @@ void loss_add(struct core *c, const struct worker *w, const struct lost *lost)
     loss->count = count;
     if (count)
         memcpy(loss->ids, lost->ids, count * sizeof loss->ids[0]);
-    loss->until_ns = c->now.mono_ns + (lost->cut ? c->config.rejoin_wait_ms * MS : LOSS_KEEP);
     if (loss->known)
         loss_is_death(c, loss);
 }
@@ -137,18 +141,15 @@ void core_obituary(struct core *c, const struct msg_obituary *o)
     bool lost = loss && loss->lost;
     /* Anybody can send any number of them: one is kept only of a process that is joined. */
     if (!loss && worker_by_instance(c, o->instance.data))
-        loss = loss_new(c, o->instance.data, 0, 0);
+        loss = loss_new(c, o->instance.data, 0, 0, LOSS_KEEP);
     if (!loss)
         return;
     loss->known = true;
     loss->obituary = *o;
     loss->obituary.instance = (struct slice){0};
-    if (lost) {
+    assert(lost || loss->count == 0);
+    if (lost)
         loss_is_death(c, loss);
-        return;
-    }
-    assert(loss->count == 0);
-    loss->until_ns = c->now.mono_ns + LOSS_KEEP;
 }
 
 /* It lives: what it ran is suspected no longer for this. */
@@ -166,28 +167,14 @@ void loss_rejoined(struct core *c, const uint8_t instance[INSTANCE_SIZE])
     loss_drop(c, loss);
 }
 
-void loss_run(struct core *c)
+/* It did not come back in time, or nothing more was heard of it. */
+void loss_expire(struct core *c, struct loss *loss)
 {
-    for (struct loss *loss = c->losses, *next; loss; loss = next) {
-        next = loss->next;
-        assert(loss->until_ns > 0);
-        if (loss->until_ns > c->now.mono_ns)
-            continue;
-        if (loss->lost && loss->cut)
-            loss_is_death(c, loss);
-        else
-            loss_drop(c, loss);
-    }
-}
-
-uint64_t loss_next(const struct core *c)
-{
-    uint64_t next = NEVER;
-    for (const struct loss *loss = c->losses; loss; loss = loss->next) {
-        assert(loss->until_ns > 0);
-        next = earlier(next, loss->until_ns);
-    }
-    return next;
+    assert(!heap_holds(&loss->timer));
+    if (loss->lost && loss->cut)
+        loss_is_death(c, loss);
+    else
+        loss_drop(c, loss);
 }
 
 void loss_free(struct core *c)

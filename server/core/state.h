@@ -242,10 +242,10 @@ struct lost {
 struct loss {
     struct loss *next;
     uint8_t instance[INSTANCE_SIZE];
-    const char *name;  /* behind the ids */
-    uint64_t until_ns; /* not back by then: taken for dead */
-    bool lost;         /* false: the obituary came first */
-    bool cut;          /* its connection went down; false: fenced, no death without obituary */
+    const char *name;       /* behind the ids */
+    struct heap_node timer; /* mono: not back by then, it is taken for dead */
+    bool lost;              /* false: the obituary came first */
+    bool cut;               /* its connection went down; false: fenced, no death without obituary */
     struct msg_obituary obituary;
     bool known; /* the obituary is there */
     bool alone; /* one attempt ran there, and nothing beside it */
@@ -279,7 +279,7 @@ struct conn {
 };
 
 /* What a node of the time heaps belongs to: the low bits of its tie. */
-enum timer_kind { TIMER_DELAY, TIMER_RARE, TIMER_UNIQUE };
+enum timer_kind { TIMER_DELAY, TIMER_RARE, TIMER_UNIQUE, TIMER_LOSS };
 
 /* A unique key of a queue that bypasses the store. */
 struct unique {
@@ -347,7 +347,7 @@ struct core {
     struct queue *last_queue; /* that was looked up: most come in runs */
     struct strmap uniques;
     struct heap by_wall; /* due, expiry, unique keys */
-    struct heap by_mono; /* backoff, fences */
+    struct heap by_mono; /* backoff, fences, lost workers */
     struct list holding; /* FINISHED tasks that stay for hold_ms, in the order in which they go */
     struct heap kept;    /* FINISHED tasks that stay longer: key is when they go */
     size_t kept_count;   /* of both */

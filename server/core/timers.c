@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Two heaps, by the monotonic clock (backoff, fences) and by the wall clock (due, expiry, unique
- * keys), and one of workers. A heap, and not a wheel: it is exact, so an idle server wakes up for
- * nothing, and tasks without timeout, delay or expiry, the many, are in none.
+ * Two heaps, by the monotonic clock (backoff, fences, lost workers) and by the wall clock (due,
+ * expiry, unique keys), and one of workers. A heap, and not a wheel: it is exact, so an idle server
+ * wakes up for nothing, and tasks without timeout, delay or expiry, the many, are in none.
  */
 #include <assert.h>
 #include "server/core/verbs.h"
@@ -112,7 +112,6 @@ static void heap_run(struct core *c, struct heap *heap, uint64_t now)
     struct heap_node *top;
     while ((top = heap_top(heap)) && top->key <= now) {
         enum timer_kind kind = top->tie & 3;
-        assert(kind <= TIMER_UNIQUE);
         if (kind == TIMER_DELAY) {
             task_requeue(c, container_of(top, struct task, place));
             continue;
@@ -120,9 +119,17 @@ static void heap_run(struct core *c, struct heap *heap, uint64_t now)
         heap_remove(heap, top);
         if (kind == TIMER_RARE)
             rare_fired(c, container_of(top, struct rare, timer));
-        else
+        else if (kind == TIMER_UNIQUE)
             unique_expire(c, container_of(top, struct unique, timer));
+        else
+            loss_expire(c, container_of(top, struct loss, timer));
     }
+}
+
+bool timer_loss(struct core *c, struct loss *loss, uint64_t mono_ns)
+{
+    assert(mono_ns > c->now.mono_ns);
+    return heap_push(&c->by_mono, &loss->timer, mono_ns, TIMER_LOSS);
 }
 
 bool timer_unique(struct core *c, struct unique *u, uint64_t wall_ms)
@@ -269,6 +276,5 @@ uint64_t timers_next(const struct core *c)
     next = earlier(next, finish_next(c));
     if (heap_top(&c->worker_timers))
         next = earlier(next, heap_top(&c->worker_timers)->key);
-    next = earlier(next, worker_acks_next(c));
-    return earlier(next, loss_next(c));
+    return earlier(next, worker_acks_next(c));
 }

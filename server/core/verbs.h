@@ -212,6 +212,7 @@ uint64_t timers_next(const struct core *c);
 uint64_t wall_to_mono(const struct core *c, uint64_t wall_ms);
 void worker_timer(struct core *c, struct worker *w);
 void worker_rouse(struct core *c, struct worker *w);
+bool timer_loss(struct core *c, struct loss *loss, uint64_t mono_ns); /* false: no memory */
 bool timer_unique(struct core *c, struct unique *u, uint64_t wall_ms);
 
 /* unique.c */
@@ -223,8 +224,7 @@ void unique_expire(struct core *c, struct unique *u);
 /* loss.c */
 void loss_add(struct core *c, const struct worker *w, const struct lost *lost);
 void loss_rejoined(struct core *c, const uint8_t instance[INSTANCE_SIZE]);
-void loss_run(struct core *c);
-uint64_t loss_next(const struct core *c);
+void loss_expire(struct core *c, struct loss *loss);
 void loss_free(struct core *c);
 
 /* requests.c, rows.c, lookup.c */
