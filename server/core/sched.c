@@ -96,20 +96,29 @@ static bool suspect_has_worker(const struct group *g, const struct task *t)
     return false;
 }
 
-/* The most urgent one that has a worker. There are few suspects, so all are looked at. */
+/* The most urgent one of the queue that has a worker, if it is more urgent than `best`. */
+static struct task *suspect_of(const struct group *g, const struct queue *q, struct task *best)
+{
+    for (size_t i = 0; i < q->suspects.count && !queue_halted(q); i++) {
+        struct task *t = container_of(q->suspects.nodes[i], struct task, place);
+        assert(t->state == TASK_READY);
+        bool sooner = !best || key_before(task_key(t), task_key(best));
+        if (sooner && suspect_has_worker(g, t))
+            best = t;
+        /* The first one comes before all others: only if its worker is away are they looked at. */
+        if (i == 0 && (!sooner || best == t))
+            break;
+    }
+    return best;
+}
+
+/* The most urgent one that has a worker. */
 static struct task *suspect_next(const struct group *g)
 {
     struct task *best = NULL;
-    list_foreach(it, next, &g->links)
-    {
-        const struct queue *q = container_of(it, struct link, in_group)->queue;
-        for (size_t i = 0; i < q->suspects.count && !queue_halted(q); i++) {
-            struct task *t = container_of(q->suspects.nodes[i], struct task, place);
-            assert(t->state == TASK_READY);
-            if ((!best || key_before(task_key(t), task_key(best))) && suspect_has_worker(g, t))
-                best = t;
-        }
-    }
+    assert(g->number > 0);
+    list_foreach(it, next, &g->links) best =
+        suspect_of(g, container_of(it, struct link, in_group)->queue, best);
     return best;
 }
 
@@ -285,17 +294,17 @@ static void sched_fill(struct core *c, struct group *g)
 
 /*
  * A slot that is idle only because the head of a queue has too many bytes for its lane can run
- * what comes after that head, once the head has gone to another worker.
+ * what comes after that head, once the head has gone to another worker: that touched its group.
  */
 static void sched_behind_large(struct core *c)
 {
     uint64_t before;
     do {
         before = c->stats.dispatched;
-        for (size_t i = 0; i < c->group_count; i++) {
-            struct group *g = c->groups[i];
-            assert(!g || g->number == i + 1);
-            if (g && g->idle_slots && !list_empty(&g->ring))
+        for (struct list *it = c->dirty_groups.next; it != &c->dirty_groups; it = it->next) {
+            struct group *g = container_of(it, struct group, dirty_node);
+            assert(g->number > 0);
+            if (g->idle_slots && !list_empty(&g->ring))
                 sched_idle(c, g);
         }
     } while (c->stats.dispatched != before);
