@@ -105,6 +105,7 @@ struct call {
     int error;         /* negative enum pushrod_error */
     uint64_t count;    /* of OK or END */
     uint64_t rows;     /* that came */
+    uint64_t after;    /* LIST: where the next page begins; by row() */
     unsigned row_kind; /* enum msg; rows of another kind are nonsense */
     void (*row)(struct pushrod_client *c, struct dec *in, struct call *call);
     void (*fn)(void); /* the user's callback, cast back by row() */

@@ -10,6 +10,8 @@
 
 #include "client/lib.h"
 
+#define LIST_PAGE 1000 /* rows, as many as a server gives at a time */
+
 void text_begin(struct pushrod_client *c, size_t bytes)
 {
     buf_clear(&c->scratch);
@@ -93,6 +95,7 @@ static void row_queue(struct pushrod_client *c, struct dec *in, struct call *cal
     struct msg_queue_row m;
     if (!msg_queue_row_decode(in, &m))
         return;
+    call->after++;
     text_begin(c, m.name.size + m.durability.size + 2);
     struct pushrod_queue_info info = {text_of(c, m.name), text_of(c, m.durability), m.paused,
         m.ready, m.delayed, m.leased, m.dead, m.workers, m.slots, m.submitted, m.finished, m.failed,
@@ -108,6 +111,7 @@ static void row_worker(struct pushrod_client *c, struct dec *in, struct call *ca
     struct msg_worker_row m;
     if (!msg_worker_row_decode(in, &m))
         return;
+    call->after = m.id;
     text_begin(c, m.name.size + m.host.size + m.state.size + m.queues.size + 4);
     struct pushrod_worker_info info = {m.id, text_of(c, m.name), text_of(c, m.host), m.pid,
         text_of(c, m.state), m.slots, m.outstanding, m.started, text_of(c, m.queues), m.done,
@@ -145,13 +149,28 @@ static int64_t list_run(struct pushrod_client *c, const struct msg_list *list, s
     return rows < 0 ? rows : (int64_t)call->rows;
 }
 
+/* Page by page, up to one that is not full. */
+static int64_t list_pages(struct pushrod_client *c, struct msg_list *m, const struct call *call)
+{
+    int64_t rows, all = 0;
+    m->limit = LIST_PAGE;
+    do {
+        struct call page = *call;
+        page.after = m->after;
+        rows = list_run(c, m, &page);
+        m->after = page.after;
+        all += rows;
+    } while (rows == LIST_PAGE);
+    return rows < 0 ? rows : all;
+}
+
 int64_t pushrod_client_queues(
     struct pushrod_client *c, const char *filter, pushrod_queue_fn *fn, void *arg)
 {
     struct msg_list m = {.what = slice_str("queues"), .filter = slice_str(filter)};
     struct call call = {
         .row_kind = MSG_QUEUE_ROW, .row = row_queue, .fn = (void (*)(void))fn, .arg = arg};
-    return list_run(c, &m, &call);
+    return list_pages(c, &m, &call);
 }
 
 int64_t pushrod_client_workers(
@@ -160,7 +179,7 @@ int64_t pushrod_client_workers(
     struct msg_list m = {.what = slice_str("workers"), .filter = slice_str(filter)};
     struct call call = {
         .row_kind = MSG_WORKER_ROW, .row = row_worker, .fn = (void (*)(void))fn, .arg = arg};
-    return list_run(c, &m, &call);
+    return list_pages(c, &m, &call);
 }
 
 int64_t pushrod_client_dead(struct pushrod_client *c, const char *filter, uint64_t after,

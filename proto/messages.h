@@ -214,8 +214,8 @@ enum msg_plane {
 #define FIELDS_LIST(F)                                                                             \
     F(U64, request, "echoed in each row and in END")                                               \
     F(TEXT, what, "queues, workers, dead, stats")                                                  \
-    F(TEXT, filter, "a queue name or pattern; nil: all")                                           \
-    F(U64, after, "dead: ids above this one")                                                      \
+    F(TEXT, filter, "name or pattern of queues (dead: of theirs) or workers; nil: all")            \
+    F(U64, after, "workers, dead: ids above this one; queues: rows that came before")              \
     F(U64, limit, "rows, 1,000 at most; 0: 1,000")
 
 #define FIELDS_CONTROL(F)                                                                          \

@@ -323,8 +323,9 @@ typedef void pushrod_stat_fn(const char *name, uint64_t value, void *arg);
 /* Where is this task? Errors: UNKNOWN_TASK. */
 int pushrod_client_status(struct pushrod_client *c, uint64_t id, struct pushrod_task_info *info);
 
-/* Calls `fn` for each row and returns how many there were, or a negative error. filter: a queue
- * name or pattern, NULL: all. dead: ids above `after`, at most `limit` (0: 1,000). */
+/* Calls `fn` for each row and returns how many there were, or a negative error. filter: a
+ * name or pattern of queues, of workers, or of the queues of the dead, NULL: all. dead: ids above
+ * `after`, at most `limit` (0: 1,000). */
 int64_t pushrod_client_queues(
     struct pushrod_client *c, const char *filter, pushrod_queue_fn *fn, void *arg);
 int64_t pushrod_client_workers(

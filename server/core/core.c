@@ -72,6 +72,7 @@ static void lists_init(struct core *c)
         list_init(&c->nowhere.fifo[rank]);
     c->nowhere.name = slice_str("");
     assert(list_empty(&c->gone));
+    c->queues_end = &c->first_queue;
 }
 
 struct core *core_new(const struct core_config *config, const struct queue_setting *settings,

@@ -102,8 +102,8 @@ struct queue *queue_get(struct core *c, struct slice name)
         free(q);
         return NULL;
     }
-    q->next = c->first_queue;
-    c->first_queue = q;
+    *c->queues_end = q;
+    c->queues_end = &q->next;
     c->queue_count++;
     watch_event(c, "queue-new", 0, (struct slice){0}, q->name, NULL);
     return q;

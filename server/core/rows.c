@@ -131,13 +131,25 @@ static void row_queue(struct core *c, uint64_t conn, uint64_t request, const str
     out_row(c, conn, request, MSG_QUEUE_ROW, &row, sizeof row);
 }
 
+static bool listed(const struct msg_list *m, struct slice name)
+{
+    assert(name.size > 0);
+    return !m->filter.data || name_matches(m->filter, name);
+}
+
+/* None is forgotten, and a new one comes last: a page begins behind a number of them. */
 static void list_queues(struct core *c, uint64_t conn, const struct msg_list *m)
 {
     size_t rows = 0;
+    uint64_t before = m->after;
     assert(m->limit > 0);
     for (const struct queue *q = c->first_queue; q && rows < m->limit; q = q->next) {
-        if (m->filter.data && !name_matches(m->filter, q->name))
+        if (!listed(m, q->name))
             continue;
+        if (before) {
+            before--;
+            continue;
+        }
         row_queue(c, conn, m->request, q);
         rows++;
     }
@@ -206,15 +218,17 @@ static void row_worker(struct core *c, uint64_t conn, uint64_t request, const st
     out_row(c, conn, request, MSG_WORKER_ROW, &row, sizeof row);
 }
 
+/* By id, for they came in that order. */
 static void list_workers(struct core *c, uint64_t conn, const struct msg_list *m)
 {
     size_t rows = 0;
     assert(m->limit > 0);
-    list_foreach(it, next, &c->workers)
-    {
-        if (rows == m->limit)
-            break;
-        row_worker(c, conn, m->request, container_of(it, struct worker, in_core));
+    for (const struct list *it = c->workers.next; it != &c->workers && rows < m->limit;
+         it = it->next) {
+        const struct worker *w = container_of(it, struct worker, in_core);
+        if (w->id <= m->after || !listed(m, w->name))
+            continue;
+        row_worker(c, conn, m->request, w);
         rows++;
     }
     row_end(c, conn, m->request, rows);
@@ -244,8 +258,7 @@ static void list_stats(struct core *c, uint64_t conn, const struct msg_list *m)
 static bool dead_listed(const struct task *t, const struct msg_list *m)
 {
     assert(m->limit > 0);
-    return finish_is_dead_letter(t) && t->record.id > m->after &&
-           (!m->filter.data || name_matches(m->filter, t->queue->name));
+    return finish_is_dead_letter(t) && t->record.id > m->after && listed(m, t->queue->name);
 }
 
 static int compare_tasks(const void *a, const void *b)

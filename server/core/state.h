@@ -342,7 +342,8 @@ struct core {
     uint64_t ceiling; /* no id above was ever leased to us */
 
     struct strmap queues;
-    struct queue *first_queue;
+    struct queue *first_queue; /* in the order in which they were made */
+    struct queue **queues_end;
     size_t queue_count;
     struct queue *last_queue; /* that was looked up: most come in runs */
     struct strmap uniques;

@@ -118,8 +118,26 @@ static void fake_wait(struct fake_server *s, const struct msg_wait *m)
     fake_finish(s, m->id, PUSHROD_DONE, slice_str("waited again"));
 }
 
+/* Of the filter "many" there is one row more than a page has. */
+static void fake_pages(struct fake_server *s, const struct msg_list *m)
+{
+    uint64_t count = m->after == 0 ? 1000 : m->after == 1000;
+    struct msg_queue_row row = {.request = m->request,
+        .name = slice_str("echo"),
+        .durability = slice_str("memory"),
+        .ready = 3};
+    struct msg_end end = {m->request, count};
+    for (uint64_t i = 0; i < count; i++)
+        msg_queue_row_encode(&s->out, &row);
+    msg_end_encode(&s->out, &end);
+}
+
 static void fake_list(struct fake_server *s, const struct msg_list *m)
 {
+    if (slice_equal(m->filter, slice_str("many"))) {
+        fake_pages(s, m);
+        return;
+    }
     struct msg_queue_row row = {.request = m->request,
         .name = slice_str("echo"),
         .durability = slice_str("memory"),

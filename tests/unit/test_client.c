@@ -296,7 +296,8 @@ static void test_lists(void **state)
     unsigned rows = 0;
     struct pushrod_task_info info;
     assert_int_equal(pushrod_client_queues(f->client, NULL, count_queue, &rows), 2);
-    assert_int_equal(rows, 2);
+    assert_int_equal(pushrod_client_queues(f->client, "many", count_queue, &rows), 1001);
+    assert_int_equal(rows, 1003);
     assert_int_equal(pushrod_client_status(f->client, 9, &info), 0);
     assert_string_equal(info.state, "failed");
     assert_int_equal(info.history_count, 2);

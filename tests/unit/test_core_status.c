@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What STATUS says of a task. */
+/* What STATUS says of a task, and LIST of queues and workers. */
 #include "tests/unit/core_fixture.h"
 
 static struct fix f;
@@ -34,10 +34,56 @@ static void a_backoff_in_memory_says_when_it_ends(void **state)
     fix_free(&f);
 }
 
+static size_t rows_of(const char *what, const char *filter, uint64_t after, uint16_t kind)
+{
+    struct msg_list m = {.request = 3, .what = S(what), .filter = S(filter), .after = after};
+    core_list(f.core, 5, &m);
+    fix_end(&f);
+    size_t count = 0;
+    for (size_t i = 0; i < f.acts->conn_count; i++)
+        count += f.acts->conn[i].kind == kind;
+    assert_non_null(fix_conn(&f, 5, MSG_END, 0));
+    fix_later(&f, 1);
+    return count;
+}
+
+/* More than a page holds: the next one begins where it ended, and what is new comes last. */
+static void all_queues_are_listed(void **state)
+{
+    (void)state;
+    char name[16];
+    fix_new(&f, NULL);
+    for (unsigned i = 0; i < 1500; i++) {
+        snprintf(name, sizeof name, "%s.%u", i % 2 ? "odd" : "even", i);
+        fix_submit(&f, 5, name, "", NULL, FOLLOW_NONE);
+    }
+    assert_int_equal(rows_of("queues", NULL, 0, MSG_QUEUE_ROW), 1000);
+    fix_submit(&f, 5, "new", "", NULL, FOLLOW_NONE);
+    assert_int_equal(rows_of("queues", NULL, 1000, MSG_QUEUE_ROW), 501);
+    assert_int_equal(rows_of("queues", "odd.*", 700, MSG_QUEUE_ROW), 50);
+    assert_int_equal(rows_of("queues", NULL, 1501, MSG_QUEUE_ROW), 0);
+    fix_free(&f);
+}
+
+static void workers_are_listed_by_name(void **state)
+{
+    (void)state;
+    fix_new(&f, NULL);
+    for (unsigned n = 0; n < 3; n++)
+        fix_worker(&f, n, "q", 1);
+    assert_int_equal(rows_of("workers", NULL, 0, MSG_WORKER_ROW), 3);
+    assert_int_equal(rows_of("workers", "w1", 0, MSG_WORKER_ROW), 1);
+    assert_int_equal(rows_of("workers", "w*", f.worker[1], MSG_WORKER_ROW), 1);
+    assert_int_equal(rows_of("workers", "x*", 0, MSG_WORKER_ROW), 0);
+    fix_free(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_backoff_in_memory_says_when_it_ends),
+        cmocka_unit_test(all_queues_are_listed),
+        cmocka_unit_test(workers_are_listed_by_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
