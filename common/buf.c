@@ -21,6 +21,13 @@ void buf_clear(struct buf *b)
     b->failed = false;
 }
 
+void buf_recycle(struct buf *b, size_t most)
+{
+    buf_clear(b);
+    if (b->capacity > most)
+        buf_free(b);
+}
+
 /* The slow half of buf_reserve(): makes the array large enough, at least twice what it was. */
 uint8_t *buf_grow(struct buf *b, size_t more)
 {

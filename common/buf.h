@@ -25,6 +25,7 @@ struct buf {
 
 void buf_free(struct buf *b);                  /* frees the bytes; b is empty again */
 void buf_clear(struct buf *b);                 /* size 0, failed false; keeps the bytes */
+void buf_recycle(struct buf *b, size_t most);  /* the same, if it has at most so many; else frees */
 uint8_t *buf_grow(struct buf *b, size_t more); /* only for buf_reserve() */
 void buf_append(struct buf *b, const void *data, size_t size);
 void buf_consume(struct buf *b, size_t size);    /* drop from the front; moves the rest */

@@ -95,13 +95,6 @@ static size_t report_bytes(size_t size)
     return sizeof(struct report) + size;
 }
 
-static void buf_recycle(struct buf *b)
-{
-    buf_clear(b);
-    if (b->capacity > SPARE_BYTES)
-        buf_free(b);
-}
-
 void run_release(struct run *run, struct report *report)
 {
     struct pushrod_task *task = report->task;
@@ -116,9 +109,9 @@ void run_release(struct run *run, struct report *report)
     run->given--;
     run->last_ns = task->run_ns;
     task->attempt = NULL;
-    buf_recycle(&task->result);
-    buf_recycle(&task->text);
-    buf_recycle(&task->scratch);
+    buf_recycle(&task->result, SPARE_BYTES);
+    buf_recycle(&task->text, SPARE_BYTES);
+    buf_recycle(&task->scratch, SPARE_BYTES);
     task->next = run->spare;
     run->spare = task;
 }

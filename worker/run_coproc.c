@@ -24,6 +24,8 @@
 #include "worker/talk.h"
 
 #define READ_SIZE 65536u
+/* A slot keeps buffers up to this size: the rest of a message, and room for a read. */
+#define KEEP_SIZE ((size_t)2 * READ_SIZE)
 /* Between the end of its output and that of the process. */
 #define EXIT_WAIT_MS 100
 
@@ -62,7 +64,7 @@ static int coproc_end(struct coproc *p)
 {
     int status = p->child.pid ? child_end(&p->child) : 0;
     said_end(&p->said);
-    buf_clear(&p->out);
+    buf_recycle(&p->out, KEEP_SIZE);
     p->used = p->deaf = false;
     return status;
 }
@@ -160,6 +162,8 @@ static void take_output(struct attempt_run *r)
         at += m.head + m.size;
     }
     buf_consume(out, at);
+    if (out->size == 0)
+        buf_recycle(out, KEEP_SIZE);
 }
 
 /* ------------------------------------------------------------------- the pipes */
@@ -385,6 +389,7 @@ static void coproc_run(struct slot *slot, struct pushrod_task *task)
     /* The second process is a new one, so there is no third. */
     while (coproc_fresh(p, task) && !coproc_turn(slot, task, p))
         ;
+    buf_recycle(&p->in, KEEP_SIZE);
     said_end(&p->said);
 }
 

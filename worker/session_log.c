@@ -83,10 +83,8 @@ static void log_compact(struct answer_log *l)
         return;
     l->acked_at -= l->head_at;
     l->sent_at -= l->head_at;
-    if (l->head_at == l->bytes.size && l->bytes.capacity > LOG_WINDOW)
-        buf_free(&l->bytes);
-    else if (l->head_at == l->bytes.size)
-        buf_clear(&l->bytes);
+    if (l->head_at == l->bytes.size)
+        buf_recycle(&l->bytes, LOG_WINDOW);
     else
         buf_consume(&l->bytes, l->head_at);
     l->head_at = 0;

@@ -47,9 +47,7 @@ static void item_lighten(struct item *it)
     body_unref(it->body);
     it->body = NULL;
     buf_free(&it->note);
-    buf_clear(&it->bytes);
-    if (it->bytes.capacity > SPARE_BYTES)
-        buf_free(&it->bytes);
+    buf_recycle(&it->bytes, SPARE_BYTES);
 }
 
 /* As a whole: an item that ended is touched again when it serves the next task, not before. */

@@ -146,10 +146,7 @@ static void lane_send_out(struct lane *lane, int more)
     memcpy(zmq_msg_data(&message), lane->out.data, lane->out.size);
     lane_send(lane, &message, more);
     /* A thousand lanes must not keep what one burst needed. */
-    if (lane->out.capacity > LANE_KEEP_BYTES)
-        buf_free(&lane->out);
-    else
-        buf_clear(&lane->out);
+    buf_recycle(&lane->out, LANE_KEEP_BYTES);
 }
 
 /* The payloads that are the parts behind the records, in their order. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Coprocesses: real ones that stay, die, hang, talk nonsense, and are replaced. */
+#include <malloc.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -264,6 +265,33 @@ static void lines_are_parsed_one_at_a_time(void **state)
     assert_int_equal(talk_parse(slice_str("\n"), &m), -1);
 }
 
+static size_t memory_in_use(void)
+{
+    struct mallinfo2 m = mallinfo2();
+    return m.uordblks + m.hblkhd;
+}
+
+/* A slot does not keep what its largest task needed. */
+static void what_was_large_is_given_back(void **state)
+{
+    (void)state;
+    static char large[8 << 20];
+    begin_with("while read -r line; do\n"
+               "  size=${line##*\"size\\\":\"}; size=${size##*:}; size=${size%\\}}\n"
+               "  head -c $size >/dev/null\n"
+               "  echo '{\"type\":\"data\",\"size\":4000000}'; head -c 4000000 /dev/zero\n"
+               "  echo '{\"type\":\"done\",\"size\":0}'\n"
+               "done",
+        (struct run_config){.max_result = 8 << 20});
+    size_t before = memory_in_use();
+    struct outcome *o = run_play_wait(&p, run_play_give(&p, large, sizeof large));
+    assert_int_equal(o->kind, REPORT_DONE);
+    assert_int_equal(o->data.size, 4000000);
+    buf_free(&o->data);
+    assert_true(memory_in_use() < before + (1 << 20));
+    run_play_stop(&p);
+}
+
 int main(void)
 {
     log_setup("test", LOG_ERROR, false);
@@ -285,6 +313,7 @@ int main(void)
         cmocka_unit_test(closed_output_is_a_crash),
         cmocka_unit_test(the_samples_do_what_they_say),
         cmocka_unit_test(lines_are_parsed_one_at_a_time),
+        cmocka_unit_test(what_was_large_is_given_back),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     if (run_play_forbid_pidfd())
