@@ -130,7 +130,7 @@ $(TESTS:%=$(BUILD)/tests/test_%): $(BUILD)/tests/test_%: $(O)/tests/unit/test_%.
 $(STORE_TESTS:%=$(BUILD)/tests/store/test_%): $(BUILD)/tests/store/test_%: $(O)/tests/store/test_%.o
 $(sim): $(SIM:%=$(O)/tests/sim/%.o)
 $(BUILD)/tests/test_core_memory $(BUILD)/tests/test_client_memory: TEST_LIBS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=free,--wrap=slab_take,--wrap=slab_give # fails them
-$(BUILD)/tests/test_run_exec: TEST_LIBS += -Wl,--wrap=realloc # likewise
+$(BUILD)/tests/test_run_exec: TEST_LIBS += -Wl,--wrap=realloc,--wrap=fork # likewise
 $(unit) $(sim): $(testlib) $(BUILD)/libpushrod.a
 	$(call link,$(TEST_LIBS))
 

@@ -114,14 +114,18 @@ int plugins_probe(struct pushrod_worker *w, bool *serial)
     if (pipe(ends) != 0)
         return worker_error(w, PUSHROD_E_SYSTEM, "pipe: %s", strerror(errno));
     pid_t pid = fork();
+    int why = errno;
     if (pid == 0)
         probe_child(w, ends[1]);
     close(ends[1]);
     struct probe_answer a;
-    ssize_t size = pid > 0 ? read(ends[0], &a, sizeof a) : -1;
+    ssize_t size = -1;
+    while (pid > 0 && (size = read(ends[0], &a, sizeof a)) < 0 && errno == EINTR)
+        ;
     close(ends[0]);
-    if (pid > 0)
-        waitpid(pid, NULL, 0);
+    if (pid < 0)
+        return worker_error(w, PUSHROD_E_SYSTEM, "fork: %s", strerror(why));
+    waitpid(pid, NULL, 0);
     if (size != (ssize_t)sizeof a)
         return worker_error(w, PUSHROD_E_BAD_OPTION, "a plug-in ended the process that loaded it");
     *serial = a.serial;

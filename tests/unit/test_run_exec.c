@@ -13,6 +13,7 @@
 #include "common/log.h"
 #include "proto/codec.h"
 #include "tests/lib/run_play.h"
+#include "worker/worker.h"
 
 static struct run_play p;
 
@@ -357,6 +358,33 @@ static void the_end_of_the_runner_ends_its_commands(void **state)
     assert_true(pid_is_gone(&pid));
 }
 
+/* The same for fork(). */
+static bool no_process;
+pid_t __real_fork(void);
+pid_t __wrap_fork(void);
+
+pid_t __wrap_fork(void)
+{
+    errno = EAGAIN;
+    return no_process ? -1 : __real_fork();
+}
+
+/* No plug-in is to blame when there is no process to look at it. */
+static void a_probe_needs_a_process(void **state)
+{
+    bool serial;
+    struct pushrod_worker *w = pushrod_worker_new();
+    (void)state;
+    assert_int_equal(pushrod_worker_set(w, "plugin", "./none.so"), 0);
+    no_process = true;
+    int error = plugins_probe(w, &serial);
+    no_process = false;
+    assert_int_equal(error, -PUSHROD_E_SYSTEM);
+    assert_null(strstr(pushrod_worker_error(w), "plug-in"));
+    assert_non_null(strstr(pushrod_worker_error(w), strerror(EAGAIN)));
+    pushrod_worker_free(w);
+}
+
 int main(void)
 {
     log_setup("test", LOG_ERROR, false);
@@ -385,6 +413,7 @@ int main(void)
         cmocka_unit_test(nothing_of_ours_is_inherited),
         cmocka_unit_test(slots_run_side_by_side),
         cmocka_unit_test(the_end_of_the_runner_ends_its_commands),
+        cmocka_unit_test(a_probe_needs_a_process),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     if (run_play_forbid_pidfd())
