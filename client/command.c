@@ -104,12 +104,12 @@ static const ROWS(bench_rows);
 const struct command commands[] = {
     {"submit", "QUEUE [PAYLOAD...]", "submit a task, and print its id",
         "PAYLOAD is the text itself, @FILE for a file's contents, - for standard input, or @@TEXT "
-        "for a text\nthat begins with @. Without one, standard input is the payload. Several "
+        "for a text that begins with @. Without one, standard input is the payload. Several "
         "payloads are several tasks.\nWith --wait the result goes to standard output, as it is.",
         cmd_submit, OWN(submit_rows), 1, -1},
     {"map", "QUEUE [INPUT...]", "a task for each line of standard input, results in their order",
         "An xargs over many machines: the payload is the line without its end. Inputs may be given "
-        "as arguments\ninstead. A result without a newline at its end gets one. ^C cancels what is "
+        "as arguments instead. A result without a newline at its end gets one. ^C cancels what is "
         "left, a second ^C exits at once.\nExit code 1 if a task failed.",
         cmd_map, OWN(map_rows), 1, -1},
     {"wait", "ID...", "wait for tasks, and print their results",

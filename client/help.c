@@ -6,6 +6,8 @@
 #include "client/command.h"
 #include "client/options.h"
 
+#define HELP_WIDTH 80u
+
 /* Short enough for one screen; everything else is one command away. */
 void help_program(struct buf *out)
 {
@@ -16,9 +18,23 @@ void help_program(struct buf *out)
         buf_printf(out, "  %-9s %s\n", commands[i].name, commands[i].summary);
     buf_printf(out,
         "\nThe server is --server HOST[:PORT], or PUSHROD_SERVER, or 127.0.0.1:5570.\n"
-        "Exit codes: 0 ok, 1 a task failed, 2 usage, 3 refused, 4 the server cannot be reached,\n"
-        "5 unknown id, 124 the wait ended, 130 interrupted.\n"
+        "Exit codes: 0 ok, 1 a task failed, 2 usage, 3 refused, 4 the server cannot be\n"
+        "reached, 5 unknown id, 124 the wait ended, 130 interrupted.\n"
         "'pushrod COMMAND --help' explains a command.\n");
+}
+
+/* A newline is one that is meant; longer lines are broken between words. */
+static void put_wrapped(struct buf *out, const char *text)
+{
+    while (*text) {
+        size_t size = strcspn(text, "\n");
+        if (size > HELP_WIDTH)
+            for (size = HELP_WIDTH; size > 1 && text[size] != ' ';)
+                size--;
+        buf_append(out, text, size);
+        buf_append(out, "\n", 1);
+        text += size + (text[size] != '\0');
+    }
 }
 
 /* The options come from the same rows that read them. */
@@ -28,9 +44,12 @@ int help_command(struct cli *cli, struct buf *out)
     struct param *rows = options_rows(command);
     struct params *p = rows ? params_new(rows, options_count(command), SCOPE_CLIENT) : NULL;
     if (p) {
-        buf_printf(out, "usage: pushrod %s [OPTIONS]%s%s\n\n%s%c%s%s%s", command->name,
-            *command->operands ? " " : "", command->operands, command->summary, '\n',
-            *command->details ? "\n" : "", command->details, *command->details ? "\n" : "");
+        buf_printf(out, "usage: pushrod %s [OPTIONS]%s%s\n\n%s\n%s", command->name,
+            *command->operands ? " " : "", command->operands, command->summary,
+            *command->details ? "\n" : "");
+        put_wrapped(out, command->details);
+        if (command->rows && command->rows->type != PARAM_TITLE)
+            buf_append(out, "\n", 1);
         params_print_help(p, out);
     }
     params_free(p);
