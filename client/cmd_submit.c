@@ -30,14 +30,19 @@ static int read_payload(struct submit *s, struct buf *to, const char *operand)
         return 0;
     }
     const char *path = operand[0] == '@' ? operand + 1 : operand;
+    const char *name = strcmp(path, "-") == 0 ? "standard input" : path;
+    size_t begin = to->size;
     int why = input_read(to, path, limit);
     if (cli_interrupts())
         return EXIT_INTERRUPTED;
-    if (!why)
+    if (why) {
+        cli_say(s->cli, "cannot read %s: %s", name, strerror(why));
+        return EXIT_USAGE;
+    }
+    if (to->size - begin <= limit)
         return 0;
-    cli_say(s->cli, "cannot read %s: %s", strcmp(path, "-") == 0 ? "standard input" : path,
-        strerror(why));
-    return EXIT_USAGE;
+    cli_say(s->cli, "%s has more than %zu bytes, the max-payload of the server", name, limit);
+    return cli_exit_code(-PUSHROD_E_TOO_BIG);
 }
 
 /* Options that map does not have, or has with another meaning. */
