@@ -142,7 +142,8 @@ static bool queue_check(
 {
     assert(q);
     if (q->max_tasks && queue_unfinished(q) >= q->max_tasks)
-        return refuse(why, PUSHROD_E_QUEUE_FULL, NULL);
+        return refuse(why, PUSHROD_E_QUEUE_FULL,
+            "the queue has as many unfinished tasks as max-tasks of the server allows");
     if (q->bypass && c->bypass_bytes + payload_size(s) > c->config.max_bytes)
         return refuse(why, PUSHROD_E_OVERLOADED, NULL);
     if (!q->bypass && c->store_code)
