@@ -17,6 +17,7 @@
 #include <unistd.h>
 #include <pushrod/error.h>
 #include "common/log.h"
+#include "common/params.h"
 #include "common/unixsock.h"
 #include "server/net/ports.h"
 
@@ -115,26 +116,17 @@ static void listener_ready(int fd, short what, void *arg)
 /* "HOST:PORT" into its parts; "[V6]:PORT"; an empty host or "*" means every address. */
 static bool address_split(const char *address, char host[256], char port[16])
 {
+    char full[300];
+    uint16_t number = 0;
     const char *colon = strrchr(address, ':');
-    if (!colon || strlen(colon + 1) >= 16 || (size_t)(colon - address) >= 256)
+    if (!colon || strchr(colon, ']'))
+        return false; /* there is no port */
+    int size = snprintf(full, sizeof full, "%s%s", colon == address ? "*" : "", address);
+    if (size >= (int)sizeof full || !params_split_host(full, host, 256, &number))
         return false;
-    memcpy(port, colon + 1, strlen(colon + 1) + 1);
-    char *end;
-    unsigned long number = strtoul(port, &end, 10);
-    if (end == port || *end || number > 65535)
-        return false;
-    const char *from = address;
-    size_t size = (size_t)(colon - address);
-    if (size >= 2 && from[0] == '[' && from[size - 1] == ']') {
-        from++;
-        size -= 2;
-    } else if (memchr(from, ':', size) || memchr(from, '[', size)) {
-        return false; /* where would the port begin? */
-    }
-    memcpy(host, from, size);
-    host[size] = 0;
+    snprintf(port, 16, "%u", number);
     if (strcmp(host, "*") == 0)
-        host[0] = 0;
+        host[0] = '\0';
     return true;
 }
 

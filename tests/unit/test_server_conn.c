@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
+#include "server/net/conn.h"
 #include "tests/unit/server_fixture.h"
 
 static int dial(struct pushrod_server *s, unsigned listener)
@@ -295,6 +296,20 @@ static void test_taken_port(void **state)
     server_stop(s);
 }
 
+/* The same rules as for all options that are addresses, and a port. */
+static void test_addresses(void **state)
+{
+    static const char *const right[] = {
+        "[::1]:0", ":0", "*:5570", "localhost:0", "127.0.0.1:65535", "unix:/x", "unix:@x"};
+    static const char *const wrong[] = {"127.0.0.1:+0", "127.0.0.1: 0", "127.0.0.1:0x50",
+        "local host:0", "127.0.0.1:", "127.0.0.1:65536", "[::1]", "[::1", "[]:0", ":", ""};
+    (void)state;
+    for (size_t i = 0; i < sizeof right / sizeof right[0]; i++)
+        assert_true(listen_address_valid(right[i]));
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+        assert_false(listen_address_valid(wrong[i]));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -305,6 +320,7 @@ int main(void)
         cmocka_unit_test(test_unix_path),
         cmocka_unit_test(test_ipv6),
         cmocka_unit_test(test_taken_port),
+        cmocka_unit_test(test_addresses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
