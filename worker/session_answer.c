@@ -111,6 +111,7 @@ void session_revoked(struct session *s, uint64_t lease, bool given_back)
             item_say_started(s, it);
         return;
     }
+    s->begun--;
     if (!it->dropped)
         item_say_returned(s, it->attempt.id, lease, s->draining ? PUSHROD_E_DRAINING : 0);
     item_end(s, it);

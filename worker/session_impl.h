@@ -142,7 +142,7 @@ struct session {
     size_t revoking_count;
     size_t progressing_count;
     struct idmap items; /* lease -> item */
-    uint64_t begun;     /* attempts that were handed to the runner */
+    uint64_t begun;     /* attempts that were handed to the runner, and not given back by it */
     uint64_t ended;     /* attempts that it answered */
     uint64_t returned;  /* tasks given back in this session */
 

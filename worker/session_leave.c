@@ -74,10 +74,17 @@ static void leave(struct session *s)
     session_say(s, "the server stops; joining again when it is back");
 }
 
+/* All that it may run runs, or has run. */
+static bool has_run_enough(const struct session *s)
+{
+    return s->config.max_tasks && s->begun >= s->config.max_tasks &&
+           s->handed_count <= s->config.slots;
+}
+
 /* BYE when all is done and stored, or the time is over; then a moment for it to arrive. */
 void leave_judge(struct session *s)
 {
-    if (s->config.max_tasks && s->begun >= s->config.max_tasks && !s->draining) {
+    if (has_run_enough(s) && !s->draining) {
         s->recycle = true;
         session_drain(s, 0);
     }

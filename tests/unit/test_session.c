@@ -393,6 +393,39 @@ static void recycles_after_its_tasks(void **state)
     assert_true(r.actions->recycle);
 }
 
+/* What was handed over is not yet run, and may be asked back: it counts once it runs. */
+static void it_recycles_after_what_it_has_run(void **state)
+{
+    (void)state;
+    restart((struct session_config){.slots = 1, .ahead = 2, .max_tasks = 3, .seed = 1});
+    play_up(&r);
+    play_clear(&r);
+    play_tasks(&r, 1, 3);
+    assert_int_equal(play_run_of(&r, RUN_START), 3);
+    assert_int_equal(play_run_of(&r, RUN_REVOKE), 0);
+    /* The third is given back, and another one comes in its place. */
+    play_begin(&r);
+    session_withdraw(r.session, &(struct msg_withdraw){.id = 3, .lease = 1003});
+    play_end(&r);
+    play_begin(&r);
+    session_revoked(r.session, 1003, true);
+    play_end(&r);
+    play_tasks(&r, 4, 1);
+    for (uint64_t lease = 1001; lease <= 1004; lease++) {
+        if (lease == 1003)
+            continue;
+        play_begin(&r);
+        play_done(&r, lease, 0);
+        play_end(&r);
+    }
+    assert_int_equal(play_said_of(&r, MSG_TASK_DONE), 3);
+    assert_int_equal(play_said_of(&r, MSG_RETURNED), 1);
+    ack(100);
+    play_run_until(&r, r.ms + 1100);
+    assert_int_equal(r.actions->state, SESSION_OVER);
+    assert_true(r.actions->recycle);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -418,6 +451,7 @@ int main(void)
         TEST(quit_leaves_at_once),
         TEST(drain_without_a_server_ends_when_nothing_is_held),
         TEST(recycles_after_its_tasks),
+        TEST(it_recycles_after_what_it_has_run),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
