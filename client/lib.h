@@ -79,10 +79,10 @@ struct task_record {
     uint64_t id;
     void *arg;
     struct kept *kept; /* its finish, owned; NULL: it has not come */
-    uint32_t next_free;
+    uint32_t next;     /* place + 1 of the next that is free, or unasked; 0: none */
     uint8_t follow;
     bool waited;  /* wait() wants it: not for the callback */
-    bool unasked; /* its WAIT is still to be sent on this connection */
+    bool unasked; /* in the list of those whose WAIT is still to be sent on this connection */
 };
 
 struct task_table {
@@ -90,11 +90,11 @@ struct task_table {
     struct task_record *records;
     uint32_t count; /* records ever used */
     uint32_t capacity;
-    uint32_t free; /* first unused record + 1; 0: none */
-    size_t open;   /* records without a finish */
-    size_t unasked;
-    uint32_t ask_at; /* where to look for the next of those */
-    size_t waits;    /* WAITs without an answer */
+    uint32_t free;      /* first unused record + 1; 0: none */
+    size_t open;        /* records without a finish */
+    uint32_t ask_first; /* place + 1 of the unasked ones, in this order; 0: none */
+    uint32_t ask_last;
+    size_t waits; /* WAITs without an answer */
     size_t waits_most;
 };
 

@@ -34,12 +34,18 @@ static uint32_t record_place(struct task_table *t)
 {
     if (t->free) {
         uint32_t place = t->free - 1;
-        t->free = t->records[place].next_free;
+        t->free = t->records[place].next;
         return place;
     }
     if (t->count == t->capacity && !records_grow(t))
         return UINT32_MAX;
     return t->count++;
+}
+
+static void record_give(struct task_table *t, struct task_record *r)
+{
+    *r = (struct task_record){.next = t->free};
+    t->free = (uint32_t)(r - t->records) + 1;
 }
 
 /* Following twice is one record: the later argument and the wider interest win. */
@@ -58,19 +64,11 @@ struct task_record *followed_add(struct pushrod_client *c, uint64_t id, unsigned
     struct task_record *r = &t->records[place];
     *r = (struct task_record){.id = id, .arg = arg, .follow = (uint8_t)follow};
     if (!idindex_put(&t->places, id, place + 1)) {
-        r->next_free = t->free;
-        r->id = 0;
-        t->free = place + 1;
+        record_give(t, r);
         return NULL;
     }
     t->open++;
     return r;
-}
-
-static void unasked_set(struct task_table *t, struct task_record *r, bool unasked)
-{
-    t->unasked += (size_t)unasked - (size_t)r->unasked;
-    r->unasked = unasked;
 }
 
 void followed_forget(struct pushrod_client *c, struct task_record *r, bool free_kept)
@@ -80,12 +78,11 @@ void followed_forget(struct pushrod_client *c, struct task_record *r, bool free_
         t->open--;
     else if (free_kept)
         kept_free(r->kept);
-    unasked_set(t, r, false);
     idindex_remove(&t->places, r->id);
     r->id = 0;
     r->kept = NULL;
-    r->next_free = t->free;
-    t->free = (uint32_t)(r - t->records) + 1;
+    if (!r->unasked) /* else its place is free when its turn has come */
+        record_give(t, r);
 }
 
 void kept_free(struct kept *list)
@@ -120,13 +117,32 @@ void followed_free(struct pushrod_client *c)
 #define WAITS_MOST   1024u
 #define LARGE_RESULT (64u << 10)
 
-static struct task_record *unasked_next(struct task_table *t)
+static void unasked_add(struct task_table *t, struct task_record *r)
 {
-    while (t->unasked > 0) {
-        if (t->ask_at >= t->count)
-            t->ask_at = 0;
-        struct task_record *r = &t->records[t->ask_at++];
-        if (r->unasked)
+    uint32_t place = (uint32_t)(r - t->records) + 1;
+    if (r->unasked)
+        return;
+    r->unasked = true;
+    r->next = 0;
+    if (t->ask_last)
+        t->records[t->ask_last - 1].next = place;
+    else
+        t->ask_first = place;
+    t->ask_last = place;
+}
+
+/* Those that were forgotten meanwhile, or have finished, are passed over. NULL: there is none. */
+static struct task_record *unasked_take(struct task_table *t)
+{
+    while (t->ask_first) {
+        struct task_record *r = &t->records[t->ask_first - 1];
+        t->ask_first = r->next;
+        if (!t->ask_first)
+            t->ask_last = 0;
+        r->unasked = false;
+        if (!r->id)
+            record_give(t, r);
+        else if (!r->kept)
             return r;
     }
     return NULL;
@@ -153,12 +169,12 @@ static int waits_send(struct pushrod_client *c)
     struct task_table *t = &c->tasks;
     int error = 0;
     while (!error && t->waits < t->waits_most) {
-        struct task_record *r = unasked_next(t);
+        struct task_record *r = unasked_take(t);
         if (!r)
             break;
         error = wait_send(c, r);
-        if (!error)
-            unasked_set(t, r, false);
+        if (error)
+            unasked_add(t, r);
     }
     return error;
 }
@@ -169,7 +185,7 @@ int followed_ask(struct pushrod_client *c, uint64_t id)
     struct task_record *r = followed_find(c, id);
     if (!r || c->state != CLIENT_UP)
         return 0; /* sent when it is */
-    unasked_set(&c->tasks, r, true);
+    unasked_add(&c->tasks, r);
     return waits_send(c);
 }
 
@@ -188,11 +204,9 @@ int followed_wait_again(struct pushrod_client *c)
     struct task_table *t = &c->tasks;
     assert(t->waits == 0);
     t->waits_most = WAITS_FIRST;
-    t->ask_at = 0;
-    for (uint32_t i = 0; i < t->count; i++) {
-        struct task_record *r = &t->records[i];
-        unasked_set(t, r, r->id && !r->kept);
-    }
+    for (uint32_t i = 0; i < t->count; i++)
+        if (t->records[i].id && !t->records[i].kept)
+            unasked_add(t, &t->records[i]);
     return waits_send(c);
 }
 
@@ -232,7 +246,6 @@ static void finish_keep(
         return;
     }
     r->kept = k;
-    unasked_set(&c->tasks, r, false);
     c->tasks.open--;
 }
 
