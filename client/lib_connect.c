@@ -26,6 +26,7 @@
 #include <unistd.h>
 
 #include "client/lib.h"
+#include "common/params.h"
 #include "common/unixsock.h"
 #include "proto/frame.h"
 
@@ -198,23 +199,15 @@ void client_lost(struct pushrod_client *c, int error, const char *format, ...)
 /* "host", "host:port", "[ipv6]:port", or a bare IPv6 address. */
 static int split_address(struct pushrod_client *c, char *host, size_t room, char port[8])
 {
-    const char *text = c->server;
-    const char *end = text[0] == '[' ? strchr(text, ']') : NULL;
-    const char *colon = strrchr(end ? end : text, ':');
-    if (!end && colon && strchr(text, ':') != colon)
-        colon = NULL;
-    const char *from = end ? text + 1 : text;
-    size_t size = end ? (size_t)(end - from) : colon ? (size_t)(colon - from) : strlen(from);
-    const char *digits = colon ? colon + 1 : "5570";
-    char *rest;
-    long number = strtol(digits, &rest, 10);
-    if (size == 0 || size >= room || *rest || number < 1 || number > 65535)
+    const char *text = c->server, *colon = strchr(text, ':');
+    bool bare = text[0] != '[' && colon && strchr(colon + 1, ':');
+    uint16_t number = 5570;
+    int size = bare ? snprintf(host, room, "%s", text) : 0;
+    if (bare ? size >= (int)room : !params_split_host(text, host, room, &number) || !number)
         return client_fail(c, PUSHROD_E_BAD_OPTION,
             "server is '%s': it must be HOST, HOST:PORT or [IPV6]:PORT (--server, PUSHROD_SERVER)",
             text);
-    memcpy(host, from, size);
-    host[size] = '\0';
-    snprintf(port, 8, "%ld", number);
+    snprintf(port, 8, "%u", number);
     snprintf(c->info.address, sizeof c->info.address, strchr(host, ':') ? "[%s]:%s" : "%s:%s", host,
         port);
     return 0;

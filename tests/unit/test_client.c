@@ -384,7 +384,7 @@ static void test_nobody(void **state)
     fake_stop(&gone);
     assert_int_equal(pushrod_client_set(f->client, "server", address), 0);
     expect_connect(f, PUSHROD_E_UNREACHABLE, "is pushrod-server running?");
-    assert_int_equal(pushrod_client_set(f->client, "server", "host:port"), 0);
+    assert_int_equal(pushrod_client_set(f->client, "server", "127.0.0.1:+1"), 0);
     expect_connect(f, PUSHROD_E_BAD_OPTION, "HOST:PORT");
     /* The same client finds the server when it is told the right address. */
     assert_int_equal(pushrod_client_set(f->client, "server", f->server.address), 0);
