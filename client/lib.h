@@ -52,6 +52,7 @@ struct pending {
     uint8_t follow;
     bool unsent; /* SUBMIT: found in the unsent bytes of a lost connection, and kept there */
     bool resent; /* SUBMIT: sent again, so DUPLICATE may mean ourselves */
+    bool waited; /* SUBMIT: of call(), which has the finish for itself */
     void *arg;   /* SUBMIT: of the submission */
     struct pushrod_receipt *receipt; /* SUBMIT: of submit_many; NULL: the accepted callback */
     uint64_t id;                     /* WAIT */

@@ -85,6 +85,15 @@ static bool was_ours(const struct pending *p, uint64_t id, int error)
     return p->resent && error == PUSHROD_E_DUPLICATE && id != 0;
 }
 
+/* The finish may lie right behind ACCEPTED, before call() comes to wait for it. */
+static bool settle_follow(struct pushrod_client *c, const struct pending *was, uint64_t id)
+{
+    struct task_record *r = followed_add(c, id, was->follow, was->arg);
+    if (r)
+        r->waited |= was->waited;
+    return r != NULL;
+}
+
 void pending_settle(
     struct pushrod_client *c, uint64_t request, uint64_t id, int error, const char *text)
 {
@@ -96,7 +105,7 @@ void pending_settle(
     pending_remove(c, request);
     if (ours)
         error = 0;
-    if (!error && was.follow && !followed_add(c, id, was.follow, was.arg))
+    if (!error && was.follow && !settle_follow(c, &was, id))
         error = PUSHROD_E_NO_MEMORY;
     if (ours && was.follow)
         followed_ask(c, id);

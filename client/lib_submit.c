@@ -184,6 +184,7 @@ static int submit_encode(struct pushrod_client *c, const struct pushrod_submissi
     p->follow = (uint8_t)s->follow;
     p->arg = s->arg;
     p->receipt = receipt;
+    p->waited = receipt && patient;
     c->pending.count++;
     bool keyed = s->options && s->options->unique_key;
     bool kept = !keyed || keep_copy(p, &m);
