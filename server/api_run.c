@@ -86,7 +86,6 @@ void server_end(struct pushrod_server *s)
         loop_timer_clear(s->loop, &s->drain_timer);
         loop_undefer(&s->start_tell);
     }
-    signals_leave(s);
     http_free(s->http);
     struct conns *conns = s->conns;
     s->conns = NULL;
@@ -95,6 +94,8 @@ void server_end(struct pushrod_server *s)
     native_free(s->native);
     host_free(s->host);
     local_wait(s); /* its event is one of the loop's */
+    /* Not before the store is closed: one more signal would end the process with what is in it. */
+    signals_leave(s);
     /* The loop stays until free(): stop() may ring it at any time. */
     s->http = NULL;
     s->native = NULL;

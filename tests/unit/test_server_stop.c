@@ -3,6 +3,8 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <unistd.h>
 #include "tests/unit/server_fixture.h"
 
@@ -58,6 +60,36 @@ static void test_signals_of_two(void **state)
     assert_int_equal(pushrod_server_run(second), 0);
     pushrod_server_free(second);
     pushrod_server_free(first);
+}
+
+static void raise_at_close(struct pushrod_server *s, uint64_t conn, int error, void *arg)
+{
+    (void)conn, (void)error;
+    seen.closes++;
+    raise_once(s, arg);
+}
+
+/* Whoever is impatient does no harm to what is still to be closed: the store is the last. */
+static void test_signal_at_the_end(void **state)
+{
+    const struct pushrod_server_events events = {.connect = on_connect, .close = raise_at_close};
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct pushrod_server *s = server_alone();
+    (void)state;
+    memset(&seen, 0, sizeof seen);
+    pushrod_server_on(s, &events, NULL);
+    pushrod_server_catch_signals(s, true);
+    assert_int_equal(pushrod_server_listen(s, "127.0.0.1:0", NULL), 0);
+    server_start(s);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    at.sin_port = htons((uint16_t)pushrod_server_port(s, "own", 0));
+    assert_int_equal(connect(fd, (struct sockaddr *)&at, sizeof at), 0);
+    STEP_UNTIL(s, seen.connects == 1);
+    raise_once(s, NULL);
+    assert_int_equal(pushrod_server_run(s), 0);
+    assert_int_equal(seen.closes, 1);
+    close(fd);
+    pushrod_server_free(s);
 }
 
 /* ---- stopping ---- */
@@ -145,6 +177,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_signals),
         cmocka_unit_test(test_signals_of_two),
+        cmocka_unit_test(test_signal_at_the_end),
         cmocka_unit_test(test_stopping_is_no_trouble),
         cmocka_unit_test(test_stop_beside_start),
     };
