@@ -387,6 +387,8 @@ void conns_free(struct conns *set)
     if (!set)
         return;
     conns_deafen(set);
+    conns_hurry(set);
+    conns_flush(set);
     for (uint32_t i = 0; i < set->slot_count; i++)
         if (set->slots[i])
             conn_kill(set->slots[i], PUSHROD_E_CLOSED);

@@ -108,7 +108,8 @@ struct conn_stats {
 };
 
 struct conns *conns_new(struct loop *loop, const struct conns_config *config); /* NULL: no memory */
-void conns_free(struct conns *set); /* closes what is open, without telling anybody */
+/* Closes what is open, without telling anybody; what their sockets take at once still leaves. */
+void conns_free(struct conns *set);
 struct conn_stats *conns_stats(struct conns *set);
 struct loop *conns_loop(struct conns *set);
 

@@ -381,6 +381,25 @@ static void patient_and_gone(void **state)
     expect(native_peer_heard(&peer), 0, 0, 0);
 }
 
+/* Stopped at once: what had waited for company leaves before the connection is closed. */
+static void patient_and_stopped(void **state)
+{
+    (void)state;
+    greet();
+    put_patient(&out, 1, 1);
+    expect(say_in_one_tick(), 0, 0, 0);
+    pushrod_server_stop(play.server);
+    pushrod_server_stop(play.server);
+    while (pushrod_server_step(play.server) == 1)
+        continue;
+    native_peer_hear(&peer);
+    assert_int_equal(native_peer_heard(&peer).counts[MSG_ACCEPTED], 1);
+    assert_true(peer.closed);
+    native_play_stop(&play);
+    native_play_start(&play);
+    again();
+}
+
 static bool id_take(struct conn *c, void *id)
 {
     *(uint64_t *)id = c->id;
@@ -430,6 +449,7 @@ int main(void)
         PLAY(patient_and_many),
         PLAY(patient_and_leaving),
         PLAY(patient_and_gone),
+        PLAY(patient_and_stopped),
         PLAY(no_memory_ends_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
