@@ -63,6 +63,8 @@ static void one_round(struct fake_server *server)
         assert_int_equal(pushrod_client_process(c, -1), 0);
     assert_int_equal(finishes, taken);
     assert_int_equal(pushrod_client_call(c, "echo", "x", 1, NULL, -1, &finish), 0);
+    assert_string_equal(finish.result, "x");
+    assert_int_equal(finishes, taken); /* call() has its finish for itself */
     assert_int_equal(atomic_load(&server->submits) - before, taken + 1);
     assert_int_equal(losses, 0);
     pushrod_client_free(c);
