@@ -42,7 +42,7 @@ static bool suspect_may_run(const struct worker *w, const struct task *t)
 static struct worker *suspect_worker(struct group *g, const struct task *t)
 {
     struct worker *w = g->alone;
-    if (w && worker_load(w) == 0 && suspect_may_run(w, t))
+    if (w && worker_load(w) == 0 && !w->recording && suspect_may_run(w, t))
         return w;
     list_foreach(it, next, &g->rooms[ROOM_EMPTY])
     {

@@ -186,12 +186,44 @@ static void a_death_is_stored_while_its_time_comes(void **state)
     durable_free(&d);
 }
 
+/* A worker that is emptied for a suspect may have to be recorded anew: until then it gets none. */
+static void a_suspect_waits_for_the_record_of_its_worker(void **state)
+{
+    (void)state;
+    durable_new(&d, 0, DURABILITY_MEMORY);
+    assert_int_not_equal(fix_join_held(&d.f, 0, "*", 1, NULL, 0), 0);
+    durable_say(&d, durable_op(&d, STORE_WORKER, 0), OUTCOME_REFUSED, PUSHROD_E_STORE_FAILED);
+    fix_answer(&d.f, 0, (struct answer){.kind = MSG_READY});
+    uint64_t first = fix_submit(&d.f, 5, "q", "", NULL, FOLLOW_NONE), lease = given(first);
+    assert_int_not_equal(fix_join_held(&d.f, 1, "*", 1, NULL, 0), 0);
+    durable_ask(&d);
+    durable_stored(&d, 1);
+    fix_answer(&d.f, 1, (struct answer){.kind = MSG_READY});
+    uint64_t suspect = fix_submit(&d.f, 5, "q", "", NULL, FOLLOW_NONE);
+    durable_end(&d);
+    assert_int_not_equal(durable_lease(&d, 1, suspect), 0);
+    durable_stored(&d, 1);
+    core_worker_lost(d.f.core, d.f.worker[1], PUSHROD_E_CLOSED);
+    durable_settle(&d);
+    durable_state(&d, EVENT_STORE_UP, 0);
+    durable_end(&d);
+    assert_non_null(durable_op(&d, STORE_WORKER, 0));
+    fix_later(&d.f, 1);
+    fix_answer(&d.f, 0, fix_done(first, lease, ""));
+    fix_end(&d.f);
+    assert_null(fix_lane(&d.f, 0, LANE_TASK, 0));
+    durable_stored(&d, 1);
+    assert_int_not_equal(given(suspect), 0);
+    durable_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_failure_that_a_result_overtakes_is_acknowledged),
         cmocka_unit_test(what_a_worker_runs_all_the_same_has_no_time),
         cmocka_unit_test(a_death_is_stored_while_its_time_comes),
+        cmocka_unit_test(a_suspect_waits_for_the_record_of_its_worker),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
