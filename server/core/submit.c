@@ -340,6 +340,8 @@ static bool submit_one(
     tell_accepted(c, conn, s->request, *id, s->patient);
     if (q->bypass || t->record.windowed)
         submit_start(c, t);
+    else if (!t->record.due_ms)
+        window_announce(c, t);
     return true;
 }
 

@@ -251,10 +251,11 @@ void request_stored(struct core *c, struct request *r, const struct store_event 
 /* window.c: which tasks of a queue are in memory */
 bool window_open(const struct queue *q, struct order_key key);
 bool window_takes(const struct core *c, const struct queue *q, struct order_key key);
-void window_low(struct core *c, struct queue *q);  /* look at it at the end of the tick */
-void window_enter(struct core *c, struct task *t); /* READY, or behind the edge */
-void window_skip(struct core *c, struct task *t);  /* appended, and not into the window */
-void window_delay(struct core *c, struct task *t); /* to the store only, until it is due */
+void window_low(struct core *c, struct queue *q);           /* look at it at the end of the tick */
+void window_enter(struct core *c, struct task *t);          /* READY, or behind the edge */
+void window_announce(struct core *c, const struct task *t); /* that will skip it: `async` */
+void window_skip(struct core *c, struct task *t);           /* appended, and not into the window */
+void window_delay(struct core *c, struct task *t);          /* to the store only, until it is due */
 void window_fetch_all(struct core *c);
 void window_fetched(struct core *c, struct queue *q, const struct store_event *e);
 void window_due_ask(struct core *c);

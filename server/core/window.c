@@ -129,6 +129,13 @@ void window_skip(struct core *c, struct task *t)
     window_behind(c, t);
 }
 
+/* Accepted, and not yet in the store: nothing that comes after it may pass it by meanwhile. */
+void window_announce(struct core *c, const struct task *t)
+{
+    assert(t->state == TASK_STORING && !t->record.windowed);
+    window_close(c, t->queue, task_key(t));
+}
+
 /* The least urgent leaves, and the edge comes to the place just before it. */
 static bool window_evict(struct core *c, struct queue *q)
 {

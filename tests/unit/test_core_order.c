@@ -346,6 +346,32 @@ static void what_runs_or_has_ended_takes_no_place(void **state)
     durable_free(&d);
 }
 
+/* Accepted at once, and on its way to the store: what comes after it in order does not overtake it.
+ */
+static void an_async_task_is_not_overtaken_on_its_way(void **state)
+{
+    (void)state;
+    struct msg_options o = fix_options();
+    durable_new(&d, 1, DURABILITY_ASYNC);
+    worker(2);
+    fix_submit(&d.f, 5, "q", "", &o, FOLLOW_NONE);
+    o.priority = 3;
+    uint64_t first = fix_submit(&d.f, 5, "q", "", &o, FOLLOW_NONE);
+    durable_end(&d); /* the store has not answered yet */
+    fix_later(&d.f, 1);
+    o.priority = 2;
+    uint64_t second = fix_submit(&d.f, 5, "q", "", &o, FOLLOW_NONE);
+    uint64_t lease = 0;
+    for (int i = 0; i < 5 && !lease; i++) {
+        durable_end(&d);
+        assert_int_equal(durable_lease(&d, 0, second), 0);
+        lease = durable_lease(&d, 0, first);
+        durable_stored(&d, 1);
+    }
+    assert_int_not_equal(lease, 0);
+    durable_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -360,6 +386,7 @@ int main(void)
         cmocka_unit_test(a_fetch_that_is_overtaken_between_its_parts_is_void),
         cmocka_unit_test(a_tick_does_not_run_out_of_ids),
         cmocka_unit_test(what_runs_or_has_ended_takes_no_place),
+        cmocka_unit_test(an_async_task_is_not_overtaken_on_its_way),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
