@@ -28,12 +28,12 @@
 #include "common/list.h"
 #include "server/net/loop.h"
 
-#define CONN_READ   (256u << 10) /* bytes of one read, at the most */
-#define CONN_PAUSE  (1u << 20)   /* unsent bytes above which a connection is not read */
-#define CONN_RESUME (256u << 10) /* ... until it is below this */
-
-#define CONN_LATER    (4u << 10) /* bytes that are worth a write of their own */
-#define CONN_LATER_MS 1          /* that fewer may wait for company */
+#define CONN_READ     (256u << 10) /* bytes of one read, at the most */
+#define CONN_PAUSE    (1u << 20)   /* unsent bytes above which a connection is not read */
+#define CONN_RESUME   (256u << 10) /* ... until it is below this */
+#define CONN_TURN     (4u << 20)   /* bytes that leave in one turn, however fast they are read */
+#define CONN_LATER    (4u << 10)   /* bytes that are worth a write of their own */
+#define CONN_LATER_MS 1            /* that fewer may wait for company */
 
 struct conn;
 struct conns;

@@ -140,10 +140,11 @@ static void flush_done(struct conn *c)
         loop_timer_clear(c->set->loop, &c->timer);
 }
 
+/* As much as the socket takes, but who reads as fast as we write gets no more than its share. */
 static void conn_flush(struct conn *c)
 {
-    bool progress = false;
-    while (c->unsent > 0) {
+    size_t sent = 0;
+    while (c->unsent > 0 && sent < CONN_TURN) {
         int put = evbuffer_write(c->out, c->fd);
         if (put < 0 && errno != EAGAIN && errno != EINTR) {
             conn_kill(c, PUSHROD_E_CLOSED);
@@ -153,10 +154,10 @@ static void conn_flush(struct conn *c)
             break;
         c->set->stats.bytes_out += (uint64_t)put;
         unsent_set(c, c->unsent - (size_t)put);
-        progress = true;
+        sent += (size_t)put;
     }
     if (c->unsent > 0)
-        flush_waits(c, progress);
+        flush_waits(c, sent > 0);
     else
         flush_done(c);
 }
