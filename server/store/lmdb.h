@@ -246,6 +246,7 @@ struct lmdb {
     uint64_t group_ops;   /* operations in the group */
     uint64_t group_bytes;
     uint64_t unlooked_bytes; /* submitted since the last look at the room that is left */
+    uint64_t spare;          /* bytes that may be, each of which is written twice */
     bool busy;               /* the last group was a large one */
     uint64_t room_ns;        /* of the last look at the disk, or try to come up again */
     uint64_t swept_ns;       /* of the last look at expired results and resident pages */

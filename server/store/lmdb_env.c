@@ -316,12 +316,14 @@ bool lmdb_room(struct lmdb *l)
     uint64_t left = (uint64_t)fs.f_bavail * fs.f_frsize;
     uint64_t total = (uint64_t)fs.f_blocks * fs.f_frsize;
     uint64_t floor = reserve_of(total) < 64 * MIB ? reserve_of(total) : 64 * MIB;
-    if (left >= floor)
-        return true;
+    /* What only the journal has comes to the tables before its rows go. */
+    uint64_t kept = floor + l->index.bytes;
     /* Pages that are free within the file need no disk. */
-    if (!inside)
+    if (!inside && left < kept + 64 * MIB)
         inside = free_pages(l) * 4096;
+    l->spare = left + inside > kept ? (left + inside - kept) / 2 : 0;
     snprintf(l->text, sizeof(l->text), "the disk of %.128s is full (%llu MiB left)", l->path,
         (unsigned long long)(left / MIB));
-    return left + inside >= 2 * floor;
+    /* Once it was full there has to be more, so that it is not full again at once. */
+    return left + inside >= (l->full ? kept + 2 * floor : kept);
 }

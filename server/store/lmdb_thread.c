@@ -108,7 +108,7 @@ static void look_for_room(struct lmdb *l, uint64_t now_ns)
 {
     /* A part of the reserve, whatever is smaller: the store's or the disk's. */
     uint64_t part = l->max_bytes / 128 < ROOM_BYTES ? l->max_bytes / 128 : ROOM_BYTES;
-    bool much = l->unlooked_bytes > part;
+    bool much = l->unlooked_bytes > least(part, l->spare / 2);
     if ((now_ns < l->room_ns + ROOM_NS && !much) || group_waits(l))
         return;
     l->room_ns = now_ns;

@@ -44,6 +44,10 @@ void op_append(struct lmdb *l, struct item *item, struct reply *reply, struct st
     (void)whole;
     e->id = item->id;
     /* What was answered before its commit failed is owed, whatever the disk is like by now. */
+    if (!l->full && l->unlooked_bytes > l->spare) {
+        l->full = true;
+        group_announce(l, true, PUSHROD_E_STORE_FULL);
+    }
     if (l->full && !item->answered) {
         refuse(item, e, OUTCOME_REFUSED);
         e->code = PUSHROD_E_STORE_FULL;
