@@ -70,20 +70,30 @@ static void max_bytes_is_a_bound(void **state)
     rig_close(&r);
 }
 
+static void small_disk_start(struct rig *r, const struct backend *b, const char *size)
+{
+    rig_empty(r, b);
+    if (mount("none", r->directory, "tmpfs", 0, size) != 0) {
+        print_message("  skipped: a small disk cannot be mounted: %s\n", strerror(errno));
+        rmdir(r->directory);
+        skip();
+    }
+    rig_start(r);
+}
+
+static void small_disk_stop(struct rig *r)
+{
+    rig_stop(r);
+    umount(r->directory);
+    rmdir(r->directory);
+}
+
 static void a_full_disk_refuses_and_recovers(void **state)
 {
     struct rig r;
-    rig_empty(&r, *state);
-    if (mount("none", r.directory, "tmpfs", 0, "size=48m") != 0) {
-        print_message("  skipped: a small disk cannot be mounted: %s\n", strerror(errno));
-        rmdir(r.directory);
-        skip();
-    }
-    rig_start(&r);
+    small_disk_start(&r, *state, "size=48m");
     fill_and_drain(&r);
-    rig_stop(&r);
-    umount(r.directory);
-    rmdir(r.directory);
+    small_disk_stop(&r);
 }
 
 /* As many as the core lets wait for their commit; gives the number of those that are stored. */
@@ -118,13 +128,7 @@ static void a_burst_fills_a_small_disk(void **state)
     struct rig r;
     static uint64_t stored[TASKS];
     size_t count = 0;
-    rig_empty(&r, *state);
-    if (mount("none", r.directory, "tmpfs", 0, "size=40m") != 0) {
-        print_message("  skipped: a small disk cannot be mounted: %s\n", strerror(errno));
-        rmdir(r.directory);
-        skip();
-    }
-    rig_start(&r);
+    small_disk_start(&r, *state, "size=40m");
     for (uint64_t first = 1; !r.down && first < TASKS; first += 16000)
         count += burst(&r, first, stored + count);
     assert_true(r.down && count > 1000);
@@ -134,9 +138,7 @@ static void a_burst_fills_a_small_disk(void **state)
             assert_true(++tries < 100);
     }
     rig_wait_up(&r);
-    rig_stop(&r);
-    umount(r.directory);
-    rmdir(r.directory);
+    small_disk_stop(&r);
 }
 
 static void open_small(struct rig *r, const struct backend *b)
