@@ -289,8 +289,24 @@ bool disk_keeps(const struct disk *d, uint64_t id)
     return e && e->state == ENTRY_LIVE;
 }
 
-uint32_t disk_ended(const struct disk *d, uint64_t id)
+bool disk_delays(const struct disk *d, uint64_t id)
+{
+    const struct entry *e = state_find(&d->kept, id);
+    return e && e->state == ENTRY_LIVE && e->delayed;
+}
+
+static uint32_t state_ended(const struct disk_state *s, uint64_t id)
 {
     uint64_t status = 0;
-    return idmap_get(&d->kept.ended, id, &status) ? (uint32_t)status : 0;
+    return idmap_get(&s->ended, id, &status) ? (uint32_t)status : 0;
+}
+
+uint32_t disk_ended(const struct disk *d, uint64_t id)
+{
+    return state_ended(&d->kept, id);
+}
+
+bool disk_saw_end(const struct disk *d, uint64_t id)
+{
+    return state_ended(&d->seen, id) != 0;
 }

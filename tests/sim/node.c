@@ -271,7 +271,7 @@ static bool lane_message(struct session *s, struct dec *d, unsigned kind, struct
         CASE(CANCEL_TASK, cancel_task, session_cancel(s, &m))
         CASE(WITHDRAW, withdraw, session_withdraw(s, &m))
         CASE(ACK, ack, session_ack(s, m.sequence))
-        CASE(PING, ping, session_ping(s, m.sequence, m.beat))
+        CASE(PING, ping, session_ping(s, m.sequence, m.beat, m.next_ms))
         CASE(DRAIN, drain, session_told_to_drain(s, &m))
         CASE(FENCED, fenced, session_fenced(s, m.code))
     default:

@@ -83,7 +83,7 @@ static void do_welcome(struct sim *sim, const struct join_action *a)
             continue;
         struct held_task *t =
             array_add((void **)&lane->tasks, &lane->task_count, &lane->task_room, sizeof *t);
-        *t = (struct held_task){a->held[i].id, a->held[i].lease, 0, false};
+        *t = (struct held_task){.id = a->held[i].id, .lease = a->held[i].lease};
     }
     sim_trace(sim, "server: WELCOME worker %llu (%s)", (unsigned long long)a->worker,
         sim->nodes[peer->node].name);
@@ -148,7 +148,8 @@ static void put_task(struct sim *sim, struct lane *lane, const struct lane_actio
         (unsigned long long)r->id);
     struct held_task *t =
         array_add((void **)&lane->tasks, &lane->task_count, &lane->task_room, sizeof *t);
-    *t = (struct held_task){r->id, a->task->lease, r->payload.size, r->suspect};
+    *t = (struct held_task){
+        .id = r->id, .lease = a->task->lease, .bytes = r->payload.size, .suspect = r->suspect};
     truth_dispatch(sim, a);
     check_credit(sim, lane);
     struct msg_task m = {.id = r->id,
@@ -187,8 +188,10 @@ static void check_ack(struct sim *sim, struct lane *lane, uint64_t number)
             continue;
         struct sub *sub = truth_by_id(sim, lane->dones[i].id);
         bool sync = sub && sim->plan.durability[sub->queue] == DURABILITY_SYNC && !sub->excused;
+        /* Its time was over, and it waits for its retry in the store, where no DONE finds it. */
+        bool late = sub && lane->dones[i].told_to_stop && disk_delays(&sim->disk, sub->id);
         SIM_CHECK(sim,
-            !sync || !disk_keeps(&sim->disk, sub->id) || kept_elsewhere(sim, lane, sub->id),
+            !sync || !disk_keeps(&sim->disk, sub->id) || late || kept_elsewhere(sim, lane, sub->id),
             "ACK of the DONE of task %llu, whose finish is not settled",
             (unsigned long long)lane->dones[i].id);
         lane->dones[i--] = lane->dones[--lane->done_count];
@@ -197,11 +200,14 @@ static void check_ack(struct sim *sim, struct lane *lane, uint64_t number)
 
 /* An attempt that was told to stop still has its slot and its bytes, but nothing else depends on
  * it. */
-static void forget_suspect(struct lane *lane, uint64_t lease)
+static void tell_to_stop(struct lane *lane, uint64_t lease)
 {
     for (size_t i = 0; i < lane->task_count; i++) {
-        if (lane->tasks[i].lease == lease)
-            lane->tasks[i].suspect = false;
+        struct held_task *t = &lane->tasks[i];
+        if (t->lease == lease) {
+            t->suspect = false;
+            t->told_to_stop = true;
+        }
     }
 }
 
@@ -217,7 +223,7 @@ static void do_lane(struct sim *sim, const struct lane_action *a)
         put_task(sim, lane, a);
         return;
     case LANE_CANCEL:
-        forget_suspect(lane, a->lease);
+        tell_to_stop(lane, a->lease);
         msg_cancel_task_encode(out, &(struct msg_cancel_task){a->id, a->lease});
         break;
     case LANE_WITHDRAW:
@@ -230,7 +236,7 @@ static void do_lane(struct sim *sim, const struct lane_action *a)
     case LANE_PING:
         check_ack(sim, lane, a->number);
         lane->quiet = !a->beat;
-        msg_ping_encode(out, &(struct msg_ping){a->number, a->beat});
+        msg_ping_encode(out, &(struct msg_ping){a->number, a->beat, a->next_ms});
         break;
     case LANE_DRAIN:
         msg_drain_encode(out, &(struct msg_drain){a->number, a->again});

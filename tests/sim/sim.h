@@ -201,6 +201,7 @@ struct held_task {
     uint64_t id, lease;
     size_t bytes;
     bool suspect;
+    bool told_to_stop;
 };
 
 /* The server's end of a worker: the model of the plane. */
@@ -219,6 +220,7 @@ struct lane {
     size_t task_count, task_room;
     struct {
         uint64_t sequence, id;
+        bool told_to_stop;
     } * dones; /* not acknowledged yet */
     size_t done_count, done_room;
 };

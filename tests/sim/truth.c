@@ -342,7 +342,7 @@ void truth_idle(struct sim *sim)
 /* Only what has ended, and is wanted by nobody any more, may be forgotten. */
 void truth_unknown(struct sim *sim, struct sub *sub)
 {
-    bool over = disk_ended(&sim->disk, sub->id) || sub->status ||
+    bool over = disk_saw_end(&sim->disk, sub->id) || sub->status ||
                 sim->plan.durability[sub->queue] == DURABILITY_MEMORY;
     bool kept = sub->status && settled_on_disk(sim, sub) &&
                 sim->wall_most < sub->ended_ms + sub->options.keep_ms;
