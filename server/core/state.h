@@ -105,10 +105,11 @@ struct queue {
     bool active;  /* in the rings of its groups */
     bool backlog; /* something lies behind the edge, in the store */
     bool fetching;
-    bool fetch_void;       /* what comes is out of date */
-    struct order_key edge; /* if backlog: what comes after it is in the store only */
-    struct list low_node;  /* in core.low: a fetch may be due */
-    uint32_t targeted;     /* READY, for one worker */
+    bool fetch_void;         /* what comes is out of date */
+    struct order_key edge;   /* if backlog: what comes after it is in the store only */
+    struct order_key unseen; /* the most urgent that was announced during a fetch; id 0: none */
+    struct list low_node;    /* in core.low: a fetch may be due */
+    uint32_t targeted;       /* READY, for one worker */
     uint64_t max_tasks;
     uint16_t filled;                             /* bit r: fifo[r] is not empty */
     struct list fifo[PRIORITIES];                /* by rank: those that came in order of id */

@@ -129,11 +129,18 @@ void window_skip(struct core *c, struct task *t)
     window_behind(c, t);
 }
 
-/* Accepted, and not yet in the store: nothing that comes after it may pass it by meanwhile. */
+/*
+ * Accepted, and not yet in the store: nothing that comes after it may pass it by meanwhile. A fetch
+ * that is under way does not see it, and must not open the window that far.
+ */
 void window_announce(struct core *c, const struct task *t)
 {
+    struct queue *q = t->queue;
+    struct order_key key = task_key(t);
     assert(t->state == TASK_STORING && !t->record.windowed);
-    window_close(c, t->queue, task_key(t));
+    window_close(c, q, key);
+    if (q->fetching && (!q->unseen.id || key_before(key, q->unseen)))
+        q->unseen = key;
 }
 
 /* The least urgent leaves, and the edge comes to the place just before it. */
@@ -225,6 +232,7 @@ static void window_fetch(struct core *c, struct queue *q)
     op->limit_bytes = q->bytes < c->config.window_bytes ? c->config.window_bytes - q->bytes : 1;
     q->fetching = true;
     q->fetch_void = false;
+    q->unseen = (struct order_key){0};
 }
 
 void window_fetch_all(struct core *c)
@@ -269,6 +277,8 @@ void window_fetched(struct core *c, struct queue *q, const struct store_event *e
             q->backlog = false;
             q->stored_ready = 0;
         }
+        if (q->unseen.id)
+            window_close(c, q, q->unseen);
         window_low(c, q);
     }
     queue_touch(c, q);

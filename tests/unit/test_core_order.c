@@ -372,6 +372,39 @@ static void an_async_task_is_not_overtaken_on_its_way(void **state)
     durable_free(&d);
 }
 
+/* A fetch was asked before its APPEND, and finds nothing more behind the edge. */
+static void an_async_task_is_not_overtaken_by_a_fetch(void **state)
+{
+    const struct store_event *fetched;
+    (void)state;
+    durable_new(&d, 2, DURABILITY_ASYNC);
+    worker(4);
+    for (unsigned i = 0; i < 3; i++)
+        submit();
+    durable_end(&d);
+    while (!durable_op(&d, STORE_FETCH, 0)) {
+        durable_stored(&d, 1);
+        durable_end(&d);
+    }
+    fix_later(&d.f, 1);
+    uint64_t first = submit();
+    durable_end(&d);
+    fix_later(&d.f, 1);
+    do { /* up to the answer to the fetch, and not to the APPEND behind it */
+        assert_int_equal(store_mem_plain.poll(d.store, &fetched, 1), 1);
+        core_stored(d.f.core, fetched, 1);
+    } while (fetched->kind != STORE_FETCH);
+    uint64_t second = submit(), lease = 0;
+    for (int i = 0; i < 5 && !lease; i++) {
+        durable_end(&d);
+        lease = durable_lease(&d, 0, first);
+        assert_true(lease || !durable_lease(&d, 0, second));
+        durable_stored(&d, 1);
+    }
+    assert_int_not_equal(lease, 0);
+    durable_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -387,6 +420,7 @@ int main(void)
         cmocka_unit_test(a_tick_does_not_run_out_of_ids),
         cmocka_unit_test(what_runs_or_has_ended_takes_no_place),
         cmocka_unit_test(an_async_task_is_not_overtaken_on_its_way),
+        cmocka_unit_test(an_async_task_is_not_overtaken_by_a_fetch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
