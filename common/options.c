@@ -74,7 +74,7 @@ const struct param option_rows[] = {
     TITLE("Time"),
     NUMBER("heartbeat", DURATION, SERVER, "1s", 100, 60 SECOND, "a worker that has tasks says something at least this often", NONE),
     NUMBER("missed-heartbeats", UNSIGNED, SERVER, "3", 2, 100, "until a silent worker is fenced", NONE),
-    NUMBER("ping", DURATION, SERVER, "5s", 100, 60 SECOND, "the server says something to a worker at least this often", NONE),
+    NUMBER("ping", DURATION, SERVER, "5s", 100, 60 SECOND, "the server says something to a worker at least this often, to an idle one a fourth as often", NONE),
     NUMBER("ready-wait", DURATION, SERVER, "5s", 100, 60 SECOND, "for a worker that was given a lane", NONE),
     NUMBER("rejoin-wait", DURATION, SERVER, "3s", 0, 600 SECOND, "for workers to come back after a restart", NONE),
     NUMBER("drain-timeout", DURATION, SERVER | WORKER, "25s", 0, 24 HOUR, "for running tasks, on SIGTERM", RELOAD),

@@ -115,7 +115,8 @@ enum msg_plane {
 
 #define FIELDS_PING(F)                                                                             \
     F(U64, sequence, "as in ACK")                                                                  \
-    F(BOOL, beat, "say HEARTBEAT as `heartbeat_ms` says; false: once now, then only when PINGed")
+    F(BOOL, beat, "say HEARTBEAT as `heartbeat_ms` says; false: once now, then only when PINGed")  \
+    F(U64, next_ms, "the server says something again within this time")
 
 #define FIELDS_DRAIN(F)                                                                            \
     F(U64, limit_ms, "finish what runs, return the rest, then BYE")                                \

@@ -49,6 +49,20 @@ static void *socket_new(struct link *l, int type)
     return socket;
 }
 
+static int seconds(uint64_t ms)
+{
+    return ms > 1000 ? (int)((ms + 999) / 1000) : 1;
+}
+
+/* The server's host may vanish while it has nothing to say to us: the kernel asks for it. */
+static void set_keepalive(void *socket, const struct msg_welcome *m)
+{
+    set_int(socket, ZMQ_TCP_KEEPALIVE, 1);
+    set_int(socket, ZMQ_TCP_KEEPALIVE_IDLE, seconds(m->ping_ms));
+    set_int(socket, ZMQ_TCP_KEEPALIVE_INTVL, seconds(m->heartbeat_ms));
+    set_int(socket, ZMQ_TCP_KEEPALIVE_CNT, 3);
+}
+
 static void socket_close(void **socket, void **monitor)
 {
     if (*socket && monitor && *monitor)
@@ -213,6 +227,7 @@ static bool connect_lane(struct link *l, const struct msg_welcome *m, const char
     if (!l->lane)
         return false;
     set_int(l->lane, ZMQ_RECONNECT_IVL, -1);
+    set_keepalive(l->lane, m);
     l->lane_monitor = monitor_new(l, l->lane,
         ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_CLOSED |
             ZMQ_EVENT_HANDSHAKE_FAILED_AUTH);

@@ -133,7 +133,7 @@ static bool take_lane_message(struct link *l, unsigned number, struct dec *in)
     case MSG_ACK:
         TAKE(ack, session_ack(s, m.sequence));
     case MSG_PING:
-        TAKE(ping, session_ping(s, m.sequence, m.beat));
+        TAKE(ping, session_ping(s, m.sequence, m.beat, m.next_ms));
     case MSG_LANE_HELLO:
         TAKE(lane_hello, session_lane_hello(s, &m));
     case MSG_CANCEL_TASK:

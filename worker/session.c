@@ -18,8 +18,8 @@
 #define WELCOME_WAIT_MS 1000u
 /* The server waits 5 s for READY, and then says over the join socket what is wrong. */
 #define HELLO_WAIT_MS 6000u
-/* PINGs that may be missing before the server counts as gone. */
-#define MISSED_PINGS 3u
+/* Periods of PING that may go by without the one that was due before the server counts as gone. */
+#define MISSED_PINGS 2u
 /* Moments in a heartbeat's time at which a HEARTBEAT may be said. */
 #define BEAT_GROUPS 20u
 
@@ -254,7 +254,7 @@ void session_ack(struct session *s, uint64_t sequence)
         s->progress_ns = s->now.mono_ns;
 }
 
-void session_ping(struct session *s, uint64_t sequence, bool beat)
+void session_ping(struct session *s, uint64_t sequence, bool beat, uint64_t next_ms)
 {
     if (!session_active(s))
         return;
@@ -262,11 +262,17 @@ void session_ping(struct session *s, uint64_t sequence, bool beat)
         session_ack(s, sequence);
     s->heard_ns = s->now.mono_ns;
     s->beat = beat ? BEAT_ALWAYS : BEAT_ONCE;
+    s->next_ms = session_bound_ms(next_ms, s->ping_ms);
+}
+
+static uint64_t silent_ns(const struct session *s)
+{
+    return s->heard_ns + (s->next_ms + MISSED_PINGS * s->ping_ms) * NS_PER_MS;
 }
 
 static void judge_silence(struct session *s)
 {
-    if (s->now.mono_ns - s->heard_ns >= MISSED_PINGS * s->ping_ms * NS_PER_MS)
+    if (s->now.mono_ns >= silent_ns(s))
         session_rejoin(s, "the server is silent");
 }
 
@@ -360,7 +366,7 @@ static uint64_t active_wake_ns(const struct session *s)
     if (answer_log_pending(&s->log))
         return s->now.mono_ns;
     uint64_t wake = beat_ns(s);
-    earlier(&wake, s->heard_ns + MISSED_PINGS * s->ping_ms * NS_PER_MS);
+    earlier(&wake, silent_ns(s));
     if (s->log.sent > s->log.acked)
         earlier(&wake, s->progress_ns + s->config.resend_ms * NS_PER_MS);
     earlier(&wake, item_wake_ns(s));

@@ -57,7 +57,7 @@ void session_task(struct session *, const struct msg_task *, struct body *body);
 void session_cancel(struct session *, const struct msg_cancel_task *);
 void session_withdraw(struct session *, const struct msg_withdraw *);
 void session_ack(struct session *, uint64_t sequence);
-void session_ping(struct session *, uint64_t sequence, bool beat);
+void session_ping(struct session *, uint64_t sequence, bool beat, uint64_t next_ms);
 void session_told_to_drain(struct session *, const struct msg_drain *);
 void session_drain(struct session *, uint64_t limit_ms); /* from the lane, or SIGTERM */
 void session_quit(struct session *);                     /* the second SIGTERM: return, leave now */

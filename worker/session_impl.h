@@ -130,6 +130,7 @@ struct session {
     uint64_t session;
     uint64_t heartbeat_ms;
     uint64_t ping_ms;
+    uint64_t next_ms; /* the server says something within this time, as its last PING said */
     uint64_t max_result;
 
     struct list waiting; /* items that were not handed to the runner, in order of arrival */
@@ -175,6 +176,7 @@ void session_rejoin(struct session *s, const char *why); /* the session is gone;
 bool session_active(const struct session *s);            /* answers can be sent */
 uint64_t session_random(struct session *s);
 uint64_t session_in_ms(const struct session *s, uint64_t ms); /* monotonic ns, from now */
+uint64_t session_bound_ms(uint64_t told, uint64_t otherwise); /* a period that the server says */
 
 /* session_leave.c */
 void leave_judge(struct session *s); /* each tick: BYE, or the end, if it is time */

@@ -178,7 +178,7 @@ static struct slice copy_text(struct buf *to, struct slice text)
 }
 
 /* Bounded, so that sums with the clock do not wrap, whatever the server says. */
-static uint64_t period_ms(uint64_t told, uint64_t otherwise)
+uint64_t session_bound_ms(uint64_t told, uint64_t otherwise)
 {
     uint64_t ms = told ? told : otherwise;
     return ms < PERIOD_MOST_MS ? ms : PERIOD_MOST_MS;
@@ -204,8 +204,8 @@ static void copy_welcome(struct session *s, const struct msg_welcome *m)
     s->welcome.verdicts = (struct slice){0};
     s->worker = m->worker;
     s->session = m->session;
-    s->heartbeat_ms = period_ms(m->heartbeat_ms, 1000);
-    s->ping_ms = period_ms(m->ping_ms, 5000);
+    s->welcome.heartbeat_ms = s->heartbeat_ms = session_bound_ms(m->heartbeat_ms, 1000);
+    s->welcome.ping_ms = s->ping_ms = s->next_ms = session_bound_ms(m->ping_ms, 5000);
     s->max_result = m->max_result;
     s->beat = BEAT_ALWAYS;
     s->actions.connect = &s->welcome;

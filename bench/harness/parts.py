@@ -440,7 +440,8 @@ def idle(run):
         for system in systems.available(["pushrod"], run.say):
             for many in ((1000, 10000), (1000, 0), (0, 10000)):
                 with run.guard("idle", system):
-                    idle_many(run, system, seconds, *many)
+                    # An idle worker is asked every 20 s whether it is there.
+                    idle_many(run, system, run.scale(20, 40) if many[0] else seconds, *many)
     names = ["pushrod", "pushrod-sync", "gearmand", "beanstalkd", "redis-list", "nats", "rabbitmq"]
     for system in systems.available(run.choose(names), run.say):
         for count in (0, 4):
@@ -479,7 +480,7 @@ def idle_many(run, system, seconds, workers_wanted, clients):
         if clients:
             client, _ = fill(system, 1, idle=clients, no_result=1)
         idle_of(run, system, "{:,} workers, {:,} connections".format(workers_wanted, clients), seconds,
-                [client.pid] if client else [], settle=8)
+                [client.pid] if client else [], settle=12)
     finally:
         if client:
             procs.stop(client)

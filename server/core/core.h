@@ -195,6 +195,7 @@ struct lane_action {
     uint64_t number;         /* ACK, PING: sequence; DRAIN: limit_ms; FENCED: enum pushrod_error */
     bool again;              /* DRAIN: it is we who stop, and the worker is to join our successor */
     bool beat;               /* PING: say HEARTBEAT unasked; goes ahead, in a message of its own */
+    uint64_t next_ms;        /* PING: something is said again within this time */
 };
 
 /* WELCOME: make a lane, tell the peer. REFUSE: tell the peer. CLOSE: destroy the lane of `worker`.

@@ -8,6 +8,7 @@
 #include "server/core/verbs.h"
 
 #define TIMEOUT_EXTRA (2000 * MS) /* the worker's own enforcement comes first */
+#define QUIET_PINGS   4u          /* periods of PING until a worker without work gets its next */
 
 /* ---- tasks ---- */
 
@@ -146,12 +147,25 @@ static uint64_t heard_ns(const struct core *c, const struct worker *w)
     return w->heard_ns > c->resumed_ns ? w->heard_ns : c->resumed_ns;
 }
 
+/* A quiet worker has nothing to lose, and the kernel asks for its host (TCP keepalive). */
+static uint64_t ping_ms(const struct core *c, const struct worker *w)
+{
+    assert(c->config.ping_ms > 0);
+    return c->config.ping_ms * (w->quiet ? QUIET_PINGS : 1);
+}
+
+static uint64_t ping_ns(const struct core *c, const struct worker *w)
+{
+    assert(w->spoken_ns <= c->now.mono_ns);
+    return w->spoken_ns + ping_ms(c, w) * MS;
+}
+
 /* A quiet worker has something to say only after its next PING. */
 static uint64_t silence_ns(const struct core *c, const struct worker *w)
 {
     assert(c->config.missed_heartbeats > 0);
     uint64_t beats_ms = c->config.heartbeat_ms * c->config.missed_heartbeats;
-    return (beats_ms + (w->quiet ? c->config.ping_ms : 0)) * MS;
+    return (beats_ms + (w->quiet ? ping_ms(c, w) : 0)) * MS;
 }
 
 static uint64_t worker_next(const struct core *c, const struct worker *w)
@@ -161,8 +175,7 @@ static uint64_t worker_next(const struct core *c, const struct worker *w)
         return w->deadline_ns > c->resumed_ns ? w->deadline_ns
                                               : c->resumed_ns + c->config.ready_wait_ms * MS;
     uint64_t silent = heard_ns(c, w) + silence_ns(c, w);
-    uint64_t ping = w->spoken_ns + c->config.ping_ms * MS;
-    uint64_t next = earlier(silent, ping);
+    uint64_t next = earlier(silent, ping_ns(c, w));
     return w->deadline_ns ? earlier(next, w->deadline_ns) : next;
 }
 
@@ -175,21 +188,28 @@ void worker_timer(struct core *c, struct worker *w)
     (void)pushed;
 }
 
+static void say_ping(struct core *c, struct worker *w, bool quiet)
+{
+    assert(w->state != WORKER_JOINING && w->state != WORKER_OVER);
+    w->quiet = quiet;
+    struct lane_action ping = {
+        .kind = LANE_PING, .number = w->acked, .beat = !quiet, .next_ms = ping_ms(c, w)};
+    out_lane(c, w, ping);
+}
+
 /* One that has nothing to do is quiet from now on: its heartbeats would wake us up for nothing. */
 static void worker_ping(struct core *c, struct worker *w)
 {
     assert(w->state != WORKER_JOINING && w->state != WORKER_OVER);
-    w->quiet = w->state == WORKER_READY && worker_load(w) == 0;
-    out_lane(c, w, (struct lane_action){.kind = LANE_PING, .number = w->acked, .beat = !w->quiet});
+    say_ping(c, w, w->state == WORKER_READY && worker_load(w) == 0);
 }
 
 /* Told ahead of its task: while it receives a large one it does not know yet that it has any. */
 void worker_rouse(struct core *c, struct worker *w)
 {
     assert(w->quiet && w->state == WORKER_READY);
-    w->quiet = false;
     w->heard_ns = c->now.mono_ns;
-    out_lane(c, w, (struct lane_action){.kind = LANE_PING, .number = w->acked, .beat = true});
+    say_ping(c, w, false);
     worker_timer(c, w);
 }
 
@@ -211,11 +231,11 @@ static bool worker_fired(struct core *c, struct worker *w)
         core_worker_lost(c, w->id, PUSHROD_E_TIMED_OUT);
         return false;
     }
-    bool quiet = w->spoken_ns + c->config.ping_ms * MS <= now;
-    if (quiet)
+    bool due = ping_ns(c, w) <= now;
+    if (due)
         worker_ping(c, w);
     worker_timer(c, w);
-    return quiet;
+    return due;
 }
 
 /*
@@ -224,7 +244,7 @@ static bool worker_fired(struct core *c, struct worker *w)
  */
 static void workers_run(struct core *c)
 {
-    uint64_t now = c->now.mono_ns, ping = c->config.ping_ms * MS;
+    uint64_t now = c->now.mono_ns;
     bool pinged = false;
     for (struct heap_node *top; (top = heap_top(&c->worker_timers));) {
         struct worker *w = container_of(top, struct worker, timer);
@@ -235,8 +255,8 @@ static void workers_run(struct core *c)
             break;
         } else if (worker_next(c, w) > top->key) {
             worker_timer(c, w);
-        } else if (pinged && w->state != WORKER_JOINING && top->key == w->spoken_ns + ping &&
-                   top->key <= now + ping / 10) {
+        } else if (pinged && w->state != WORKER_JOINING && top->key == ping_ns(c, w) &&
+                   top->key <= now + c->config.ping_ms * MS / 10) {
             worker_ping(c, w);
             worker_timer(c, w);
         } else {

@@ -240,7 +240,7 @@ static void lane_encode(struct lane *lane, const struct lane_action *a)
         msg_ack_encode(out, &(struct msg_ack){a->number});
         break;
     case LANE_PING:
-        msg_ping_encode(out, &(struct msg_ping){a->number, a->beat});
+        msg_ping_encode(out, &(struct msg_ping){a->number, a->beat, a->next_ms});
         break;
     case LANE_DRAIN:
         msg_drain_encode(out, &(struct msg_drain){a->number, a->again});
@@ -305,6 +305,11 @@ static bool lane_bind(struct lane *lane)
     return lane->port != 0;
 }
 
+static int seconds(uint64_t ms)
+{
+    return ms > 1000 ? (int)((ms + 999) / 1000) : 1;
+}
+
 /* The order matters: whoever connects finds the ZAP entry, the monitor and the watch in place. */
 static bool lane_start(struct lane *lane, char token[ZAP_TOKEN_SIZE])
 {
@@ -318,6 +323,7 @@ static bool lane_start(struct lane *lane, char token[ZAP_TOKEN_SIZE])
         .receive_mark = 1,
         .max_message = 1024,
         .backlog = 128,
+        .keepalive = {seconds(plane->config.ping_ms), seconds(plane->config.heartbeat_ms), 3},
     };
     lane->socket = socket_make(plane->context, ZMQ_PUSH, &options);
     if (!lane->socket || !zap_admit(plane->zap, lane->speaker->user, domain, token) ||

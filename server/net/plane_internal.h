@@ -65,6 +65,11 @@ void gate_close(struct gate *gate);
 uint32_t plane_strangers(const struct plane_config *config);
 
 /* socket.c: what all sockets have in common. */
+/* The kernel's own question to a silent host, in seconds: the first, the next ones, how many. */
+struct keepalive {
+    int idle, interval, count;
+};
+
 struct socket_options {
     const char *domain; /* of ZAP */
     bool plain;         /* user and token are asked for; else anybody may come */
@@ -72,6 +77,7 @@ struct socket_options {
     int receive_mark;   /* RCVHWM; 0: none */
     int64_t max_message;
     int backlog;
+    struct keepalive keepalive; /* zero: for strangers, who are not waited for */
 };
 
 void *socket_make(void *context, int type, const struct socket_options *options);

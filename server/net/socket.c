@@ -9,18 +9,20 @@
 #include "server/net/plane_internal.h"
 
 #define HANDSHAKE_MS 10000 /* a stranger that connects and says nothing holds a descriptor */
-#define KEEPALIVE_S  60    /* for strangers; workers that vanish are silent for too long first */
+
+static const struct keepalive for_strangers = {.idle = 60, .interval = 15, .count = 9};
 
 static bool set_int(void *socket, int option, int value)
 {
     return zmq_setsockopt(socket, option, &value, sizeof value) == 0;
 }
 
-static bool set_keepalive(void *socket)
+static bool set_keepalive(void *socket, const struct keepalive *k)
 {
     return set_int(socket, ZMQ_TCP_KEEPALIVE, 1) &&
-           set_int(socket, ZMQ_TCP_KEEPALIVE_IDLE, KEEPALIVE_S) &&
-           set_int(socket, ZMQ_TCP_KEEPALIVE_INTVL, KEEPALIVE_S / 4);
+           set_int(socket, ZMQ_TCP_KEEPALIVE_IDLE, k->idle) &&
+           set_int(socket, ZMQ_TCP_KEEPALIVE_INTVL, k->interval) &&
+           set_int(socket, ZMQ_TCP_KEEPALIVE_CNT, k->count);
 }
 
 /* ZMTP heartbeats stay off: with them, libzmq cuts healthy connections and may abort (DESIGN). */
@@ -29,7 +31,8 @@ static bool set_all(void *socket, const struct socket_options *o)
     return set_int(socket, ZMQ_LINGER, 0) && set_int(socket, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS) &&
            set_int(socket, ZMQ_SNDHWM, o->send_mark) &&
            set_int(socket, ZMQ_RCVHWM, o->receive_mark) &&
-           set_int(socket, ZMQ_BACKLOG, o->backlog) && set_keepalive(socket) &&
+           set_int(socket, ZMQ_BACKLOG, o->backlog) &&
+           set_keepalive(socket, o->keepalive.count ? &o->keepalive : &for_strangers) &&
            (!o->plain || set_int(socket, ZMQ_PLAIN_SERVER, 1)) &&
            zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &o->max_message, sizeof o->max_message) == 0 &&
            zmq_setsockopt(socket, ZMQ_ZAP_DOMAIN, o->domain, strlen(o->domain)) == 0;

@@ -69,6 +69,7 @@ class Host:
         return worker.start()
 
 
+WORKER_SILENT_MS = 13
 LOSS = "numgen random mod 100 < 20 drop"
 
 
@@ -133,3 +134,26 @@ def server_parted(lab, scale):
     if again:
         raise Failure(f"{again} tasks ran again, although their workers came back in time")
     wait_for("all workers to be back", lambda: len(lib.Connection(server.client_port).workers()) == 3)
+
+
+def quiet(server):
+    """The workers that say nothing unasked: they had a PING, and the next one is some time away."""
+    with lib.Connection(server.client_port) as connection:
+        return [worker for worker in connection.workers() if worker[WORKER_SILENT_MS] > 1500]
+
+
+@row
+def idle_hosts_vanish(lab, scale):
+    """hosts of idle workers vanish: TCP keepalive says so, long before a hundred heartbeats are missed"""
+    hosts, server = hosts_and_workers(lab, "--heartbeat", "1s", "--ping", "2s", "--missed-heartbeats", "100")
+    for _ in range(scale):
+        wait_for("the workers to be quiet", lambda: len(quiet(server)) == 3)
+        for host in hosts:
+            host.rules("drop", "drop")
+        wait_for("the workers there to be lost", lambda: len(lib.Connection(server.client_port).workers()) == 1)
+        for host in hosts:
+            host.rules()
+        lab.wait_workers(server, 3)
+    load = Load(server.client_port, 100)
+    load.run(30)
+    lab.judge(load)

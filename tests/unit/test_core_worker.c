@@ -75,9 +75,10 @@ static void an_idle_worker_answers_pings_only(void **state)
         fix_later(&f, 1);
         fix_answer(&f, 0, (struct answer){.kind = MSG_HEARTBEAT});
         fix_tick(&f);
-        fix_later(&f, 4999);
+        fix_later(&f, 19999); /* a fourth as often as others */
         fix_tick(&f);
         assert_false(fix_lane(&f, 0, LANE_PING, 0)->beat);
+        assert_int_equal(fix_lane(&f, 0, LANE_PING, 0)->next_ms, 20000);
         assert_int_equal(f.acts->join_count, 0);
     }
     fix_later(&f, 3000);
@@ -103,6 +104,7 @@ static void a_task_rouses_a_quiet_worker(void **state)
     assert_int_equal(f.acts->lane_count, 3);
     assert_int_equal(f.acts->lane[0].kind, LANE_PING); /* once, and first */
     assert_true(f.acts->lane[0].beat);
+    assert_int_equal(f.acts->lane[0].next_ms, 5000);
     assert_int_equal(f.acts->lane[1].kind, LANE_TASK);
     assert_int_equal(f.acts->lane[1].id, id);
     fix_later(&f, 2999);

@@ -100,12 +100,17 @@ static void a_heartbeat_of_ages_is_an_hour(void **state)
     assert_int_equal(play_said_of(&r, MSG_HEARTBEAT), 0);
 }
 
+static void be_pinged(bool beat, uint64_t next_ms)
+{
+    play_begin(&r);
+    session_ping(r.session, 0, beat, next_ms);
+    play_end(&r);
+}
+
 static size_t beats_after_ping(bool beat, uint64_t ms)
 {
     size_t before = play_said_of(&r, MSG_HEARTBEAT);
-    play_begin(&r);
-    session_ping(r.session, 0, beat);
-    play_end(&r);
+    be_pinged(beat, 5000);
     play_run_until(&r, r.ms + ms);
     return play_said_of(&r, MSG_HEARTBEAT) - before;
 }
@@ -201,15 +206,24 @@ static void a_silent_server_is_left(void **state)
     uint64_t begin = r.ms;
     play_run_until(&r, begin + 14000);
     assert_int_equal(r.disconnects, 0);
-    play_begin(&r);
-    session_ping(r.session, 0, true);
-    play_end(&r);
+    be_pinged(true, 5000);
     play_run_until(&r, r.ms + 14900);
     assert_int_equal(r.disconnects, 0);
     play_run_until(&r, r.ms + 1200);
     assert_int_equal(r.disconnects, 1);
     assert_int_equal(r.held_count, 1); /* its task runs on */
     assert_int_equal(play_run_of(&r, RUN_CANCEL), 0);
+}
+
+static void a_server_that_said_so_may_be_silent_for_longer(void **state)
+{
+    (void)state;
+    play_up(&r);
+    be_pinged(false, 20000);
+    play_run_until(&r, r.ms + 29900);
+    assert_int_equal(r.disconnects, 0);
+    play_run_until(&r, r.ms + 1200);
+    assert_int_equal(r.disconnects, 1);
 }
 
 static void superseded_is_over_any_other_fence_is_not(void **state)
@@ -442,6 +456,7 @@ int main(void)
         TEST(answers_made_meanwhile_obey_the_verdict),
         TEST(forgotten_answers_are_not_sent),
         TEST(a_silent_server_is_left),
+        TEST(a_server_that_said_so_may_be_silent_for_longer),
         TEST(superseded_is_over_any_other_fence_is_not),
         TEST(drain_returns_finishes_and_says_bye),
         TEST(drain_does_not_wait_for_ever),
