@@ -238,7 +238,7 @@ void server_on_obituary(struct sim *sim, struct event *event)
 /* The lane's one admitted peer: it gets HELLO, and from now on its going away counts. */
 void server_on_lane_connect(struct sim *sim, struct event *event)
 {
-    struct lane *lane = server_lane(sim, event->a);
+    struct lane *lane = sim->server.up ? server_lane(sim, event->a) : NULL;
     struct node *n = &sim->nodes[event->b];
     if (!lane || !lane->open || lane->admitted || lane->port != n->port) {
         tell_lane_down(sim, (int)event->b, n->port);
