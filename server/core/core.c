@@ -250,7 +250,7 @@ static uint64_t next_wake(const struct core *c, uint64_t withdraw)
     if (c->store_down)
         return wake;
     wake = earlier(wake, c->refused_ns);
-    if (c->next_due_ms && !c->due_asked)
+    if (c->next_due_ms && !c->due_until_ms)
         wake = earlier(wake, wall_to_mono(c, c->next_due_ms));
     return wake;
 }

@@ -153,6 +153,14 @@ void attempt_over(struct core *c, struct task *t, uint32_t code, struct slice te
         retry_at(c, t, retry_ms);
 }
 
+/* From the store, which said that its time is over. */
+void task_expire(struct core *c, struct task *t)
+{
+    assert(t->state == TASK_STORING && t->operations == 0);
+    task_move(c, t, TASK_HELD);
+    task_finish(c, t, PUSHROD_EXPIRED, PUSHROD_E_TASK_EXPIRED);
+}
+
 /* Given back, or taken from a worker that is gone: the attempt did not count. */
 void task_requeue(struct core *c, struct task *t)
 {

@@ -386,14 +386,14 @@ struct core {
     bool store_down;
     int store_code;
     uint64_t drain_limit_ms;
-    uint64_t unstored;    /* bytes of results on their way to the store */
-    int refusal;          /* enum pushrod_error: why the last submission was refused at once */
-    uint64_t refused_ns;  /* when to ask again what the store refused; NEVER: nothing */
-    bool paused;          /* clients are told not to send */
-    bool stopped;         /* queues that the store keeps dispatch nothing */
-    uint64_t next_due_ms; /* of the store's agenda; 0: nothing */
-    bool due_asked;
-    struct list held;                  /* tasks that a worker from before the restart may run */
+    uint64_t unstored;     /* bytes of results on their way to the store */
+    int refusal;           /* enum pushrod_error: why the last submission was refused at once */
+    uint64_t refused_ns;   /* when to ask again what the store refused; NEVER: nothing */
+    bool paused;           /* clients are told not to send */
+    bool stopped;          /* queues that the store keeps dispatch nothing */
+    uint64_t next_due_ms;  /* of the store's agenda; 0: nothing */
+    uint64_t due_until_ms; /* of the DUE that is under way; 0: none */
+    struct list held;      /* tasks that a worker from before the restart may run */
     uint8_t (*missing)[INSTANCE_SIZE]; /* workers on record that have not rejoined */
     size_t missing_count;
     uint64_t rejoin_ns; /* until then; NEVER: all is clear */

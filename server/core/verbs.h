@@ -162,6 +162,7 @@ void task_reschedule(struct core *c, struct task *t, bool windowed);
 void attempt_over(struct core *c, struct task *t, uint32_t code, struct slice text, bool permanent,
     uint64_t retry_ms); /* counts an attempt; tries again later, or the task is dead */
 void task_requeue(struct core *c, struct task *t); /* READY, at no cost */
+void task_expire(struct core *c, struct task *t);
 void history_add(struct core *c, struct task *t, const struct msg_death *death);
 void task_set_text(struct task *t, struct slice text);
 

@@ -288,15 +288,14 @@ void window_fetched(struct core *c, struct queue *q, const struct store_event *e
 
 void window_due_ask(struct core *c)
 {
-    if (c->due_asked || c->store_down || !c->next_due_ms || c->next_due_ms > c->now.wall_ms)
+    if (c->due_until_ms || c->store_down || !c->next_due_ms || c->next_due_ms > c->now.wall_ms)
         return;
     struct store_op *op = out_store(c, STORE_DUE, 0);
     if (!op)
         return;
     assert(!c->bypass);
-    op->until_ms = c->now.wall_ms;
+    op->until_ms = c->due_until_ms = c->now.wall_ms;
     op->limit = DUE_LIMIT;
-    c->due_asked = true;
     c->next_due_ms = 0;
 }
 
@@ -323,7 +322,9 @@ static void window_due_one(struct core *c, const struct record *r)
         window_due_here(c, here);
         return;
     }
-    bool expired = r->expires_ms && r->expires_ms <= c->now.wall_ms;
+    /* By the clock that DUE was asked with: set back since, it would make a task early. */
+    bool expired =
+        r->expires_ms && (r->expires_ms <= c->due_until_ms || r->expires_ms <= c->now.wall_ms);
     const struct queue *q = queue_find(c, r->queue);
     /* A ready one that expired while it was not in memory lay behind the edge. */
     bool behind = q && !window_open(q, record_key(r));
@@ -336,7 +337,7 @@ static void window_due_one(struct core *c, const struct record *r)
     assert(t->state == TASK_STORING);
     t->record.due_ms = 0;
     if (expired)
-        task_requeue(c, t); /* which ends it */
+        task_expire(c, t);
     else if (r->maybe_running && restart_waits(c))
         restart_hold(c, t);
     else
@@ -345,11 +346,11 @@ static void window_due_one(struct core *c, const struct record *r)
 
 void window_due(struct core *c, const struct store_event *e)
 {
-    assert(c->due_asked);
-    c->due_asked = false;
+    assert(c->due_until_ms);
     if (e->outcome == OUTCOME_STORED)
         for (size_t i = 0; i < e->record_count; i++)
             window_due_one(c, &e->records[i]);
+    c->due_until_ms = 0;
     uint64_t next = e->outcome == OUTCOME_STORED ? e->next_ms : c->now.wall_ms + 1000;
     if (next)
         window_due_at(c, next);

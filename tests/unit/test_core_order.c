@@ -89,6 +89,30 @@ static void it_expires_behind_the_edge(void **state)
     durable_free(&d);
 }
 
+/* The store says that its time is over; the clock is set back before it has said so. */
+static void a_clock_that_is_set_back_makes_no_task_early(void **state)
+{
+    (void)state;
+    struct msg_options o = fix_options();
+    durable_new(&d, 0, DURABILITY_SYNC);
+    worker(1);
+    o.delay_ms = 5000;
+    o.expires_ms = 1000;
+    uint64_t id = fix_submit(&d.f, 5, "q", "", &o, FOLLOW_FINISH);
+    durable_settle(&d);
+    fix_later(&d.f, 1000);
+    durable_end(&d);
+    assert_non_null(durable_op(&d, STORE_DUE, 0));
+    d.f.now.wall_ms -= 500;
+    durable_stored(&d, 1);
+    durable_end(&d);
+    assert_int_equal(durable_lease(&d, 0, id), 0);
+    durable_stored(&d, 1);
+    durable_settle(&d);
+    assert_int_equal(stats()->expired, 1);
+    durable_free(&d);
+}
+
 static void a_purge_that_was_refused_takes_nothing(void **state)
 {
     (void)state;
@@ -410,6 +434,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_retry_beside_a_purge_is_counted),
         cmocka_unit_test(it_expires_behind_the_edge),
+        cmocka_unit_test(a_clock_that_is_set_back_makes_no_task_early),
         cmocka_unit_test(a_purge_that_was_refused_takes_nothing),
         cmocka_unit_test(a_purge_again_settles_an_unknown_one),
         cmocka_unit_test(what_comes_after_a_purge_is_counted),
