@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * core_bench: what the core alone costs for each task: submitted, handed over, done, told. Memory
- * queues, CONN_SELF as the follower, 64-byte payloads, 8-byte results, 4 workers with one slot.
+ * queues, 64-byte payloads, 8-byte results, 4 workers with one slot.
  *
- *   core_bench [TASKS [BATCH]]
+ *   core_bench [TASKS [BATCH [WAITING [UNREAD]]]]
  *
- * Prints ns for each task, and the bytes that a waiting task takes beside its payload.
+ * WAITING tasks lie before each one, and UNREAD finishes were told and are not acknowledged yet: so
+ * much memory is gone over before a task is touched again. Without WAITING the follower is
+ * CONN_SELF, else a connection. Prints ns for each task, and what a waiting one takes.
  */
-#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +24,8 @@ static struct now now = {1, 1};
 static uint64_t sessions[WORKERS + 1], worker_ids[WORKERS], sequences[WORKERS];
 static struct answer answers[WORKERS][BATCH_MAX * 4];
 static size_t answer_counts[WORKERS];
-static size_t finished;
+static uint64_t follower = CONN_SELF;
+static size_t finished, acknowledged;
 
 static void begin(void)
 {
@@ -89,7 +91,15 @@ static void join_all(void)
     end();
 }
 
-static void run(size_t tasks, size_t batch)
+static void acknowledge(size_t unread)
+{
+    if (follower == CONN_SELF || finished < acknowledged + unread)
+        return;
+    acknowledged = finished - unread;
+    core_received(core, follower, acknowledged);
+}
+
+static void run(size_t tasks, size_t batch, size_t unread)
 {
     static struct submit submits[BATCH_MAX];
     static const char payload[64];
@@ -102,34 +112,57 @@ static void run(size_t tasks, size_t batch)
     for (size_t left = tasks; finished < target;) {
         size_t count = left < batch ? left : batch;
         begin();
-        core_submit(core, CONN_SELF, submits, count, NULL);
+        core_submit(core, follower, submits, count, NULL);
         left -= count;
         answer_all();
+        acknowledge(unread);
         end();
     }
 }
 
-static void memory(size_t count)
+static void fill(const char *queue, size_t count)
 {
     static const char payload[64];
-    struct submit s = {.queue = slice_str("other"), .payload = slice_of(payload, 64)};
-    size_t before = mallinfo2().uordblks + mallinfo2().hblkhd;
+    struct submit s = {
+        .queue = slice_str(queue), .payload = slice_of(payload, 64), .follow = FOLLOW_FINISH};
     for (size_t i = 0; i < count; i++) {
         if (i % 1000 == 0)
             begin();
-        core_submit(core, CONN_SELF, &s, 1, NULL);
-        if (i % 1000 == 999)
-            core_end(core);
+        core_submit(core, follower, &s, 1, NULL);
+        if (i % 1000 == 999 || i + 1 == count)
+            end();
     }
-    size_t after = mallinfo2().uordblks + mallinfo2().hblkhd;
-    printf("sizeof(struct task) %zu; a waiting task takes %.0f bytes beside its payload\n",
-        sizeof(struct task), (double)(after - before) / (double)count - 64);
+}
+
+static size_t resident(void)
+{
+    size_t all, pages = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    if (!f || fscanf(f, "%zu %zu", &all, &pages) != 2)
+        pages = 0;
+    if (f)
+        fclose(f);
+    return pages * 4096;
+}
+
+static void memory(size_t count)
+{
+    size_t before = resident();
+    fill("other", count);
+    printf("sizeof(struct task) %zu; a waiting task that is followed takes %.0f bytes beside its "
+           "payload\n",
+        sizeof(struct task), (double)(resident() - before) / (double)count - 64);
+}
+
+static size_t argument(int argc, char **argv, int at, size_t otherwise)
+{
+    return argc > at ? strtoul(argv[at], NULL, 10) : otherwise;
 }
 
 int main(int argc, char **argv)
 {
-    size_t tasks = argc > 1 ? strtoul(argv[1], NULL, 10) : 1000000;
-    size_t batch = argc > 2 ? strtoul(argv[2], NULL, 10) : 256;
+    size_t tasks = argument(argc, argv, 1, 1000000), batch = argument(argc, argv, 2, 256);
+    size_t waiting = argument(argc, argv, 3, 0), unread = argument(argc, argv, 4, 0);
     struct core_config config = {.seed = 1, .max_prefetch = 1000, .store = {.bypass = true}};
     struct store_opened opened = {.boot = 1, .first_id = 1, .id_count = UINT64_C(1) << 40};
     if (batch == 0 || batch > BATCH_MAX)
@@ -138,13 +171,16 @@ int main(int argc, char **argv)
     if (!core)
         return 1;
     join_all();
-    run(tasks / 10, batch);
+    if (waiting)
+        follower = 7;
+    fill("bench", waiting);
+    run(tasks / 10 + 2 * (waiting + unread), batch, unread);
     clock_t start = clock();
-    run(tasks, batch);
+    run(tasks, batch, unread);
     double ns = (double)(clock() - start) * (1e9 / CLOCKS_PER_SEC);
     printf("%zu tasks in batches of %zu: %.0f ns of CPU time each\n", tasks, batch,
         ns / (double)tasks);
-    memory(100000);
+    memory(1000000);
     core_free(core);
     return 0;
 }
