@@ -11,6 +11,8 @@
 
 #include "client/lib.h"
 
+#define AHEAD 4u /* finishes: how far ahead records are fetched into the cache */
+
 struct task_record *followed_find(struct pushrod_client *c, uint64_t id)
 {
     uint32_t place = idindex_get(&c->tasks.places, id);
@@ -35,6 +37,8 @@ static uint32_t record_place(struct task_table *t)
     if (t->free) {
         uint32_t place = t->free - 1;
         t->free = t->records[place].next;
+        if (t->free)
+            __builtin_prefetch(&t->records[t->free - 1], 1);
         return place;
     }
     if (t->count == t->capacity && !records_grow(t))
@@ -249,6 +253,17 @@ static void finish_keep(
     c->tasks.open--;
 }
 
+/*
+ * Only a hint: what was submitted later mostly ends later. With a hundred thousand in flight no
+ * record is in the cache, and waiting for it was a fifth of what the client costs.
+ */
+static void followed_expect(const struct pushrod_client *c, uint64_t id)
+{
+    uint32_t place = idindex_get(&c->tasks.places, id);
+    if (place)
+        __builtin_prefetch(&c->tasks.records[place - 1], 1);
+}
+
 /* Kept for wait(), if it waits or there is no callback; else to the callback. */
 static void finish_deliver(struct pushrod_client *c, const struct pushrod_finish *f)
 {
@@ -285,6 +300,7 @@ void followed_finished(struct pushrod_client *c, const struct msg_finished *m)
         .tag_size = m->tag.size,
         .run_ns = m->run_ns,
     };
+    followed_expect(c, m->id + AHEAD);
     finish_deliver(c, &f);
 }
 

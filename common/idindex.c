@@ -66,6 +66,13 @@ uint32_t idindex_get(const struct idindex *x, uint64_t id)
     return page ? page->values[id % PAGE_IDS] : 0;
 }
 
+const uint32_t *idindex_four(const struct idindex *x, uint64_t id)
+{
+    const struct idindex_page *page = page_find(x, id / PAGE_IDS);
+    assert(id % 4 == 0);
+    return page ? &page->values[id % PAGE_IDS] : NULL;
+}
+
 void idindex_remove(struct idindex *x, uint64_t id)
 {
     struct idindex_page *page = page_find(x, id / PAGE_IDS);

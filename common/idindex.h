@@ -24,6 +24,8 @@ void idindex_free(struct idindex *x);
 /* Neither is 0; it replaces. False: no memory. */
 bool idindex_put(struct idindex *x, uint64_t id, uint32_t value);
 uint32_t idindex_get(const struct idindex *x, uint64_t id); /* 0: it is not there */
-void idindex_remove(struct idindex *x, uint64_t id);        /* if it is there */
+/* Those of `id`, a multiple of 4, and of the next three; NULL: none of them is there. */
+const uint32_t *idindex_four(const struct idindex *x, uint64_t id);
+void idindex_remove(struct idindex *x, uint64_t id); /* if it is there */
 
 #endif

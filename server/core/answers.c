@@ -11,7 +11,9 @@
 #include <stdlib.h>
 #include "server/core/verbs.h"
 
-#define ANSWERS_AHEAD 6u /* whose tasks are fetched into the cache meanwhile */
+#define SLOTS_AHEAD   12u /* whose places in the ledger are fetched into the cache meanwhile */
+#define ANSWERS_AHEAD 6u  /* ... and their tasks */
+#define FOLLOWS_AHEAD 3u  /* ... and who follows those */
 
 /* The task that this answer is about, if the attempt is the current one, and at this worker. */
 static struct task *answer_current(struct task *t, const struct worker *w, const struct answer *a)
@@ -191,8 +193,7 @@ void attempt_fence(struct core *c, struct task *t)
     struct worker *w = t->worker;
     assert(t->state == TASK_LEASED && w);
     worker_ghost(w, t);
-    out_lane(
-        c, w, (struct lane_action){.kind = LANE_CANCEL, .id = t->record.id, .lease = t->lease});
+    out_lane_task(c, w, LANE_CANCEL, t);
 }
 
 static void done_wins(struct core *c, struct worker *w, struct task *t, const struct answer *a)
@@ -348,8 +349,12 @@ void core_answers(
     if (count == 1 && a->kind == MSG_HEARTBEAT)
         return;
     for (size_t i = 0; i < count; i++) {
+        if (i + SLOTS_AHEAD < count)
+            ledger_expect_slot(&c->ledger, a[i + SLOTS_AHEAD].lease);
         if (i + ANSWERS_AHEAD < count)
             ledger_expect(&c->ledger, a[i + ANSWERS_AHEAD].lease);
+        if (i + FOLLOWS_AHEAD < count)
+            follow_expect(ledger_hint(&c->ledger, a[i + FOLLOWS_AHEAD].lease));
         if (!w || w->state == WORKER_OVER)
             answer_late(c, w, &a[i]);
         else

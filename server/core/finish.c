@@ -74,12 +74,10 @@ void finish_tell(struct core *c, struct task *t, struct follower *f)
         list_remove(&f->in_conn);
         list_push_back(&f->conn->told, &f->in_conn);
     }
-    out_conn(c, (struct conn_action){.conn = conn,
-                    .request = f->request,
-                    .kind = MSG_FINISHED,
-                    .code = t->code,
-                    .id = t->record.id,
-                    .task = t});
+    struct conn_action *a = out_conn(c, conn, f->request, MSG_FINISHED);
+    a->code = t->code;
+    a->id = t->record.id;
+    a->task = t;
 }
 
 /* The embedding program has its finish with the callback; the others acknowledge theirs. */

@@ -68,7 +68,7 @@ struct follower *follower_new(struct core *c, uint64_t conn, uint64_t request, u
 
 void follower_free(struct core *c, struct follower *f)
 {
-    assert(!f->task);
+    assert(!f->absent && !f->task);
     list_remove(&f->in_conn);
     pool_follower_free(&c->pool, f);
 }
@@ -76,8 +76,8 @@ void follower_free(struct core *c, struct follower *f)
 void follower_attach(struct task *t, struct follower *f)
 {
     assert(t->state != TASK_GONE);
+    f->absent = false;
     f->task = t;
-    f->id = t->record.id;
     f->next = t->followers;
     t->followers = f;
     if (f->level != FOLLOW_NONE)
@@ -95,7 +95,7 @@ static void chain_remove(struct follower **chain, struct follower *f)
 
 void follower_detach(struct task *t, struct follower *f)
 {
-    assert(f->task == t);
+    assert(!f->absent && f->task == t);
     chain_remove(&t->followers, f);
     f->task = NULL;
 }
@@ -118,6 +118,13 @@ void follow_expect(const struct task *t)
 
 /* ---- of tasks that are in the store only ---- */
 
+static void not_absent(struct follower *f)
+{
+    assert(f->absent);
+    f->absent = false;
+    f->task = NULL;
+}
+
 /* No memory to remember who waits: nobody could be told, and that must not be. */
 static void follow_lost(struct core *c, struct follower *chain)
 {
@@ -125,7 +132,7 @@ static void follow_lost(struct core *c, struct follower *chain)
     c->failed = true;
     for (struct follower *next; chain; chain = next) {
         next = chain->next;
-        chain->task = NULL;
+        not_absent(chain);
         follower_free(c, chain);
     }
 }
@@ -137,9 +144,9 @@ void follow_absent(struct core *c, struct queue *q, uint64_t id, struct follower
     idmap_get(&c->absent, id, &first);
     for (struct follower *f = chain, *next; f; f = next) {
         next = f->next;
-        f->task = NULL;
-        f->id = id;
+        f->absent = true;
         f->queue = q;
+        f->id = id;
         f->next = (struct follower *)(uintptr_t)first;
         first = (uintptr_t)f;
     }
@@ -157,12 +164,16 @@ struct follower *follow_claim(struct core *c, uint64_t id)
         return NULL;
     assert(first != 0);
     idmap_remove(&c->absent, id);
-    return (struct follower *)(uintptr_t)first;
+    struct follower *chain = (struct follower *)(uintptr_t)first;
+    for (struct follower *f = chain; f; f = f->next)
+        not_absent(f);
+    return chain;
 }
 
 static void absent_remove(struct core *c, struct follower *f)
 {
     uint64_t first = 0;
+    assert(f->absent);
     idmap_get(&c->absent, f->id, &first);
     struct follower *chain = (struct follower *)(uintptr_t)first;
     assert(chain);
@@ -171,6 +182,7 @@ static void absent_remove(struct core *c, struct follower *f)
         idmap_put(&c->absent, f->id, (uintptr_t)chain);
     else
         idmap_remove(&c->absent, f->id);
+    not_absent(f);
 }
 
 /* ---- what followers are told on the way ---- */
@@ -196,8 +208,8 @@ void core_received(struct core *c, uint64_t id, uint64_t count)
             return;
         struct task *t = f->task;
         assert(t && t->state == TASK_FINISHED);
-        if (next != &conn->told)
-            task_expect(container_of(next, struct follower, in_conn)->task);
+        ledger_expect_after(&c->ledger, t->record.id);
+        __builtin_prefetch(next->next, 1); /* it is here when it is the next one's turn */
         follower_detach(t, f);
         follower_free(c, f);
         finish_release(c, t);
@@ -246,12 +258,12 @@ void watch_event(struct core *c, const char *kind, uint64_t id, struct slice wor
 /* "A client that vanishes cancels its tasks" if they were attached to it. */
 static void unfollow(struct core *c, struct follower *f)
 {
-    struct task *t = f->task;
+    struct task *t = f->absent ? NULL : f->task;
     bool attached = f->attached;
-    uint64_t id = f->id;
+    uint64_t id = t ? t->record.id : f->id;
     if (t)
         follower_detach(t, f);
-    else if (id)
+    else if (f->absent)
         absent_remove(c, f);
     assert(!f->task);
     follower_free(c, f);

@@ -155,8 +155,9 @@ void worker_drain(struct core *c, struct worker *w, uint64_t limit_ms)
     worker_move(c, w, WORKER_DRAINING);
     assert(w->room == ROOM_NONE);
     w->deadline_ns = c->now.mono_ns + limit_ms * MS + DRAIN_EXTRA;
-    out_lane(
-        c, w, (struct lane_action){.kind = LANE_DRAIN, .number = limit_ms, .again = c->draining});
+    struct lane_action *a = out_lane(c, w, LANE_DRAIN);
+    a->number = limit_ms;
+    a->again = c->draining;
     worker_timer(c, w);
 }
 

@@ -9,13 +9,12 @@
 #include "server/core/verbs.h"
 
 /* A lease: boot (15 bits), attempts that counted before it (8), generation (16), slot (24). */
-#define SLOT_BITS       24u
-#define SLOT_MASK       0xffffffu
-#define GENERATION_MASK 0xffffu
-#define ATTEMPTS_SHIFT  40u
-#define ATTEMPTS_MASK   0xffu /* as many, or more */
-#define BOOT_SHIFT      48u
-#define LEDGER_FIRST    1024u
+#define SLOT_BITS      24u
+#define SLOT_MASK      0xffffffu
+#define ATTEMPTS_SHIFT 40u
+#define ATTEMPTS_MASK  0xffu /* as many, or more */
+#define BOOT_SHIFT     48u
+#define LEDGER_FIRST   1024u
 
 static bool ledger_grow(struct ledger *l)
 {
@@ -37,6 +36,8 @@ static bool ledger_slot(struct ledger *l, uint32_t *slot)
     if (l->first_free) {
         *slot = l->first_free - 1;
         l->first_free = l->slots[*slot].next_free;
+        if (l->first_free)
+            __builtin_prefetch(&l->slots[l->first_free - 1], 1);
         return true;
     }
     if (l->used == l->capacity && !ledger_grow(l))
@@ -68,6 +69,7 @@ bool ledger_add(struct ledger *l, struct task *t)
     }
     l->slots[slot].task = t;
     t->slot = slot;
+    t->generation = (uint16_t)l->slots[slot].generation;
     return true;
 }
 
@@ -75,6 +77,7 @@ void ledger_remove(struct ledger *l, struct task *t)
 {
     assert(ledger_at(l, t->slot) == t);
     idindex_remove(&l->by_id, t->record.id);
+    l->slots[t->slot].generation = t->generation;
     ledger_give_back(l, t->slot);
 }
 
@@ -84,12 +87,12 @@ static uint64_t lease_attempts(const struct task *t)
     return t->record.attempts < ATTEMPTS_MASK ? t->record.attempts : ATTEMPTS_MASK;
 }
 
-uint64_t ledger_lease(struct ledger *l, const struct task *t)
+uint64_t ledger_lease(const struct ledger *l, struct task *t)
 {
-    assert(ledger_at(l, t->slot) == t && l->boot > 0 && l->boot < 0x8000);
-    uint64_t generation = ++l->slots[t->slot].generation & GENERATION_MASK;
-    return l->boot << BOOT_SHIFT | lease_attempts(t) << ATTEMPTS_SHIFT | generation << SLOT_BITS |
-           t->slot;
+    assert(t->slot < l->used && l->boot > 0 && l->boot < 0x8000);
+    t->generation++;
+    return l->boot << BOOT_SHIFT | lease_attempts(t) << ATTEMPTS_SHIFT |
+           (uint64_t)t->generation << SLOT_BITS | t->slot;
 }
 
 bool ledger_gave(const struct ledger *l, uint64_t lease)
@@ -134,11 +137,50 @@ struct task *ledger_find_lease(const struct ledger *l, uint64_t lease, uint64_t 
  * Only a hint, and so without a look at who has the slot. The tasks of a tick are more than the
  * first caches hold: waiting for their memory was most of what a finish cost.
  */
-void ledger_expect(const struct ledger *l, uint64_t lease)
+void ledger_expect_slot(const struct ledger *l, uint64_t lease)
+{
+    assert(l->used <= l->capacity);
+    __builtin_prefetch(&l->slots[lease & SLOT_MASK]);
+}
+
+static void expect_slots(const struct ledger *l, uint64_t id)
+{
+    const uint32_t *slot = idindex_four(&l->by_id, id);
+    for (unsigned k = 0; slot && k < 4; k++)
+        if (slot[k])
+            __builtin_prefetch(&l->slots[slot[k] - 1], 1);
+}
+
+static void expect_tasks(const struct ledger *l, uint64_t id)
+{
+    const uint32_t *slot = idindex_four(&l->by_id, id);
+    for (unsigned k = 0; slot && k < 4; k++)
+        if (slot[k])
+            task_expect(l->slots[slot[k] - 1].task);
+}
+
+/* What came one after the other mostly goes one after the other. */
+void ledger_expect_after(const struct ledger *l, uint64_t id)
+{
+    if (id % 4)
+        return;
+    assert(id > 0);
+    expect_slots(l, id + 8);
+    expect_tasks(l, id + 4);
+}
+
+const struct task *ledger_hint(const struct ledger *l, uint64_t lease)
 {
     uint64_t slot = lease & SLOT_MASK;
-    if (slot < l->used)
-        task_expect(l->slots[slot].task);
+    assert(l->used <= l->capacity);
+    return slot < l->used ? l->slots[slot].task : NULL;
+}
+
+void ledger_expect(const struct ledger *l, uint64_t lease)
+{
+    const struct task *t = ledger_hint(l, lease);
+    if (t)
+        task_expect(t);
 }
 
 void ledger_free(struct ledger *l)

@@ -143,15 +143,25 @@ bool out_reserve(struct core *c, size_t more)
            vec_reserve(&c->notices, more, sizeof(struct notice));
 }
 
-void out_lane(struct core *c, struct worker *w, struct lane_action action)
+struct lane_action *out_lane(struct core *c, struct worker *w, enum lane_kind kind)
 {
-    assert(w->state != WORKER_OVER || action.kind == LANE_FENCED);
+    assert(w->state != WORKER_OVER || kind == LANE_FENCED);
     struct lane_action *a = vec_add(c, &c->lane, sizeof *a);
     if (!a)
-        return;
-    *a = action;
-    a->worker = w->id;
+        a = &c->lost_lane;
+    *a = (struct lane_action){.worker = w->id, .kind = kind};
     w->spoken_ns = c->now.mono_ns;
+    return a;
+}
+
+struct lane_action *out_lane_task(
+    struct core *c, struct worker *w, enum lane_kind kind, const struct task *t)
+{
+    assert(t->lease);
+    struct lane_action *a = out_lane(c, w, kind);
+    a->id = t->record.id;
+    a->lease = t->lease;
+    return a;
 }
 
 void out_join(struct core *c, struct join_action action)
@@ -171,29 +181,28 @@ struct store_op *out_store(struct core *c, enum store_op_kind kind, uint64_t tok
     return op;
 }
 
-void out_conn(struct core *c, struct conn_action action)
+struct conn_action *out_conn(struct core *c, uint64_t conn, uint64_t request, uint16_t kind)
 {
-    assert(action.kind != 0);
+    assert(kind != 0);
     /* Connection 0 is the core itself, which needs no answer. */
-    struct conn_action *a = action.conn ? vec_add(c, &c->out, sizeof *a) : NULL;
-    if (a)
-        *a = action;
+    struct conn_action *a = conn ? vec_add(c, &c->out, sizeof *a) : NULL;
+    if (!a)
+        a = &c->lost_conn;
+    *a = (struct conn_action){.conn = conn, .request = request, .kind = kind};
+    return a;
 }
 
 void out_ok(struct core *c, uint64_t conn, uint64_t request, uint64_t count)
 {
-    out_conn(
-        c, (struct conn_action){.conn = conn, .request = request, .kind = MSG_OK, .number = count});
+    out_conn(c, conn, request, MSG_OK)->number = count;
 }
 
 void out_reject(struct core *c, uint64_t conn, uint64_t request, int code, const char *text)
 {
     assert(code > 0);
-    out_conn(c, (struct conn_action){.conn = conn,
-                    .request = request,
-                    .kind = MSG_REJECTED,
-                    .code = (uint32_t)code,
-                    .text = text});
+    struct conn_action *a = out_conn(c, conn, request, MSG_REJECTED);
+    a->code = (uint32_t)code;
+    a->text = text;
 }
 
 void out_row(
@@ -204,7 +213,7 @@ void out_row(
     if (!copy)
         return;
     memcpy(copy, row, size);
-    out_conn(c, (struct conn_action){.conn = conn, .request = request, .kind = kind, .row = copy});
+    out_conn(c, conn, request, kind)->row = copy;
 }
 
 void out_notice(struct core *c, struct notice notice)

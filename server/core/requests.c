@@ -105,8 +105,7 @@ void core_status(struct core *c, uint64_t conn, uint64_t request, uint64_t id)
 static void cancel_leased(struct core *c, struct task *t)
 {
     assert(t->state == TASK_LEASED);
-    out_lane(c, t->worker,
-        (struct lane_action){.kind = LANE_CANCEL, .id = t->record.id, .lease = t->lease});
+    out_lane_task(c, t->worker, LANE_CANCEL, t);
     t->cancelling = true;
     timer_fence(c, t, c->now.mono_ns + CANCEL_WAIT);
 }

@@ -21,14 +21,14 @@ void sched_hand_over(struct core *c, struct worker *w, struct task *t)
     assert(w->state == WORKER_READY && !w->recording && !w->alone);
     if (w->quiet)
         worker_rouse(c, w);
+    ledger_expect_after(&c->ledger, t->record.id);
     task_move(c, t, TASK_LEASED);
     t->lease = ledger_lease(&c->ledger, t);
-    t->hand_overs++;
+    t->hand_overs = hand_overs_of(t->hand_overs + 1u);
     worker_give(c, w, t);
     timer_attempt(c, t);
     c->stats.dispatched++;
-    out_lane(c, w,
-        (struct lane_action){.kind = LANE_TASK, .task = t, .id = t->record.id, .lease = t->lease});
+    out_lane_task(c, w, LANE_TASK, t)->task = t;
 }
 
 /* ---- suspects: alone on a worker, so that what they do harms nobody else ---- */

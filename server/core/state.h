@@ -259,16 +259,23 @@ struct follower {
     struct follower *next; /* of the same task */
     struct conn *conn;     /* NULL: of CONN_SELF */
     struct list in_conn;   /* conn.following, then conn.told */
-    struct task *task;     /* NULL: the task is not in memory */
-    struct queue *queue;   /* of a task that is not in memory */
-    uint64_t id;
+    union {
+        struct task *task;   /* NULL: of none yet, or any more */
+        struct queue *queue; /* absent: its task's */
+    };
+    union {
+        uint64_t number; /* FINISHED: its number on the connection */
+        uint64_t id;     /* absent: its task's */
+    };
     uint64_t request;
-    uint64_t number; /* FINISHED: its number on the connection */
-    uint8_t level;   /* enum follow */
-    bool attached;   /* cancel the task when the connection closes */
-    bool submitter;  /* is to be told ACCEPTED */
-    bool patient;    /* ... and in no hurry */
+    uint8_t level;  /* enum follow */
+    bool absent;    /* its task is in the store only */
+    bool attached;  /* cancel the task when the connection closes */
+    bool submitter; /* is to be told ACCEPTED */
+    bool patient;   /* ... and in no hurry */
 };
+
+_Static_assert(sizeof(struct follower) <= 64, "a cache line: each is touched once in a while");
 
 struct conn {
     uint64_t id;
@@ -404,6 +411,8 @@ struct core {
 
     struct arena_block *arena;
     struct vec lane, join, store, out, notices;
+    struct lane_action lost_lane; /* what there is no memory for is written here */
+    struct conn_action lost_conn;
     struct actions actions;
 };
 

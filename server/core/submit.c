@@ -256,12 +256,10 @@ static void tell_rejected(
 {
     assert(why->code > 0);
     c->stats.rejected++;
-    out_conn(c, (struct conn_action){.conn = conn,
-                    .request = request,
-                    .kind = MSG_REJECTED,
-                    .code = (uint32_t)why->code,
-                    .id = why->holder,
-                    .text = why->text});
+    struct conn_action *a = out_conn(c, conn, request, MSG_REJECTED);
+    a->code = (uint32_t)why->code;
+    a->id = why->holder;
+    a->text = why->text;
 }
 
 static void tell_accepted(
@@ -269,9 +267,9 @@ static void tell_accepted(
 {
     assert(id > 0);
     c->stats.submitted++;
-    out_conn(c,
-        (struct conn_action){
-            .conn = conn, .request = request, .kind = MSG_ACCEPTED, .patient = patient, .id = id});
+    struct conn_action *a = out_conn(c, conn, request, MSG_ACCEPTED);
+    a->patient = patient;
+    a->id = id;
 }
 
 static bool submit_store(struct core *c, struct task *t)

@@ -220,7 +220,7 @@ struct task *task_make(struct core *c, struct queue *q, const struct record *r)
         return NULL;
     record_fill(t, r);
     t->queue = q;
-    t->hand_overs = r->attempts; /* what is known of those before it left memory */
+    t->hand_overs = hand_overs_of(r->attempts); /* what is known of those before it left memory */
     list_init(&t->node);
     uint8_t *at = (uint8_t *)(t + 1);
     if (t->rare) {

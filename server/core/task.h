@@ -83,11 +83,12 @@ struct task {
     };
     uint64_t run_ns; /* of the attempt that ended it */
     struct follower *followers;
-    struct rare *rare;   /* NULL: it has nothing of the kind */
-    struct body *result; /* NULL: none, or short, and where the payload was */
-    char *text;          /* error text, NUL-terminated, owned; NULL: none */
-    uint32_t slot;       /* place in the ledger */
-    uint32_t hand_overs; /* lease generations, for people: attempts incl. those that cost nothing */
+    struct rare *rare;     /* NULL: it has nothing of the kind */
+    struct body *result;   /* NULL: none, or short, and where the payload was */
+    char *text;            /* error text, NUL-terminated, owned; NULL: none */
+    uint32_t slot;         /* place in the ledger */
+    uint16_t hand_overs;   /* or more: for people, attempts incl. those that cost nothing */
+    uint16_t generation;   /* of its last lease; the slot's while nobody has that */
     uint32_t estimate_ns;  /* LEASED: what it adds to the expected time of its worker */
     uint16_t code;         /* enum pushrod_error; of the last attempt, or of the finish */
     uint16_t reserved_by;  /* LEASED: asked back for an idle slot of this group; 0: no */
@@ -150,6 +151,11 @@ static inline struct slice task_tag(const struct task *t)
 }
 
 const char *task_state_name(enum task_state state);
+
+static inline uint16_t hand_overs_of(uint32_t attempts)
+{
+    return attempts < UINT16_MAX ? (uint16_t)attempts : UINT16_MAX;
+}
 
 static inline struct slice task_result(const struct task *t)
 {

@@ -192,9 +192,10 @@ static void say_ping(struct core *c, struct worker *w, bool quiet)
 {
     assert(w->state != WORKER_JOINING && w->state != WORKER_OVER);
     w->quiet = quiet;
-    struct lane_action ping = {
-        .kind = LANE_PING, .number = w->acked, .beat = !quiet, .next_ms = ping_ms(c, w)};
-    out_lane(c, w, ping);
+    struct lane_action *ping = out_lane(c, w, LANE_PING);
+    ping->number = w->acked;
+    ping->beat = !quiet;
+    ping->next_ms = ping_ms(c, w);
 }
 
 /* One that has nothing to do is quiet from now on: its heartbeats would wake us up for nothing. */

@@ -11,10 +11,13 @@
 void *arena_alloc(struct core *c, size_t size); /* zeroed; NULL: no memory */
 char *arena_text(struct core *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
 struct slice arena_slice(struct core *c, struct slice bytes);
-void out_lane(struct core *c, struct worker *w, struct lane_action action);
+/* out_lane(), out_conn(): to be filled in; without memory it is lost with the tick (core.failed) */
+struct lane_action *out_lane(struct core *c, struct worker *w, enum lane_kind kind);
+struct lane_action *out_lane_task(
+    struct core *c, struct worker *w, enum lane_kind kind, const struct task *t);
 void out_join(struct core *c, struct join_action action);
 struct store_op *out_store(struct core *c, enum store_op_kind kind, uint64_t token);
-void out_conn(struct core *c, struct conn_action action);
+struct conn_action *out_conn(struct core *c, uint64_t conn, uint64_t request, uint16_t kind);
 void out_ok(struct core *c, uint64_t conn, uint64_t request, uint64_t count);
 void out_reject(struct core *c, uint64_t conn, uint64_t request, int code, const char *text);
 void out_row(
@@ -39,13 +42,16 @@ void pool_free(struct pool *p); /* all are given back */
 /* ledger.c */
 bool ledger_add(struct ledger *l, struct task *t); /* sets t->slot; false: full, or no memory */
 void ledger_remove(struct ledger *l, struct task *t);
-uint64_t ledger_lease(struct ledger *l, const struct task *t); /* a new one */
+uint64_t ledger_lease(const struct ledger *l, struct task *t); /* a new one */
 struct task *ledger_find(const struct ledger *l, uint64_t id);
 struct task *ledger_find_lease(const struct ledger *l, uint64_t lease, uint64_t id);
 struct task *ledger_at(const struct ledger *l, uint64_t slot); /* NULL: nobody */
 bool ledger_gave(const struct ledger *l, uint64_t lease);      /* in this life of the server */
 bool lease_counted(const struct task *t, uint64_t lease);      /* its attempt failed, and counts */
 void ledger_expect(const struct ledger *l, uint64_t lease);    /* to be found soon */
+void ledger_expect_after(const struct ledger *l, uint64_t id); /* those behind it, too */
+void ledger_expect_slot(const struct ledger *l, uint64_t lease);        /* before the others */
+const struct task *ledger_hint(const struct ledger *l, uint64_t lease); /* who may have it */
 void ledger_free(struct ledger *l);
 
 /* task.c */

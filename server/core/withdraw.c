@@ -40,8 +40,7 @@ static void withdraw(struct core *c, struct worker *w, struct task *t, struct gr
         t->reserved_by = g->number;
         g->reserved++;
     }
-    out_lane(
-        c, w, (struct lane_action){.kind = LANE_WITHDRAW, .id = t->record.id, .lease = t->lease});
+    out_lane_task(c, w, LANE_WITHDRAW, t);
 }
 
 /* From the end: what was handed over last waits longest. The first `slots` are running. */

@@ -144,7 +144,7 @@ void worker_room(struct core *c, struct worker *w)
     bool more = idle > w->idle || room < w->room;
     w->idle = idle;
     worker_depth(c, w, load);
-    if (room != w->room || room != ROOM_NONE) {
+    if (room != w->room || (room != ROOM_NONE && list_last(&g->rooms[room]) != &w->in_room)) {
         list_remove(&w->in_room);
         list_push_back(&g->rooms[room], &w->in_room);
         w->room = (uint8_t)room;
@@ -265,7 +265,7 @@ void worker_acks(struct core *c)
             continue;
         w->acked = settled;
         w->ack_bytes = 0;
-        out_lane(c, w, (struct lane_action){.kind = LANE_ACK, .number = settled});
+        out_lane(c, w, LANE_ACK)->number = settled;
     }
 }
 
@@ -323,7 +323,7 @@ void worker_remove(struct core *c, struct worker *w, int code, bool tell_lane)
 {
     assert(w->outstanding_count == 0);
     if (tell_lane)
-        out_lane(c, w, (struct lane_action){.kind = LANE_FENCED, .number = (uint64_t)code});
+        out_lane(c, w, LANE_FENCED)->number = (uint64_t)code;
     out_join(c, (struct join_action){.kind = JOIN_CLOSE,
                     .peer = w->peer,
                     .worker = w->id,

@@ -90,7 +90,10 @@ static void idindex_check(const struct idindex *x, const uint32_t *model, uint64
 {
     size_t count = 0;
     for (uint64_t i = 0; i < KEYS; i++) {
-        assert_int_equal(idindex_get(x, base + i), model[i]);
+        uint64_t id = base + i;
+        const uint32_t *four = idindex_four(x, id - id % 4);
+        assert_int_equal(idindex_get(x, id), model[i]);
+        assert_int_equal(four ? four[id % 4] : 0, model[i]);
         count += model[i] != 0;
     }
     assert_int_equal(x->count, count);
