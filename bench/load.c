@@ -287,12 +287,20 @@ static void next_arrival(struct arrival *a)
     a->is_long = draw_long();
 }
 
+#define REST_LEAST 20000  /* ns */
+#define REST_MOST  100000 /* ns, from a million tasks a second on */
+#define BURST      2000 /* tasks that are sent before a look at what came back, however many are due */
+
 /*
- * No rest is shorter: who looks at the clock all the time takes a core from what is measured. What
- * is due meanwhile goes out together, and is late by its own measure.
+ * No rest is shorter: who looks at the clock all the time takes a core from what is measured, and
+ * each rest costs two switches of it, which the more tasks have to share the less there is left.
+ * What is due meanwhile goes out together, and is late by its own measure.
  */
-#define REST_NS 20000
-#define BURST   2000 /* tasks that are sent before a look at what came back, however many are due */
+static uint64_t rest_ns(void)
+{
+    double ns = load.o.rate / 1e6 * REST_MOST;
+    return ns < REST_LEAST ? REST_LEAST : ns > REST_MOST ? REST_MOST : (uint64_t)ns;
+}
 
 /*
  * Open loop: Poisson arrivals at `rate`, whatever comes back. Latency counts from when a task was
@@ -305,6 +313,7 @@ static void open_loop(void)
     double warm = next.at + load.o.warmup * 1e9;
     /* Who falls behind by as much as the run is long will not catch up: its latency shows it. */
     double give_up = stop + load.o.seconds * 1e9;
+    uint64_t rest = rest_ns();
     bool measuring = false;
     load.timed_from = (uint64_t)warm;
     while (next.at < stop && (double)now_ns() < give_up) {
@@ -321,8 +330,7 @@ static void open_loop(void)
         }
         process_used(from);
         now = now_ns();
-        process_ready(
-            (double)now + REST_NS < next.at ? (uint64_t)(next.at - (double)now) : REST_NS);
+        process_ready((double)(now + rest) < next.at ? (uint64_t)(next.at - (double)now) : rest);
     }
     drain(false);
     measure_end();
