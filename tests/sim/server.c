@@ -297,7 +297,7 @@ static void lane_note(struct sim *sim, struct lane *lane, const struct answer *a
     if (a->kind != MSG_TASK_DONE && a->kind != MSG_TASK_FAILED && a->kind != MSG_RETURNED)
         return;
     bool told_to_stop = lane_remove(lane, a->id, a->lease);
-    if (a->kind != MSG_TASK_DONE)
+    if (a->kind == MSG_RETURNED)
         return;
     lane->done_count++;
     if (lane->done_count > lane->done_room) {
@@ -306,6 +306,7 @@ static void lane_note(struct sim *sim, struct lane *lane, const struct answer *a
     }
     lane->dones[lane->done_count - 1].sequence = a->sequence;
     lane->dones[lane->done_count - 1].id = a->id;
+    lane->dones[lane->done_count - 1].failed = a->kind == MSG_TASK_FAILED;
     lane->dones[lane->done_count - 1].told_to_stop = told_to_stop;
 }
 

@@ -164,7 +164,7 @@ static void put_task(struct sim *sim, struct lane *lane, const struct lane_actio
         lane_flush(sim, lane, r->body);
 }
 
-/* Of a task that two workers have done, the answer that is stored is kept by one of them. */
+/* Of a task that two workers have ended, the answer that is stored is kept by one of them. */
 static bool kept_elsewhere(const struct sim *sim, const struct lane *lane, uint64_t id)
 {
     for (size_t i = 0; i < sim->server.lane_count; i++) {
@@ -187,7 +187,8 @@ static void check_ack(struct sim *sim, struct lane *lane, uint64_t number)
         if (lane->dones[i].sequence > number)
             continue;
         struct sub *sub = truth_by_id(sim, lane->dones[i].id);
-        bool sync = sub && sim->plan.durability[sub->queue] == DURABILITY_SYNC && !sub->excused;
+        bool sync = sub && sim->plan.durability[sub->queue] == DURABILITY_SYNC && !sub->excused &&
+                    !lane->dones[i].failed;
         /* Its time was over, and it waits for its retry in the store, where no DONE finds it. */
         bool late = sub && lane->dones[i].told_to_stop && disk_delays(&sim->disk, sub->id);
         SIM_CHECK(sim,

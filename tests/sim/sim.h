@@ -220,8 +220,8 @@ struct lane {
     size_t task_count, task_room;
     struct {
         uint64_t sequence, id;
-        bool told_to_stop;
-    } * dones; /* not acknowledged yet */
+        bool failed, told_to_stop;
+    } * dones; /* DONE and FAILED that are not acknowledged yet */
     size_t done_count, done_room;
 };
 
