@@ -93,6 +93,7 @@ struct core *core_new(const struct core_config *config, const struct queue_setti
     c->named.seed = core_random(c, UINT64_MAX);
     c->next_worker = 1 + (opened->boot << 32 & INT64_MAX);
     c->rejoin_ns = c->refused_ns = c->wake_ns = NEVER;
+    c->round = 1;
     if (!settings_copy(c, settings, count) || !restart_begin(c, opened)) {
         core_free(c);
         return NULL;

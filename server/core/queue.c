@@ -244,11 +244,9 @@ struct task *queue_tail(const struct queue *q)
     return container_of(q->fifo[rank].prev, struct task, node);
 }
 
-/* In the rings of its groups exactly while it has something to dispatch. */
-void queue_touch(struct core *c, struct queue *q)
+static void touch_groups(struct core *c, struct queue *q, bool active, bool runs)
 {
-    bool active = queue_head(q) != NULL;
-    assert(!active || !queue_halted(q));
+    assert(active || q->active || runs);
     list_foreach(it, next, &q->links)
     {
         struct link *link = container_of(it, struct link, in_queue);
@@ -256,10 +254,24 @@ void queue_touch(struct core *c, struct queue *q)
             list_push_back(&link->group->ring, &link->in_ring);
         else if (!active && q->active)
             list_remove(&link->in_ring);
-        if (active || (q->suspects.count && !queue_halted(q)))
+        if (runs)
             group_touch(c, link->group);
     }
     q->active = active;
+    q->touched = runs ? c->round : 0;
+}
+
+/*
+ * In the rings of its groups exactly while it has something to dispatch. Of a thousand tasks that
+ * come in a tick the first touches the groups, which stay touched until all are handed out.
+ */
+void queue_touch(struct core *c, struct queue *q)
+{
+    bool active = queue_head(q) != NULL;
+    bool runs = active || (q->suspects.count && !queue_halted(q));
+    assert(!active || !queue_halted(q));
+    if (active != q->active || (runs && q->touched != c->round))
+        touch_groups(c, q, active, runs);
     if (q->backlog && !active)
         window_low(c, q);
 }

@@ -341,4 +341,5 @@ void sched_run(struct core *c)
         sched_behind_large(c);
     for (struct list *it; (it = list_first(&c->dirty_groups));)
         list_remove(it);
+    c->round++;
 }

@@ -101,9 +101,10 @@ struct queue {
     enum durability durability;
     bool bypass; /* no store operation at all */
     bool paused;
-    bool stopped; /* the store cannot take what its tasks would give */
-    bool active;  /* in the rings of its groups */
-    bool backlog; /* something lies behind the edge, in the store */
+    bool stopped;     /* the store cannot take what its tasks would give */
+    bool active;      /* in the rings of its groups */
+    uint64_t touched; /* core.round in which all of them were; 0: not since */
+    bool backlog;     /* something lies behind the edge, in the store */
     bool fetching;
     bool fetch_void;         /* what comes is out of date */
     struct order_key edge;   /* if backlog: what comes after it is in the store only */
@@ -366,6 +367,7 @@ struct core {
     struct group **groups; /* by number - 1 */
     size_t group_count;
     struct list dirty_groups;
+    uint64_t round; /* of the scheduler, from 1: each leaves no group dirty */
     struct strmap named;
     struct list dirty_named;
     struct list workers;
