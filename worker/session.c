@@ -18,7 +18,7 @@
 #define WELCOME_WAIT_MS 1000u
 /* The server waits 5 s for READY, and then says over the join socket what is wrong. */
 #define HELLO_WAIT_MS 6000u
-/* Periods of PING that may go by without the one that was due before the server counts as gone. */
+/* Periods of PING that the server may be late with its next word; then it counts as gone. */
 #define MISSED_PINGS 2u
 /* Moments in a heartbeat's time at which a HEARTBEAT may be said. */
 #define BEAT_GROUPS 20u
