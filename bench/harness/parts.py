@@ -504,4 +504,4 @@ PARTS = {"throughput": throughput, "durable": durable, "submit": submit, "latenc
          "workers": workers, "connections": connections, "backlog": backlog, "hol": hol, "cost": cost, "idle": idle}
 # What share of the whole each may take, in parts of some hundred; full, each needs less than that.
 SHARES = {"throughput": 7, "durable": 5, "submit": 11, "latency": 10, "payload": 8, "mixed": 3, "workers": 11, "connections": 11,
-          "backlog": 11, "hol": 12, "cost": 13, "idle": 13}
+          "backlog": 11, "hol": 12, "cost": 13, "idle": 17}

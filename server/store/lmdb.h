@@ -249,6 +249,7 @@ struct lmdb {
     uint64_t spare;          /* bytes that may be, each of which is written twice */
     bool busy;               /* the last group was a large one */
     uint64_t room_ns;        /* of the last look at the disk, or try to come up again */
+    uint64_t failed_ns;      /* of the last commit that could not be written */
     uint64_t swept_ns;       /* of the last look at expired results and resident pages */
     uint64_t swept_commits;
     uintptr_t map; /* address and size of the map, for madvise(); 0: unknown */

@@ -239,7 +239,7 @@ static void group_fail(struct lmdb *l, bool committing)
     pending_reduce(l);
     group_reopen(l);
     l->group_ops = l->group_bytes = 0;
-    l->room_ns = clock_now().mono_ns;
+    l->room_ns = l->failed_ns = clock_now().mono_ns;
 }
 
 /* ---- commit ---- */

@@ -56,7 +56,7 @@ static uint64_t settle_due(const struct lmdb *l)
     if (broken(l) || group_waits(l) || !(l->index.applying || l->garbage_count))
         return LMDB_NO_AGE;
     if (l->down)
-        return l->room_ns + ROOM_NS; /* it may fail: not at once again */
+        return l->failed_ns + ROOM_NS; /* it may fail again, and makes room if it does not */
     return l->busy ? l->commit_ns + 2 * GROUP_NS : 0;
 }
 
