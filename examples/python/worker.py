@@ -73,7 +73,7 @@ class Worker:
             self.task[2].add_done_callback(lambda _: self.wake.send(b"."))
         elif number in (ACK, PING):
             self.kept = [k for k in self.kept if k[0] > fields[0]]
-            self.beats, self.spoke = (fields[1], 0) if number == PING else (self.beats, self.spoke)  # 0: answer it
+            _, self.beats, self.next, self.spoke = (*fields[:3], 0) if number == PING else (0, self.beats, self.next, self.spoke)
         self.pausing |= number == DRAIN  # for good, or until the next server is there:
         self.draining |= (number == DRAIN and not fields[1]) or (number == FENCED and fields[0] == SUPERSEDED)
         return number != FENCED
@@ -91,12 +91,12 @@ class Worker:
         dealer, (_, self.worker, self.session, host, lane_port, port, user, token, beat, ping, _, verdicts, *_) = self.join()
         self.host, plain = host or self.host, {"plain_username": user.encode(), "plain_password": token.encode()}
         forget = [v[2] for v in verdicts or [] if v[3] not in (KEEP, SEND)]
-        self.last, self.beats, self.pausing, self.kept = 0, True, False, [k for k in self.kept if k[1][-1][2] not in forget]
+        self.last, self.beats, self.next, self.pausing, self.kept = 0, True, ping, False, [k for k in self.kept if k[1][-1][2] not in forget]
         self.task = None if self.task and self.task[1] in forget else self.task
         lane = self.connect(zmq.PULL, lane_port, rcvhwm=0, reconnect_ivl=-1, **plain)
         gone = lane.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self.answers, events, alive, heard = self.connect(zmq.PUSH, port, sndhwm=0, **plain), [], True, time.monotonic()
-        while alive and gone not in events and time.monotonic() - heard < 3 * ping / 1000:
+        while alive and gone not in events and time.monotonic() - heard < (self.next + 2 * ping) / 1000:
             events = zmq.select([lane, gone, dealer, self.woken.fileno()], [], [], beat / 2000)[0]
             if lane in events:
                 (frame, *parts), heard = lane.recv_multipart(), time.monotonic()
