@@ -33,3 +33,8 @@ struct now clock_now(void)
         .wall_ms = (uint64_t)wall.tv_sec * 1000u + (uint64_t)wall.tv_nsec / 1000000u,
     };
 }
+
+int clock_seconds(uint64_t ms)
+{
+    return ms > 1000 ? (int)((ms + 999) / 1000) : 1;
+}

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <zmq.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/unixsock.h"
 #include "worker/link_impl.h"
@@ -49,17 +50,12 @@ static void *socket_new(struct link *l, int type)
     return socket;
 }
 
-static int seconds(uint64_t ms)
-{
-    return ms > 1000 ? (int)((ms + 999) / 1000) : 1;
-}
-
 /* The server's host may vanish while it has nothing to say to us: the kernel asks for it. */
 static void set_keepalive(void *socket, const struct msg_welcome *m)
 {
     set_int(socket, ZMQ_TCP_KEEPALIVE, 1);
-    set_int(socket, ZMQ_TCP_KEEPALIVE_IDLE, seconds(m->ping_ms));
-    set_int(socket, ZMQ_TCP_KEEPALIVE_INTVL, seconds(m->heartbeat_ms));
+    set_int(socket, ZMQ_TCP_KEEPALIVE_IDLE, clock_seconds(m->ping_ms));
+    set_int(socket, ZMQ_TCP_KEEPALIVE_INTVL, clock_seconds(m->heartbeat_ms));
     set_int(socket, ZMQ_TCP_KEEPALIVE_CNT, 3);
 }
 

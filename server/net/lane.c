@@ -9,6 +9,7 @@
 #include <string.h>
 #include <zmq.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "server/net/plane_internal.h"
 
@@ -305,11 +306,6 @@ static bool lane_bind(struct lane *lane)
     return lane->port != 0;
 }
 
-static int seconds(uint64_t ms)
-{
-    return ms > 1000 ? (int)((ms + 999) / 1000) : 1;
-}
-
 /* The order matters: whoever connects finds the ZAP entry, the monitor and the watch in place. */
 static bool lane_start(struct lane *lane, char token[ZAP_TOKEN_SIZE])
 {
@@ -323,7 +319,8 @@ static bool lane_start(struct lane *lane, char token[ZAP_TOKEN_SIZE])
         .receive_mark = 1,
         .max_message = 1024,
         .backlog = 128,
-        .keepalive = {seconds(plane->config.ping_ms), seconds(plane->config.heartbeat_ms), 3},
+        .keepalive = {clock_seconds(plane->config.ping_ms),
+            clock_seconds(plane->config.heartbeat_ms), 3},
     };
     lane->socket = socket_make(plane->context, ZMQ_PUSH, &options);
     if (!lane->socket || !zap_admit(plane->zap, lane->speaker->user, domain, token) ||
