@@ -13,6 +13,7 @@
 
 #define CLOSING_MS 2000u       /* for the peer to read the last words */
 #define CONN_SPILL (16u << 10) /* bytes read beyond a fill: what of them is filled is copied */
+#define CONN_PART  (64u << 10) /* of a fill, in one read: all that others have to wait for */
 
 /* An id is generation << SLOT_BITS | slot; generations start at 1, so that CONN_SELF is free. */
 #define SLOT_BITS 24u
@@ -237,12 +238,19 @@ static void fill_spill(struct conn *c, const uint8_t *data, size_t size)
     }
 }
 
+/* There is more to come before the protocol hears of it. */
+static bool fill_goes_on(const struct conn *c)
+{
+    return c->fill_to && c->fill_left > CONN_PART;
+}
+
 /* One read into where the protocol wants it, with what comes after it into the shared buffer. */
 static ssize_t read_filling(struct conn *c)
 {
-    struct iovec parts[2] = {{c->fill_to, c->fill_left}, {c->set->input, CONN_SPILL}};
-    size_t wanted = c->fill_left;
-    ssize_t got = readv(c->fd, parts, 2);
+    bool more = fill_goes_on(c);
+    size_t wanted = more ? CONN_PART : c->fill_left;
+    struct iovec parts[2] = {{c->fill_to, wanted}, {c->set->input, CONN_SPILL}};
+    ssize_t got = readv(c->fd, parts, more ? 1 : 2);
     if (got <= 0)
         return got;
     size_t filled = (size_t)got < wanted ? (size_t)got : wanted;
@@ -286,11 +294,19 @@ static void conn_ended(struct conn *c)
     conn_read_stop(c);
 }
 
+static void read_failed(struct conn *c, int error)
+{
+    loop_enter(c->set->loop);
+    if (!error)
+        conn_ended(c);
+    else if (error != EAGAIN && error != EINTR)
+        conn_kill(c, PUSHROD_E_CLOSED);
+}
+
 static void conn_readable(int fd, short what, void *arg)
 {
     struct conn *c = arg;
     (void)fd, (void)what;
-    loop_enter(c->set->loop);
     if (c->state == CONN_DEAD)
         return;
     if (c->set->paused && c->state == CONN_OPEN) {
@@ -299,15 +315,16 @@ static void conn_readable(int fd, short what, void *arg)
             list_push_back(&c->set->paused_conns, &c->node);
         return;
     }
+    /* For a part of a large payload, of which nobody is told, no tick begins. */
+    if (!fill_goes_on(c))
+        loop_enter(c->set->loop);
     ssize_t got = c->state == CONN_CLOSING ? read_nothing(c)
                   : c->fill_to             ? read_filling(c)
                                            : read_shared(c);
     if (got > 0)
         c->set->stats.bytes_in += (uint64_t)got;
-    else if (got == 0)
-        conn_ended(c);
-    else if (errno != EAGAIN && errno != EINTR)
-        conn_kill(c, PUSHROD_E_CLOSED);
+    else
+        read_failed(c, got ? errno : 0);
 }
 
 void conns_pause(struct conns *set, bool paused)

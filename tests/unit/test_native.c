@@ -230,6 +230,40 @@ static void several_large(void **state)
     expect(say_all(), 5, 0, 0);
 }
 
+/* What is small waits for a part of a large payload, never for the whole. */
+static void small_beside_large(void **state)
+{
+    (void)state;
+    struct native_peer small;
+    native_peer_open(&play, &small);
+    size_t at = frame_begin(&out);
+    put_echo(&out, 1);
+    frame_end(&out, at);
+    struct buf large = BUF_EMPTY, hello = BUF_EMPTY;
+    put_hello(&hello);
+    native_peer_say(&play, &small, hello.data, hello.size);
+    put_hello(&large);
+    at = frame_begin(&large);
+    put_submit(&large, 1, NATIVE_PLAY_PAYLOAD);
+    frame_end(&large, at);
+    native_peer_say(&play, &peer, large.data, hello.size);
+    /* All of it is there to be read, before the small one says anything. */
+    size_t rest = large.size - hello.size;
+    assert_int_equal(send(peer.fd, large.data + hello.size, rest, MSG_NOSIGNAL), rest);
+    native_play_turn(&play);
+    assert_int_equal(send(small.fd, out.data, out.size, MSG_NOSIGNAL), out.size);
+    native_play_turn(&play);
+    native_play_turn(&play);
+    native_peer_hear(&small);
+    assert_int_equal(native_peer_heard(&small).counts[MSG_OK], 1);
+    assert_int_equal(host_stats(play.server->host)->submitted, 0);
+    native_peer_settle(&play, &peer, large.size);
+    assert_int_equal(host_stats(play.server->host)->submitted, 1);
+    buf_free(&hello);
+    buf_free(&large);
+    native_peer_close(&play, &small);
+}
+
 /* One byte too many is refused for its size; the connection goes on. */
 static void too_large_by_one(void **state)
 {
@@ -440,6 +474,7 @@ int main(void)
         PLAY(large_in_small_pieces),
         PLAY(large_behind_another),
         PLAY(several_large),
+        PLAY(small_beside_large),
         PLAY(too_large_by_one),
         PLAY(large_that_ends_in_garbage),
         PLAY(large_before_hello),
