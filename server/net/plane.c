@@ -29,7 +29,7 @@ static bool plane_copy_config(struct plane *plane, const struct plane_config *co
     c->strangers = plane_strangers(config);
     plane->lane_places.most = c->strangers;
     if (c->io_threads == 0)
-        c->io_threads = 1;
+        c->io_threads = 2;
     if (c->max_message == 0)
         c->max_message = PUSHROD_MAX_PAYLOAD;
     return c->listen && c->token && (c->advertise || !config->advertise) &&

@@ -33,7 +33,7 @@ struct plane_config {
     uint16_t lane_port_last;  /* 23523 */
     uint32_t max_lanes;       /* 1024 */
     uint32_t strangers;       /* PLANE_STRANGERS: to each of join, answers, all lanes together */
-    uint32_t io_threads;      /* 1 */
+    uint32_t io_threads;      /* 2 */
     uint64_t heartbeat_ms;    /* told to workers */
     uint64_t ping_ms;
     size_t max_result;
