@@ -249,6 +249,18 @@ static bool worker_fills(const struct core *c, const struct worker *w, uint32_t 
            c->now.mono_ns - running_since(w) < estimate;
 }
 
+/*
+ * Each message wakes three threads there, however large it is: so large payloads go in batches, to
+ * a lane that is half empty, until it is full.
+ */
+static bool lane_fills(const struct core *c, struct worker *w)
+{
+    assert(c->round > 0);
+    if (w->bytes <= c->config.lane_bytes / 2)
+        w->filling = c->round;
+    return w->filling == c->round;
+}
+
 /* With a task for each slot it matters little which one has it ahead; else an idle one might. */
 static bool queue_fills(const struct group *g, const struct queue *q, uint32_t estimate)
 {
@@ -265,7 +277,7 @@ static struct worker *filling_worker(
             return NULL;
         struct worker *w = container_of(first, struct worker, in_room);
         assert(w->state == WORKER_READY);
-        if (worker_fills(c, w, estimate) && sched_fits(c, w, t))
+        if (lane_fills(c, w) && worker_fills(c, w, estimate) && sched_fits(c, w, t))
             return w;
         list_remove(first);
         list_push_back(&g->rooms[ROOM_FILLING], first);

@@ -218,6 +218,7 @@ struct worker {
     uint64_t bytes;       /* payloads that it may not have read yet */
     uint64_t ghost_bytes; /* part of those: of ghosts, until none is left */
     uint64_t expected_ns; /* sum of the estimates of what it has */
+    uint64_t filling;     /* core.round in which its lane was half empty, and is filled up */
     uint64_t progress_ns; /* when it last started or ended something */
     uint64_t received;    /* sequence of the last answer taken */
     uint64_t acked;

@@ -23,7 +23,7 @@
 /* Records of one tick beyond this leave early, so that buffers stay small ... */
 #define LANE_SEND_BYTES (96u << 10)
 /* ... and so do payloads in parts, for a worker sees none of them before the last is there. */
-#define LANE_SEND_BODIES (256u << 10)
+#define LANE_SEND_BODIES (512u << 10)
 static_assert(LANE_BODIES * LANE_INLINE_PAYLOAD >= LANE_SEND_BODIES, "there is a place for each");
 /* ... and a buffer that became larger anyway is given back. */
 #define LANE_KEEP_BYTES (128u << 10)

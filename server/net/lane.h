@@ -27,7 +27,7 @@
 enum lane_state { LANE_WAITING, LANE_UP, LANE_LOST };
 
 /* Payloads that leave as parts of one message. */
-#define LANE_BODIES 16
+#define LANE_BODIES 32
 
 struct lane {
     struct plane *plane;

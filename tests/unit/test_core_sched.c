@@ -350,6 +350,34 @@ static void lane_carries_its_bytes(void **state)
     fix_free(&f);
 }
 
+/* Payloads of 20 in a lane of 100: five are under way, and the next come when two are left. */
+static void a_lane_is_filled_up_when_half_empty(void **state)
+{
+    (void)state;
+    struct fix f;
+    struct core_config config = {
+        .seed = 1, .max_prefetch = 1000, .lane_bytes = 100, .store = {.bypass = true}};
+    uint64_t ids[9], leases[5];
+    fix_new(&f, &config);
+    fix_worker(&f, 0, "q", 1);
+    warm(&f, 0, "q", 1000);
+    for (size_t i = 0; i < 9; i++)
+        ids[i] = fix_submit(&f, 5, "q", "xxxxxxxxxxxxxxxxxxxx", NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    assert_null(fix_lane(&f, 0, LANE_TASK, 5));
+    for (size_t i = 0; i < 5; i++)
+        leases[i] = fix_lane(&f, 0, LANE_TASK, i)->lease;
+    for (size_t i = 0; i < 3; i++) {
+        fix_later(&f, 1);
+        fix_answer(&f, 0, fix_done(ids[i], leases[i], ""));
+        fix_tick(&f);
+        assert_true(i == 2 || !fix_lane(&f, 0, LANE_TASK, 0));
+    }
+    assert_int_equal(fix_lane(&f, 0, LANE_TASK, 2)->id, ids[7]);
+    assert_null(fix_lane(&f, 0, LANE_TASK, 3));
+    fix_free(&f);
+}
+
 static void targeted_tasks_wait_for_their_worker(void **state)
 {
     (void)state;
@@ -423,6 +451,7 @@ int main(void)
         cmocka_unit_test(no_time_told_is_no_fast_queue),
         cmocka_unit_test(a_group_ends_with_its_last_withdraw),
         cmocka_unit_test(lane_carries_its_bytes),
+        cmocka_unit_test(a_lane_is_filled_up_when_half_empty),
         cmocka_unit_test(targeted_tasks_wait_for_their_worker),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
