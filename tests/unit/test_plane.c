@@ -318,15 +318,13 @@ static uint64_t put_body(uint64_t id, size_t size, uint8_t value, uint64_t chain
 static void large_payloads_share_a_message(void **state)
 {
     static const struct {
-        size_t sizes[17];
+        size_t sizes[33];
         size_t tasks, frames;
     } rows[] = {
         {{40001, 11, 40003, 40005, 13}, 5, 1},
-        {{100001, 150001, 7, 100003}, 4, 2}, /* more than 256 KiB */
-        {{5, 300001, 9}, 3, 3},              /* what is small goes ahead, and behind */
-        {{16385, 16385, 16385, 16385, 16385, 16385, 16385, 16385, 16385, 16385, 16385, 16385, 16385,
-             16385, 16385, 16385, 15},
-            17, 2},
+        {{200001, 300001, 7, 200003}, 4, 2}, /* more than 512 KiB */
+        {{5, 600001, 9}, 3, 3},              /* what is small goes ahead, and behind */
+        {{[0 ... 31] = 16385, 15}, 33, 2},   /* as many as have a place */
     };
     (void)state;
     begin();
