@@ -12,7 +12,7 @@
 #include <pushrod/error.h>
 
 #define CLOSING_MS 2000u       /* for the peer to read the last words */
-#define CONN_SPILL (16u << 10) /* bytes read beyond a fill: what of them is filled is copied */
+#define CONN_SPILL (16u << 10) /* bytes read beyond a large fill: the next one would copy them */
 #define CONN_PART  (64u << 10) /* of a fill, in one read: all that others have to wait for */
 
 /* An id is generation << SLOT_BITS | slot; generations start at 1, so that CONN_SELF is free. */
@@ -192,6 +192,7 @@ void conn_fill(struct conn *c, uint8_t *to, size_t size)
     assert(!c->fill_to && size > 0);
     c->fill_to = to;
     c->fill_left = size;
+    c->fill_spill = size < CONN_READ ? CONN_READ : CONN_SPILL;
 }
 
 /* Hands `size` bytes of the shared buffer to the protocol and keeps what it leaves. */
@@ -249,7 +250,7 @@ static ssize_t read_filling(struct conn *c)
 {
     bool more = fill_goes_on(c);
     size_t wanted = more ? CONN_PART : c->fill_left;
-    struct iovec parts[2] = {{c->fill_to, wanted}, {c->set->input, CONN_SPILL}};
+    struct iovec parts[2] = {{c->fill_to, wanted}, {c->set->input, c->fill_spill}};
     ssize_t got = readv(c->fd, parts, more ? 1 : 2);
     if (got <= 0)
         return got;

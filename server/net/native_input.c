@@ -11,7 +11,9 @@
 #include "proto/frame.h"
 #include "server/net/native.h"
 
-/* A frame that does not fit into the shared buffer; the payload may go straight into a body. */
+#define LARGE_PAYLOAD (64u << 10) /* bytes that are worth a read of their own */
+
+/* A frame that is not whole: too large for the shared buffer, or its payload goes into a body. */
 struct large {
     size_t tail;       /* bytes of it behind the body */
     struct body *body; /* the payload of a SUBMIT that begins the frame; NULL: all is in c->in */
@@ -186,8 +188,12 @@ static void frame_handle(struct native *n, struct conn *c, struct slice frame)
 
 /* ----------------------------------------------------------------------------- large frames */
 
-/* The head of [41, request, queue, bin32 size ...] up to the payload's first byte; 0: not that. */
-static size_t large_submit_head(struct slice start, size_t *payload)
+/*
+ * The head of [41, request, queue, bin32 size ...] up to the payload's first byte, if it begins a
+ * frame of `size` bytes; 0: something else does, or its payload is there already.
+ */
+static size_t large_submit_head(
+    const struct native *n, struct slice start, size_t size, size_t *payload)
 {
     struct dec d = dec_of(start);
     if (dec_message(&d) != MSG_SUBMIT)
@@ -197,7 +203,9 @@ static size_t large_submit_head(struct slice start, size_t *payload)
     if (dec_failed(&d) || d.end - d.at < 5 || d.at[0] != 0xc6)
         return 0;
     *payload = frame_size(d.at + 1);
-    return (size_t)(d.at + 5 - start.data);
+    size_t head = (size_t)(d.at + 5 - start.data);
+    bool large = *payload >= LARGE_PAYLOAD && *payload > start.size - head;
+    return large && *payload <= n->config.max_payload && *payload <= size - head ? head : 0;
 }
 
 static void large_free(struct conn *c)
@@ -224,36 +232,33 @@ static void large_read(struct conn *c, size_t rest)
 
 /*
  * A frame of `size` bytes of which only `start` is there. If a SUBMIT with a large payload begins
- * it, its payload is read from the socket into the body that the lane will send it from.
+ * it, its payload is read from the socket into the body that the lane will send it from. False: it
+ * has none, and fits into the shared buffer.
  */
-static void large_begin(struct native *n, struct conn *c, struct slice start, size_t size)
+static bool large_begin(struct native *n, struct conn *c, struct slice start, size_t size)
 {
-    struct large *l = c->data = calloc(1, sizeof *l);
-    if (!l) {
-        conn_kill(c, PUSHROD_E_NO_MEMORY);
-        return;
-    }
-    size_t payload = 0, head = large_submit_head(start, &payload);
+    size_t payload = 0, head = large_submit_head(n, start, size, &payload);
     size_t there = start.size - head;
-    if (head && payload > there && payload <= n->config.max_payload && payload <= size - head)
+    if (!head && size + FRAME_HEAD <= CONN_READ)
+        return false;
+    struct large *l = c->data = calloc(1, sizeof *l);
+    if (l && head)
         l->body = body_new(payload);
     buf_clear(&c->in);
-    buf_append(&c->in, start.data, l->body ? head : start.size);
-    if (c->in.failed) {
+    buf_append(&c->in, start.data, l && l->body ? head : start.size);
+    if (!l || c->in.failed) {
         conn_kill(c, PUSHROD_E_NO_MEMORY);
-        return;
-    }
-    if (!l->body) {
+    } else if (!l->body) {
         large_read(c, size - start.size);
-        return;
+    } else {
+        memcpy(l->body->data, start.data + head, there);
+        l->tail = size - head - payload;
+        conn_fill(c, l->body->data + there, payload - there);
     }
-    memcpy(l->body->data, start.data + head, there);
-    l->tail = size - head - payload;
-    conn_fill(c, l->body->data + there, payload - there);
+    return true;
 }
 
-/* c->in is the head of the SUBMIT and the tail of the frame; the payload between them is in body.
- */
+/* c->in is the head of the SUBMIT and the tail of the frame; what is between them is in body. */
 static void large_submit(struct native *n, struct conn *c, struct large *l)
 {
     struct msg_submit m = {0};
@@ -368,9 +373,8 @@ static size_t frames_take(struct native *n, struct conn *c, const uint8_t *data,
             return size;
         }
         if (there < frame) {
-            if (frame + FRAME_HEAD <= CONN_READ)
+            if (!large_begin(n, c, slice_of(data + at + FRAME_HEAD, there), frame))
                 break;
-            large_begin(n, c, slice_of(data + at + FRAME_HEAD, there), frame);
             return size;
         }
         frame_handle(n, c, slice_of(data + at + FRAME_HEAD, frame));
