@@ -76,7 +76,7 @@ struct conn {
     struct buf in;        /* what the protocol left; its own while it fills */
     uint8_t *fill_to;     /* where the next bytes go; NULL: to the shared buffer */
     size_t fill_left;
-    size_t fill_spill; /* bytes that are read with its last part */
+    size_t fill_spill;       /* bytes that are read with its last part */
     struct list node;        /* paused, later, dirty or dead */
     struct loop_timer timer; /* handshake, slow reader, or the end of CLOSING */
     struct event read_event;
