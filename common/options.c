@@ -107,7 +107,7 @@ const struct param option_rows[] = {
     OPTION("config", STRING, SCOPE_ALL, NULL, "read options from FILE: lines of name = value", .value_name = "FILE", .letter = 'c'),
     OPTION("log-level", ENUM, SERVER | WORKER, "info", "what is logged", .allowed = "error|warning|info|debug", RELOAD),
     OPTION("log-format", ENUM, SERVER | WORKER, "text", "of the lines on standard error", .allowed = "text|json", NONE),
-    NUMBER("io-threads", UNSIGNED, SERVER, "2", 1, 16, "of ZeroMQ: of two, one is there while the other sends a large payload", NONE),
+    NUMBER("io-threads", UNSIGNED, SERVER, "2", 1, 16, "of ZeroMQ: with more than one, what is small waits less for what is large", NONE),
     NUMBER("io-threads", UNSIGNED, WORKER, "1", 1, 16, "of ZeroMQ", NONE),
     ACTION("check-config", 0, "check the options and exit"),
     ACTION("print-config", 0, "print the options in use and where they came from, and exit"),

@@ -28,7 +28,7 @@
 #include "common/list.h"
 #include "server/net/loop.h"
 
-#define CONN_READ     (256u << 10) /* bytes of one read, at the most */
+#define CONN_READ     (256u << 10) /* bytes of one read into the shared buffer */
 #define CONN_PAUSE    (1u << 20)   /* unsent bytes above which a connection is not read */
 #define CONN_RESUME   (256u << 10) /* ... until it is below this */
 #define CONN_TURN     (4u << 20)   /* bytes that leave in one turn, however fast they are read */
@@ -148,7 +148,10 @@ void conn_send(struct conn *c, const void *data, size_t size);
  */
 void conn_send_later(struct conn *c, const void *data, size_t size);
 
-/* The next `size` bytes go to `to`, then ops->filled() is called. `to` stays valid until then. */
+/*
+ * The next `size` bytes go to `to`, then ops->filled() is called. `to` stays valid until then. They
+ * are read in parts, between which others have their turn.
+ */
 void conn_fill(struct conn *c, uint8_t *to, size_t size);
 void conn_greeted(struct conn *c); /* the handshake is done: it may be silent now */
 /* Sends what was written, then closes; the peer has 2 s to read it. Input is thrown away. */
