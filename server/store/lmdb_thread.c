@@ -94,12 +94,14 @@ static size_t apply_share(const struct lmdb *l)
     return group_waits(l) ? APPLY_BUSY : APPLY_IDLE;
 }
 
+/* What ended makes room only once the tables know: a full store does not wait for long. */
 static void rotate_if_due(struct lmdb *l, uint64_t now_ns)
 {
     const struct index *x = &l->index;
     if (x->applying || x->fresh_since_ns == LMDB_NO_AGE || group_waits(l))
         return;
-    if (now_ns >= x->fresh_since_ns + l->settle_ns || x->bytes > l->index_bound)
+    uint64_t settle_ns = l->full ? least(l->settle_ns, ROOM_NS) : l->settle_ns;
+    if (now_ns >= x->fresh_since_ns + settle_ns || x->bytes > l->index_bound)
         journal_rotate(l);
 }
 

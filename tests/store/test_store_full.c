@@ -196,6 +196,34 @@ static void expired_results_make_room(void **state)
     rig_close(&r);
 }
 
+/* Tasks that the tables have make room when they hear of their end: a full store tells them soon.
+ */
+static void ended_tasks_make_room(void **state)
+{
+    enum { TASKS = 2800 };
+    static const char payload[12000] = "in the tables";
+    struct rig r;
+    rig_empty(&r, *state);
+    r.config.max_bytes = 64 << 20;
+    r.config.settle_ms = 1;
+    rig_start(&r);
+    for (uint64_t id = 1; id <= TASKS; id++) {
+        struct record in = rig_record(id, "q", 4);
+        in.payload = slice_of(payload, sizeof(payload));
+        assert_int_equal(rig_append(&r, &in)->outcome, OUTCOME_STORED);
+    }
+    rig_stop(&r);
+    r.config.max_bytes = 36 << 20;
+    r.config.settle_ms = 60000;
+    rig_start(&r);
+    while (!r.down)
+        rig_id(&r, STORE_LOOKUP, 1);
+    for (uint64_t id = 1; id <= TASKS; id++)
+        assert_int_equal(rig_finish(&r, id)->outcome, OUTCOME_STORED);
+    rig_wait_up(&r);
+    rig_close(&r);
+}
+
 /* ---- each write fails once ---- */
 
 static bool workload(struct rig *r)
@@ -284,6 +312,7 @@ int main(void)
         FOR(a_full_disk_refuses_and_recovers, 2), FOR(a_burst_fills_a_small_disk, 1),
         FOR(a_burst_fills_a_small_disk, 2), FOR(a_purge_makes_room, 2),
         FOR(expired_results_make_room, 1), FOR(expired_results_make_room, 2),
-        FOR(the_nth_write_fails, 2), cmocka_unit_test(memory_of_a_burst_is_given_back)};
+        FOR(ended_tasks_make_room, 1), FOR(the_nth_write_fails, 2),
+        cmocka_unit_test(memory_of_a_burst_is_given_back)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
