@@ -144,9 +144,13 @@ struct pushrod_client {
     size_t in_at;     /* bytes of `in` that are done with */
     struct buf hello; /* goes before `out` on a new connection */
     size_t hello_at;
-    struct buf out;
-    size_t out_at;                    /* bytes of `out` that are written */
-    size_t out_frame;                 /* the first frame that is not written completely */
+    struct buf out;                   /* what is encoded next goes here, behind all blocks */
+    struct out_block *blocks;         /* full, first to last; they leave before `out` */
+    struct out_block *last_block;     /* if there is one */
+    size_t block_bytes;               /* in all blocks */
+    struct buf spare;                 /* of a block that left: the next one's */
+    size_t out_at;                    /* bytes that are written of the first block, or of `out` */
+    size_t out_frame;                 /* the first frame there that is not written completely */
     size_t open_frame;                /* the frame that is being filled; SIZE_MAX: none */
     size_t out_message;               /* where the last message begins */
     uint64_t received, received_told; /* FINISHED on this connection */
@@ -193,7 +197,8 @@ bool stream_added(struct pushrod_client *c);
 size_t stream_waiting(const struct pushrod_client *c); /* bytes not yet written */
 void stream_write(struct pushrod_client *c);           /* sets `broken` on errors */
 void stream_read(struct pushrod_client *c);            /* reads, and hands over whole frames */
-void stream_reset(struct pushrod_client *c); /* after a loss: `out` keeps the unsent SUBMITs */
+void stream_reset(struct pushrod_client *c);  /* after a loss: `out` keeps the unsent SUBMITs */
+void stream_forget(struct pushrod_client *c); /* what was to be written is given up */
 void stream_free(struct pushrod_client *c);
 
 /* ---- lib_receive.c ---- */

@@ -84,9 +84,7 @@ static void give_up(struct pushrod_client *c)
     char text[sizeof c->error_text];
     memcpy(text, c->error_text, sizeof text);
     pending_give_up(c, error);
-    buf_clear(&c->out);
-    c->out_at = c->out_frame = 0;
-    c->open_frame = SIZE_MAX;
+    stream_forget(c);
     client_fail(c, error, "%s", text);
 }
 

@@ -3,17 +3,27 @@
  * lib_stream: the bytes of the connection.
  *
  * Messages are encoded straight into `out`, into a frame that stays open until it is large or has
- * to leave; so a million small submissions are a few thousand writes.
+ * to leave; so a million small submissions are a few thousand writes. What the socket does not take
+ * stays where it was encoded: a full buffer waits as a block, and what follows gets another one.
  */
 #define _GNU_SOURCE
 #include <assert.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include "client/lib.h"
 #include "proto/frame.h"
+
+#define SPARE_BYTES (4u << 20) /* a larger buffer is not kept for the next block */
+
+/* Whole frames. */
+struct out_block {
+    struct out_block *next;
+    struct buf bytes;
+};
 
 struct buf *stream_out(struct pushrod_client *c)
 {
@@ -49,6 +59,47 @@ static void frame_close(struct pushrod_client *c)
     c->open_frame = SIZE_MAX;
 }
 
+/* `out` becomes a block once it is full. Without memory for one it only grows on. */
+static void out_seal(struct pushrod_client *c)
+{
+    assert(c->open_frame == SIZE_MAX);
+    struct out_block *block = c->out.size < CLIENT_FRAME ? NULL : malloc(sizeof *block);
+    if (!block)
+        return;
+    *block = (struct out_block){.bytes = c->out};
+    if (c->blocks)
+        c->last_block->next = block;
+    else
+        c->blocks = block;
+    c->last_block = block;
+    c->block_bytes += block->bytes.size;
+    c->out = c->spare;
+    c->spare = BUF_EMPTY;
+}
+
+/* The one that is written next; all of it may be written already. */
+static struct buf *out_first(struct pushrod_client *c)
+{
+    return c->blocks ? &c->blocks->bytes : &c->out;
+}
+
+/* The first one is done with. The buffer that left last is warm: the next block gets it. */
+static void out_shift(struct pushrod_client *c)
+{
+    struct out_block *block = c->blocks;
+    c->out_at = c->out_frame = 0;
+    if (!block) {
+        buf_clear(&c->out);
+        return;
+    }
+    c->blocks = block->next;
+    c->block_bytes -= block->bytes.size;
+    buf_free(&c->spare);
+    c->spare = block->bytes;
+    buf_recycle(&c->spare, SPARE_BYTES);
+    free(block);
+}
+
 bool stream_added(struct pushrod_client *c)
 {
     if (c->out.failed) {
@@ -60,12 +111,13 @@ bool stream_added(struct pushrod_client *c)
     frame_close(c);
     if (c->state == CLIENT_UP)
         stream_write(c);
+    out_seal(c);
     return true;
 }
 
 size_t stream_waiting(const struct pushrod_client *c)
 {
-    return c->out.size - c->out_at + c->hello.size - c->hello_at;
+    return c->block_bytes + c->out.size - c->out_at + c->hello.size - c->hello_at;
 }
 
 /* ---------------------------------------------------------------------------------- out */
@@ -78,25 +130,6 @@ static void want_write(struct pushrod_client *c, bool wants)
     struct epoll_event event = {.events = EPOLLIN | (wants ? EPOLLOUT : 0u), .data.fd = c->fd};
     epoll_ctl(c->epoll, EPOLL_CTL_MOD, c->fd, &event);
     c->wants_write = wants;
-}
-
-/* Forgets frames that are written whole; moves the rest to the front now and then. */
-static void out_advance(struct pushrod_client *c)
-{
-    while (c->out_frame + FRAME_HEAD <= c->out_at) {
-        size_t size = FRAME_HEAD + frame_size(c->out.data + c->out_frame);
-        if (c->out_frame + size > c->out_at)
-            break;
-        c->out_frame += size;
-    }
-    if (c->out_at == c->out.size) {
-        buf_clear(&c->out);
-        c->out_at = c->out_frame = 0;
-    } else if (c->out_frame > (1u << 20) && c->out_frame > c->out.size / 2) {
-        buf_consume(&c->out, c->out_frame);
-        c->out_at -= c->out_frame;
-        c->out_frame = 0;
-    }
 }
 
 /* True: all of it is written. */
@@ -114,6 +147,25 @@ static bool write_buf(struct pushrod_client *c, const struct buf *from, size_t *
     return true;
 }
 
+/* True: nothing is left. */
+static bool write_out(struct pushrod_client *c)
+{
+    while (stream_waiting(c)) {
+        const struct buf *first = out_first(c);
+        bool all = write_buf(c, first, &c->out_at);
+        while (c->out_frame < c->out_at) {
+            size_t size = FRAME_HEAD + frame_size(first->data + c->out_frame);
+            if (c->out_frame + size > c->out_at)
+                break;
+            c->out_frame += size;
+        }
+        if (!all)
+            return false;
+        out_shift(c);
+    }
+    return true;
+}
+
 /* HELLO has a buffer of its own: `out` may hold requests from before the connection. */
 void stream_write(struct pushrod_client *c)
 {
@@ -122,8 +174,9 @@ void stream_write(struct pushrod_client *c)
     bool all = write_buf(c, &c->hello, &c->hello_at);
     if (all && c->state == CLIENT_UP) {
         frame_close(c);
-        all = write_buf(c, &c->out, &c->out_at);
-        out_advance(c);
+        all = write_out(c);
+        if (!all)
+            out_seal(c);
     }
     want_write(c, !all && !c->broken);
 }
@@ -277,14 +330,17 @@ void stream_reset(struct pushrod_client *c)
 {
     frame_close(c);
     struct buf kept = BUF_EMPTY;
-    for (size_t at = c->out_frame; at < c->out.size;) {
-        size_t size = frame_size(c->out.data + at);
-        salvage_frame(c, slice_of(c->out.data + at + FRAME_HEAD, size), &kept);
-        at += FRAME_HEAD + size;
+    for (bool more = true; more; out_shift(c)) {
+        more = c->blocks != NULL;
+        const struct buf *first = out_first(c);
+        for (size_t at = c->out_frame; at < first->size;) {
+            size_t size = frame_size(first->data + at);
+            salvage_frame(c, slice_of(first->data + at + FRAME_HEAD, size), &kept);
+            at += FRAME_HEAD + size;
+        }
     }
     buf_free(&c->out);
     c->out = kept;
-    c->out_at = c->out_frame = 0;
     buf_clear(&c->in);
     buf_clear(&c->hello);
     c->in_at = c->hello_at = 0;
@@ -292,9 +348,19 @@ void stream_reset(struct pushrod_client *c)
     c->wants_write = false;
 }
 
+void stream_forget(struct pushrod_client *c)
+{
+    while (c->blocks)
+        out_shift(c);
+    out_shift(c);
+    c->open_frame = SIZE_MAX;
+}
+
 void stream_free(struct pushrod_client *c)
 {
+    stream_forget(c);
     buf_free(&c->in);
     buf_free(&c->out);
+    buf_free(&c->spare);
     buf_free(&c->hello);
 }

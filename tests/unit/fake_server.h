@@ -36,6 +36,8 @@ struct fake_server {
     const char *greeting; /* bytes sent instead of the protocol, "": the end; NULL: the protocol */
     struct slice unix_name; /* told in the greeting */
     bool refuses;           /* says ERROR before the greeting, in the same frame */
+    uint64_t max_payload;   /* 0: 1000 */
+    pthread_mutex_t gate;   /* nothing is read while a test holds it */
     /* of the connection */
     int fd;
     struct buf in, out;
@@ -175,8 +177,8 @@ static void fake_watch(struct fake_server *s, const struct msg_watch *m)
 
 static void fake_greet(struct fake_server *s)
 {
-    struct msg_greeting m = {
-        PROTOCOL_VERSION, slice_str("fake 1.0"), 1000, 1 << 20, 0, s->unix_name};
+    struct msg_greeting m = {PROTOCOL_VERSION, slice_str("fake 1.0"),
+        s->max_payload ? s->max_payload : 1000, 1 << 20, 0, s->unix_name};
     if (s->refuses)
         msg_error_encode(&s->out, &(struct msg_error){PUSHROD_E_TOO_MANY, slice_str("full")});
     msg_greeting_encode(&s->out, &m);
@@ -259,7 +261,9 @@ static void fake_connection(struct fake_server *s)
     s->close = false;
     while (!s->close && fake_readable(s, s->fd)) {
         uint8_t *room = buf_reserve(&s->in, 65536);
+        pthread_mutex_lock(&s->gate);
         ssize_t n = recv(s->fd, room, 65536, 0);
+        pthread_mutex_unlock(&s->gate);
         if (n <= 0)
             break;
         s->in.size += (size_t)n;
@@ -296,6 +300,7 @@ static void fake_listen(struct fake_server *s, int family, const void *at, sockl
     assert_int_equal(bind(s->listener, (const struct sockaddr *)at, size), 0);
     assert_int_equal(listen(s->listener, 16), 0);
     assert_int_equal(pipe(s->stop), 0);
+    pthread_mutex_init(&s->gate, NULL);
     assert_int_equal(pthread_create(&s->thread, NULL, fake_thread, s), 0);
 }
 
@@ -314,6 +319,7 @@ static void fake_stop(struct fake_server *s)
     pthread_join(s->thread, NULL);
     close(s->stop[0]);
     close(s->listener);
+    pthread_mutex_destroy(&s->gate);
     buf_free(&s->in);
     buf_free(&s->out);
 }

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The client library with more to send than the server takes: the order, and the connection's loss.
+ */
+#include "tests/unit/unit.h"
+
+#include <pushrod/client.h>
+#include "client/lib.h"
+#include "tests/unit/fake_server.h"
+
+enum { TASKS = 200, SIZE = 256 << 10, LOST_AT = 20 };
+
+/* More than the kernel keeps of one connection. */
+#define MUCH ((size_t)16 << 20)
+
+struct fixture {
+    struct fake_server server;
+    struct pushrod_client *client;
+    uint8_t payload[SIZE];
+    unsigned accepted, unknown, finished, downs;
+    size_t last; /* index of the task that finished last */
+    bool done[TASKS];
+};
+
+/* Each payload says which task it is, at both ends. */
+static size_t index_of(const void *data, size_t size)
+{
+    size_t first;
+    size_t last;
+    assert_int_equal(size, SIZE);
+    memcpy(&first, data, sizeof first);
+    memcpy(&last, (const uint8_t *)data + SIZE - sizeof last, sizeof last);
+    assert_int_equal(first, last);
+    assert_true(first < TASKS);
+    return first;
+}
+
+static void on_accepted(
+    struct pushrod_client *c, uint64_t id, int error, const char *text, void *arg)
+{
+    struct fixture *f = pushrod_client_data(c);
+    (void)id, (void)text, (void)arg;
+    assert_true(!error || error == -PUSHROD_E_CLOSED);
+    f->accepted += !error;
+    f->unknown += error != 0;
+}
+
+static void on_finish(struct pushrod_client *c, const struct pushrod_finish *finish, void *arg)
+{
+    struct fixture *f = pushrod_client_data(c);
+    size_t index = index_of(finish->result, finish->result_size);
+    (void)arg;
+    assert_int_equal(finish->status, PUSHROD_DONE);
+    assert_false(f->done[index]);
+    assert_true(f->finished == 0 || index > f->last);
+    f->done[index] = true;
+    f->last = index;
+    f->finished++;
+}
+
+static void on_connection(struct pushrod_client *c, bool up, const char *text)
+{
+    struct fixture *f = pushrod_client_data(c);
+    (void)text;
+    f->downs += !up;
+}
+
+static int setup(void **state)
+{
+    static const struct pushrod_client_events events = {
+        .accepted = on_accepted, .finish = on_finish, .connection = on_connection};
+    struct fixture *f = calloc(1, sizeof *f);
+    f->server.max_payload = SIZE;
+    fake_start(&f->server);
+    f->client = pushrod_client_new();
+    assert_non_null(f->client);
+    assert_int_equal(pushrod_client_set(f->client, "server", f->server.address), 0);
+    pushrod_client_set_data(f->client, f);
+    pushrod_client_on(f->client, &events);
+    assert_int_equal(pushrod_client_connect(f->client), 0);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+    pushrod_client_free(f->client);
+    fake_stop(&f->server);
+    free(f);
+    return 0;
+}
+
+/* All tasks at once, while the server reads nothing; the one at `hang_up` ends the connection. */
+static void submit_all(struct fixture *f, size_t hang_up)
+{
+    unsigned taken = 0;
+    pthread_mutex_lock(&f->server.gate);
+    for (size_t i = 0; i < TASKS; i++) {
+        struct pushrod_submission task = {.queue = i == hang_up ? "hang-up" : "echo",
+            .data = f->payload,
+            .size = SIZE,
+            .follow = PUSHROD_FOLLOW_FINISH};
+        memcpy(f->payload, &i, sizeof i);
+        memcpy(f->payload + SIZE - sizeof i, &i, sizeof i);
+        taken += pushrod_client_submit_async(f->client, &task) == 0;
+    }
+    size_t waiting = stream_waiting(f->client);
+    pthread_mutex_unlock(&f->server.gate);
+    assert_int_equal(taken, TASKS);
+    assert_true(waiting > MUCH);
+}
+
+static void all_that_waits_leaves_in_order(void **state)
+{
+    struct fixture *f = *state;
+    submit_all(f, TASKS);
+    while (f->finished < TASKS)
+        assert_int_equal(pushrod_client_process(f->client, -1), 0);
+    assert_int_equal(stream_waiting(f->client), 0);
+    assert_int_equal(f->accepted, TASKS);
+    assert_int_equal(f->downs, 0);
+}
+
+/* What the server may have seen is unknown; all that had not left whole goes over the next one. */
+static void what_was_not_written_goes_over_the_next_connection(void **state)
+{
+    struct fixture *f = *state;
+    submit_all(f, LOST_AT);
+    while (f->finished < f->accepted || f->accepted + f->unknown < TASKS)
+        assert_int_equal(pushrod_client_process(f->client, -1), 0);
+    assert_int_equal(f->downs, 1);
+    assert_int_equal(atomic_load(&f->server.connections), 2);
+    /* Answers that were on their way when it ended may be lost, too. */
+    size_t gap = 0;
+    while (f->done[gap])
+        gap++;
+    assert_true(gap <= LOST_AT && LOST_AT < gap + f->unknown);
+    assert_true(TASKS - gap - f->unknown > MUCH / SIZE);
+    for (size_t i = gap; i < TASKS; i++)
+        assert_int_equal(f->done[i], i >= gap + f->unknown);
+    assert_int_equal(atomic_load(&f->server.submits), LOST_AT + 1 + TASKS - gap - f->unknown);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(all_that_waits_leaves_in_order, setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            what_was_not_written_goes_over_the_next_connection, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
