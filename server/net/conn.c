@@ -123,6 +123,7 @@ void conn_kill(struct conn *c, int code)
     conn_read_stop(c);
     conn_write_stop(c);
     loop_timer_clear(set->loop, &c->timer);
+    loop_undefer(&c->part);
     list_remove(&c->node);
     list_push_back(&set->dead, &c->node);
     if (c->unsent > 0)
@@ -304,6 +305,24 @@ static void read_failed(struct conn *c, int error)
         conn_kill(c, PUSHROD_E_CLOSED);
 }
 
+static void conn_read(struct conn *c)
+{
+    ssize_t got = c->state == CONN_CLOSING ? read_nothing(c)
+                  : c->fill_to             ? read_filling(c)
+                                           : read_shared(c);
+    if (got > 0)
+        c->set->stats.bytes_in += (uint64_t)got;
+    else
+        read_failed(c, got ? errno : 0);
+}
+
+static void part_read(void *arg)
+{
+    struct conn *c = arg;
+    if (fill_goes_on(c))
+        conn_read(c);
+}
+
 static void conn_readable(int fd, short what, void *arg)
 {
     struct conn *c = arg;
@@ -316,16 +335,13 @@ static void conn_readable(int fd, short what, void *arg)
             list_push_back(&c->set->paused_conns, &c->node);
         return;
     }
-    /* For a part of a large payload, of which nobody is told, no tick begins. */
-    if (!fill_goes_on(c))
-        loop_enter(c->set->loop);
-    ssize_t got = c->state == CONN_CLOSING ? read_nothing(c)
-                  : c->fill_to             ? read_filling(c)
-                                           : read_shared(c);
-    if (got > 0)
-        c->set->stats.bytes_in += (uint64_t)got;
-    else
-        read_failed(c, got ? errno : 0);
+    /* A part of a large payload, of which nobody is told: one at a time, and no tick begins. */
+    if (fill_goes_on(c)) {
+        loop_postpone(c->set->loop, &c->part);
+        return;
+    }
+    loop_enter(c->set->loop);
+    conn_read(c);
 }
 
 void conns_pause(struct conns *set, bool paused)
@@ -357,6 +373,7 @@ static struct conn *conn_new(struct conns *set, int fd, const struct conn_ops *o
     c->timer.fn = conn_timed_out;
     c->timer.arg = c;
     list_init(&c->node);
+    deferral_init(&c->part, part_read, c);
     struct event_base *base = loop_base(set->loop);
     event_assign(&c->read_event, base, fd, EV_READ | EV_PERSIST, conn_readable, c);
     event_assign(&c->write_event, base, fd, EV_WRITE | EV_PERSIST, conn_writable, c);

@@ -77,6 +77,7 @@ struct conn {
     uint8_t *fill_to;     /* where the next bytes go; NULL: to the shared buffer */
     size_t fill_left;
     size_t fill_spill;       /* bytes that are read with its last part */
+    struct deferral part;    /* reads the next part of what is filled */
     struct list node;        /* paused, later, dirty or dead */
     struct loop_timer timer; /* handshake, slow reader, or the end of CLOSING */
     struct event read_event;

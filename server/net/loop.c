@@ -42,6 +42,7 @@ struct loop {
     struct post **posts_end;
 
     struct list deferred;
+    struct list postponed;
 };
 
 /* ----------------------------------------------------------------------------------- timers */
@@ -119,6 +120,12 @@ void loop_defer(struct loop *loop, struct deferral *deferral)
         list_push_back(&loop->deferred, &deferral->node);
 }
 
+void loop_postpone(struct loop *loop, struct deferral *deferral)
+{
+    if (list_empty(&deferral->node))
+        list_push_back(&loop->postponed, &deferral->node);
+}
+
 void loop_undefer(struct deferral *deferral)
 {
     list_remove(&deferral->node);
@@ -141,6 +148,22 @@ static void deferred_run(struct loop *loop)
         loop_enter(loop);
         deferral->fn(deferral->arg);
     }
+}
+
+static void postponed_run(struct loop *loop)
+{
+    struct list *first = list_first(&loop->postponed);
+    if (!first)
+        return;
+    list_remove(first);
+    struct deferral *deferral = container_of(first, struct deferral, node);
+    deferral->fn(deferral->arg);
+}
+
+/* Something is to be called without an event. */
+static bool loop_owes(const struct loop *loop)
+{
+    return !list_empty(&loop->deferred) || !list_empty(&loop->postponed);
 }
 
 void loop_wake(struct loop *loop)
@@ -212,8 +235,9 @@ struct now loop_enter(struct loop *loop)
 static void turn_once(struct loop *loop, bool wait)
 {
     deferred_run(loop);
+    postponed_run(loop);
     timers_arm(loop);
-    bool sleep = wait && !loop->entered && list_empty(&loop->deferred);
+    bool sleep = wait && !loop->entered && !loop_owes(loop);
     event_base_loop(loop->base, EVLOOP_ONCE | (sleep ? 0 : EVLOOP_NONBLOCK));
     if (loop->entered) {
         if (loop->hooks)
@@ -233,8 +257,8 @@ void loop_turn(struct loop *loop, bool wait)
         turn_once(loop, false);
     timers_arm(loop);
     loop->turning = false;
-    bool more = !list_empty(&loop->deferred) ||
-                event_base_get_num_events(loop->base, EVENT_BASE_COUNT_ACTIVE) > 0;
+    bool more =
+        loop_owes(loop) || event_base_get_num_events(loop->base, EVENT_BASE_COUNT_ACTIVE) > 0;
     /* Somebody else's loop looks at the descriptor only. */
     if (more && !wait)
         loop_wake(loop);
@@ -304,6 +328,7 @@ struct loop *loop_new(void)
     if (!loop)
         return NULL;
     list_init(&loop->deferred);
+    list_init(&loop->postponed);
     loop->posts_end = &loop->posts;
     loop->armed_ns = UINT64_MAX;
     loop->poll_fd = -1;

@@ -41,7 +41,9 @@ struct loop_timer {
     void *arg;
 };
 
-/* Something to call at the start of the next round. Owned by whoever embeds it; see deferral_init.
+/*
+ * Something to call at the start of the next round, or, if it is postponed, of the first one in
+ * which it is its turn. Owned by whoever embeds it; see deferral_init().
  */
 struct deferral {
     struct list node;
@@ -74,7 +76,12 @@ void loop_timer_clear(struct loop *loop, struct loop_timer *timer);
 void deferral_init(struct deferral *deferral, loop_fn *fn, void *arg);
 void loop_defer(
     struct loop *loop, struct deferral *deferral); /* nothing if it is deferred already */
-void loop_undefer(struct deferral *deferral);
+/*
+ * The same for what others should not have to wait for: one of them is called in each round, before
+ * what has happened meanwhile is looked at. They begin no tick by themselves.
+ */
+void loop_postpone(struct loop *loop, struct deferral *deferral);
+void loop_undefer(struct deferral *deferral); /* deferred or postponed */
 
 /* Makes loop_turn() return. Any thread, and signal handlers. */
 void loop_wake(struct loop *loop);

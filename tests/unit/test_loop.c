@@ -95,6 +95,26 @@ static void what_defers_itself_wakes_the_descriptor(void **state)
         turn();
 }
 
+/* However much of it there is: the others have their turn in between. */
+static void what_is_postponed_goes_one_by_one(void **state)
+{
+    struct deferral two[2];
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        deferral_init(&two[i], call, NULL);
+        loop_postpone(loop, &two[i]);
+        loop_postpone(loop, &two[i]);
+    }
+    loop_turn(loop, false);
+    assert_int_equal(calls, 1);
+    turn();
+    assert_int_equal(calls, 2);
+    loop_postpone(loop, &two[0]);
+    loop_undefer(&two[0]);
+    loop_turn(loop, false);
+    assert_int_equal(calls, 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -104,6 +124,7 @@ int main(void)
             a_timer_and_a_post_wake_the_descriptor, loop_begin, loop_end),
         cmocka_unit_test_setup_teardown(
             what_defers_itself_wakes_the_descriptor, loop_begin, loop_end),
+        cmocka_unit_test_setup_teardown(what_is_postponed_goes_one_by_one, loop_begin, loop_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
