@@ -380,8 +380,8 @@ def document(facts, rows, left_out, plots):
              "| versions | %s |" % versions,
              "| load of the machine before and after | %.2f, %.2f |" % (facts["load_before"], facts["load_after"]), ""]
     if facts["load_before"] > 0.5:
-        lines += ["**The machine was not idle when this run began: others were at work on it, and the absolute figures "
-                  "are too low. Ratios of the same round suffer less.**", ""]
+        lines += ["**The load average was %.2f when this run began: if others were at work on the machine, the absolute figures "
+                  "are too low. Ratios of the same round suffer less.**" % facts["load_before"], ""]
     shown = set()
     for part, table in tables(rows):
         lines.append(table.markdown())
