@@ -23,6 +23,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <pushrod/client.h>
 #include <pushrod/task.h>
 #include "proto/codec.h"
 #include "proto/frame.h"
@@ -311,6 +312,15 @@ static void fake_start(struct fake_server *s)
     fake_listen(s, AF_INET, &at, size);
     assert_int_equal(getsockname(s->listener, (struct sockaddr *)&at, &size), 0);
     snprintf(s->address, sizeof s->address, "127.0.0.1:%u", ntohs(at.sin_port));
+}
+
+/* A client of its own, not connected yet. */
+static struct pushrod_client *fake_client(const struct fake_server *s)
+{
+    struct pushrod_client *c = pushrod_client_new();
+    assert_non_null(c);
+    assert_int_equal(pushrod_client_set(c, "server", s->address), 0);
+    return c;
 }
 
 static void fake_stop(struct fake_server *s)

@@ -24,9 +24,7 @@ static int setup_with(void **state, const char *greeting)
     struct fixture *f = calloc(1, sizeof *f);
     f->server.greeting = greeting;
     fake_start(&f->server);
-    f->client = pushrod_client_new();
-    assert_non_null(f->client);
-    assert_int_equal(pushrod_client_set(f->client, "server", f->server.address), 0);
+    f->client = fake_client(&f->server);
     pushrod_client_set_data(f->client, f);
     *state = f;
     return 0;

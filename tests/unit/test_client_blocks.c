@@ -71,9 +71,7 @@ static int setup(void **state)
     struct fixture *f = calloc(1, sizeof *f);
     f->server.max_payload = SIZE;
     fake_start(&f->server);
-    f->client = pushrod_client_new();
-    assert_non_null(f->client);
-    assert_int_equal(pushrod_client_set(f->client, "server", f->server.address), 0);
+    f->client = fake_client(&f->server);
     pushrod_client_set_data(f->client, f);
     pushrod_client_on(f->client, &events);
     assert_int_equal(pushrod_client_connect(f->client), 0);

@@ -29,9 +29,7 @@ static struct pushrod_client *client_of(const struct fake_server *server)
 {
     static const struct pushrod_client_events events = {
         .connection = on_connection, .finish = on_finish};
-    struct pushrod_client *c = pushrod_client_new();
-    assert_non_null(c);
-    assert_int_equal(pushrod_client_set(c, "server", server->address), 0);
+    struct pushrod_client *c = fake_client(server);
     pushrod_client_on(c, &events);
     assert_int_equal(pushrod_client_connect(c), 0);
     return c;
