@@ -4,12 +4,14 @@
 #include "tests/unit/unit.h"
 
 #include <pushrod/client.h>
+#include <sched.h>
 #include "client/lib.h"
 #include "tests/unit/fake_server.h"
 
-enum { TASKS = 200, SIZE = 256 << 10, LOST_AT = 20 };
+enum { TASKS = 200, SIZE = 256 << 10, SMALL = 6000, MANY = 2000, LOST_AT = 20 };
 
-/* More than the kernel keeps of one connection. */
+/* Of all tasks at least so much stays with the client, whatever the kernel keeps of a connection.
+ */
 #define MUCH ((size_t)16 << 20)
 
 struct fixture {
@@ -88,6 +90,41 @@ static int teardown(void **state)
     return 0;
 }
 
+static void wait_for_submits(struct fixture *f, unsigned count)
+{
+    while (atomic_load(&f->server.submits) < count)
+        sched_yield();
+}
+
+/* Many frames in a block: those that had left when the connection ended are not sent again. */
+static void what_left_whole_is_not_sent_again(void **state)
+{
+    struct fixture *f = *state;
+    static const uint8_t payload[SMALL];
+    struct pushrod_submission task = {.queue = "never", .data = payload, .size = SMALL};
+    int bytes = 64 << 10;
+    assert_int_equal(setsockopt(f->client->fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes), 0);
+    pthread_mutex_lock(&f->server.gate);
+    for (size_t i = 0; i < MANY; i++) {
+        pushrod_client_submit_async(f->client, &task);
+        pushrod_client_flush(f->client); /* a frame for each */
+    }
+    pthread_mutex_unlock(&f->server.gate);
+    /* A frame is a little larger than its payload: these have left whole, and the next ones do. */
+    wait_for_submits(f, (unsigned)(MANY - stream_waiting(f->client) / SMALL - 1));
+    pthread_mutex_lock(&f->server.gate);
+    pushrod_client_flush(f->client);
+    size_t waiting = stream_waiting(f->client);
+    pthread_mutex_unlock(&f->server.gate);
+    wait_for_submits(f, (unsigned)(MANY - waiting / SMALL - 1));
+    assert_true(waiting > (size_t)CLIENT_FRAME);
+    shutdown(f->client->fd, SHUT_RDWR);
+    while (f->accepted + f->unknown < MANY)
+        assert_int_equal(pushrod_client_process(f->client, -1), 0);
+    assert_int_equal(f->downs, 1);
+    assert_in_range(atomic_load(&f->server.submits), MANY - 1, MANY);
+}
+
 /* All tasks at once, while the server reads nothing; the one at `hang_up` ends the connection. */
 static void submit_all(struct fixture *f, size_t hang_up)
 {
@@ -145,6 +182,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(all_that_waits_leaves_in_order, setup, teardown),
         cmocka_unit_test_setup_teardown(
             what_was_not_written_goes_over_the_next_connection, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_left_whole_is_not_sent_again, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
