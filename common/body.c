@@ -38,6 +38,12 @@ struct body *body_ref(struct body *b)
     return b;
 }
 
+bool body_shared(const struct body *b)
+{
+    /* Acquire what those did who dropped theirs: they are done with the bytes. */
+    return atomic_load_explicit(&b->references, memory_order_acquire) > 1;
+}
+
 void body_unref(struct body *b)
 {
     if (!b)

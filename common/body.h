@@ -11,6 +11,7 @@
 #define COMMON_BODY_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include "common/slice.h"
@@ -29,6 +30,8 @@ struct body *body_copy(const void *data, size_t size);
 void body_init(struct body *b, void *data, size_t size, void (*release)(struct body *b));
 struct body *body_ref(struct body *b); /* returns b; NULL stays NULL */
 void body_unref(struct body *b);       /* frees at the last; NULL is fine; any thread */
+/* Somebody else has a reference. Who sees that nobody has may write to the bytes again. */
+bool body_shared(const struct body *b);
 
 static inline struct slice body_slice(const struct body *b)
 {

@@ -25,6 +25,13 @@ static inline struct slice slice_str(const char *text)
     return (struct slice){(const uint8_t *)text, text ? strlen(text) : 0};
 }
 
+/* Drops bytes from the front. */
+static inline void slice_skip(struct slice *s, size_t size)
+{
+    s->data += size;
+    s->size -= size;
+}
+
 static inline bool slice_equal(struct slice a, struct slice b)
 {
     return a.size == b.size && (a.size == 0 || memcmp(a.data, b.data, a.size) == 0);

@@ -122,6 +122,11 @@ bool dec_failed(const struct dec *d)
     return d->error != NULL;
 }
 
+bool dec_short(const struct dec *d)
+{
+    return d->error == text_short;
+}
+
 bool dec_more(const struct dec *d)
 {
     return d->at != d->end;

@@ -36,6 +36,7 @@ struct dec {
 
 struct dec dec_of(struct slice frame);
 bool dec_failed(const struct dec *d);
+bool dec_short(const struct dec *d);           /* it failed for want of bytes behind the end */
 bool dec_more(const struct dec *d);            /* no error, and bytes are left */
 void dec_fail(struct dec *d, const char *why); /* the first one stays */
 

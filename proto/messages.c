@@ -38,6 +38,12 @@ bool msg_known(unsigned number, enum msg_plane *plane)
     return true;
 }
 
+unsigned msg_fields(unsigned number)
+{
+    assert(msg_known(number, NULL));
+    return msg_kinds[number].fields;
+}
+
 unsigned dec_message(struct dec *d)
 {
     uint32_t count = dec_array(d);
@@ -57,8 +63,7 @@ unsigned dec_message(struct dec *d)
 
 void dec_skip_message(struct dec *d, unsigned number)
 {
-    assert(msg_known(number, NULL));
-    for (unsigned i = 0; i < msg_kinds[number].fields; i++)
+    for (unsigned i = msg_fields(number); i > 0; i--)
         dec_raw(d);
 }
 

@@ -492,5 +492,6 @@ MESSAGES(M)
 
 const char *msg_name(unsigned number); /* "TASK"; "?" for an unknown number */
 bool msg_known(unsigned number, enum msg_plane *plane);
+unsigned msg_fields(unsigned number); /* how many, of one that is known */
 
 #endif

@@ -167,17 +167,10 @@ static void closes_tell(void *arg)
     buf_free(&notes);
 }
 
-static void api_filled(struct conn *c)
-{
-    assert(c->fill_to); /* never called: these framings do not use conn_fill() */
-    (void)c;
-}
-
 const struct conn_ops api_conn_ops = {
     .name = "own",
     .opened = api_opened,
     .input = api_input,
-    .filled = api_filled,
     .closed = api_closed,
 };
 

@@ -11,9 +11,9 @@
 #include <unistd.h>
 #include <pushrod/error.h>
 
-#define CLOSING_MS 2000u       /* for the peer to read the last words */
-#define CONN_SPILL (16u << 10) /* bytes read beyond a large fill: the next one would copy them */
-#define CONN_PART  (64u << 10) /* of a fill, in one read: all that others have to wait for */
+#define CLOSING_MS  2000u       /* for the peer to read the last words */
+#define LARGE_READS 16u         /* after a large body, with room for another one of its size */
+#define CONN_PART   (64u << 10) /* bytes of a body in one read: all that others have to wait for */
 
 /* An id is generation << SLOT_BITS | slot; generations start at 1, so that CONN_SELF is free. */
 #define SLOT_BITS 24u
@@ -188,56 +188,42 @@ void conn_greeted(struct conn *c)
 
 /* --------------------------------------------------------------------------------- reading */
 
-void conn_fill(struct conn *c, uint8_t *to, size_t size)
+struct body *conn_body(struct conn *c, const uint8_t *data, size_t there, size_t size)
 {
-    assert(!c->fill_to && size > 0);
-    c->fill_to = to;
-    c->fill_left = size;
-    c->fill_spill = size < CONN_READ ? CONN_READ : CONN_SPILL;
+    assert(there <= size && !c->fill_to);
+    struct body *body = NULL;
+    if (size >= CONN_LARGE) {
+        c->large = size;
+        c->plain = 0;
+        body = inbuf_take(&c->set->input, data, size);
+    }
+    if (!body) {
+        body = body_new(size);
+        if (!body)
+            return NULL;
+        memcpy(body->data, data, there);
+    }
+    c->fill_left = size - there;
+    c->fill_to = c->fill_left > 0 ? body->data + there : NULL;
+    return body;
 }
 
-/* Hands `size` bytes of the shared buffer to the protocol and keeps what it leaves. */
+/* Hands `size` bytes to the protocol, and keeps what it leaves. */
 static void input_offer(struct conn *c, const uint8_t *data, size_t size)
 {
+    if (c->plain < UINT8_MAX)
+        c->plain++;
     size_t used = c->ops->input(c, data, size);
     if (c->state != CONN_OPEN)
         return;
-    assert(used <= size);
-    /* A protocol that fills has taken everything, and c->in is its own. */
-    if (c->fill_to || used == size)
-        return;
-    assert(size - used <= CONN_READ);
-    buf_append(&c->in, data + used, size - used);
+    assert(used <= size && size - used <= CONN_READ);
+    if (used < size)
+        buf_append(&c->in, data + used, size - used);
     if (c->in.failed)
         conn_kill(c, PUSHROD_E_NO_MEMORY);
-}
-
-/* `size` bytes went to where the protocol wanted them. */
-static void fill_advance(struct conn *c, size_t size)
-{
-    assert(size <= c->fill_left);
-    c->fill_to += size;
-    c->fill_left -= size;
-    if (c->fill_left > 0)
-        return;
-    c->fill_to = NULL;
-    c->ops->filled(c);
-}
-
-/* What was read beyond the fill; the protocol may want more of it at a place of its own. */
-static void fill_spill(struct conn *c, const uint8_t *data, size_t size)
-{
-    while (size > 0 && c->state == CONN_OPEN) {
-        if (!c->fill_to) {
-            input_offer(c, data, size);
-            return;
-        }
-        size_t part = size < c->fill_left ? size : c->fill_left;
-        memcpy(c->fill_to, data, part);
-        fill_advance(c, part);
-        data += part;
-        size -= part;
-    }
+    /* Connections that send whole frames keep no buffer. */
+    else if (c->in.size == 0)
+        buf_free(&c->in);
 }
 
 /* There is more to come before the protocol hears of it. */
@@ -246,44 +232,58 @@ static bool fill_goes_on(const struct conn *c)
     return c->fill_to && c->fill_left > CONN_PART;
 }
 
-/* One read into where the protocol wants it, with what comes after it into the shared buffer. */
-static ssize_t read_filling(struct conn *c)
+/* Of `got` bytes that were read those that the body lacked are in it. Gives how many. */
+static size_t fill_advance(struct conn *c, size_t got)
 {
-    bool more = fill_goes_on(c);
-    size_t wanted = more ? CONN_PART : c->fill_left;
-    struct iovec parts[2] = {{c->fill_to, wanted}, {c->set->input, c->fill_spill}};
-    ssize_t got = readv(c->fd, parts, more ? 1 : 2);
-    if (got <= 0)
-        return got;
-    size_t filled = (size_t)got < wanted ? (size_t)got : wanted;
-    fill_advance(c, filled);
-    fill_spill(c, c->set->input, (size_t)got - filled);
+    size_t part = got < c->fill_left ? got : c->fill_left;
+    c->fill_left -= part;
+    c->fill_to = c->fill_left > 0 ? c->fill_to + part : NULL;
+    return part;
+}
+
+static ssize_t read_part(struct conn *c)
+{
+    ssize_t got = read(c->fd, c->fill_to, CONN_PART);
+    if (got > 0)
+        fill_advance(c, (size_t)got);
     return got;
 }
 
-static ssize_t read_shared(struct conn *c)
+/* What lacks of a body, and what is behind it; both in one read. */
+static ssize_t read_around(struct conn *c, uint8_t *behind)
 {
-    uint8_t *input = c->set->input;
-    size_t left = c->in.size;
+    struct iovec parts[2] = {{c->fill_to, c->fill_left}, {behind, CONN_READ}};
+    return c->fill_to ? readv(c->fd, parts, 2) : read(c->fd, behind, CONN_READ);
+}
+
+static ssize_t read_input(struct conn *c)
+{
+    size_t left = c->in.size, large = c->plain < LARGE_READS ? c->large : 0;
     assert(left <= CONN_READ);
-    ssize_t got = read(c->fd, input + left, CONN_READ);
+    uint8_t *input = inbuf_room(&c->set->input, left + CONN_READ + large);
+    if (!input) {
+        errno = ENOMEM;
+        return -1;
+    }
+    ssize_t got = read_around(c, input + left);
     if (got <= 0)
+        return got;
+    size_t behind = (size_t)got - fill_advance(c, (size_t)got);
+    if (c->fill_to)
         return got;
     if (left > 0) {
         memcpy(input, c->in.data, left);
         buf_clear(&c->in);
     }
-    input_offer(c, input, left + (size_t)got);
-    /* Connections that send whole frames keep no buffer. */
-    if (c->in.size == 0 && !c->fill_to && c->state == CONN_OPEN)
-        buf_free(&c->in);
+    input_offer(c, input, left + behind);
     return got;
 }
 
 /* After conn_close(): what still comes is thrown away, until the peer closes. */
 static ssize_t read_nothing(struct conn *c)
 {
-    return read(c->fd, c->set->input, CONN_READ);
+    uint8_t nothing[16u << 10];
+    return read(c->fd, nothing, sizeof nothing);
 }
 
 /* The peer has said all; that it does not listen any more is known only when a write fails. */
@@ -302,14 +302,14 @@ static void read_failed(struct conn *c, int error)
     if (!error)
         conn_ended(c);
     else if (error != EAGAIN && error != EINTR)
-        conn_kill(c, PUSHROD_E_CLOSED);
+        conn_kill(c, error == ENOMEM ? PUSHROD_E_NO_MEMORY : PUSHROD_E_CLOSED);
 }
 
 static void conn_read(struct conn *c)
 {
     ssize_t got = c->state == CONN_CLOSING ? read_nothing(c)
-                  : c->fill_to             ? read_filling(c)
-                                           : read_shared(c);
+                  : fill_goes_on(c)        ? read_part(c)
+                                           : read_input(c);
     if (got > 0)
         c->set->stats.bytes_in += (uint64_t)got;
     else
@@ -429,6 +429,7 @@ void conns_free(struct conns *set)
             conn_kill(set->slots[i], PUSHROD_E_CLOSED);
     conns_flush(set);
     loop_timer_clear(set->loop, &set->later_timer);
+    inbuf_free(&set->input);
     free(set->slots);
     free(set->free_slots);
     free(set);

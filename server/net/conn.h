@@ -6,7 +6,8 @@
  * a protocol (struct conn_ops): the native one, or the framings of an embedded server.
  *
  * Reading: all connections read into one shared buffer, so an idle connection owns none; what a
- * protocol leaves of it (the beginning of a frame) is kept with the connection. Writing: what is
+ * protocol leaves of it (the beginning of a frame) is kept with the connection, and large payloads
+ * are taken of it as they lie (inbuf.h). Writing: what is
  * written in a tick leaves in one piece at its end. A connection with more than CONN_PAUSE bytes
  * unsent is not read any more; one that takes nothing for `slow_ms`, or lets more than `max_unsent`
  * bytes pile up, is dropped as a SLOW_READER.
@@ -29,6 +30,7 @@
 #include "server/net/loop.h"
 
 #define CONN_READ     (256u << 10) /* bytes of one read into the shared buffer */
+#define CONN_LARGE    (64u << 10)  /* bytes of a body that is not copied, if that can be helped */
 #define CONN_PAUSE    (1u << 20)   /* unsent bytes above which a connection is not read */
 #define CONN_RESUME   (256u << 10) /* ... until it is below this */
 #define CONN_TURN     (4u << 20)   /* bytes that leave in one turn, however fast they are read */
@@ -45,11 +47,9 @@ struct conn_ops {
     void (*opened)(struct conn *c);
     /*
      * Bytes arrived. Returns how many were taken; the rest comes again, with more behind it. At
-     * most CONN_READ bytes may be left over; for more, see conn_fill().
+     * most CONN_READ bytes may be left over; for a large payload, see conn_body().
      */
     size_t (*input)(struct conn *c, const uint8_t *data, size_t size);
-    /* What conn_fill() asked for is there. */
-    void (*filled)(struct conn *c);
     /* It is over; the last call. code: enum pushrod_error, 0: the peer closed it. */
     void (*closed)(struct conn *c, int code);
     /* Above max_clients: says so on `fd`, which is closed after it. NULL: say nothing. */
@@ -70,13 +70,14 @@ struct conn {
     bool writing;         /* the write event is added */
     bool choked;          /* not read: too much unsent */
     bool greeted;         /* the protocol's handshake is done */
+    uint8_t plain;        /* reads since the last large body */
     int code;             /* why it closes */
     size_t unsent;        /* bytes in `out` */
     struct evbuffer *out; /* NULL: nothing was ever left over */
-    struct buf in;        /* what the protocol left; its own while it fills */
-    uint8_t *fill_to;     /* where the next bytes go; NULL: to the shared buffer */
+    struct buf in;        /* what the protocol left */
+    uint8_t *fill_to;     /* where the next bytes go; NULL: to input() */
     size_t fill_left;
-    size_t fill_spill;       /* bytes that are read with its last part */
+    size_t large;            /* bytes of its last large body; another one is likely to come */
     struct deferral part;    /* reads the next part of what is filled */
     struct list node;        /* paused, later, dirty or dead */
     struct loop_timer timer; /* handshake, slow reader, or the end of CLOSING */
@@ -150,10 +151,13 @@ void conn_send(struct conn *c, const void *data, size_t size);
 void conn_send_later(struct conn *c, const void *data, size_t size);
 
 /*
- * The next `size` bytes go to `to`, then ops->filled() is called. `to` stays valid until then. They
- * are read in parts, between which others have their turn.
+ * In input(): a body of `size` bytes that begins with the `there` bytes at `data`. A large one is
+ * not copied, if it can be had as it lies. The bytes that are not there yet are read into it, in
+ * parts between which others have their turn, and after that input() is called again: then what
+ * was left, and what lay behind the body. The caller has to hold the body until then. NULL: no
+ * memory.
  */
-void conn_fill(struct conn *c, uint8_t *to, size_t size);
+struct body *conn_body(struct conn *c, const uint8_t *data, size_t there, size_t size);
 void conn_greeted(struct conn *c); /* the handshake is done: it may be silent now */
 /* Sends what was written, then closes; the peer has 2 s to read it. Input is thrown away. */
 void conn_close(struct conn *c, int code);

@@ -4,6 +4,7 @@
 #define SERVER_NET_CONN_IMPL_H
 
 #include "server/net/conn.h"
+#include "server/net/inbuf.h"
 
 struct conns {
     struct loop *loop;
@@ -22,7 +23,7 @@ struct conns {
     struct loop_timer later_timer;
     struct list dead; /* freed at the end of the tick */
     struct list listeners;
-    uint8_t input[2 * CONN_READ]; /* left over, then one read */
+    struct inbuf input; /* what was left over, then one read */
 };
 
 /* A descriptor that was accepted from `peer` becomes a connection; closed if there is no memory. */

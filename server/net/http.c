@@ -175,11 +175,6 @@ static void http_opened(struct conn *c)
     (void)c;
 }
 
-static void http_filled(struct conn *c)
-{
-    (void)c; /* never asked for */
-}
-
 static void http_closed(struct conn *c, int code)
 {
     (void)c, (void)code;
@@ -189,7 +184,6 @@ static const struct conn_ops http_ops = {
     .name = "http",
     .opened = http_opened,
     .input = http_input,
-    .filled = http_filled,
     .closed = http_closed,
 };
 

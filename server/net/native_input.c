@@ -10,14 +10,7 @@
 #include "proto/codec.h"
 #include "proto/frame.h"
 #include "server/net/native.h"
-
-#define LARGE_PAYLOAD (64u << 10) /* bytes that are worth a read of their own */
-
-/* A frame that is not whole: too large for the shared buffer, or its payload goes into a body. */
-struct large {
-    size_t tail;       /* bytes of it behind the body */
-    struct body *body; /* the payload of a SUBMIT that begins the frame; NULL: all is in c->in */
-};
+#include "server/net/native_parts.h"
 
 struct native {
     struct host *host;
@@ -31,6 +24,7 @@ struct native {
     struct submit batch[NATIVE_BATCH];
     struct msg_options options[NATIVE_BATCH];
     size_t count;
+    struct parts *parts; /* where the frame that is being handled comes from; NULL: from one read */
 };
 
 /* ------------------------------------------------------------------------------ submitting */
@@ -74,9 +68,9 @@ static const char *batch_add(
         return error;
     }
     if (!body && m->payload.size > TASK_INLINE_PAYLOAD) {
-        /* One that is too large is refused by the core for its size; it need not be copied. */
+        /* One that is too large is refused by the core for its size. */
         if (m->payload.size <= n->config.max_payload &&
-            !(body = body_copy(m->payload.data, m->payload.size))) {
+            !(body = conn_body(c, m->payload.data, m->payload.size, m->payload.size))) {
             native_say_rejected(
                 c, m->request, PUSHROD_E_NO_MEMORY, pushrod_strerror(PUSHROD_E_NO_MEMORY));
             return NULL;
@@ -152,14 +146,23 @@ static void request_handle(struct native *n, struct conn *c, unsigned number, st
     }
 }
 
+static void on_submit(struct native *n, struct conn *c, const uint8_t *begin, struct dec *d)
+{
+    struct msg_submit m;
+    if (!msg_submit_decode(d, &m))
+        return;
+    struct body *body = n->parts ? parts_payload(n->parts, begin) : NULL;
+    const char *error = batch_add(n, c, &m, body);
+    if (error)
+        dec_fail(d, error);
+}
+
 static void message_handle(struct native *n, struct conn *c, struct dec *d)
 {
+    const uint8_t *begin = d->at;
     unsigned number = dec_message(d);
     if (number == MSG_SUBMIT && c->greeted) {
-        struct msg_submit m;
-        const char *error = msg_submit_decode(d, &m) ? batch_add(n, c, &m, NULL) : d->error;
-        if (error)
-            dec_fail(d, error);
+        on_submit(n, c, begin, d);
         return;
     }
     if (dec_failed(d))
@@ -173,138 +176,21 @@ static void message_handle(struct native *n, struct conn *c, struct dec *d)
     request_handle(n, c, number, d);
 }
 
+static void frame_fail(struct native *n, struct conn *c, const char *error)
+{
+    batch_flush(n, c);
+    char text[200];
+    snprintf(text, sizeof text, "%s: see proto/PROTOCOL.md", error);
+    native_fail(c, PUSHROD_E_BAD_MESSAGE, text);
+}
+
 static void frame_handle(struct native *n, struct conn *c, struct slice frame)
 {
     struct dec d = dec_of(frame);
     while (dec_more(&d) && c->state == CONN_OPEN)
         message_handle(n, c, &d);
-    if (!dec_failed(&d) || c->state != CONN_OPEN)
-        return;
-    batch_flush(n, c);
-    char text[200];
-    snprintf(text, sizeof text, "%s: see proto/PROTOCOL.md", d.error);
-    native_fail(c, PUSHROD_E_BAD_MESSAGE, text);
-}
-
-/* ----------------------------------------------------------------------------- large frames */
-
-/*
- * The head of [41, request, queue, bin32 size ...] up to the payload's first byte, if it begins a
- * frame of `size` bytes; 0: something else does, or its payload is there already.
- */
-static size_t large_submit_head(
-    const struct native *n, struct slice start, size_t size, size_t *payload)
-{
-    struct dec d = dec_of(start);
-    if (dec_message(&d) != MSG_SUBMIT)
-        return 0;
-    dec_u64(&d);
-    dec_text(&d);
-    if (dec_failed(&d) || d.end - d.at < 5 || d.at[0] != 0xc6)
-        return 0;
-    *payload = frame_size(d.at + 1);
-    size_t head = (size_t)(d.at + 5 - start.data);
-    bool large = *payload >= LARGE_PAYLOAD && *payload > start.size - head;
-    return large && *payload <= n->config.max_payload && *payload <= size - head ? head : 0;
-}
-
-static void large_free(struct conn *c)
-{
-    struct large *l = c->data;
-    c->data = NULL;
-    if (!l)
-        return;
-    body_unref(l->body);
-    free(l);
-}
-
-/* Where the rest of the frame goes: into c->in, as a whole or (with a body) its tail. */
-static void large_read(struct conn *c, size_t rest)
-{
-    uint8_t *to = buf_reserve(&c->in, rest);
-    if (!to) {
-        conn_kill(c, PUSHROD_E_NO_MEMORY);
-        return;
-    }
-    c->in.size += rest;
-    conn_fill(c, to, rest);
-}
-
-/*
- * A frame of `size` bytes of which only `start` is there. If a SUBMIT with a large payload begins
- * it, its payload is read from the socket into the body that the lane will send it from. False: it
- * has none, and fits into the shared buffer.
- */
-static bool large_begin(struct native *n, struct conn *c, struct slice start, size_t size)
-{
-    size_t payload = 0, head = large_submit_head(n, start, size, &payload);
-    size_t there = start.size - head;
-    if (!head && size + FRAME_HEAD <= CONN_READ)
-        return false;
-    struct large *l = c->data = calloc(1, sizeof *l);
-    if (l && head)
-        l->body = body_new(payload);
-    buf_clear(&c->in);
-    buf_append(&c->in, start.data, l && l->body ? head : start.size);
-    if (!l || c->in.failed) {
-        conn_kill(c, PUSHROD_E_NO_MEMORY);
-    } else if (!l->body) {
-        large_read(c, size - start.size);
-    } else {
-        memcpy(l->body->data, start.data + head, there);
-        l->tail = size - head - payload;
-        conn_fill(c, l->body->data + there, payload - there);
-    }
-    return true;
-}
-
-/* c->in is the head of the SUBMIT and the tail of the frame; what is between them is in body. */
-static void large_submit(struct native *n, struct conn *c, struct large *l)
-{
-    struct msg_submit m = {0};
-    struct dec d = dec_of(slice_of(c->in.data, c->in.size));
-    unsigned number = dec_message(&d);
-    assert(number == MSG_SUBMIT);
-    (void)number;
-    m.request = dec_u64(&d);
-    m.queue = dec_text(&d);
-    d.at += 5; /* the head of the payload: large_submit_head() has seen it */
-    m.follow = dec_u64(&d);
-    m.patient = dec_bool(&d);
-    m.options = dec_list(&d);
-    struct slice rest = {d.at, (size_t)(d.end - d.at)};
-    const char *error = d.error;
-    struct body *body = l->body;
-    l->body = NULL;
-    if (!error)
-        error = batch_add(n, c, &m, body);
-    else
-        body_unref(body);
-    if (error)
-        native_fail(c, PUSHROD_E_BAD_MESSAGE, error);
-    else if (rest.size)
-        frame_handle(n, c, rest);
-}
-
-static void native_filled(struct conn *c)
-{
-    struct native *n = c->arg;
-    struct large *l = c->data;
-    if (l->body && l->tail) {
-        size_t tail = l->tail;
-        l->tail = 0;
-        large_read(c, tail);
-        return;
-    }
-    if (!l->body)
-        frame_handle(n, c, buf_slice(&c->in));
-    else if (!c->greeted)
-        native_fail(c, PUSHROD_E_BAD_MESSAGE, "HELLO comes first");
-    else
-        large_submit(n, c, l);
-    batch_flush(n, c);
-    large_free(c);
-    buf_free(&c->in);
+    if (dec_failed(&d) && c->state == CONN_OPEN)
+        frame_fail(n, c, d.error);
 }
 
 /* ---------------------------------------------------------------------------------- frames */
@@ -361,35 +247,77 @@ static bool frame_allowed(const struct native *n, const struct conn *c, size_t s
     return size > 0 && size <= limit;
 }
 
-/* Takes whole frames; a frame that is not whole stays, or is read by large_begin(). */
-static size_t frames_take(struct native *n, struct conn *c, const uint8_t *data, size_t size)
+static void parts_handle(struct native *n, struct conn *c)
 {
-    size_t at = 0;
-    while (size - at >= FRAME_HEAD && c->state == CONN_OPEN) {
-        size_t frame = frame_size(data + at), there = size - at - FRAME_HEAD;
-        if (!frame_allowed(n, c, frame)) {
-            batch_flush(n, c);
-            frame_refuse(n, c, data + at);
-            return size;
-        }
-        if (there < frame) {
-            if (!large_begin(n, c, slice_of(data + at + FRAME_HEAD, there), frame))
-                break;
-            return size;
-        }
-        frame_handle(n, c, slice_of(data + at + FRAME_HEAD, frame));
-        at += FRAME_HEAD + frame;
+    /* Not the connection's any more: it may end meanwhile. */
+    n->parts = c->data;
+    c->data = NULL;
+    frame_handle(n, c, parts_frame(n->parts));
+    batch_flush(n, c);
+    parts_free(n->parts);
+    n->parts = NULL;
+}
+
+/* The frame that comes in parts goes on with `in`. */
+static void parts_go_on(struct native *n, struct conn *c, struct slice *in)
+{
+    switch (parts_add(c->data, c, in)) {
+    case PARTS_MORE:
+        break;
+    case PARTS_WHOLE:
+        parts_handle(n, c);
+        break;
+    case PARTS_TOO_LONG:
+        frame_fail(n, c, "a value is too long");
+        break;
+    case PARTS_NO_MEMORY:
+        conn_kill(c, PUSHROD_E_NO_MEMORY);
     }
-    return at;
+}
+
+/* The other ones stay in the buffer until they are whole. */
+static bool in_parts(struct slice begin, size_t size)
+{
+    return size + FRAME_HEAD > CONN_READ || (size > CONN_LARGE && parts_wanted(begin));
+}
+
+/* Takes the next frame; false: it is not whole, and waits for more. */
+static bool frame_take(struct native *n, struct conn *c, struct slice *in)
+{
+    size_t size = frame_size(in->data), there = in->size - FRAME_HEAD;
+    if (!frame_allowed(n, c, size)) {
+        batch_flush(n, c);
+        frame_refuse(n, c, in->data);
+        return false;
+    }
+    if (there < size && !in_parts(slice_of(in->data + FRAME_HEAD, there), size))
+        return false;
+    slice_skip(in, FRAME_HEAD);
+    if (there >= size) {
+        frame_handle(n, c, slice_of(in->data, size));
+        slice_skip(in, size);
+        return true;
+    }
+    c->data = parts_new(size);
+    if (c->data)
+        parts_go_on(n, c, in);
+    else
+        conn_kill(c, PUSHROD_E_NO_MEMORY);
+    return false;
 }
 
 static size_t native_take(struct conn *c, const uint8_t *data, size_t size)
 {
     struct native *n = c->arg;
+    struct slice in = slice_of(data, size);
     assert(n->count == 0);
-    size_t used = frames_take(n, c, data, size);
+    if (c->data)
+        parts_go_on(n, c, &in);
+    while (!c->data && in.size >= FRAME_HEAD && c->state == CONN_OPEN)
+        if (!frame_take(n, c, &in))
+            break;
     batch_flush(n, c);
-    return used;
+    return size - in.size;
 }
 
 /* -------------------------------------------------------------------------------- lifetime */
@@ -426,7 +354,8 @@ static void native_closed(struct conn *c, int code)
     static struct log_limit limit;
     char more[LOG_MORE];
     char peer[CONN_PEER_TEXT];
-    large_free(c);
+    parts_free(c->data);
+    c->data = NULL;
     if (c->greeted)
         closing_note(n, c->id);
     if (code && code != PUSHROD_E_CLOSED && log_allowed(&limit, more))
@@ -451,7 +380,6 @@ const struct conn_ops native_ops = {
     .name = "native",
     .opened = native_opened,
     .input = native_take,
-    .filled = native_filled,
     .closed = native_closed,
     .turned_away = native_turned_away,
 };

@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Large payloads over the client protocol, in pieces: they are read into the body they leave from.
+ */
+#include "tests/unit/native_fixture.h"
+
+/* The payload is read into its body; what is behind it, in the frame and after it, is not lost. */
+static size_t put_large(struct buf *to, size_t size)
+{
+    put_hello(to);
+    size_t at = frame_begin(to), head = to->size;
+    put_submit(to, 1, size);
+    put_echo(to, 2);
+    put_submit(to, 3, 10);
+    frame_end(to, at);
+    at = frame_begin(to);
+    put_echo(to, 4);
+    frame_end(to, at);
+    return head;
+}
+
+static void large_of_cut_anywhere(size_t size)
+{
+    size_t head = put_large(&out, size);
+    size_t cuts[128], count = 0;
+    for (size_t i = 0; i < 40; i++)
+        cuts[count++] = head - 5 + i; /* the frame's length, the SUBMIT's head, the first bytes */
+    for (size_t cut = head + size; cut < out.size; cut++)
+        cuts[count++] = cut; /* its end, the tail, the next frame */
+    assert_true(count < 100);
+    if (size > CONN_READ) {
+        cuts[count++] = head + CONN_READ;
+        cuts[count++] = head + CONN_READ + 1;
+    }
+    for (size_t i = 0; i < count; i++) {
+        expect(say_cut(cuts[i]), 2, 0, 2);
+        again();
+    }
+    buf_clear(&out);
+}
+
+static void large_cut_anywhere(void **state)
+{
+    (void)state;
+    large_of_cut_anywhere(300u << 10); /* larger than one read */
+    large_of_cut_anywhere(64u << 10);  /* not so, but its payload has a read of its own */
+}
+
+static void large_in_small_pieces(void **state)
+{
+    (void)state;
+    put_large(&out, 300u << 10);
+    for (size_t at = 0; at < out.size; at += 4999)
+        native_peer_say(&play, &peer, out.data + at, out.size - at < 4999 ? out.size - at : 4999);
+    expect(native_peer_heard(&peer), 2, 0, 2);
+}
+
+/* Not the first thing in the frame, and not the last. */
+static void large_behind_another(void **state)
+{
+    (void)state;
+    put_hello(&out);
+    size_t at = frame_begin(&out), cuts[8];
+    put_echo(&out, 1);
+    put_submit(&out, 2, 200u << 10);
+    cuts[0] = out.size;
+    put_submit(&out, 3, 200u << 10);
+    cuts[1] = out.size;
+    put_submit(&out, 4, 10);
+    put_submit(&out, 5, 90u << 10);
+    cuts[2] = out.size;
+    put_echo(&out, 6);
+    frame_end(&out, at);
+    uint64_t wanted = 0, each = (200u << 10) * 2 + (90u << 10) + 10;
+    for (size_t i = 0; i < 3; i++)
+        for (size_t back = 0; back < 12; back++) {
+            expect(say_cut(cuts[i] - back), 4, 0, 2);
+            again();
+            /* A payload that lost its message would be an empty one. */
+            wanted += each;
+            assert_int_equal(host_stats(play.server->host)->ledger_bytes, wanted);
+        }
+}
+
+/* Behind a large payload a value that the frame's end cuts off, and then the next frame. */
+static void cut_off_by_its_frame(void **state)
+{
+    (void)state;
+    for (size_t left = 1; left < 15; left++) {
+        put_hello(&out);
+        size_t at = frame_begin(&out);
+        put_submit(&out, 1, 100u << 10);
+        size_t first = out.size;
+        put_submit(&out, 2, 10);
+        out.size = first + left;
+        frame_end(&out, at);
+        at = frame_begin(&out);
+        put_echo(&out, 3);
+        frame_end(&out, at);
+        for (size_t cut = first - 5; cut < out.size; cut++) {
+            struct native_heard h = say_cut(cut);
+            assert_int_equal(h.error, PUSHROD_E_BAD_MESSAGE);
+            assert_int_equal(h.counts[MSG_OK], 0);
+            again();
+        }
+        buf_clear(&out);
+    }
+}
+
+/* Whatever is not a payload is small; nobody waits for a megabyte of it. */
+static void long_without_a_payload(void **state)
+{
+    (void)state;
+    put_hello(&out);
+    size_t at = frame_begin(&out);
+    put_submit(&out, 1, 10);
+    struct msg_submit m = {.request = 2, .queue = slice_of(bytes_of(CONN_READ * 2), CONN_READ * 2)};
+    msg_submit_encode(&out, &m);
+    frame_end(&out, at);
+    struct native_heard h = say_all();
+    assert_int_equal(h.error, PUSHROD_E_BAD_MESSAGE);
+    assert_int_equal(host_stats(play.server->host)->submitted, 0);
+}
+
+/* Who comes again sends a frame of which the server has not seen the end once more. */
+static void nothing_counts_before_the_end(void **state)
+{
+    (void)state;
+    put_hello(&out);
+    size_t at = frame_begin(&out);
+    for (uint64_t i = 0; i < 1000; i++)
+        put_submit(&out, i + 1, 100);
+    put_submit(&out, 1001, 200u << 10);
+    put_submit(&out, 1002, 100);
+    size_t end = out.size;
+    frame_end(&out, at);
+    for (size_t cut = end - 1; cut > 60000; cut -= 37000) {
+        native_peer_say(&play, &peer, out.data, cut);
+        native_peer_settle(&play, &peer, cut);
+        again();
+    }
+    assert_int_equal(host_stats(play.server->host)->submitted, 0);
+    expect(say_cut(end - 1), 1002, 0, 0);
+}
+
+/* Its length says more than the frame has. */
+static void larger_than_its_frame(void **state)
+{
+    (void)state;
+    put_hello(&out);
+    size_t at = frame_begin(&out);
+    put_submit(&out, 1, 100u << 10);
+    out.size -= 1000;
+    frame_end(&out, at);
+    assert_int_equal(say_cut(50u << 10).error, PUSHROD_E_BAD_MESSAGE);
+    again();
+    assert_int_equal(say_all().error, PUSHROD_E_BAD_MESSAGE);
+    assert_int_equal(host_stats(play.server->host)->submitted, 0);
+}
+
+/* A frame for each; what is read behind one begins the next. */
+static void several_large(void **state)
+{
+    (void)state;
+    enum { K = 1024, M = NATIVE_PLAY_PAYLOAD };
+    static const size_t sizes[] = {M, M, M, 70 * K, 70 * K, 70 * K, 70 * K, 64 * K, 64 * K, 64 * K,
+        64 * K, 200 * K, 100, 90 * K, 50 * K, M, 70 * K, 0, 250 * K, 5 * K};
+    const size_t count = sizeof sizes / sizeof *sizes;
+    put_hello(&out);
+    for (uint64_t i = 0; i < count; i++) {
+        size_t at = frame_begin(&out);
+        put_submit(&out, i + 1, sizes[i]);
+        frame_end(&out, at);
+    }
+    expect(say_all(), count, 0, 0);
+}
+
+/* What is small waits for a part of a large payload, never for the whole. */
+static void small_beside_large(void **state)
+{
+    (void)state;
+    struct native_peer small;
+    native_peer_open(&play, &small);
+    put_hello(&out);
+    size_t hello = out.size, at = frame_begin(&out);
+    native_peer_say(&play, &small, out.data, hello);
+    native_peer_say(&play, &peer, out.data, hello);
+    put_submit(&out, 1, NATIVE_PLAY_PAYLOAD);
+    frame_end(&out, at);
+    /* All of it is there to be read, before the small one says anything. */
+    assert_int_equal(send(peer.fd, out.data + hello, out.size - hello, 0), out.size - hello);
+    native_play_turn(&play);
+    buf_clear(&out);
+    at = frame_begin(&out);
+    put_echo(&out, 1);
+    frame_end(&out, at);
+    assert_int_equal(send(small.fd, out.data, out.size, 0), out.size);
+    native_play_turn(&play);
+    native_play_turn(&play);
+    native_peer_hear(&small);
+    assert_int_equal(native_peer_heard(&small).counts[MSG_OK], 1);
+    assert_int_equal(host_stats(play.server->host)->submitted, 0);
+    native_peer_settle(&play, &peer, NATIVE_PLAY_PAYLOAD);
+    assert_int_equal(host_stats(play.server->host)->submitted, 1);
+    native_peer_close(&play, &small);
+}
+
+/* One byte too many is refused for its size; the connection goes on. */
+static void too_large_by_one(void **state)
+{
+    (void)state;
+    put_hello(&out);
+    size_t at = frame_begin(&out);
+    put_submit(&out, 1, NATIVE_PLAY_PAYLOAD + 1);
+    frame_end(&out, at);
+    at = frame_begin(&out);
+    put_submit(&out, 2, NATIVE_PLAY_PAYLOAD);
+    frame_end(&out, at);
+    struct native_heard h = say_all();
+    expect(h, 1, 1, 0);
+    assert_int_equal(h.rejected, PUSHROD_E_TOO_BIG);
+}
+
+static void large_that_ends_in_garbage(void **state)
+{
+    (void)state;
+    put_hello(&out);
+    size_t at = frame_begin(&out);
+    put_submit(&out, 1, 300u << 10);
+    out.data[out.size - 1] = 0xc1; /* instead of the options */
+    frame_end(&out, at);
+    struct native_heard h = say_all();
+    assert_int_equal(h.error, PUSHROD_E_BAD_MESSAGE);
+    assert_int_equal(h.counts[MSG_ACCEPTED], 0);
+}
+
+/* Before HELLO nobody may make the server keep more than a small frame. */
+static void large_before_hello(void **state)
+{
+    (void)state;
+    size_t at = frame_begin(&out);
+    put_submit(&out, 1, 300u << 10);
+    frame_end(&out, at);
+    struct native_heard h = say_all();
+    assert_int_equal(h.error, PUSHROD_E_BAD_FRAME);
+    again();
+    buf_clear(&out);
+    at = frame_begin(&out);
+    put_submit(&out, 1, 60u << 10);
+    frame_end(&out, at);
+    assert_int_equal(say_all().error, PUSHROD_E_BAD_MESSAGE);
+}
+
+/* It leaves in the middle of a payload: nothing was submitted, nothing leaks, others go on. */
+static void gone_in_the_middle(void **state)
+{
+    (void)state;
+    put_large(&out, 300u << 10);
+    for (size_t cut = 30; cut < out.size; cut += 20011) {
+        native_peer_say(&play, &peer, out.data, cut);
+        again();
+    }
+    struct pushrod_server *s = play.server;
+    assert_int_equal(host_stats(s->host)->submitted, 0);
+    expect(say_all(), 2, 0, 2);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        PLAY(large_cut_anywhere),
+        PLAY(large_in_small_pieces),
+        PLAY(large_behind_another),
+        PLAY(long_without_a_payload),
+        PLAY(larger_than_its_frame),
+        PLAY(cut_off_by_its_frame),
+        PLAY(nothing_counts_before_the_end),
+        PLAY(several_large),
+        PLAY(small_beside_large),
+        PLAY(too_large_by_one),
+        PLAY(large_that_ends_in_garbage),
+        PLAY(large_before_hello),
+        PLAY(gone_in_the_middle),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
