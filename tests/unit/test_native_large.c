@@ -174,6 +174,45 @@ static void several_large(void **state)
     expect(say_all(), count, 0, 0);
 }
 
+/* Frames of any messages, in any pieces. */
+static void any_frames_in_any_pieces(void **state)
+{
+    (void)state;
+    enum { K = 1024 };
+    static const size_t sizes[] = {0, 5, 300, 5 * K, 63 * K, 64 * K, 65 * K, 130 * K, 256 * K};
+    uint64_t seed = random_seed(), wanted = 0;
+    for (unsigned round = 0; round < 60; round++) {
+        size_t tasks = 0, echoes = 0;
+        put_hello(&out);
+        for (size_t frames = 1 + random_next(&seed) % 3; frames > 0; frames--) {
+            size_t at = frame_begin(&out), begin = out.size;
+            do {
+                size_t size = sizes[random_next(&seed) % 9];
+                if (random_next(&seed) % 3 == 0) {
+                    put_echo(&out, 1000 + ++echoes);
+                } else if (out.size - begin + size < NATIVE_PLAY_PAYLOAD) {
+                    put_submit(&out, ++tasks, size);
+                    wanted += size;
+                }
+            } while (random_next(&seed) % 5);
+            if (out.size == begin)
+                put_echo(&out, 1000 + ++echoes);
+            frame_end(&out, at);
+        }
+        size_t most = 1 + random_next(&seed) % (random_next(&seed) % 2 ? 300 * K : 40 * K);
+        for (size_t at = 0, piece; at < out.size; at += piece) {
+            piece = 1 + random_next(&seed) % most;
+            piece = piece < out.size - at ? piece : out.size - at;
+            native_peer_say(&play, &peer, out.data + at, piece);
+        }
+        native_peer_settle(&play, &peer, out.size);
+        expect(native_peer_heard(&peer), tasks, 0, echoes);
+        assert_int_equal(host_stats(play.server->host)->ledger_bytes, wanted);
+        again();
+        buf_clear(&out);
+    }
+}
+
 /* What is small waits for a part of a large payload, never for the whole. */
 static void small_beside_large(void **state)
 {
@@ -275,6 +314,7 @@ int main(void)
         PLAY(cut_off_by_its_frame),
         PLAY(nothing_counts_before_the_end),
         PLAY(several_large),
+        PLAY(any_frames_in_any_pieces),
         PLAY(small_beside_large),
         PLAY(too_large_by_one),
         PLAY(large_that_ends_in_garbage),
