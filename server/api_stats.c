@@ -1,12 +1,31 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* api_stats: every counter and gauge, for programs and as the page /metrics. */
 #include <inttypes.h>
+#include <stdio.h>
 #include "server/api.h"
 
 typedef void stat_fn(
     const char *name, const char *kind, const char *text, uint64_t value, void *arg);
 
 #define TELL(name, kind, text) fn(#name, #kind, text, stats->name, arg);
+
+/*
+ * What the scheduler did with this thread, which is the loop's (proc(5): schedstat, ns). Nothing is
+ * told by a kernel that does not count it.
+ */
+static void stats_cpu(stat_fn *fn, void *arg)
+{
+    uint64_t ran, waited;
+    FILE *file = fopen("/proc/thread-self/schedstat", "re");
+    if (!file)
+        return;
+    if (fscanf(file, "%" SCNu64 " %" SCNu64, &ran, &waited) == 2) {
+        fn("cpu_us", "counter", "CPU time of the thread that decides", ran / 1000, arg);
+        fn("cpu_wait_us", "counter", "time in which it had to wait for a CPU: all tasks wait then",
+            waited / 1000, arg);
+    }
+    fclose(file);
+}
 
 static void stats_each(struct pushrod_server *s, stat_fn *fn, void *arg)
 {
@@ -29,6 +48,7 @@ static void stats_each(struct pushrod_server *s, stat_fn *fn, void *arg)
         host_late_ticks(s->host), arg);
     fn("uptime_ms", "gauge", "since the server started",
         (loop_now(s->loop).mono_ns - s->started_ns) / NS_PER_MS, arg);
+    stats_cpu(fn, arg);
 }
 
 struct stats_to {

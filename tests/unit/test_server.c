@@ -401,10 +401,14 @@ static void test_timers(void **state)
     server_stop(s);
 }
 
+static uint64_t cpu_us;
+
 static void count_stat(const char *name, uint64_t value, void *arg)
 {
     if (strcmp(name, "done") == 0)
         *(uint64_t *)arg = value;
+    if (strcmp(name, "cpu_us") == 0)
+        cpu_us = value;
 }
 
 static void test_stats(void **state)
@@ -419,6 +423,7 @@ static void test_stats(void **state)
     STEP_UNTIL(s, seen.finishes == 1);
     pushrod_server_stats(s, count_stat, &done);
     assert_int_equal(done, 1);
+    assert_true(cpu_us > 0 || access("/proc/thread-self/schedstat", R_OK) != 0);
     server_stop(s);
 }
 
