@@ -30,7 +30,7 @@ struct body *body_copy(const void *data, size_t size);
 void body_init(struct body *b, void *data, size_t size, void (*release)(struct body *b));
 struct body *body_ref(struct body *b); /* returns b; NULL stays NULL */
 void body_unref(struct body *b);       /* frees at the last; NULL is fine; any thread */
-/* Somebody else has a reference. Who sees that nobody has may write to the bytes again. */
+/* Somebody else has a reference too. To whom nobody else has one the bytes belong again. */
 bool body_shared(const struct body *b);
 
 static inline struct slice body_slice(const struct body *b)

@@ -188,15 +188,12 @@ void conn_greeted(struct conn *c)
 
 /* --------------------------------------------------------------------------------- reading */
 
-struct body *conn_body(struct conn *c, const uint8_t *data, size_t there, size_t size)
+struct body *conn_body_begun(struct conn *c, const uint8_t *data, size_t there, size_t size)
 {
     assert(there <= size && !c->fill_to);
-    struct body *body = NULL;
-    if (size >= CONN_LARGE) {
-        c->large = size;
-        c->plain = 0;
-        body = inbuf_take(&c->set->input, data, size);
-    }
+    c->large = size;
+    c->large_reads = LARGE_READS;
+    struct body *body = inbuf_take(&c->set->input, data, size);
     if (!body) {
         body = body_new(size);
         if (!body)
@@ -208,11 +205,14 @@ struct body *conn_body(struct conn *c, const uint8_t *data, size_t there, size_t
     return body;
 }
 
+struct body *conn_body(struct conn *c, const uint8_t *data, size_t size)
+{
+    return size < CONN_LARGE ? body_copy(data, size) : conn_body_begun(c, data, size, size);
+}
+
 /* Hands `size` bytes to the protocol, and keeps what it leaves. */
 static void input_offer(struct conn *c, const uint8_t *data, size_t size)
 {
-    if (c->plain < UINT8_MAX)
-        c->plain++;
     size_t used = c->ops->input(c, data, size);
     if (c->state != CONN_OPEN)
         return;
@@ -256,11 +256,23 @@ static ssize_t read_around(struct conn *c, uint8_t *behind)
     return c->fill_to ? readv(c->fd, parts, 2) : read(c->fd, behind, CONN_READ);
 }
 
+/* With room for a payload as large as the last one to go on in, if that can be had. */
+static uint8_t *input_room(struct conn *c, size_t size)
+{
+    if (c->large_reads > 0) {
+        c->large_reads--;
+        uint8_t *room = inbuf_room(&c->set->input, size + c->large);
+        if (room)
+            return room;
+    }
+    return inbuf_room(&c->set->input, size);
+}
+
 static ssize_t read_input(struct conn *c)
 {
-    size_t left = c->in.size, large = c->plain < LARGE_READS ? c->large : 0;
+    size_t left = c->in.size;
     assert(left <= CONN_READ);
-    uint8_t *input = inbuf_room(&c->set->input, left + CONN_READ + large);
+    uint8_t *input = input_room(c, left + CONN_READ);
     if (!input) {
         errno = ENOMEM;
         return -1;

@@ -7,10 +7,9 @@
  *
  * Reading: all connections read into one shared buffer, so an idle connection owns none; what a
  * protocol leaves of it (the beginning of a frame) is kept with the connection, and large payloads
- * are taken of it as they lie (inbuf.h). Writing: what is
- * written in a tick leaves in one piece at its end. A connection with more than CONN_PAUSE bytes
- * unsent is not read any more; one that takes nothing for `slow_ms`, or lets more than `max_unsent`
- * bytes pile up, is dropped as a SLOW_READER.
+ * are taken of it as they lie (inbuf.h). Writing: what is written in a tick leaves in one piece at
+ * its end. A connection with more than CONN_PAUSE bytes unsent is not read any more; one that takes
+ * nothing for `slow_ms`, or lets more than `max_unsent` bytes pile up, is dropped as a SLOW_READER.
  *
  * Closing never frees at once: a struct conn stays valid until the end of the tick.
  * Everything here belongs to the loop's thread and is called within a tick.
@@ -70,14 +69,14 @@ struct conn {
     bool writing;         /* the write event is added */
     bool choked;          /* not read: too much unsent */
     bool greeted;         /* the protocol's handshake is done */
-    uint8_t plain;        /* reads since the last large body */
+    uint8_t large_reads;  /* that get room for another body of `large` bytes */
     int code;             /* why it closes */
     size_t unsent;        /* bytes in `out` */
     struct evbuffer *out; /* NULL: nothing was ever left over */
     struct buf in;        /* what the protocol left */
     uint8_t *fill_to;     /* where the next bytes go; NULL: to input() */
     size_t fill_left;
-    size_t large;            /* bytes of its last large body; another one is likely to come */
+    size_t large;            /* bytes of its last large body */
     struct deferral part;    /* reads the next part of what is filled */
     struct list node;        /* paused, later, dirty or dead */
     struct loop_timer timer; /* handshake, slow reader, or the end of CLOSING */
@@ -151,13 +150,16 @@ void conn_send(struct conn *c, const void *data, size_t size);
 void conn_send_later(struct conn *c, const void *data, size_t size);
 
 /*
- * In input(): a body of `size` bytes that begins with the `there` bytes at `data`. A large one is
- * not copied, if it can be had as it lies. The bytes that are not there yet are read into it, in
- * parts between which others have their turn, and after that input() is called again: then what
- * was left, and what lay behind the body. The caller has to hold the body until then. NULL: no
- * memory.
+ * In input(): `size` bytes of what it was given, as a body. From CONN_LARGE on they are not copied,
+ * if they can be had as they lie. NULL: no memory.
  */
-struct body *conn_body(struct conn *c, const uint8_t *data, size_t there, size_t size);
+struct body *conn_body(struct conn *c, const uint8_t *data, size_t size);
+/*
+ * The same for a large one of which only the first bytes are `there`, and nothing behind them. The
+ * others are read into it, in parts between which the other connections have their turn, and then
+ * input() is called again, with what lay behind the body. The caller holds it until then.
+ */
+struct body *conn_body_begun(struct conn *c, const uint8_t *data, size_t there, size_t size);
 void conn_greeted(struct conn *c); /* the handshake is done: it may be silent now */
 /* Sends what was written, then closes; the peer has 2 s to read it. Input is thrown away. */
 void conn_close(struct conn *c, int code);

@@ -23,7 +23,7 @@ struct conns {
     struct loop_timer later_timer;
     struct list dead; /* freed at the end of the tick */
     struct list listeners;
-    struct inbuf input; /* what was left over, then one read */
+    struct inbuf input; /* what was left over, one read, room for a payload to go on in */
 };
 
 /* A descriptor that was accepted from `peer` becomes a connection; closed if there is no memory. */

@@ -74,7 +74,8 @@ struct body *inbuf_take(struct inbuf *in, const uint8_t *data, size_t size)
     size_t at = (size_t)(data - block->body.data);
     assert(data >= block->body.data && at <= block->body.size);
     struct piece *piece = NULL;
-    if (size <= block->body.size - at && !wasteful(block, size))
+    bool fits = size <= block->body.size - at && size >= block->body.size / INBUF_PARTS;
+    if (fits && !wasteful(block, size))
         piece = malloc(sizeof *piece);
     if (!piece) {
         in->unfit = true;

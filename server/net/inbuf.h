@@ -4,8 +4,9 @@
  *
  * Who takes bytes of it holds the whole buffer by reference, and the next read gets another one. So
  * a payload is not copied between its socket and its lane; but a small one could keep a large
- * buffer. All buffers of the process together hold at most twice what was taken of them, and
- * INBUF_SPARE bytes more; beyond that whoever asks has to copy.
+ * buffer. So what is taken is at least an eighth of its buffer, and nothing more is while those of
+ * the process that something was taken of are together more than twice what was, and INBUF_SPARE
+ * bytes. Whoever asks in vain has to copy.
  *
  * The loop's thread, but for the end of what was taken: that may come on any.
  */
@@ -18,6 +19,7 @@
 #include "common/body.h"
 
 #define INBUF_SPARE (16u << 20) /* bytes */
+#define INBUF_PARTS 8u
 
 struct inbuf_block;
 
@@ -33,9 +35,9 @@ struct inbuf {
  */
 uint8_t *inbuf_room(struct inbuf *in, size_t size);
 /*
- * The `size` bytes from `data` on, which lies in the room, as a body with one reference. The last
- * ones need not be there yet, and may lie behind the room's end: the caller reads them into it.
- * NULL: they do not fit, too much is held already, or there is no memory.
+ * The `size` bytes from `data` on, which lies in the last room, as a body with one reference. The
+ * last ones need not be there yet: the caller reads them into it. NULL: they do not fit into the
+ * block, or are too small for it, too much is held already, or there is no memory.
  */
 struct body *inbuf_take(struct inbuf *in, const uint8_t *data, size_t size);
 void inbuf_free(struct inbuf *in); /* what was taken stays */

@@ -24,7 +24,6 @@ struct native {
     struct submit batch[NATIVE_BATCH];
     struct msg_options options[NATIVE_BATCH];
     size_t count;
-    struct parts *parts; /* where the frame that is being handled comes from; NULL: from one read */
 };
 
 /* ------------------------------------------------------------------------------ submitting */
@@ -70,7 +69,7 @@ static const char *batch_add(
     if (!body && m->payload.size > TASK_INLINE_PAYLOAD) {
         /* One that is too large is refused by the core for its size. */
         if (m->payload.size <= n->config.max_payload &&
-            !(body = conn_body(c, m->payload.data, m->payload.size, m->payload.size))) {
+            !(body = conn_body(c, m->payload.data, m->payload.size))) {
             native_say_rejected(
                 c, m->request, PUSHROD_E_NO_MEMORY, pushrod_strerror(PUSHROD_E_NO_MEMORY));
             return NULL;
@@ -146,23 +145,25 @@ static void request_handle(struct native *n, struct conn *c, unsigned number, st
     }
 }
 
-static void on_submit(struct native *n, struct conn *c, const uint8_t *begin, struct dec *d)
+/* One that begins at `begin`, of a frame that came in `parts` (or NULL). */
+static void on_submit(
+    struct native *n, struct conn *c, struct dec *d, const uint8_t *begin, struct parts *parts)
 {
     struct msg_submit m;
     if (!msg_submit_decode(d, &m))
         return;
-    struct body *body = n->parts ? parts_payload(n->parts, begin) : NULL;
+    struct body *body = parts ? parts_payload(parts, begin) : NULL;
     const char *error = batch_add(n, c, &m, body);
     if (error)
         dec_fail(d, error);
 }
 
-static void message_handle(struct native *n, struct conn *c, struct dec *d)
+static void message_handle(struct native *n, struct conn *c, struct dec *d, struct parts *parts)
 {
     const uint8_t *begin = d->at;
     unsigned number = dec_message(d);
     if (number == MSG_SUBMIT && c->greeted) {
-        on_submit(n, c, begin, d);
+        on_submit(n, c, d, begin, parts);
         return;
     }
     if (dec_failed(d))
@@ -176,21 +177,17 @@ static void message_handle(struct native *n, struct conn *c, struct dec *d)
     request_handle(n, c, number, d);
 }
 
-static void frame_fail(struct native *n, struct conn *c, const char *error)
-{
-    batch_flush(n, c);
-    char text[200];
-    snprintf(text, sizeof text, "%s: see proto/PROTOCOL.md", error);
-    native_fail(c, PUSHROD_E_BAD_MESSAGE, text);
-}
-
-static void frame_handle(struct native *n, struct conn *c, struct slice frame)
+static void frame_handle(struct native *n, struct conn *c, struct slice frame, struct parts *parts)
 {
     struct dec d = dec_of(frame);
     while (dec_more(&d) && c->state == CONN_OPEN)
-        message_handle(n, c, &d);
-    if (dec_failed(&d) && c->state == CONN_OPEN)
-        frame_fail(n, c, d.error);
+        message_handle(n, c, &d, parts);
+    if (!dec_failed(&d) || c->state != CONN_OPEN)
+        return;
+    batch_flush(n, c);
+    char text[200];
+    snprintf(text, sizeof text, "%s: see proto/PROTOCOL.md", d.error);
+    native_fail(c, PUSHROD_E_BAD_MESSAGE, text);
 }
 
 /* ---------------------------------------------------------------------------------- frames */
@@ -247,41 +244,23 @@ static bool frame_allowed(const struct native *n, const struct conn *c, size_t s
     return size > 0 && size <= limit;
 }
 
-static void parts_handle(struct native *n, struct conn *c)
-{
-    /* Not the connection's any more: it may end meanwhile. */
-    n->parts = c->data;
-    c->data = NULL;
-    frame_handle(n, c, parts_frame(n->parts));
-    batch_flush(n, c);
-    parts_free(n->parts);
-    n->parts = NULL;
-}
-
-/* The frame that comes in parts goes on with `in`. */
+/* What comes in parts goes on with `in`. */
 static void parts_go_on(struct native *n, struct conn *c, struct slice *in)
 {
-    switch (parts_add(c->data, c, in)) {
-    case PARTS_MORE:
-        break;
-    case PARTS_WHOLE:
-        parts_handle(n, c);
-        break;
-    case PARTS_TOO_LONG:
-        frame_fail(n, c, "a value is too long");
-        break;
-    case PARTS_NO_MEMORY:
+    struct parts *p = c->data;
+    enum parts_state state = parts_read(p, c, in);
+    if (state == PARTS_NO_MEMORY)
         conn_kill(c, PUSHROD_E_NO_MEMORY);
-    }
+    if (state != PARTS_WHOLE)
+        return;
+    /* Not the connection's any more: it may end meanwhile. */
+    c->data = NULL;
+    frame_handle(n, c, parts_frame(p), p);
+    batch_flush(n, c);
+    parts_free(p);
 }
 
-/* The other ones stay in the buffer until they are whole. */
-static bool in_parts(struct slice begin, size_t size)
-{
-    return size + FRAME_HEAD > CONN_READ || (size > CONN_LARGE && parts_wanted(begin));
-}
-
-/* Takes the next frame; false: it is not whole, and waits for more. */
+/* A frame's head and more. False: what is there is left to be read again, with more behind it. */
 static bool frame_take(struct native *n, struct conn *c, struct slice *in)
 {
     size_t size = frame_size(in->data), there = in->size - FRAME_HEAD;
@@ -290,20 +269,21 @@ static bool frame_take(struct native *n, struct conn *c, struct slice *in)
         frame_refuse(n, c, in->data);
         return false;
     }
-    if (there < size && !in_parts(slice_of(in->data + FRAME_HEAD, there), size))
-        return false;
-    slice_skip(in, FRAME_HEAD);
     if (there >= size) {
-        frame_handle(n, c, slice_of(in->data, size));
-        slice_skip(in, size);
+        frame_handle(n, c, slice_of(in->data + FRAME_HEAD, size), NULL);
+        slice_skip(in, FRAME_HEAD + size);
         return true;
     }
+    /* No large payload is in it. */
+    if (size <= CONN_LARGE)
+        return false;
+    slice_skip(in, FRAME_HEAD);
     c->data = parts_new(size);
     if (c->data)
         parts_go_on(n, c, in);
     else
         conn_kill(c, PUSHROD_E_NO_MEMORY);
-    return false;
+    return true;
 }
 
 static size_t native_take(struct conn *c, const uint8_t *data, size_t size)
@@ -313,9 +293,8 @@ static size_t native_take(struct conn *c, const uint8_t *data, size_t size)
     assert(n->count == 0);
     if (c->data)
         parts_go_on(n, c, &in);
-    while (!c->data && in.size >= FRAME_HEAD && c->state == CONN_OPEN)
-        if (!frame_take(n, c, &in))
-            break;
+    while (!c->data && in.size >= FRAME_HEAD && c->state == CONN_OPEN && frame_take(n, c, &in))
+        continue;
     batch_flush(n, c);
     return size - in.size;
 }

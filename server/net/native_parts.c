@@ -9,21 +9,23 @@
 #define BIN32        0xc6 /* msgpack: bytes, and 4 bytes of their number before them */
 #define BIN32_HEAD   5u
 #define NIL          0xc0
-#define PAYLOAD_LEFT 4u /* fields of a SUBMIT from its payload on */
+#define KEPT_FIRST   (72u << 10) /* bytes: a frame of the library's, if it is of small messages */
+#define PAYLOAD_LEFT 4u /* fields of a SUBMIT from its payload on, each of a byte at least */
 
-struct apart {
+struct payload {
     size_t message; /* where its SUBMIT begins, in `kept` */
     struct body *body;
 };
 
 struct parts {
-    size_t left;        /* bytes of the frame that are still to come */
-    unsigned number;    /* of the message that has begun */
-    unsigned fields;    /* of it that are still to come */
-    size_t message;     /* where it begins, in `kept` */
-    struct buf kept;    /* all but the large payloads */
-    struct buf aparts;  /* struct apart: those, in their order */
-    size_t handed_over; /* of them */
+    size_t left;         /* bytes of the frame that are still to come */
+    bool blind;          /* they are not looked at */
+    unsigned number;     /* of the message that has begun */
+    unsigned fields;     /* of it that are still to come */
+    size_t message;      /* where it begins, in `kept` */
+    struct buf kept;     /* all but the large payloads */
+    struct buf payloads; /* struct payload: those, in their order */
+    size_t handed_over;  /* of them */
 };
 
 struct parts *parts_new(size_t size)
@@ -34,10 +36,10 @@ struct parts *parts_new(size_t size)
     return p;
 }
 
-static struct apart *aparts_of(const struct parts *p, size_t *count)
+static struct payload *payloads_of(const struct parts *p, size_t *count)
 {
-    *count = p->aparts.size / sizeof(struct apart);
-    return (struct apart *)(void *)p->aparts.data;
+    *count = p->payloads.size / sizeof(struct payload);
+    return (struct payload *)(void *)p->payloads.data;
 }
 
 void parts_free(struct parts *p)
@@ -45,10 +47,10 @@ void parts_free(struct parts *p)
     if (!p)
         return;
     size_t count;
-    struct apart *aparts = aparts_of(p, &count);
+    struct payload *payloads = payloads_of(p, &count);
     for (size_t i = p->handed_over; i < count; i++)
-        body_unref(aparts[i].body);
-    buf_free(&p->aparts);
+        body_unref(payloads[i].body);
+    buf_free(&p->payloads);
     buf_free(&p->kept);
     free(p);
 }
@@ -61,10 +63,10 @@ struct slice parts_frame(const struct parts *p)
 struct body *parts_payload(struct parts *p, const uint8_t *message)
 {
     size_t count;
-    struct apart *aparts = aparts_of(p, &count);
-    if (p->handed_over == count || p->kept.data + aparts[p->handed_over].message != message)
+    struct payload *payloads = payloads_of(p, &count);
+    if (p->handed_over == count || p->kept.data + payloads[p->handed_over].message != message)
         return NULL;
-    return aparts[p->handed_over++].body;
+    return payloads[p->handed_over++].body;
 }
 
 /* ---------------------------------------------------------------------------------- values */
@@ -73,6 +75,8 @@ struct body *parts_payload(struct parts *p, const uint8_t *message)
 static void keep(struct parts *p, struct slice *in, const uint8_t *end)
 {
     size_t size = (size_t)(end - in->data);
+    if (!p->kept.data)
+        buf_reserve(&p->kept, p->left < KEPT_FIRST ? p->left : KEPT_FIRST);
     buf_append(&p->kept, in->data, size);
     slice_skip(in, size);
     p->left -= size;
@@ -89,30 +93,21 @@ static size_t large_payload(const struct parts *p, const struct dec *d)
     return size >= CONN_LARGE ? size : 0;
 }
 
-/*
- * Looks at values up to the next large payload, and gives its size; 0: there is none, or an error.
- * `begin`: of those that are not kept yet; `seen`: behind the last one that is whole.
- */
-static size_t payload_find(
-    struct parts *p, const uint8_t *begin, struct dec *d, const uint8_t **seen)
+/* One value, or the head of a message; `in` begins with those that are not kept yet. */
+static void value_look(struct parts *p, const struct slice *in, struct dec *d)
 {
-    for (; dec_more(d); *seen = dec_failed(d) ? *seen : d->at) {
-        size_t size = large_payload(p, d), message = (size_t)(d->at - begin);
-        if (size > 0)
-            return size;
-        if (p->fields > 0) {
-            dec_raw(d);
-            p->fields -= !dec_failed(d);
-            continue;
-        }
-        unsigned number = dec_message(d);
-        if (dec_failed(d))
-            break;
-        p->number = number;
-        p->fields = msg_fields(number);
-        p->message = p->kept.size + message;
+    size_t at = (size_t)(d->at - in->data);
+    if (p->fields > 0) {
+        dec_raw(d);
+        p->fields -= !dec_failed(d);
+        return;
     }
-    return 0;
+    unsigned number = dec_message(d);
+    if (dec_failed(d))
+        return;
+    p->number = number;
+    p->fields = msg_fields(number);
+    p->message = p->kept.size + at;
 }
 
 /* `in` begins with the payload; false: no memory. */
@@ -120,47 +115,41 @@ static bool payload_take(struct parts *p, struct conn *c, struct slice *in, size
 {
     static const uint8_t nil = NIL;
     size_t there = in->size - BIN32_HEAD < size ? in->size - BIN32_HEAD : size;
-    struct apart apart = {p->message, conn_body(c, in->data + BIN32_HEAD, there, size)};
-    if (!apart.body)
+    struct payload payload = {p->message, conn_body_begun(c, in->data + BIN32_HEAD, there, size)};
+    if (!payload.body)
         return false;
-    buf_append(&p->aparts, &apart, sizeof apart);
-    if (p->aparts.failed)
-        body_unref(apart.body);
+    buf_append(&p->payloads, &payload, sizeof payload);
+    if (p->payloads.failed)
+        body_unref(payload.body);
     buf_append(&p->kept, &nil, sizeof nil);
     slice_skip(in, BIN32_HEAD + there);
     p->left -= BIN32_HEAD + size;
     p->fields--;
-    return !p->aparts.failed && !p->kept.failed;
+    return !p->payloads.failed && !p->kept.failed;
 }
 
-bool parts_wanted(struct slice begin)
-{
-    struct parts p = {0};
-    struct dec d = dec_of(begin);
-    const uint8_t *seen = d.at;
-    return payload_find(&p, begin.data, &d, &seen) > 0;
-}
-
-enum parts_state parts_add(struct parts *p, struct conn *c, struct slice *in)
+enum parts_state parts_read(struct parts *p, struct conn *c, struct slice *in)
 {
     struct dec d = dec_of(slice_of(in->data, in->size < p->left ? in->size : p->left));
-    const uint8_t *seen = d.at;
-    size_t payload;
-    while ((payload = payload_find(p, in->data, &d, &seen)) > 0) {
-        keep(p, in, d.at);
-        if (payload > p->left - BIN32_HEAD)
-            break;
-        if (!payload_take(p, c, in, payload))
+    const uint8_t *seen = d.at; /* behind the last value that is whole */
+    while (dec_more(&d) && !p->blind) {
+        size_t payload = large_payload(p, &d);
+        if (payload == 0) {
+            value_look(p, in, &d);
+            seen = dec_failed(&d) ? seen : d.at;
+            continue;
+        }
+        keep(p, in, seen);
+        p->blind = BIN32_HEAD + payload + PAYLOAD_LEFT - 1 > p->left;
+        if (!p->blind && !payload_take(p, c, in, payload))
             return PARTS_NO_MEMORY;
         seen = d.at = in->data;
     }
-    bool broken = payload > 0 || (dec_failed(&d) && !dec_short(&d));
-    /* What a value lacks cannot come behind the frame's end. */
     bool last = (size_t)(d.end - in->data) == p->left;
-    keep(p, in, broken || last ? d.end : seen);
+    bool long_value = (size_t)(d.end - seen) > CONN_READ;
+    p->blind |= (dec_failed(&d) && !dec_short(&d)) || last || long_value;
+    keep(p, in, p->blind ? d.end : seen);
     if (p->kept.failed)
         return PARTS_NO_MEMORY;
-    if (broken || last)
-        return PARTS_WHOLE;
-    return in->size > CONN_READ ? PARTS_TOO_LONG : PARTS_MORE;
+    return p->left == 0 ? PARTS_WHOLE : PARTS_MORE;
 }

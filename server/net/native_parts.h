@@ -4,26 +4,22 @@
  *
  * Nothing in a frame counts before all of it is there: a client whose connection ends in the middle
  * of one sends it again. So its values are kept as they come, but for large payloads of SUBMITs:
- * those go into bodies, not copied if that can be helped, and a nil keeps the place of each.
+ * those go into bodies, not copied if that can be helped, and a nil keeps the place of each. From
+ * the first value on that makes no sense, or is longer than one read, nothing is put aside, and
+ * whoever decodes the frame finds the error.
  */
 #ifndef SERVER_NET_NATIVE_PARTS_H
 #define SERVER_NET_NATIVE_PARTS_H
 
-#include <stdbool.h>
 #include "server/net/conn.h"
 
 struct parts;
 
-enum parts_state { PARTS_MORE, PARTS_WHOLE, PARTS_TOO_LONG /* a value */, PARTS_NO_MEMORY };
+enum parts_state { PARTS_MORE, PARTS_WHOLE, PARTS_NO_MEMORY };
 
-/* Is a large payload in what is there of a frame? Else it may as well be read as a whole. */
-bool parts_wanted(struct slice begin);
 struct parts *parts_new(size_t size); /* of a frame of so many bytes; NULL: no memory */
-/*
- * In input(): takes what is there of the frame off `in`. PARTS_WHOLE: nothing of it is to come, or
- * it breaks the protocol, as whoever decodes it will see.
- */
-enum parts_state parts_add(struct parts *p, struct conn *c, struct slice *in);
+/* In input(): takes what is there of the frame off `in`, but for the beginning of a value. */
+enum parts_state parts_read(struct parts *p, struct conn *c, struct slice *in);
 struct slice parts_frame(const struct parts *p);
 /*
  * The payload of the SUBMIT that begins at `message` of the frame, if it has a body; else NULL. The

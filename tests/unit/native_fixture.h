@@ -44,11 +44,19 @@ static inline void put_hello(struct buf *to)
     frame_end(to, at);
 }
 
+/* A payload that differs from the last one, and at each place from what is beside it. */
+static inline uint8_t byte_of(uint8_t first, size_t i)
+{
+    return (uint8_t)(first + i * 7 + (i >> 8));
+}
+
 static inline const uint8_t *bytes_of(size_t size)
 {
-    static uint8_t bytes[NATIVE_PLAY_PAYLOAD + (64u << 10)];
+    static uint8_t bytes[NATIVE_PLAY_PAYLOAD + (64u << 10)], first;
     assert_true(size <= sizeof bytes);
-    memset(bytes, 'x', sizeof bytes);
+    first += 31;
+    for (size_t i = 0; i < size; i++)
+        bytes[i] = byte_of(first, i);
     return bytes;
 }
 

@@ -1,7 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Large payloads over the client protocol, in pieces: they are read into the body they leave from.
  */
+#include "tests/lib/core_look.h"
 #include "tests/unit/native_fixture.h"
+
+static void payload_is_right(struct slice payload)
+{
+    for (size_t i = 0; i < payload.size; i++)
+        if (payload.data[i] != byte_of(payload.data[0], i))
+            fail_msg("byte %zu of %zu is wrong", i, payload.size);
+}
+
+/* Every payload that the server has is one that was sent. */
+static void payloads_are_right(void)
+{
+    core_each_payload(host_core(play.server->host), payload_is_right);
+}
 
 /* The payload is read into its body; what is behind it, in the frame and after it, is not lost. */
 static size_t put_large(struct buf *to, size_t size)
@@ -79,6 +93,7 @@ static void large_behind_another(void **state)
             wanted += each;
             assert_int_equal(host_stats(play.server->host)->ledger_bytes, wanted);
         }
+    payloads_are_right();
 }
 
 /* Behind a large payload a value that the frame's end cuts off, and then the next frame. */
@@ -106,19 +121,41 @@ static void cut_off_by_its_frame(void **state)
     }
 }
 
-/* Whatever is not a payload is small; nobody waits for a megabyte of it. */
+/* What makes no sense is the same nonsense in pieces: a queue's name of 400 KiB. */
 static void long_without_a_payload(void **state)
 {
     (void)state;
     put_hello(&out);
     size_t at = frame_begin(&out);
-    put_submit(&out, 1, 10);
-    struct msg_submit m = {.request = 2, .queue = slice_of(bytes_of(CONN_READ * 2), CONN_READ * 2)};
+    put_submit(&out, 1, 70u << 10);
+    struct msg_submit m = {.request = 2, .queue = slice_of(bytes_of(400u << 10), 400u << 10)};
     msg_submit_encode(&out, &m);
+    put_echo(&out, 3);
     frame_end(&out, at);
-    struct native_heard h = say_all();
-    assert_int_equal(h.error, PUSHROD_E_BAD_MESSAGE);
-    assert_int_equal(host_stats(play.server->host)->submitted, 0);
+    expect(say_all(), 1, 1, 1);
+    for (size_t cut = 50; cut < out.size; cut += 29989) {
+        again();
+        expect(say_cut(cut), 1, 1, 1);
+    }
+}
+
+/* It ends with a payload, whose SUBMIT has more fields; something before it has a body, too. */
+static void ends_with_a_payload(void **state)
+{
+    (void)state;
+    for (size_t missing = 1; missing <= 4; missing++) {
+        put_hello(&out);
+        size_t at = frame_begin(&out);
+        put_submit(&out, 1, 10u << 10);
+        put_submit(&out, 2, 100u << 10);
+        out.size -= missing;
+        frame_end(&out, at);
+        for (size_t cut = 60; cut < out.size; cut += 9973) {
+            assert_int_equal(say_cut(cut).error, PUSHROD_E_BAD_MESSAGE);
+            again();
+        }
+        buf_clear(&out);
+    }
 }
 
 /* Who comes again sends a frame of which the server has not seen the end once more. */
@@ -172,6 +209,7 @@ static void several_large(void **state)
         frame_end(&out, at);
     }
     expect(say_all(), count, 0, 0);
+    payloads_are_right();
 }
 
 /* Frames of any messages, in any pieces. */
@@ -211,6 +249,7 @@ static void any_frames_in_any_pieces(void **state)
         again();
         buf_clear(&out);
     }
+    payloads_are_right();
 }
 
 /* What is small waits for a part of a large payload, never for the whole. */
@@ -310,6 +349,7 @@ int main(void)
         PLAY(large_in_small_pieces),
         PLAY(large_behind_another),
         PLAY(long_without_a_payload),
+        PLAY(ends_with_a_payload),
         PLAY(larger_than_its_frame),
         PLAY(cut_off_by_its_frame),
         PLAY(nothing_counts_before_the_end),

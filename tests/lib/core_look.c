@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/lib/core_look.h"
+
+#include "server/core/verbs.h"
+
+void core_each_payload(struct core *core, void (*fn)(struct slice payload))
+{
+    for (uint32_t slot = 0; slot < core->ledger.used; slot++) {
+        const struct task *t = ledger_at(&core->ledger, slot);
+        if (t)
+            fn(t->record.payload);
+    }
+}
