@@ -20,6 +20,7 @@ struct payload {
 struct parts {
     size_t left;         /* bytes of the frame that are still to come */
     bool blind;          /* they are not looked at */
+    size_t again;        /* bytes of a value that is not whole, before it is looked at again */
     unsigned number;     /* of the message that has begun */
     unsigned fields;     /* of it that are still to come */
     size_t message;      /* where it begins, in `kept` */
@@ -130,6 +131,9 @@ static bool payload_take(struct parts *p, struct conn *c, struct slice *in, size
 
 enum parts_state parts_read(struct parts *p, struct conn *c, struct slice *in)
 {
+    /* A look begins at the value's first byte: it is worth it when there is twice as much. */
+    if (in->size < p->again && in->size < p->left)
+        return PARTS_MORE;
     struct dec d = dec_of(slice_of(in->data, in->size < p->left ? in->size : p->left));
     const uint8_t *seen = d.at; /* behind the last value that is whole */
     while (dec_more(&d) && !p->blind) {
@@ -151,5 +155,6 @@ enum parts_state parts_read(struct parts *p, struct conn *c, struct slice *in)
     keep(p, in, p->blind ? d.end : seen);
     if (p->kept.failed)
         return PARTS_NO_MEMORY;
+    p->again = in->size < CONN_READ / 2 ? 2 * in->size : CONN_READ + 1;
     return p->left == 0 ? PARTS_WHOLE : PARTS_MORE;
 }

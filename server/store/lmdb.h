@@ -243,6 +243,7 @@ struct lmdb {
     struct reply *early;
     struct arena scratch; /* until the group is over */
     uint64_t commit_ns;   /* when the last commit began */
+    uint64_t asked_ns;    /* when the last batch was taken */
     uint64_t group_ops;   /* operations in the group */
     uint64_t group_bytes;
     uint64_t unlooked_bytes; /* submitted since the last look at the room that is left */

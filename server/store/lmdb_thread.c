@@ -11,7 +11,8 @@
 #include "server/store/lmdb.h"
 
 #define MS            UINT64_C(1000000)
-#define GROUP_NS      (2 * MS)     /* between commits, when there is much to do */
+#define GROUP_NS      (2 * MS)     /* between commits, while more comes */
+#define QUIET_NS      (MS / 20)    /* company that has not come for so long does not come */
 #define ASYNC_NS      (20 * MS)    /* an async operation waits this long; 50 is promised */
 #define ROOM_NS       (200 * MS)   /* between looks at the disk */
 #define ROOM_BYTES    (8u << 20)   /* the same; of a large disk 64 MiB are kept back */
@@ -24,6 +25,11 @@
 #define APPLY_BUSY    1000                /* entries with a group's commit */
 #define APPLY_IDLE    2000                /* entries with a commit of their own */
 #define APPLY_PRESSED 20000               /* the index is too large */
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
 
 /* A store that is only full goes on with all that makes room. */
 static bool broken(const struct lmdb *l)
@@ -42,12 +48,7 @@ static uint64_t commit_due(const struct lmdb *l)
         return 0;
     if (!l->pending_sync)
         return l->pending_since_ns + ASYNC_NS;
-    return l->busy ? l->commit_ns + GROUP_NS : 0;
-}
-
-static uint64_t least(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
+    return l->busy ? least(l->commit_ns + GROUP_NS, l->asked_ns + QUIET_NS) : 0;
 }
 
 /* When rows go to the tables without company: not while a group is likely to come and take some. */
@@ -177,8 +178,10 @@ void *lmdb_thread(void *store)
     unsigned tries = 0;
     while (!stop || group_waits(l)) {
         struct batch *taken = take(l, sleep_until(l, clock_now().mono_ns), &stop);
-        if (taken)
+        if (taken) {
             group_run(l, taken);
+            l->asked_ns = clock_now().mono_ns;
+        }
         step(l, stop);
         if (stop && l->down && ++tries > STOP_TRIES)
             break; /* what could not be written by now never will be */
