@@ -150,8 +150,8 @@ void conn_send(struct conn *c, const void *data, size_t size);
 void conn_send_later(struct conn *c, const void *data, size_t size);
 
 /*
- * In input(): `size` bytes of what it was given, as a body. From CONN_LARGE on they are not copied,
- * if they can be had as they lie. NULL: no memory.
+ * `size` bytes as a body. From CONN_LARGE on they are not copied, if they lie in what input() was
+ * given and can be had as they lie. NULL: no memory.
  */
 struct body *conn_body(struct conn *c, const uint8_t *data, size_t size);
 /*

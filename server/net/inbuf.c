@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "server/net/inbuf.h"
 
-#include <assert.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -71,8 +70,9 @@ static bool wasteful(const struct inbuf_block *block, size_t size)
 struct body *inbuf_take(struct inbuf *in, const uint8_t *data, size_t size)
 {
     struct inbuf_block *block = in->block;
-    size_t at = (size_t)(data - block->body.data);
-    assert(data >= block->body.data && at <= block->body.size);
+    uintptr_t at = block ? (uintptr_t)data - (uintptr_t)block->body.data : 0;
+    if (!block || at >= block->body.size)
+        return NULL;
     struct piece *piece = NULL;
     bool fits = size <= block->body.size - at && size >= block->body.size / INBUF_PARTS;
     if (fits && !wasteful(block, size))

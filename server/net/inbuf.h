@@ -35,9 +35,9 @@ struct inbuf {
  */
 uint8_t *inbuf_room(struct inbuf *in, size_t size);
 /*
- * The `size` bytes from `data` on, which lies in the last room, as a body with one reference. The
- * last ones need not be there yet: the caller reads them into it. NULL: they do not fit into the
- * block, or are too small for it, too much is held already, or there is no memory.
+ * The `size` bytes from `data` on as a body with one reference. The last ones need not be there
+ * yet: the caller reads them into it. NULL: they begin outside of the last room's block or do not
+ * fit into it, are too small for it, too much is held already, or there is no memory.
  */
 struct body *inbuf_take(struct inbuf *in, const uint8_t *data, size_t size);
 void inbuf_free(struct inbuf *in); /* what was taken stays */
