@@ -19,7 +19,7 @@
 #include "common/body.h"
 
 #define INBUF_SPARE (16u << 20) /* bytes */
-#define INBUF_PARTS 8u
+#define INBUF_PARTS 8u          /* of a buffer: a smaller part of it is not given away */
 
 struct inbuf_block;
 
