@@ -124,10 +124,15 @@ static int wait_for(struct submit *s)
     return code;
 }
 
+static bool waits(const struct cli *cli)
+{
+    return params_bool(cli->p, "wait") || params_given(cli->p, "wait-for");
+}
+
 static int submit_run(struct submit *s)
 {
     struct cli *cli = s->cli;
-    bool wait = params_bool(cli->p, "wait") || params_given(cli->p, "wait-for");
+    bool wait = waits(cli);
     s->payloads = calloc(s->count, sizeof *s->payloads);
     s->tasks = calloc(s->count, sizeof *s->tasks);
     s->receipts = calloc(s->count, sizeof *s->receipts);
@@ -155,6 +160,8 @@ int cmd_submit(struct cli *cli)
     struct submit s = {.cli = cli, .count = cli->count > 1 ? (size_t)cli->count - 1 : 1};
     int code = task_options_read(cli, &s.task);
     set_options(&s);
+    if (!code && params_bool(cli->p, "attached") && !waits(cli))
+        code = cli_usage(cli, "--attached cancels the task when this command ends: add --wait");
     if (!code)
         code = cli_open(cli);
     if (!code)
