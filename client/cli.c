@@ -90,14 +90,6 @@ static const struct params *source_of(const struct cli *cli, const char *name)
     return params_given(cli->p, name) ? cli->p : cli->common;
 }
 
-static int set_server(struct cli *cli)
-{
-    size_t count;
-    const char *const *servers = params_list(source_of(cli, "server"), "server", &count);
-    /* One server for now: of several the last one given counts. */
-    return count ? pushrod_client_set(cli->client, "server", servers[count - 1]) : 0;
-}
-
 /*
  * Flags win over environment and file; the library's own reading of the environment is overridden.
  */
@@ -107,7 +99,8 @@ static int client_configure(struct cli *cli)
     const char *token = params_text(source_of(cli, "token"), "token");
     uint64_t ms = params_number(source_of(cli, "connect-timeout"), "connect-timeout");
     snprintf(number, sizeof number, "%llu", (unsigned long long)ms);
-    int error = set_server(cli);
+    int error =
+        pushrod_client_set(cli->client, "server", params_text(source_of(cli, "server"), "server"));
     if (!error && *token)
         error = pushrod_client_set(cli->client, "token", token);
     if (!error)

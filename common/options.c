@@ -48,7 +48,7 @@ const struct param option_rows[] = {
         .value_name = "NAME"),
     OPTION("unix-sockets", BOOL, SERVER, "yes", "let clients and workers on this host change to Unix sockets, which are faster", NONE),
     OPTION("join", HOST_PORTS, WORKER, "127.0.0.1:5571", "the server to work for", NONE),
-    OPTION("server", HOST_PORTS, CLIENT, "127.0.0.1:5570", "the server to talk to", NONE),
+    OPTION("server", HOST_PORT, CLIENT, "127.0.0.1:5570", "the server to talk to", NONE),
     OPTION("token", STRING, SCOPE_ALL, NULL, "secret that clients and workers must know; better --token-file FILE", .flags = PARAM_SECRET | PARAM_RELOADABLE),
 
     TITLE("Limits"),

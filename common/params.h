@@ -27,7 +27,8 @@ enum param_type {
     PARAM_STRING,
     PARAM_PORT,       /* 0..65535; 0: any free one */
     PARAM_PORTS,      /* "22500-22600" */
-    PARAM_HOST_PORTS, /* host[:port],... ; [::1]:5571 for IPv6 */
+    PARAM_HOST_PORT,  /* host[:port]; [::1]:5571 for IPv6 */
+    PARAM_HOST_PORTS, /* several of them, separated by commas */
     PARAM_ENUM,       /* one of `allowed` */
     PARAM_LIST        /* strings; repeated flags or lines add up; one a line in the environment */
 };

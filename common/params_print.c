@@ -19,7 +19,8 @@ static const char *value_name(const struct param *row)
         [PARAM_STRING] = "TEXT",
         [PARAM_PORT] = "PORT",
         [PARAM_PORTS] = "FIRST-LAST",
-        [PARAM_HOST_PORTS] = "HOST:PORT",
+        [PARAM_HOST_PORT] = "HOST:PORT",
+        [PARAM_HOST_PORTS] = "HOST:PORT,...",
         [PARAM_LIST] = "TEXT",
     };
     if (row->value_name)

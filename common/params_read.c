@@ -248,10 +248,21 @@ static size_t file_read(FILE *stream, char *text, size_t room)
     return size;
 }
 
+/* An indented line means what it says: inih would add it to the value of the line above it. */
+static void skip_indent(FILE *stream)
+{
+    int c = getc(stream);
+    while (c == ' ' || c == '\t')
+        c = getc(stream);
+    ungetc(c, stream);
+}
+
 /* A line may come in pieces, each longer than the one before. */
 static char *file_line(char *text, int room, void *arg)
 {
     struct file *f = arg;
+    if (f->length == 0)
+        skip_indent(f->stream);
     size_t size = f->error ? 0 : file_read(f->stream, text, (size_t)room);
     if (size == 0)
         return NULL;

@@ -107,7 +107,7 @@ bool params_split_host(const char *text, char *host, size_t size, uint16_t *port
         end = rest = text + strcspn(text, ":");
     }
     if (!end || end == text || (size_t)(end - text) >= size ||
-        strcspn(text, " \t/") < (size_t)(end - text))
+        strcspn(text, " \t/,=") < (size_t)(end - text))
         return false;
     memcpy(host, text, (size_t)(end - text));
     host[end - text] = '\0';
@@ -139,6 +139,7 @@ bool param_parse(const struct param *row, const char *text, uint64_t *number)
         return parse_ports(text, number);
     case PARAM_ENUM:
         return parse_enum(row->allowed, text, number);
+    case PARAM_HOST_PORT:
     case PARAM_HOST_PORTS:
         return params_split_host(text, host, sizeof host, &port);
     case PARAM_LIST:
@@ -167,6 +168,7 @@ void param_describe(const struct param *row, struct buf *out)
         [PARAM_BOOL] = "yes or no",
         [PARAM_PORT] = "a port from 0 to 65535",
         [PARAM_PORTS] = "a range of ports like 22500-22600",
+        [PARAM_HOST_PORT] = "one host or host:port ([::1]:5570 for IPv6)",
         [PARAM_HOST_PORTS] = "host or host:port, several separated by commas",
         [PARAM_LIST] = "a text",
         [PARAM_STRING] = "a text",
