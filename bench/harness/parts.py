@@ -95,37 +95,42 @@ def payload(run):
 
 
 def mixed(run):
-    """Tasks of 64 bytes beside some of 1 MiB: four that are always on their way, a fifth of that, and in another server."""
-    seconds = run.scale(2, 4)
-    full = {"mode": "run", "window": 4}
+    """Tasks of 64 bytes beside some of 1 MiB: as many as go, and a fifth of that; in the same server, and in another."""
     for system in systems.available(run.choose(["pushrod", "gearmand", "nats", "rabbitmq"]), run.say):
         for s in systems.started([system], 4, run.say):
-            with run.guard("mixed", s):
-                row = small_tasks("alone", s.client(mode="open", rate=2000, size=64, seconds=seconds))
-                beside, rate = small_beside("beside", s, s, seconds, full)
-                room, _ = small_beside("room", s, s, seconds, {"mode": "open", "rate": rate / 5})
-                # What is left of the delay there is the machine's, not the server's.
-                for other in systems.started([systems.BY_NAME[s.name]()], 4, run.say):
-                    try:
-                        apart, _ = small_beside("apart", s, other, seconds, full)
-                    finally:
-                        other.stop()
-                run.add("mixed", s, **row, **room, **beside, **apart)
+            # What is left of the delay with this one is the machine's, not the server's.
+            for other in systems.started([systems.BY_NAME[s.name]()], 4, run.say):
+                with run.guard("mixed", s):
+                    for number in range(run.scale(1, 3)):
+                        mixed_round(run, s, other, number)
+                other.stop()
             s.stop()
 
 
-def small_tasks(case, found):
-    return {"%s_%s_us" % (case, q): found["latency_us"][q] for q in ("p50", "p99")}
+def mixed_round(run, system, other, number):
+    def case(large, place, where, options):
+        run.add("mixed", system, round=number, large=large, place=place, **small_beside(run, system, where, options))
+        return run.rows[-1]["large_per_s"]
+
+    case("none", "", None, {})
+    full = {"mode": "run", "window": 4}
+    some = {"mode": "open", "rate": case("as many as go", "the same", system, full) / 5}
+    case("as many as go", "another", other, full)
+    case("a fifth of that", "the same", system, some)
+    case("a fifth of that", "another", other, some)
 
 
-def small_beside(case, system, other, seconds, large):
-    """Small tasks through `system`, while `other` has large ones: what was seen, and large ones per second."""
-    command = other.client_command(size=1 << 20, seconds=seconds + 1.5, **large)
-    client = procs.start(command, other.directory, case + ".log")
-    found = small_tasks(case, system.client(mode="open", rate=2000, size=64, seconds=seconds))
-    client.wait(60)
-    rate = procs.json.loads(procs.read(client.log_path).strip().splitlines()[-1])["rate"]
-    return {**found, case + "_mb_per_s": round(rate * (1 << 20) / 1e6)}, rate
+def small_beside(run, system, other, large):
+    """2,000 small tasks a second through `system`, while `other` has large ones: what was seen of both."""
+    seconds = run.scale(2, 4)
+    client = other and procs.start(other.client_command(size=1 << 20, seconds=seconds + 1.5, **large), other.directory,
+                                   "large.log")
+    found = system.client(mode="open", rate=2000, size=64, seconds=seconds)["latency_us"]
+    rate = 0
+    if client:
+        client.wait(60)
+        rate = procs.json.loads(procs.read(client.log_path).strip().splitlines()[-1])["rate"]
+    return {"p50_us": found["p50"], "p99_us": found["p99"], "large_per_s": rate}
 
 
 def workers(run):

@@ -193,6 +193,20 @@ def plain_table(rows, title, columns, note=""):
     return table
 
 
+def mixed_table(rows):
+    table = Table("Small tasks beside large ones", ["system", "large ones", "in which server", "small ones: p50 us",
+                                                    "p99 us", "large ones: MB/s"],
+                  "2,000 tasks of 64 bytes a second, open loop, from one client, 4 workers. Another client has four of "
+                  "1 MiB on their way all the time (as many as go), which leaves no core idle, or a fifth of that "
+                  "rate, open loop. In another server they have workers of their own, too: the delay that is left then is the machine's.")
+    for own in by_system(rows).values():
+        for case in dict.fromkeys((r["large"], r["place"]) for r in own):
+            found = [r for r in own if (r["large"], r["place"]) == case]
+            table.add(found[0]["title"], *case, *(spread([r[q] for r in found]) for q in ("p50_us", "p99_us")),
+                      spread([r["large_per_s"] * (1 << 20) / 1e6 for r in found if r["large_per_s"]]))
+    return table
+
+
 def tables(rows):
     """(part, table) for all that was measured."""
     part = collections.defaultdict(list)
@@ -213,13 +227,7 @@ def tables(rows):
     make("latency", open_table)
     make("payload", pivot_table, "Payload, bytes: MB/s", "size", "Payload bytes moved to the workers.",
          lambda r: r["rate"] * r["size"] / 1e6)
-    make("mixed", plain_table, "Small tasks beside large ones", {"alone_p50_us": "alone: p50 us", "alone_p99_us": "p99 us",
-         "room_p50_us": "beside some of 1 MiB: p50 us", "room_p99_us": "p99 us", "room_mb_per_s": "their MB/s",
-         "beside_p50_us": "beside as many as go: p50 us", "beside_p99_us": "p99 us", "beside_mb_per_s": "their MB/s",
-         "apart_p50_us": "those in another server: p50 us", "apart_p99_us": "p99 us", "apart_mb_per_s": "their MB/s"},
-         "2,000 tasks of 64 bytes a second, open loop, from one client, 4 workers. Another client has four of 1 MiB on "
-         "their way all the time (as many as go), which leaves no core idle; or a fifth of that rate, open loop (some). "
-         "At last the large ones go through a server and workers of their own: the delay that is left is the machine's.")
+    make("mixed", mixed_table)
     make("workers", pivot_table, "Workers: tasks/s", "workers", "Processes of one slot each, on the same cores.")
     make("connections", pivot_table, "Connections that submit, one task at a time from each: tasks/s", "connections",
          "So many connections, used in turn, that none can gather tasks.")
