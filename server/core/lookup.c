@@ -336,9 +336,23 @@ static request_fn *const request_table[] = {
     [REQUEST_OUTCOME] = outcome_known,
 };
 
+/* Behind the purge that was asked meanwhile. */
+static bool look_again(struct core *c, struct request *r)
+{
+    struct store_op *op = r->stale ? out_store(c, STORE_LOOKUP, (uintptr_t)r) : NULL;
+    r->stale = false;
+    if (!op)
+        return false;
+    assert(r->id != 0);
+    op->id = r->id;
+    return true;
+}
+
 void request_stored(struct core *c, struct request *r, const struct store_event *e)
 {
     assert(request_table[r->kind]);
+    if (look_again(c, r))
+        return;
     request_table[r->kind](c, r, e);
     request_free(r);
 }

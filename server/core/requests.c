@@ -205,6 +205,17 @@ static int compare_ids(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+/* What was looked up before would come into memory after the purge, and nothing would end it. */
+static void purge_lookups(struct core *c)
+{
+    list_foreach(it, next, &c->requests)
+    {
+        struct request *r = container_of(it, struct request, in_core);
+        assert(!r->stale || r->id != 0);
+        r->stale |= r->kind == REQUEST_CANCEL || r->kind == REQUEST_HELD;
+    }
+}
+
 static void purge_store(struct core *c, uint64_t conn, const struct msg_control *m, struct queue *q,
     uint64_t *keep, size_t kept, size_t count)
 {
@@ -225,6 +236,7 @@ static void purge_store(struct core *c, uint64_t conn, const struct msg_control 
     op->keep = keep;
     op->keep_count = kept;
     q->fetch_void = q->fetching;
+    purge_lookups(c);
 }
 
 static void control_purge(struct core *c, uint64_t conn, const struct msg_control *m)

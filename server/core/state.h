@@ -329,6 +329,7 @@ struct request {
     struct msg_list *list;        /* DEAD: a copy, with its filter behind it; or NULL */
     uint32_t slot;                /* OUTCOME: of the task */
     bool looked;                  /* REPLAY: a look-up tells what became of it */
+    bool stale;                   /* CANCEL, HELD: a purge was asked since: look again */
     struct list in_core;
 };
 

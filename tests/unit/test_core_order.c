@@ -57,6 +57,38 @@ static void a_retry_beside_a_purge_is_counted(void **state)
     durable_free(&d);
 }
 
+/* It was asked for before the purge, and its record comes after: nothing would end it here. */
+static void what_is_looked_up_beside_a_purge_goes_with_it(void **state)
+{
+    (void)state;
+    durable_new(&d, 0, DURABILITY_SYNC);
+    uint64_t id = submit();
+    durable_settle(&d);
+    worker(1);
+    durable_end(&d);
+    uint64_t lease = durable_lease(&d, 0, id);
+    fix_later(&d.f, 1);
+    struct answer failed = fix_failed(id, lease, "later");
+    failed.number = 60000;
+    fix_answer(&d.f, 0, failed);
+    durable_settle(&d);
+    assert_int_equal(stats()->ledger, 0);
+    struct held held = {.id = id, .lease = lease, .answered = true};
+    fix_join_held(&d.f, 0, "q", 1, &held, 1);
+    durable_ask(&d);
+    fix_later(&d.f, 1);
+    purge();
+    durable_end(&d);
+    const struct conn_action *told = NULL;
+    while (!told) {
+        assert_true(durable_stored(&d, 1));
+        durable_end(&d);
+        told = fix_conn(&d.f, 5, MSG_FINISHED, 0);
+    }
+    assert_int_equal(told->code, PUSHROD_E_TASK_CANCELLED);
+    durable_free(&d);
+}
+
 /* One in memory, two behind the edge. */
 static void three(void)
 {
@@ -433,6 +465,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_retry_beside_a_purge_is_counted),
+        cmocka_unit_test(what_is_looked_up_beside_a_purge_goes_with_it),
         cmocka_unit_test(it_expires_behind_the_edge),
         cmocka_unit_test(a_clock_that_is_set_back_makes_no_task_early),
         cmocka_unit_test(a_purge_that_was_refused_takes_nothing),
