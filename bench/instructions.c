@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Fixed scenarios whose instructions are counted under callgrind: 1,000 tasks each, in the core
- * submit, dispatch and finish; in the codec encode and decode. Each is run twice before, so that
- * pools and buffers are there. bench/instructions runs it and compares with bench/instructions.txt.
+ * submit, dispatch and finish, and one after the other beside 10,000 queues in which a task waits;
+ * in the codec encode and decode. Each is run twice before, so that pools and buffers are there.
+ * bench/instructions runs it and compares with bench/instructions.txt.
  */
 #include <assert.h>
 #include <stdio.h>
@@ -13,7 +14,7 @@
 #include "proto/messages.h"
 #include "server/core/core.h"
 
-enum { TASKS = 1000, ROUNDS = 3, RESULT = 8 };
+enum { TASKS = 1000, ROUNDS = 3, RESULT = 8, QUEUES = 10000 };
 
 static struct now now = {1, 1};
 static bool counted; /* the last round */
@@ -54,15 +55,16 @@ static void submit_all(struct core *core)
     COUNT_END("core-submit");
 }
 
-/* One worker with room for all; gives its id and session. */
-static void join_worker(struct core *core, unsigned number, uint64_t *worker, uint64_t *session)
+/* A worker of any queue; gives its id and session. */
+static void join_worker(
+    struct core *core, unsigned number, uint32_t slots, uint64_t *worker, uint64_t *session)
 {
-    static const struct slice queue = {(const uint8_t *)"bench", 5};
+    static const struct slice queue = {(const uint8_t *)"*", 1};
     struct join join = {.peer = number,
         .instance = {(uint8_t)(number + 1)},
         .name = slice_str("w"),
         .host = slice_str("h"),
-        .slots = TASKS,
+        .slots = slots,
         .queues = &queue,
         .queue_count = 1};
     tick(core);
@@ -111,23 +113,68 @@ static void finish_all(
     assert(count == TASKS);
 }
 
-static void run_core(void)
+static struct core *new_core(void)
 {
-    static struct answer answers[TASKS];
     struct core_config config = {.seed = 1, .max_prefetch = 1000, .store = {.bypass = true}};
     struct store_opened opened = {.boot = 1, .first_id = 1, .id_count = UINT64_C(1) << 40};
     struct core *core = core_new(&config, NULL, 0, &opened);
-    uint64_t worker, session;
     assert(core);
+    return core;
+}
+
+static void run_core(void)
+{
+    static struct answer answers[TASKS];
+    struct core *core = new_core();
+    uint64_t worker, session;
     for (unsigned round = 0; round < ROUNDS; round++) {
         counted = round == ROUNDS - 1;
         submit_all(core);
-        join_worker(core, round, &worker, &session);
+        join_worker(core, round, TASKS, &worker, &session);
         dispatch_all(core, worker, session, answers);
         finish_all(core, worker, session, answers);
         tick(core);
         core_worker_lost(core, worker, PUSHROD_E_CLOSED);
         core_end(core);
+    }
+    core_free(core);
+}
+
+static void submit_queues(struct core *core)
+{
+    char name[16];
+    tick(core);
+    for (unsigned i = 0; i < QUEUES + ROUNDS * TASKS; i++) {
+        snprintf(name, sizeof name, "q%u", i);
+        struct submit submit = {.request = i + 1, .queue = slice_str(name)};
+        core_submit(core, CONN_SELF, &submit, 1, NULL);
+    }
+    core_end(core);
+}
+
+/* What the one slot gets when it has answered is of another queue each time. */
+static void run_queues(void)
+{
+    struct answer answer = {.kind = MSG_READY, .sequence = 1};
+    struct core *core = new_core();
+    uint64_t worker, session;
+    submit_queues(core);
+    join_worker(core, 0, 1, &worker, &session);
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        counted = round == ROUNDS - 1;
+        count_begin();
+        for (unsigned i = 0; i < TASKS; i++) {
+            tick(core);
+            core_answers(core, worker, session, &answer, 1);
+            const struct lane_action *task = core_end(core)->lane;
+            assert(task->kind == LANE_TASK);
+            answer = (struct answer){.kind = MSG_TASK_DONE,
+                .sequence = answer.sequence + 1,
+                .id = task->id,
+                .lease = task->lease,
+                .run_ns = 300};
+        }
+        COUNT_END("core-queues");
     }
     core_free(core);
 }
@@ -203,6 +250,7 @@ static void run_codec(void)
 int main(void)
 {
     run_core();
+    run_queues();
     run_codec();
     return 0;
 }

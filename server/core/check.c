@@ -116,12 +116,14 @@ static void check_queue(const struct queue *q)
     CHECK(bytes == q->bytes);
     CHECK(ready + q->suspects.count + q->targeted == q->counts[TASK_READY]);
     CHECK(q->active == (queue_head(q) != NULL));
+    CHECK(q->suspected == (q->suspects.count && !queue_halted(q)));
     CHECK(!q->bypass || !q->backlog);
     check_heap(&q->requeued);
     check_heap(&q->suspects);
     for (const struct list *it = q->links.next; it != &q->links; it = it->next) {
         const struct link *link = container_of(it, struct link, in_queue);
         CHECK(q->active == !list_empty(&link->in_ring));
+        CHECK(q->suspected == !list_empty(&link->in_suspected));
     }
 }
 

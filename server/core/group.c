@@ -45,10 +45,13 @@ static bool link_new(struct core *c, struct queue *q, struct group *g)
     assert(!group_serves(g, q));
     *link = (struct link){.queue = q, .group = g};
     list_init(&link->in_ring);
+    list_init(&link->in_suspected);
     list_push_back(&q->links, &link->in_queue);
     list_push_back(&g->links, &link->in_group);
     if (q->active)
         list_push_back(&g->ring, &link->in_ring);
+    if (q->suspected)
+        list_push_back(&g->suspected, &link->in_suspected);
     group_touch(c, g);
     return true;
 }
@@ -59,6 +62,7 @@ static void link_free(struct link *link)
     list_remove(&link->in_queue);
     list_remove(&link->in_group);
     list_remove(&link->in_ring);
+    list_remove(&link->in_suspected);
     free(link);
 }
 
@@ -149,6 +153,7 @@ struct group *group_get(struct core *c, const struct slice *patterns, size_t cou
         return NULL;
     list_init(&g->links);
     list_init(&g->ring);
+    list_init(&g->suspected);
     list_init(&g->dirty_node);
     for (unsigned room = 0; room < ROOM_COUNT; room++)
         list_init(&g->rooms[room]);

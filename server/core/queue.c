@@ -204,7 +204,7 @@ void queue_take(struct core *c, struct task *t)
     if (q->backlog)
         window_low(c, q);
     /* What is first now may fit where the other did not. */
-    if (q->active)
+    if (q->active || q->suspected)
         queue_touch(c, q);
 }
 
@@ -244,34 +244,44 @@ struct task *queue_tail(const struct queue *q)
     return container_of(q->fifo[rank].prev, struct task, node);
 }
 
-static void touch_groups(struct core *c, struct queue *q, bool active, bool runs)
+static void link_place(struct list *list, struct list *node, bool in)
 {
-    assert(active || q->active || runs);
+    assert(list && node);
+    if (!in)
+        list_remove(node);
+    else if (list_empty(node))
+        list_push_back(list, node);
+}
+
+static void touch_groups(struct core *c, struct queue *q, bool active, bool suspected)
+{
+    bool runs = active || suspected;
+    assert(runs || q->active || q->suspected);
     list_foreach(it, next, &q->links)
     {
         struct link *link = container_of(it, struct link, in_queue);
-        if (active && !q->active)
-            list_push_back(&link->group->ring, &link->in_ring);
-        else if (!active && q->active)
-            list_remove(&link->in_ring);
+        link_place(&link->group->ring, &link->in_ring, active);
+        link_place(&link->group->suspected, &link->in_suspected, suspected);
         if (runs)
             group_touch(c, link->group);
     }
     q->active = active;
+    q->suspected = suspected;
     q->touched = runs ? c->round : 0;
 }
 
 /*
- * In the rings of its groups exactly while it has something to dispatch. Of a thousand tasks that
+ * In the lists of its groups exactly while it has something to dispatch. Of a thousand tasks that
  * come in a tick the first touches the groups, which stay touched until all are handed out.
  */
 void queue_touch(struct core *c, struct queue *q)
 {
     bool active = queue_head(q) != NULL;
-    bool runs = active || (q->suspects.count && !queue_halted(q));
+    bool suspected = q->suspects.count && !queue_halted(q);
     assert(!active || !queue_halted(q));
-    if (active != q->active || (runs && q->touched != c->round))
-        touch_groups(c, q, active, runs);
+    if (active != q->active || suspected != q->suspected ||
+        ((active || suspected) && q->touched != c->round))
+        touch_groups(c, q, active, suspected);
     if (q->backlog && !active)
         window_low(c, q);
 }

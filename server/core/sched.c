@@ -7,7 +7,8 @@
 #include <assert.h>
 #include "server/core/verbs.h"
 
-#define FILL_TRIES 4 /* workers looked at for one task to prefetch */
+#define FILL_QUEUES 64 /* queues in turn that have nothing to put ahead */
+#define FILL_TRIES  4  /* workers looked at for one task to prefetch */
 
 /* A lane carries lane_bytes, or one task. */
 bool sched_fits(const struct core *c, const struct worker *w, const struct task *t)
@@ -99,7 +100,8 @@ static bool suspect_has_worker(const struct group *g, const struct task *t)
 /* The most urgent one of the queue that has a worker, if it is more urgent than `best`. */
 static struct task *suspect_of(const struct group *g, const struct queue *q, struct task *best)
 {
-    for (size_t i = 0; i < q->suspects.count && !queue_halted(q); i++) {
+    assert(q->suspected && !queue_halted(q));
+    for (size_t i = 0; i < q->suspects.count; i++) {
         struct task *t = container_of(q->suspects.nodes[i], struct task, place);
         assert(t->state == TASK_READY);
         bool sooner = !best || key_before(task_key(t), task_key(best));
@@ -117,8 +119,8 @@ static struct task *suspect_next(const struct group *g)
 {
     struct task *best = NULL;
     assert(g->number > 0);
-    list_foreach(it, next, &g->links) best =
-        suspect_of(g, container_of(it, struct link, in_group)->queue, best);
+    list_foreach(it, next, &g->suspected) best =
+        suspect_of(g, container_of(it, struct link, in_suspected)->queue, best);
     return best;
 }
 
@@ -144,19 +146,13 @@ static void sched_suspects(struct core *c, struct group *g)
 
 /* ---- queues take turns ---- */
 
-/* The queue whose turn it is; it goes to the end. NULL: each has been asked since `missed`. */
-static struct link *ring_next(struct group *g, const struct link *missed)
+/* A queue that gives a task goes to the end of the ring; one that cannot keeps its place. */
+static void queue_gives(struct core *c, struct link *link, struct task *t, struct worker *w)
 {
-    struct list *first = list_first(&g->ring);
-    if (!first)
-        return NULL;
-    struct link *link = container_of(first, struct link, in_ring);
-    assert(link->queue->active);
-    if (link == missed)
-        return NULL;
-    list_remove(first);
-    list_push_back(&g->ring, first);
-    return link;
+    assert(link->group == w->group && link->queue == t->queue);
+    list_remove(&link->in_ring);
+    list_push_back(&link->group->ring, &link->in_ring);
+    sched_hand_over(c, w, t);
 }
 
 /* When what runs there began, as far as anybody can know. */
@@ -218,19 +214,17 @@ static struct worker *idle_worker(const struct core *c, struct group *g, const s
 /* True: a slot is idle, and what waits does not fit into its lane's credit. */
 static bool sched_idle(struct core *c, struct group *g)
 {
-    struct link *missed = NULL, *link;
-    while (g->idle_slots && (link = ring_next(g, missed))) {
+    struct list *missed = &g->ring; /* the last queue that gave nothing */
+    while (g->idle_slots && missed->next != &g->ring) {
+        struct link *link = container_of(missed->next, struct link, in_ring);
         struct task *t = queue_head(link->queue);
         struct worker *w = idle_worker(c, g, t);
-        assert(t);
-        if (w) {
-            sched_hand_over(c, w, t);
-            missed = NULL;
-        } else if (!missed) {
-            missed = link;
-        }
+        if (w)
+            queue_gives(c, link, t, w);
+        else
+            missed = missed->next;
     }
-    return missed != NULL;
+    return missed != &g->ring;
 }
 
 /* ---- prefetch: what fills about a millisecond, and never behind something slow ---- */
@@ -285,21 +279,31 @@ static struct worker *filling_worker(
     return NULL;
 }
 
+static struct worker *worker_ahead(const struct core *c, struct group *g, const struct task *t)
+{
+    uint32_t estimate = service_estimate(&t->queue->service);
+    assert(t->state == TASK_READY);
+    if (!queue_fills(g, t->queue, estimate) ||
+        c->flight_bytes + t->record.payload.size > c->config.flight_bytes)
+        return NULL;
+    return filling_worker(c, g, t, estimate);
+}
+
+/* Of any number of queues only the next few are asked: a slot that falls idle asks all of them. */
 static void sched_fill(struct core *c, struct group *g)
 {
-    struct link *missed = NULL, *link;
-    while (!list_empty(&g->rooms[ROOM_FILLING]) && (link = ring_next(g, missed))) {
+    struct list *missed = &g->ring;
+    unsigned tries = 0;
+    while (
+        tries < FILL_QUEUES && missed->next != &g->ring && !list_empty(&g->rooms[ROOM_FILLING])) {
+        struct link *link = container_of(missed->next, struct link, in_ring);
         struct task *t = queue_head(link->queue);
-        assert(t);
-        uint32_t estimate = service_estimate(&link->queue->service);
-        bool fits = queue_fills(g, link->queue, estimate) &&
-                    c->flight_bytes + t->record.payload.size <= c->config.flight_bytes;
-        struct worker *w = fits ? filling_worker(c, g, t, estimate) : NULL;
+        struct worker *w = worker_ahead(c, g, t);
         if (w) {
-            sched_hand_over(c, w, t);
-            missed = NULL;
-        } else if (!missed) {
-            missed = link;
+            queue_gives(c, link, t, w);
+        } else {
+            missed = missed->next;
+            tries++;
         }
     }
 }

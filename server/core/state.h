@@ -103,6 +103,7 @@ struct queue {
     bool paused;
     bool stopped;     /* the store cannot take what its tasks would give */
     bool active;      /* in the rings of its groups */
+    bool suspected;   /* ... and in their lists of queues with suspects that may run */
     uint64_t touched; /* core.round in which all of them were; 0: not since */
     bool backlog;     /* something lies behind the edge, in the store */
     bool fetching;
@@ -150,6 +151,7 @@ struct group {
     uint16_t number; /* from 1; task.reserved_by */
     struct list links;
     struct list ring;              /* links whose queue has ready tasks; the first is next */
+    struct list suspected;         /* links whose queue has suspects */
     struct list rooms[ROOM_COUNT]; /* its workers */
     uint32_t workers;              /* READY */
     uint32_t members;              /* in any state */
@@ -166,7 +168,8 @@ struct link {
     struct group *group;
     struct list in_queue;
     struct list in_group;
-    struct list in_ring; /* of the group, while the queue is active */
+    struct list in_ring;      /* of the group, while the queue is active */
+    struct list in_suspected; /* the same, while it is suspected */
 };
 
 /* Workers of one name, and the ready tasks that only they may run. */
