@@ -207,7 +207,7 @@ static void done_wins(struct core *c, struct worker *w, struct task *t, const st
         return;
     if (!current && t->state == TASK_LEASED)
         attempt_fence(c, t);
-    service_add(&t->queue->service, a->run_ns);
+    service_add(w->group, t->queue, a->run_ns);
     t->run_ns = a->run_ns;
     w->done++;
     if (error)
@@ -244,7 +244,7 @@ static void answer_failed(struct core *c, struct worker *w, struct task *t, cons
         stale(c, w, a);
         return;
     }
-    service_add(&t->queue->service, a->run_ns);
+    service_add(w->group, t->queue, a->run_ns);
     t->run_ns = a->run_ns;
     if (t->cancelling) {
         task_finish(c, t, PUSHROD_CANCELLED, PUSHROD_E_TASK_CANCELLED);

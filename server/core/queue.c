@@ -321,11 +321,9 @@ static void service_refresh(struct service *s)
     assert(s->p95_ns > 0 && s->p95_ns <= s->p99_ns);
 }
 
-/* 0: the worker does not measure. To take that for fast would send it what it cannot start. */
-void service_add(struct service *s, uint64_t run_ns)
+static void service_count(struct service *s, uint64_t run_ns)
 {
-    if (!run_ns)
-        return;
+    assert(run_ns > 0);
     unsigned bucket = 63u - (unsigned)__builtin_clzll(run_ns);
     s->buckets[bucket < SERVICE_BUCKETS ? bucket : SERVICE_BUCKETS - 1]++;
     if (++s->seen >= SERVICE_DECAY) {
@@ -338,13 +336,34 @@ void service_add(struct service *s, uint64_t run_ns)
         service_refresh(s);
 }
 
-/* ns that another task of the queue will take: what prefetch puts behind others is that. */
-uint32_t service_estimate(const struct service *s)
+/* 0: the worker does not measure. To take that for fast would send it what it cannot start. */
+void service_add(struct group *g, struct queue *q, uint64_t run_ns)
 {
-    assert(s->seen < SERVICE_DECAY);
-    if (s->seen < SERVICE_ENOUGH || s->p95_ns > SERVICE_UNKNOWN)
-        return SERVICE_UNKNOWN;
-    return (uint32_t)s->p95_ns;
+    if (!run_ns)
+        return;
+    if (g && q->service.seen < SERVICE_ENOUGH)
+        service_count(&g->newcomers, run_ns);
+    service_count(&q->service, run_ns);
+    assert(q->service.seen > 0);
+}
+
+static uint32_t bounded(uint64_t ns)
+{
+    assert(ns > 0);
+    return ns > SERVICE_UNKNOWN ? SERVICE_UNKNOWN : (uint32_t)ns;
+}
+
+/*
+ * ns that another task of the queue will take: what prefetch puts behind others is that. Of a queue
+ * that is new it is what next to no task of a new queue took longer than: where each user has a
+ * queue, nearly all are new.
+ */
+uint32_t service_estimate(const struct group *g, const struct queue *q)
+{
+    assert(q->service.seen < SERVICE_DECAY);
+    if (q->service.seen >= SERVICE_ENOUGH)
+        return bounded(q->service.p95_ns);
+    return g->newcomers.seen >= SERVICE_SURE ? bounded(g->newcomers.p99_ns) : SERVICE_UNKNOWN;
 }
 
 /* True: next to none took longer than it takes to wake somebody up for it. */

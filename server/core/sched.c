@@ -181,7 +181,7 @@ static struct worker *warm_worker(const struct core *c, struct group *g, const s
     if (!service_short(&t->queue->service) ||
         c->flight_bytes + t->record.payload.size > c->config.flight_bytes)
         return NULL;
-    uint32_t estimate = service_estimate(&t->queue->service);
+    uint32_t estimate = service_estimate(g, t->queue);
     assert(estimate <= PACK_NS);
     for (unsigned i = 0; i < 3; i++) {
         struct list *last = list_last(&g->rooms[order[i]]);
@@ -281,7 +281,7 @@ static struct worker *filling_worker(
 
 static struct worker *worker_ahead(const struct core *c, struct group *g, const struct task *t)
 {
-    uint32_t estimate = service_estimate(&t->queue->service);
+    uint32_t estimate = service_estimate(g, t->queue);
     assert(t->state == TASK_READY);
     if (!queue_fills(g, t->queue, estimate) ||
         c->flight_bytes + t->record.payload.size > c->config.flight_bytes)

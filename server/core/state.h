@@ -152,6 +152,7 @@ struct group {
     struct list links;
     struct list ring;              /* links whose queue has ready tasks; the first is next */
     struct list suspected;         /* links whose queue has suspects */
+    struct service newcomers;      /* the first attempts of each of its queues */
     struct list rooms[ROOM_COUNT]; /* its workers */
     uint32_t workers;              /* READY */
     uint32_t members;              /* in any state */

@@ -163,7 +163,7 @@ void worker_give(struct core *c, struct worker *w, struct task *t)
     assert(t->state == TASK_LEASED && !t->worker && t->lease);
     t->worker = w;
     t->leased_ns = c->now.mono_ns;
-    t->estimate_ns = service_estimate(&t->queue->service);
+    t->estimate_ns = service_estimate(w->group, t->queue);
     t->ahead = worker_load(w) >= w->slots;
     t->in_flight = true;
     t->alone = t->record.suspect;

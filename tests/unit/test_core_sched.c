@@ -245,6 +245,38 @@ static void no_time_told_is_no_fast_queue(void **state)
     assert_int_equal(handed(NULL, 1, 0), 1);
 }
 
+/* So many queues were new, whose first attempts took 1 us, or slow_ns: of three of another one. */
+static unsigned handed_new(unsigned queues, uint64_t slow_ns)
+{
+    struct fix f;
+    char name[8];
+    unsigned count = 0;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "u*", 1);
+    for (unsigned i = 0; i < queues; i++) {
+        snprintf(name, sizeof name, "u%u", i);
+        run_some(&f, 0, name, 20, i ? 1000 : slow_ns);
+        run_some(&f, 0, name, 20, 1000); /* not the first any more */
+    }
+    for (size_t i = 0; i < 3; i++)
+        fix_submit(&f, 5, "u", "", NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    while (fix_lane(&f, 0, LANE_TASK, count))
+        count++;
+    fix_free(&f);
+    return count;
+}
+
+/* Where each user has a queue, nearly all are new: what those took is what another one will take.
+ */
+static void a_new_queue_is_what_new_ones_were(void **state)
+{
+    (void)state;
+    assert_int_equal(handed_new(9, 1000), 1);
+    assert_int_equal(handed_new(10, 1000), 3);
+    assert_int_equal(handed_new(10, 5000000), 1);
+}
+
 /* Tasks of a millisecond: each slot has one more at its worker, while there are enough for all. */
 static void one_ahead_of_each_slot(void **state)
 {
@@ -446,6 +478,7 @@ int main(void)
         cmocka_unit_test(short_tasks_stay_with_who_is_warm),
         cmocka_unit_test(nothing_short_goes_to_who_is_stuck),
         cmocka_unit_test(a_few_long_ones_are_reason_to_share),
+        cmocka_unit_test(a_new_queue_is_what_new_ones_were),
         cmocka_unit_test(one_ahead_of_each_slot),
         cmocka_unit_test(what_is_ahead_does_not_wait_behind_a_long_one),
         cmocka_unit_test(no_time_told_is_no_fast_queue),
