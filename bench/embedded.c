@@ -85,6 +85,7 @@ static void *client_open(const struct load_options *o)
     set_variant(c, *o->variant ? o->variant : "memory");
     pushrod_server_on(c->server, &(struct pushrod_server_events){.worker_join = joined}, c);
     if (pushrod_server_on_task(c->server, o->queue, run_task, NULL) != 0 ||
+        pushrod_server_on_task(c->server, "bench.*", run_task, NULL) != 0 ||
         pushrod_server_start(c->server) != 0)
         errx(1, "pushrod: %s", pushrod_server_error(c->server));
     for (uint64_t end = now_ns() + WORKERS_WAIT_NS; c->joined < o->workers;) {
@@ -101,7 +102,7 @@ static bool client_submit(void *handle, const struct load_task *task)
 {
     struct client *c = handle;
     int64_t id = pushrod_server_task(
-        c->server, c->o->queue, task->payload, task->size, NULL, finished, NULL);
+        c->server, task->queue, task->payload, task->size, NULL, finished, NULL);
     if (id < 0 && id != PUSHROD_E_OVERLOADED)
         errx(1, "pushrod: %s", pushrod_server_error(c->server));
     if (id > 0)

@@ -119,6 +119,15 @@ static bool is_last(void)
     return strcmp(load.o.mode, "backlog") == 0 && load.sent + load.o.window >= load.o.count;
 }
 
+const char *load_queue(const struct load_options *o, unsigned number)
+{
+    static char name[64];
+    if (o->queues == 1)
+        return o->queue;
+    snprintf(name, sizeof name, "%s.%u", o->queue, number);
+    return name;
+}
+
 /* The connection that submits a task: each in turn, `burst` tasks at a time. */
 static size_t connection_of(uint64_t seq)
 {
@@ -132,7 +141,11 @@ static bool submit_one(uint64_t start_ns, uint64_t work_us)
         return false; /* the oldest of them has not come back: no room in the ring */
     memcpy(load.payload, &load.sent, 8);
     memcpy(load.payload + 8, &work_us, 8);
-    struct load_task task = {load.sent, load.payload, load.o.size, load.o.no_result && !is_last()};
+    struct load_task task = {.seq = load.sent,
+        .queue = load_queue(&load.o, (unsigned)(load.sent % load.o.queues)),
+        .payload = load.payload,
+        .size = load.o.size,
+        .untold = load.o.no_result && !is_last()};
     if (!task.untold)
         *f = (struct flight){load.sent + 1, start_ns, work_us};
     if (!load.driver->submit(load.handles[connection_of(load.sent)], &task)) {

@@ -41,11 +41,13 @@ struct load_options {
     uint64_t keep_ms;  /* for systems that can keep a result */
     unsigned batch;    /* tasks in one message, where a driver has the choice; 0: its own */
     unsigned workers;  /* that the driver starts, if it starts them itself */
+    unsigned queues;   /* in turn; of more than one the names are load_queue()'s */
     bool no_result;    /* submit: nobody waits for the results */
 };
 
 struct load_task {
     uint64_t seq;
+    const char *queue;
     const char *payload;
     size_t size;
     bool untold; /* nobody waits for its result */
@@ -74,6 +76,9 @@ void load_finished(const void *result, size_t size);
 
 /* What a worker does with a payload: spends the time it asks for, and gives its number. */
 void load_work(const void *payload, size_t size, char result[LOAD_RESULT]);
+
+/* The name of a queue, QUEUE or QUEUE.0, QUEUE.1 and so on. It lives until the next call. */
+const char *load_queue(const struct load_options *, unsigned number);
 
 /* The whole program: PROGRAM client|worker [--OPTION=VALUE]... */
 int load_main(int argc, char **argv, const struct driver *driver);

@@ -42,6 +42,7 @@ static const struct row {
     ROW("keep-ms", U64, keep_ms, "to keep a result"),
     ROW("batch", UNSIGNED, batch, "tasks in one message"),
     ROW("workers", UNSIGNED, workers, "that the driver starts itself"),
+    ROW("queues", UNSIGNED, queues, "to spread tasks over"),
     ROW("no-result", BOOL, no_result, "1: nobody waits for results"),
 };
 
@@ -101,11 +102,13 @@ void load_options_read(struct load_options *o, int argc, char **argv)
         .seconds = 1,
         .warmup = 0.2,
         .rate = 1000,
-        .workers = 4};
+        .workers = 4,
+        .queues = 1};
     for (int i = 2; i < argc; i++)
         set_by_name(o, argv[i]);
-    if (o->size < LOAD_MIN_PAYLOAD || o->conns == 0 || o->window == 0 || o->burst == 0)
-        errx(2, "size is at least %d, conns, burst and window at least 1", LOAD_MIN_PAYLOAD);
+    if (o->size < LOAD_MIN_PAYLOAD || !o->conns || !o->window || !o->burst || !o->queues)
+        errx(
+            2, "size is at least %d; conns, burst, window and queues at least 1", LOAD_MIN_PAYLOAD);
     if (o->burst > o->window)
         o->burst = o->window;
 }

@@ -52,7 +52,6 @@ static void *client_open(const struct load_options *o)
         errx(1, "pushrod: %s", pushrod_client_error_text(c->client));
     c->options.delay_ms = o->delay_ms;
     c->options.keep_ms = o->keep_ms;
-    c->task.queue = o->queue;
     c->task.options = o->delay_ms || o->keep_ms ? &c->options : NULL;
     return c;
 }
@@ -78,6 +77,7 @@ static void *idle_open(const struct load_options *o)
 static bool client_submit(void *handle, const struct load_task *task)
 {
     struct client *c = handle;
+    c->task.queue = task->queue;
     c->task.data = task->payload;
     c->task.size = task->size;
     c->task.follow = task->untold ? PUSHROD_FOLLOW_NONE : PUSHROD_FOLLOW_FINISH;

@@ -39,7 +39,8 @@ static int run_task(struct pushrod_task *task, void *arg)
 
 static int open_plugin(struct pushrod_worker *worker)
 {
-    return pushrod_worker_handle(worker, "bench", run_task, NULL);
+    int error = pushrod_worker_handle(worker, "bench", run_task, NULL);
+    return error ? error : pushrod_worker_handle(worker, "bench.*", run_task, NULL);
 }
 
 const struct pushrod_plugin pushrod_plugin = {.abi = PUSHROD_PLUGIN_ABI,

@@ -44,7 +44,8 @@ static void *client_open(const struct load_options *o)
     taken = true;
     c->poller = epoll_create1(EPOLL_CLOEXEC);
     wire_open(&c->put, o->address);
-    wire_printf(&c->put, "use %s\r\n", o->queue);
+    if (o->queues == 1)
+        wire_printf(&c->put, "use %s\r\n", o->queue);
     watch(c->poller, c->put.fd);
     if (c->taker) {
         wire_open(&c->take, o->address);
@@ -60,6 +61,8 @@ static void *client_open(const struct load_options *o)
 static bool client_submit(void *handle, const struct load_task *task)
 {
     struct client *c = handle;
+    if (c->o->queues > 1)
+        wire_printf(&c->put, "use %s\r\n", task->queue);
     wire_printf(&c->put, "put 1000 %llu 120 %zu\r\n",
         (unsigned long long)((c->o->delay_ms + 999) / 1000), task->size);
     wire_put(&c->put, task->payload, task->size);
@@ -185,8 +188,9 @@ static void work(const struct load_options *o)
     char *body, result[LOAD_RESULT];
     size_t size;
     wire_open(&w, o->address);
-    wire_printf(
-        &w, "watch %s\r\nignore default\r\nuse %s-results\r\nreserve\r\n", o->queue, o->queue);
+    for (unsigned i = 0; i < o->queues; i++)
+        wire_printf(&w, "watch %s\r\n", load_queue(o, i));
+    wire_printf(&w, "ignore default\r\nuse %s-results\r\nreserve\r\n", o->queue);
     for (;;) {
         wire_block(&w);
         while (take_reserved(&w, &id, &body, &size)) {

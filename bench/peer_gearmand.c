@@ -67,9 +67,9 @@ static void *client_open(const struct load_options *o)
 static bool client_submit(void *handle, const struct load_task *task)
 {
     struct client *c = handle;
-    size_t name = strlen(c->o->queue) + 1;
+    size_t name = strlen(task->queue) + 1;
     put_head(&c->wire, task->untold ? SUBMIT_JOB_BG : SUBMIT_JOB, name + 1 + task->size);
-    wire_put(&c->wire, c->o->queue, name);
+    wire_put(&c->wire, task->queue, name);
     wire_put(&c->wire, "", 1); /* no unique id */
     wire_put(&c->wire, task->payload, task->size);
     return true;
@@ -127,8 +127,11 @@ static void work(const struct load_options *o)
     char *data;
     size_t size;
     wire_open(&w, o->address);
-    put_head(&w, CAN_DO, strlen(o->queue));
-    wire_put(&w, o->queue, strlen(o->queue));
+    for (unsigned i = 0; i < o->queues; i++) {
+        const char *name = load_queue(o, i);
+        put_head(&w, CAN_DO, strlen(name));
+        wire_put(&w, name, strlen(name));
+    }
     put_head(&w, GRAB_JOB, 0);
     for (;;) {
         wire_block(&w);

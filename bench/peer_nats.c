@@ -107,9 +107,9 @@ static void open_wire(struct wire *w, const struct load_options *o)
     made = true;
     wire_printf(w, "SUB _B.api.%d 1\r\n", (int)getpid());
     snprintf(json, sizeof json,
-        "{\"name\":\"BENCH\",\"subjects\":[\"%s\"],\"retention\":\"workqueue\","
+        "{\"name\":\"BENCH\",\"subjects\":[\"%s\",\"%s.*\"],\"retention\":\"workqueue\","
         "\"storage\":\"%s\",\"num_replicas\":1}",
-        o->queue, *o->variant ? o->variant : "file");
+        o->queue, o->queue, *o->variant ? o->variant : "file");
     request(w, "$JS.API.STREAM.CREATE.BENCH", json);
     request(w, "$JS.API.CONSUMER.DURABLE.CREATE.BENCH.W",
         "{\"stream_name\":\"BENCH\",\"config\":{\"durable_name\":\"W\",\"ack_policy\":\"explicit\","
@@ -144,7 +144,7 @@ static void *client_open(const struct load_options *o)
     snprintf(c->acks, sizeof c->acks, "_B.acks.%d.%u", (int)getpid(), connections++);
     wire_printf(&c->wire, "SUB %s %d\r\n", c->acks, SID_ACKS);
     if (connections == 1) /* one connection of a load takes the results of all */
-        wire_printf(&c->wire, "SUB %s.results %d\r\n", o->queue, SID_RESULTS);
+        wire_printf(&c->wire, "SUB results.%s %d\r\n", o->queue, SID_RESULTS);
     await_pong(&c->wire);
     return c;
 }
@@ -152,7 +152,7 @@ static void *client_open(const struct load_options *o)
 static bool client_submit(void *handle, const struct load_task *task)
 {
     struct client *c = handle;
-    put_message(&c->wire, c->o->queue, c->acks, task->payload, task->size);
+    put_message(&c->wire, task->queue, c->acks, task->payload, task->size);
     return true;
 }
 
@@ -204,7 +204,7 @@ static void work(const struct load_options *o)
     unsigned taken = 0, batch = o->batch ? o->batch : BATCH;
     open_wire(&w, o);
     snprintf(inbox, sizeof inbox, "_B.work.%d", (int)getpid());
-    snprintf(results, sizeof results, "%s.results", o->queue);
+    snprintf(results, sizeof results, "results.%s", o->queue);
     wire_printf(&w, "SUB %s 2\r\n", inbox);
     pull(&w, inbox, batch);
     for (;;) {

@@ -143,6 +143,20 @@ def workers(run):
                 s.stop()
 
 
+def queues(run):
+    """1 to 100,000 queues, in turn."""
+    names = ["pushrod-embedded", "pushrod", "pushrod-sync", "gearmand", "beanstalkd", "nats"]
+    for count in run.scale([1, 100, 10000], [1, 10, 100, 1000, 10000, 100000]):
+        for system in systems.available(run.choose(names), run.say):
+            if count > 10000 and not system.name.startswith("pushrod"):
+                continue
+            system.queues = count
+            for s in systems.started([system], 4, run.say):
+                # Queues are made while it warms up.
+                run.measure("queues", s, queues=count, options={"seconds": run.seconds, "warmup": 0.2 if count <= 1000 else 1.5})
+                s.stop()
+
+
 def connections(run):
     """1 to 10,000 connections: all of them submit, one task or 16 at a time; or one does, and all others are there."""
     names = ["pushrod", "gearmand", "beanstalkd", "redis-list", "nats"]
@@ -522,7 +536,7 @@ def await_joined(system, count, limit=120):
 
 
 PARTS = {"throughput": throughput, "durable": durable, "submit": submit, "latency": latency, "payload": payload, "mixed": mixed,
-         "workers": workers, "connections": connections, "backlog": backlog, "hol": hol, "cost": cost, "idle": idle}
+         "workers": workers, "queues": queues, "connections": connections, "backlog": backlog, "hol": hol, "cost": cost, "idle": idle}
 # What share of the whole each may take, in parts of some hundred; full, each needs less than that.
-SHARES = {"throughput": 7, "durable": 5, "submit": 11, "latency": 10, "payload": 8, "mixed": 6, "workers": 11, "connections": 11,
+SHARES = {"throughput": 7, "durable": 5, "submit": 11, "latency": 10, "payload": 8, "mixed": 6, "workers": 11, "queues": 8, "connections": 11,
           "backlog": 11, "hol": 12, "cost": 13, "idle": 17}

@@ -229,6 +229,7 @@ def tables(rows):
          lambda r: r["rate"] * r["size"] / 1e6)
     make("mixed", mixed_table)
     make("workers", pivot_table, "Workers: tasks/s", "workers", "Processes of one slot each, on the same cores.")
+    make("queues", pivot_table, "Queues: tasks/s", "queues", "Tasks go to so many queues in turn; each of the 4 workers serves all.")
     make("connections", pivot_table, "Connections that submit, one task at a time from each: tasks/s", "connections",
          "So many connections, used in turn, that none can gather tasks.")
     make("connections-16", pivot_table, "Connections that submit, 16 tasks at a time from each: tasks/s", "connections")
@@ -271,6 +272,8 @@ PLOTS = {  # part: (key, x label, value, y label)
     "connections": ("connections", "connections that submit", lambda r: r["rate"], "tasks/s"),
     "backlog": ("tasks", "tasks waiting", lambda r: r["rate"], "tasks/s out"),
     "backlog-memory": ("tasks", "tasks waiting", lambda r: r["rss_kib"] / 1024, "server RSS, MiB"),
+    "queues": ("queues", "queues", lambda r: r["rate"], "tasks/s"),
+    "cost-queues": ("queues", "queues", cpu_of("server"), "server CPU us/task"),
     "cost-workers": ("workers", "workers", cpu_of("server"), "server CPU us/task"),
     "cost-workers-workers": ("workers", "workers", cpu_of("worker"), "workers CPU us/task"),
     "cost-connections": ("connections", "connections that submit, one task each", cpu_of("server"), "server CPU us/task"),

@@ -18,6 +18,7 @@ class System:
     durable = ""         # "fsync": an accepted task is on disk; "late": some time later; "": memory
     needs = ()           # (program that must be there, Debian package)
     window = 1000        # tasks in flight, where it does best
+    queues = 1           # that tasks are spread over
     batch = 0            # tasks that a worker takes at once, where it has the choice; 0: the driver's own
     ports = 1
     startup = 30         # seconds
@@ -96,7 +97,7 @@ class System:
     def common(self):
         path = self.unix_path()
         address = "unix:" + path if path else "127.0.0.1:%d" % self.port
-        return ["--address=" + address, "--queue=bench", "--variant=" + self.variant]
+        return ["--address=" + address, "--queue=bench", "--queues=%d" % self.queues, "--variant=" + self.variant]
 
     def server_pids(self):
         return [self.server.pid] + procs.descendants(self.server.pid) if self.server else []
@@ -133,7 +134,7 @@ class Embedded(System):
 
     def common(self):
         variant = self.variant if self.unix else self.variant + "-tcp"
-        return ["--queue=bench", "--variant=" + variant]
+        return ["--queue=bench", "--queues=%d" % self.queues, "--variant=" + variant]
 
     def client(self, limit=150, env=None, **options):
         # Each run makes a server of its own, and a store of its own.
