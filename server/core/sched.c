@@ -255,15 +255,22 @@ static bool lane_fills(const struct core *c, struct worker *w)
     return w->filling == c->round;
 }
 
-/* With a task for each slot it matters little which one has it ahead; else an idle one might. */
-static bool queue_fills(const struct group *g, const struct queue *q, uint32_t estimate)
+bool sched_ahead(const struct core *c, struct worker *w, const struct task *t)
 {
+    assert(t->state == TASK_READY);
+    return c->flight_bytes + t->record.payload.size <= c->config.flight_bytes && lane_fills(c, w) &&
+           worker_fills(c, w, service_estimate(w->group, t->queue)) && sched_fits(c, w, t);
+}
+
+/* With a task for each slot it matters little which one has it ahead; else an idle one might. */
+static bool queue_fills(const struct group *g, const struct queue *q)
+{
+    uint32_t estimate = service_estimate(g, q);
     assert(q->active);
     return estimate <= FILL_NS || (estimate <= AHEAD_NS && q->counts[TASK_READY] >= g->slots);
 }
 
-static struct worker *filling_worker(
-    const struct core *c, struct group *g, const struct task *t, uint32_t estimate)
+static struct worker *filling_worker(const struct core *c, struct group *g, const struct task *t)
 {
     for (int i = 0; i < FILL_TRIES; i++) {
         struct list *first = list_first(&g->rooms[ROOM_FILLING]);
@@ -271,22 +278,12 @@ static struct worker *filling_worker(
             return NULL;
         struct worker *w = container_of(first, struct worker, in_room);
         assert(w->state == WORKER_READY);
-        if (lane_fills(c, w) && worker_fills(c, w, estimate) && sched_fits(c, w, t))
+        if (sched_ahead(c, w, t))
             return w;
         list_remove(first);
         list_push_back(&g->rooms[ROOM_FILLING], first);
     }
     return NULL;
-}
-
-static struct worker *worker_ahead(const struct core *c, struct group *g, const struct task *t)
-{
-    uint32_t estimate = service_estimate(g, t->queue);
-    assert(t->state == TASK_READY);
-    if (!queue_fills(g, t->queue, estimate) ||
-        c->flight_bytes + t->record.payload.size > c->config.flight_bytes)
-        return NULL;
-    return filling_worker(c, g, t, estimate);
 }
 
 /* Of any number of queues only the next few are asked: a slot that falls idle asks all of them. */
@@ -298,7 +295,8 @@ static void sched_fill(struct core *c, struct group *g)
         tries < FILL_QUEUES && missed->next != &g->ring && !list_empty(&g->rooms[ROOM_FILLING])) {
         struct link *link = container_of(missed->next, struct link, in_ring);
         struct task *t = queue_head(link->queue);
-        struct worker *w = worker_ahead(c, g, t);
+        bool fills = queue_fills(g, link->queue);
+        struct worker *w = fills ? filling_worker(c, g, t) : NULL;
         if (w) {
             queue_gives(c, link, t, w);
         } else {

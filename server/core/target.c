@@ -169,8 +169,14 @@ static struct task *target_pick(const struct worker *w)
     return best;
 }
 
-/* Only names that something happened to. The worker's own slots are all that it gets: no prefetch,
- * for what waits for it waits in memory in any case. */
+/* A slot is idle, or what runs there is short, and so is this: nobody else could run it sooner. */
+static bool target_fits(const struct core *c, struct worker *w, const struct task *t)
+{
+    assert(t->rare->awaits->named == w->named);
+    return w->room <= ROOM_IDLE ? sched_fits(c, w, t) : sched_ahead(c, w, t);
+}
+
+/* Only names that something happened to. */
 void target_dispatch(struct core *c)
 {
     struct list *it;
@@ -181,7 +187,7 @@ void target_dispatch(struct core *c)
             struct worker *w = container_of(at, struct worker, in_named);
             assert(w->named == n);
             for (struct task *t;
-                 w->room <= ROOM_IDLE && (t = target_pick(w)) && sched_fits(c, w, t);)
+                 w->room <= ROOM_FILLING && (t = target_pick(w)) && target_fits(c, w, t);)
                 sched_hand_over(c, w, t);
         }
     }

@@ -154,6 +154,7 @@ void target_free_all(struct core *c);
 void sched_run(struct core *c);
 void sched_hand_over(struct core *c, struct worker *w, struct task *t);
 bool sched_fits(const struct core *c, const struct worker *w, const struct task *t);
+bool sched_ahead(const struct core *c, struct worker *w, const struct task *t); /* of its slots */
 
 /* withdraw.c */
 uint64_t withdraw_run(struct core *c); /* when to look again; NEVER: no need */

@@ -151,7 +151,7 @@ void worker_room(struct core *c, struct worker *w)
     }
     if (more || room == ROOM_FILLING || (g->alone == w && load == 0))
         group_touch(c, g);
-    if (more)
+    if (more || room == ROOM_FILLING)
         target_touch(c, w->named);
 }
 

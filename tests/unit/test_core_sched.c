@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which worker gets what: suspects alone, prefetch and withdrawal, bytes, tasks for one by name. */
+/* Which worker gets what: suspects alone, prefetch and withdrawal, bytes. */
 #include "tests/unit/core_durable.h"
 
 static void suspects_run_alone(void **state)
@@ -410,65 +410,9 @@ static void a_lane_is_filled_up_when_half_empty(void **state)
     fix_free(&f);
 }
 
-static void targeted_tasks_wait_for_their_worker(void **state)
-{
-    (void)state;
-    struct fix f;
-    struct msg_options o = fix_options();
-    o.worker = S("w1");
-    fix_new(&f, NULL);
-    fix_worker(&f, 0, "q", 1);
-    uint64_t a = fix_submit(&f, 5, "q", "", &o, FOLLOW_NONE);
-    uint64_t b = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
-    fix_tick(&f);
-    assert_int_equal(fix_lane(&f, 0, LANE_TASK, 0)->id, b);
-    fix_later(&f, 1);
-    fix_worker(&f, 1, "other", 1);
-    fix_tick(&f);
-    assert_null(fix_lane(&f, 1, LANE_TASK, 0));
-    fix_later(&f, 1);
-    core_worker_lost(f.core, f.worker[1], PUSHROD_E_TIMED_OUT);
-    fix_tick(&f);
-    fix_later(&f, 1);
-    fix_worker(&f, 1, "*", 1);
-    fix_tick(&f);
-    assert_int_equal(fix_lane(&f, 1, LANE_TASK, 0)->id, a);
-    fix_free(&f);
-}
-
-/* "Memory does not grow with the backlog", nor with tasks for a worker that is not there. */
-static void tasks_for_an_absent_worker_are_bounded(void **state)
-{
-    (void)state;
-    struct durable d;
-    durable_new(&d, 3, DURABILITY_SYNC);
-    struct msg_options options = fix_options();
-    options.worker = S("absent");
-    for (int i = 0; i < 4; i++)
-        fix_submit(&d.f, 5, "q", "payload", &options, FOLLOW_NONE);
-    durable_end(&d);
-    assert_int_equal(fix_conn(&d.f, 5, MSG_REJECTED, 0)->code, PUSHROD_E_QUEUE_FULL);
-    assert_null(fix_conn(&d.f, 5, MSG_REJECTED, 1));
-    durable_stored(&d, 1);
-    /* Others are not in their way, nor they in others'. */
-    uint64_t id = fix_submit(&d.f, 5, "q", "payload", NULL, FOLLOW_NONE);
-    assert_int_not_equal(id, 0);
-    assert_int_equal(fix_submit(&d.f, 5, "q", "payload", &options, FOLLOW_NONE), 0);
-    durable_end(&d);
-    durable_stored(&d, 1);
-    fix_join_held(&d.f, 0, "q", 1, NULL, 0);
-    durable_ask(&d);
-    durable_stored(&d, 1);
-    fix_answer(&d.f, 0, (struct answer){.kind = MSG_READY});
-    durable_end(&d);
-    assert_int_not_equal(durable_lease(&d, 0, id), 0);
-    durable_free(&d);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tasks_for_an_absent_worker_are_bounded),
         cmocka_unit_test(suspects_run_alone),
         cmocka_unit_test(a_suspect_does_not_go_to_who_leaves),
         cmocka_unit_test(prefetch_and_withdraw),
@@ -485,7 +429,6 @@ int main(void)
         cmocka_unit_test(a_group_ends_with_its_last_withdraw),
         cmocka_unit_test(lane_carries_its_bytes),
         cmocka_unit_test(a_lane_is_filled_up_when_half_empty),
-        cmocka_unit_test(targeted_tasks_wait_for_their_worker),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
