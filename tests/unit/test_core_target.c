@@ -99,5 +99,5 @@ int main(void)
         cmocka_unit_test(tasks_for_an_absent_worker_are_bounded),
         cmocka_unit_test(short_ones_are_sent_ahead),
     };
-    return cmocka_run_group_tests_name("core: targets", tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }
