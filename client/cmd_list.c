@@ -108,7 +108,8 @@ int cmd_queues(struct cli *cli)
     rows_begin_queues(&l.table);
     int64_t rows =
         pushrod_client_queues(cli->client, cli->count ? cli->operands[0] : NULL, on_queue, &l);
-    return listing_end(cli, &l, rows, "no queue: none was used yet");
+    return listing_end(cli, &l, rows,
+        cli->count ? "no queue has such a name (pushrod queues)" : "no queue: none was used yet");
 }
 
 int cmd_workers(struct cli *cli)
@@ -120,7 +121,9 @@ int cmd_workers(struct cli *cli)
     rows_begin_workers(&l.table);
     int64_t rows =
         pushrod_client_workers(cli->client, cli->count ? cli->operands[0] : NULL, on_worker, &l);
-    return listing_end(cli, &l, rows, "no worker has joined (pushrod-worker --join HOST)");
+    return listing_end(cli, &l, rows,
+        cli->count ? "no worker has such a name (pushrod workers)"
+                   : "no worker has joined (pushrod-worker --join HOST)");
 }
 
 /* ---------------------------------------------------------------------------------- events */
