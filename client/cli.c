@@ -84,6 +84,11 @@ int cli_error(struct cli *cli, int error)
     return code;
 }
 
+bool cli_goes_on(int code)
+{
+    return code != EXIT_UNREACHED && code != EXIT_TIMED_OUT && code != EXIT_INTERRUPTED;
+}
+
 /* A flag, else the environment or the file. */
 static const struct params *source_of(const struct cli *cli, const char *name)
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cmd_dead: pushrod dead ls|show|replay|drop. */
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "client/rows.h"
@@ -39,9 +40,15 @@ static int dead_ls(struct cli *cli)
     if (code)
         return code;
     table_begin(&l.table, dead_titles, sizeof dead_titles / sizeof dead_titles[0]);
+    uint64_t limit = params_number(cli->p, "limit");
     int64_t rows = pushrod_client_dead(cli->client, cli->count > 1 ? cli->operands[1] : NULL,
-        params_number(cli->p, "after"), params_number(cli->p, "limit"), on_dead, &l);
-    return listing_end(cli, &l, rows, "no dead tasks");
+        params_number(cli->p, "after"), limit, on_dead, &l);
+    code = listing_end(
+        cli, &l, rows, cli->count > 1 ? "no dead tasks of this queue" : "no dead tasks");
+    /* A list that ends at its limit looks like a whole one. */
+    if (rows > 0 && (uint64_t)rows == limit)
+        cli_say(cli, "there may be more: --limit N, or --after with the last id");
+    return code;
 }
 
 /* ---------------------------------------------------------------------------------- show */
@@ -76,12 +83,22 @@ static void print_death(const struct pushrod_death *d)
         print_text("      ", d->text);
 }
 
+/* `show` takes any id: of one that waits it is the next attempt's time, of one that does not an
+ * end. */
+static const char *due_title(const char *state)
+{
+    if (strcmp(state, "failed") == 0)
+        return "died";
+    return strcmp(state, "delayed") == 0 ? "due" : "ended";
+}
+
 static void print_dead(const struct pushrod_task_info *t)
 {
     char text[TEXT_SIZE];
     printf("task %" PRIu64 "\n  queue      %s\n  state      %s\n", t->id, t->queue, t->state);
     printf("  submitted  %s\n", text_time(text, t->submitted_ms));
-    printf("  died       %s\n", text_time(text, t->due_ms));
+    if (t->due_ms)
+        printf("  %-9s  %s\n", due_title(t->state), text_time(text, t->due_ms));
     printf("  payload    %s\n", text_bytes(text, t->size));
     printf("  priority   %u\n  attempts   %" PRIu64 "\n  deaths     %" PRIu64 "\n", t->priority,
         t->attempts, t->deaths);
@@ -91,21 +108,41 @@ static void print_dead(const struct pushrod_task_info *t)
         print_death(&t->history[i]);
 }
 
+static int show_one(struct cli *cli, uint64_t id)
+{
+    struct pushrod_task_info info;
+    int error = pushrod_client_status(cli->client, id, &info);
+    if (error)
+        cli_say(cli, "task %" PRIu64 ": %s", id, pushrod_client_error_text(cli->client));
+    else if (params_bool(cli->p, "json"))
+        json_print(json_task(&info));
+    else
+        print_dead(&info);
+    return cli_exit_code(error);
+}
+
+/* All operands are ids, or nothing is done. */
+static int check_ids(struct cli *cli, const char *verb)
+{
+    for (int i = 1; i < cli->count; i++) {
+        if (cli_id(cli, cli->operands[i]))
+            continue;
+        if (verb)
+            cli_say(cli, "for all of a queue: pushrod dead %s --all %s", verb, cli->operands[i]);
+        return EXIT_USAGE;
+    }
+    return EXIT_OK;
+}
+
 static int dead_show(struct cli *cli)
 {
-    int code = cli->count < 2 ? cli_usage(cli, "show which? ID is missing") : cli_open(cli);
-    for (int i = 1; !code && i < cli->count; i++) {
-        struct pushrod_task_info info;
-        uint64_t id = cli_id(cli, cli->operands[i]);
-        if (!id)
-            return EXIT_USAGE;
-        int error = pushrod_client_status(cli->client, id, &info);
-        if (error)
-            return cli_error(cli, error);
-        if (params_bool(cli->p, "json"))
-            json_print(json_task(&info));
-        else
-            print_dead(&info);
+    int code = cli->count < 2 ? cli_usage(cli, "show which? ID is missing") : check_ids(cli, NULL);
+    code = code ? code : cli_open(cli);
+    bool on = !code;
+    for (int i = 1; on && i < cli->count; i++) {
+        int ended = show_one(cli, strtoull(cli->operands[i], NULL, 10));
+        code = code ? code : ended;
+        on = cli_goes_on(ended);
     }
     return code;
 }
@@ -113,13 +150,13 @@ static int dead_show(struct cli *cli)
 /* ---------------------------------------------------------------------------------- replay, drop
  */
 
-static int64_t control_one(struct cli *cli, const char *verb, uint64_t id)
+static int control_one(struct cli *cli, const char *verb, uint64_t id)
 {
     int64_t error = pushrod_client_control(cli->client, verb, NULL, id);
     if (error < 0)
         cli_say(cli, "cannot %s task %" PRIu64 ": %s", verb, id,
             pushrod_client_error_text(cli->client));
-    return error;
+    return error < 0 ? cli_exit_code((int)error) : EXIT_OK;
 }
 
 static void collect(const struct pushrod_task_info *t, void *arg)
@@ -166,18 +203,17 @@ static int dead_control(struct cli *cli, const char *verb)
         return cli_usage(cli, "%s which? give ids, or --all [QUEUE]", verb);
     if (all && cli->count > 2)
         return cli_usage(cli, "--all takes one queue at the most");
-    int code = cli_open(cli);
+    int code = all ? EXIT_OK : check_ids(cli, verb);
+    code = code ? code : cli_open(cli);
     if (code || all)
         return code ? code : control_all(cli, verb);
-    for (int i = 1; i < cli->count; i++) {
-        uint64_t id = cli_id(cli, cli->operands[i]);
-        if (!id)
-            cli_say(cli, "for all of a queue: pushrod dead %s --all %s", verb, cli->operands[i]);
-        int64_t error = id ? control_one(cli, verb, id) : -PUSHROD_E_INVALID;
-        if (error < 0)
-            return cli_exit_code((int)error);
+    bool on = true;
+    for (int i = 1; on && i < cli->count; i++) {
+        int ended = control_one(cli, verb, strtoull(cli->operands[i], NULL, 10));
+        code = code ? code : ended;
+        on = cli_goes_on(ended);
     }
-    return EXIT_OK;
+    return code;
 }
 
 int cmd_dead(struct cli *cli)

@@ -6,23 +6,29 @@
 
 #include "client/command.h"
 
-/* The verb for each operand; the first that fails ends it. */
-static int for_each(struct cli *cli, const char *verb, const char *done, bool counted)
+static int one(struct cli *cli, const char *name, const char *verb, const char *done, bool counted)
 {
     char number[TEXT_SIZE];
+    int64_t count = pushrod_client_control(cli->client, verb, name, 0);
+    if (count < 0)
+        cli_say(cli, "cannot %s '%s': %s", verb, name, pushrod_client_error_text(cli->client));
+    else if (counted)
+        printf("%s: %s task%s %s\n", name, text_count(number, (uint64_t)count),
+            count == 1 ? "" : "s", done);
+    else
+        printf("%s: %s\n", name, done);
+    return count < 0 ? cli_exit_code((int)count) : EXIT_OK;
+}
+
+/* The verb for each operand; the exit code is that of the first that failed. */
+static int for_each(struct cli *cli, const char *verb, const char *done, bool counted)
+{
     int code = cli_open(cli);
-    for (int i = 0; !code && i < cli->count; i++) {
-        int64_t count = pushrod_client_control(cli->client, verb, cli->operands[i], 0);
-        if (count >= 0 && counted)
-            printf("%s: %s task%s %s\n", cli->operands[i], text_count(number, (uint64_t)count),
-                count == 1 ? "" : "s", done);
-        else if (count >= 0)
-            printf("%s: %s\n", cli->operands[i], done);
-        if (count >= 0)
-            continue;
-        code = cli_exit_code((int)count);
-        cli_say(cli, "cannot %s '%s': %s", verb, cli->operands[i],
-            pushrod_client_error_text(cli->client));
+    bool on = !code;
+    for (int i = 0; on && i < cli->count; i++) {
+        int ended = one(cli, cli->operands[i], verb, done, counted);
+        code = code ? code : ended;
+        on = cli_goes_on(ended);
     }
     return code;
 }

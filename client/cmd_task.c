@@ -41,16 +41,20 @@ int cmd_wait(struct cli *cli)
     return code;
 }
 
-/* The age is since submission, whatever became of the task meanwhile. */
+/*
+ * The age is since submission, whatever became of the task meanwhile. Of one that was finished and
+ * kept on disk only the end is known.
+ */
 static void status_row(struct table *t, const struct pushrod_task_info *info)
 {
     char size[TEXT_SIZE], age[TEXT_SIZE];
     table_cell(t, "%" PRIu64, info->id);
-    table_cell(t, "%s", info->queue);
+    bool known = info->submitted_ms != 0;
+    table_cell(t, "%s", known ? info->queue : "-");
     table_cell(t, "%s", info->state);
-    table_cell(t, "%u", info->priority);
+    table_cell(t, known ? "%u" : "-", info->priority);
     table_cell(t, "%" PRIu64, info->attempts);
-    table_cell(t, "%s", text_bytes(size, info->size));
+    table_cell(t, "%s", known ? text_bytes(size, info->size) : "-");
     table_cell(t, "%s", text_age(age, info->submitted_ms));
     table_cell(t, "%s", *info->worker ? info->worker : "-");
     table_cell(t, "%s",
@@ -104,20 +108,27 @@ int cmd_status(struct cli *cli)
     return code;
 }
 
-/* The first id that cannot be cancelled ends it; those before it are cancelled. */
+static int cancel_one(struct cli *cli, uint64_t id)
+{
+    int error = pushrod_client_cancel(cli->client, id);
+    if (error)
+        cli_say(
+            cli, "cannot cancel task %" PRIu64 ": %s", id, pushrod_client_error_text(cli->client));
+    return cli_exit_code(error);
+}
+
+/* The exit code is that of the first that cannot be cancelled. */
 int cmd_cancel(struct cli *cli)
 {
     uint64_t *ids = read_ids(cli, 0);
     if (!ids)
         return EXIT_USAGE;
     int code = cli_open(cli);
-    for (int i = 0; !code && i < cli->count; i++) {
-        int error = pushrod_client_cancel(cli->client, ids[i]);
-        if (!error)
-            continue;
-        cli_say(cli, "cannot cancel task %" PRIu64 ": %s", ids[i],
-            pushrod_client_error_text(cli->client));
-        code = cli_exit_code(error);
+    bool on = !code;
+    for (int i = 0; on && i < cli->count; i++) {
+        int ended = cancel_one(cli, ids[i]);
+        code = code ? code : ended;
+        on = cli_goes_on(ended);
     }
     free(ids);
     return code;

@@ -77,6 +77,11 @@ void cli_say(struct cli *cli, const char *format, ...) __attribute__((format(pri
 /* Says what the client's last error was; gives the exit code for it. */
 int cli_error(struct cli *cli, int error);
 int cli_exit_code(int error); /* of an enum pushrod_error with either sign */
+/*
+ * After an operand that ended with `code`: whether the others are tried. Of many ids one may be
+ * gone already, which is no reason to leave the rest; a server that cannot be reached is one.
+ */
+bool cli_goes_on(int code);
 /* A wrong use of the command: says it, and where to read more. EXIT_USAGE. */
 int cli_usage(struct cli *cli, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* A task id. 0: it is none, and that was said. */
