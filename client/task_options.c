@@ -8,6 +8,14 @@
 
 #include "client/command.h"
 
+/* A local time; 0: there is none such. mktime() makes the 2nd of March of a 30th of February. */
+static uint64_t local_time(struct tm *tm)
+{
+    int month = tm->tm_mon, day = tm->tm_mday;
+    time_t when = mktime(tm);
+    return when > 0 && tm->tm_mon == month && tm->tm_mday == day ? (uint64_t)when * 1000 : 0;
+}
+
 /* "@1767225600", or a local date and time. 0: it is neither. */
 static uint64_t parse_when(const char *text)
 {
@@ -22,10 +30,8 @@ static uint64_t parse_when(const char *text)
     for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++) {
         struct tm tm = {.tm_isdst = -1};
         const char *rest = strptime(text, formats[i], &tm);
-        if (rest && !*rest) {
-            time_t when = mktime(&tm);
-            return when > 0 ? (uint64_t)when * 1000 : 0;
-        }
+        if (rest && !*rest)
+            return local_time(&tm);
     }
     return 0;
 }
