@@ -40,7 +40,10 @@ static int run_option(const char *option)
         return EXIT_USAGE;
     }
     print_buf(&out);
-    return EXIT_OK;
+    if (fflush(stdout) != EOF && !ferror(stdout))
+        return EXIT_OK;
+    fprintf(stderr, "pushrod: cannot write to standard output: %s\n", strerror(errno));
+    return EXIT_TASK_FAILED;
 }
 
 static void warn(void *arg, const char *text)
