@@ -144,8 +144,9 @@ void json_print(json_t *value); /* one line on standard output; takes the refere
             .value_name = "WHEN"),                                                                 \
         ROW("timeout", DURATION, "of one attempt; else the worker's own"),                         \
         ROW("expires", DURATION, "not started within this time: not started at all"),              \
-        ROW("backoff", DURATION, "first delay of a retry, doubled each time", .initial = "1s",     \
-            .min = 1),                                                                             \
+        ROW("backoff", DURATION,                                                                   \
+            "the first retry comes within this time, by chance; doubled each time",                \
+            .initial = "1s", .min = 1),                                                            \
         ROW("worker", STRING, "only this worker, by name", .value_name = "NAME"),                  \
         ROW("keep", DURATION, "keep the result this long, for who asks later"),                    \
         ROW("header", LIST, "carried to the handler; repeatable", .value_name = "NAME=VALUE")
