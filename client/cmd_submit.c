@@ -115,7 +115,8 @@ static int wait_for(struct submit *s)
         .ids = ids,
         .queue = s->cli->operands[0],
         .limit_ms = params_number(s->cli->p, "wait-for"),
-        .json = params_bool(s->cli->p, "json")};
+        .json = params_bool(s->cli->p, "json"),
+        .attached = params_bool(s->cli->p, "attached")};
     for (size_t i = 0; ids && i < s->count; i++)
         if (!s->receipts[i].error)
             ids[w.count++] = s->receipts[i].id;

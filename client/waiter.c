@@ -128,12 +128,16 @@ static int report(const struct waiter *w, const struct pushrod_finish *f)
     return f->status ? EXIT_TASK_FAILED : cli_exit_code(f->error);
 }
 
-/* A task outlives the command that waits for it: the reader is told so. */
+/* A task outlives the command that waits for it, or does not: the reader is told which. */
 static int wait_ended(const struct waiter *w, int error, size_t at)
 {
-    if (error == -PUSHROD_E_TIMED_OUT)
+    bool interrupted = error == -PUSHROD_E_INTERRUPTED;
+    if (w->attached && (interrupted || error == -PUSHROD_E_TIMED_OUT))
+        cli_say(w->cli, "%s; task %" PRIu64 " has not finished and is cancelled (--attached)",
+            interrupted ? "interrupted" : "the wait ended", w->ids[at]);
+    else if (error == -PUSHROD_E_TIMED_OUT)
         cli_say(w->cli, "the wait ended; task %" PRIu64 " has not finished", w->ids[at]);
-    else if (error == -PUSHROD_E_INTERRUPTED)
+    else if (interrupted)
         cli_say(w->cli, "interrupted; task %" PRIu64 " goes on (pushrod cancel %" PRIu64 ")",
             w->ids[at], w->ids[at]);
     else

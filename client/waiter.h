@@ -12,6 +12,7 @@ struct waiter {
     const char *queue; /* of all; NULL: asked for when it is needed */
     uint64_t limit_ms; /* of the whole wait; 0: none */
     bool json;
+    bool attached; /* the tasks end with this command */
 };
 
 /* To be called before the tasks are submitted or followed. */
