@@ -99,7 +99,7 @@ const char *const *params_list(const struct params *p, const char *name, size_t 
 void params_ports(const struct params *p, const char *name, uint16_t *first, uint16_t *last);
 bool params_given(const struct params *p, const char *name); /* not the default */
 
-/* Splits "host:port", "[::1]:port", "host" (port stays as it is). False: neither. */
+/* Splits "host:port", "[::1]:port", "host" (port stays as it is). False: neither, as "5570" is. */
 bool params_split_host(const char *text, char *host, size_t size, uint16_t *port);
 
 /* ---- printing ---- */

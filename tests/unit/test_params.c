@@ -334,7 +334,7 @@ static void files_take_long_commands(void **state)
 }
 
 /* As editors on other systems write them. */
-static void files_may_begin_with_a_mark_and_end_without_a_newline(void **state)
+static void files_may_have_a_mark_and_blanks_and_end_without_a_newline(void **state)
 {
     (void)state;
     struct params *p = fresh();
@@ -344,9 +344,10 @@ static void files_may_begin_with_a_mark_and_end_without_a_newline(void **state)
     assert_int_equal(params_number(p, "max-bytes"), 65536);
     assert_int_equal(params_number(p, "depth"), 7);
     assert_bad(p, file(p, "max-bytes = 1k\ndepth = x"), ":2)");
-    /* An indented line is one of its own, and no part of the text above it. */
-    assert_int_equal(file(p, "exec = a=b\n  depth = 8\n\t; a comment\n   \n \tdepth = 9"), 0);
-    assert_int_equal(params_number(p, "depth"), 9);
+    /* An INI reader may take a line that is indented for more of the value before it. */
+    assert_int_equal(file(p, "dir = /here\n\t depth = 8\n  ; wait = 4s\n \r\n wait = 9s\n  "), 0);
+    assert_string_equal(params_text(p, "dir"), "/here");
+    assert_int_equal(params_number(p, "depth") + params_number(p, "wait"), 9008);
     params_free(p);
 }
 
@@ -385,7 +386,7 @@ static void hosts_are_split(void **state)
     assert_true(params_split_host("10.0.0.1:0", host, sizeof host, &port));
     assert_int_equal(port, 0);
     const char *const wrong[] = {"", ":1", "[::1", "[]:1", "a:", "a:b", "a:1x", "a:65536", "::1",
-        "a/b:1", "a,b", "a = b", "a-name-that-is-longer-than-thirty-one-bytes"};
+        "5570", "a/b:1", "a,b", "a = b", "a-name-that-is-longer-than-thirty-one-bytes"};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
         assert_false(params_split_host(wrong[i], host, sizeof host, &port));
 }
@@ -487,7 +488,7 @@ int main(void)
         cmocka_unit_test(secrets_come_from_files_and_are_hidden),
         cmocka_unit_test(a_secret_is_one_line_of_text),
         cmocka_unit_test(files_take_long_commands),
-        cmocka_unit_test(files_may_begin_with_a_mark_and_end_without_a_newline),
+        cmocka_unit_test(files_may_have_a_mark_and_blanks_and_end_without_a_newline),
         cmocka_unit_test(a_line_that_is_too_long_is_refused),
         cmocka_unit_test(hosts_are_split),
         cmocka_unit_test(reload_takes_what_can_be_reloaded),
