@@ -57,9 +57,20 @@ int help_command(struct cli *cli, struct buf *out)
     return p ? EXIT_OK : EXIT_REFUSED;
 }
 
+/* As with options: the nearest one, if it is near enough to be what was meant. */
 int command_unknown(const char *name)
 {
-    fprintf(stderr, "pushrod: there is no command '%s' (pushrod help)\n", name);
+    const char *nearest = NULL;
+    size_t size = strlen(name), best = 2 + size / 4;
+    for (size_t i = 0; i < command_count; i++) {
+        size_t distance = params_name_distance(commands[i].name, name, size);
+        if (distance < best) {
+            best = distance;
+            nearest = commands[i].name;
+        }
+    }
+    fprintf(stderr, "pushrod: there is no command '%s'%s%s%s (pushrod help)\n", name,
+        nearest ? "; did you mean " : "", nearest ? nearest : "", nearest ? "?" : "");
     return EXIT_USAGE;
 }
 

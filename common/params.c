@@ -96,8 +96,7 @@ const char *params_error(const struct params *p)
     return p->error;
 }
 
-/* How many letters must be added, dropped or changed to make one name the other (Levenshtein). */
-static size_t name_distance(const char *a, const char *b, size_t size)
+size_t params_name_distance(const char *a, const char *b, size_t size)
 {
     size_t row[64], length = size < 63 ? size : 63;
     for (size_t j = 0; j <= length; j++)
@@ -122,7 +121,7 @@ int params_fail_unknown(struct params *p, const char *prefix, const char *name, 
     for (size_t i = 0; i < p->count; i++) {
         if (!param_in_scope(p, &p->rows[i]))
             continue;
-        size_t distance = name_distance(p->rows[i].name, name, size);
+        size_t distance = params_name_distance(p->rows[i].name, name, size);
         if (distance < best) {
             best = distance;
             nearest = &p->rows[i];

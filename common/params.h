@@ -99,6 +99,9 @@ const char *const *params_list(const struct params *p, const char *name, size_t 
 void params_ports(const struct params *p, const char *name, uint16_t *first, uint16_t *last);
 bool params_given(const struct params *p, const char *name); /* not the default */
 
+/* How many letters must be added, dropped or changed to make one name the other (Levenshtein). */
+size_t params_name_distance(const char *a, const char *b, size_t size);
+
 /* Splits "host:port", "[::1]:port", "host" (port stays as it is). False: neither, as "5570" is. */
 bool params_split_host(const char *text, char *host, size_t size, uint16_t *port);
 
