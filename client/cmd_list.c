@@ -15,13 +15,17 @@ static const char *const worker_titles[] = {"WORKER", "HOST", "-PID", "STATE", "
 
 void rows_begin_queues(struct table *t)
 {
+    static const char *const spare[] = {"DURABILITY", "P95", "SLOTS", "DELAYED", "FAILED", NULL};
     table_begin(t, queue_titles, sizeof queue_titles / sizeof queue_titles[0]);
+    t->spare = spare;
     t->sorted = true;
 }
 
 void rows_begin_workers(struct table *t)
 {
+    static const char *const spare[] = {"STARTED", "HOST", "SILENT", "PID", "FAILED", NULL};
     table_begin(t, worker_titles, sizeof worker_titles / sizeof worker_titles[0]);
+    t->spare = spare;
     t->sorted = true;
 }
 
@@ -78,7 +82,7 @@ static void on_worker(const struct pushrod_worker_info *w, void *arg)
         rows_worker(&l->table, w);
 }
 
-/* On a terminal lines are cut at its edge; in a pipe they are whole. */
+/* On a terminal lines end at its edge; in a pipe they are whole. */
 static void listing_print(struct listing *l)
 {
     struct buf out = BUF_EMPTY;

@@ -68,6 +68,8 @@ static double rate_of(struct top *t, const struct pushrod_queue_info *q)
 
 static const char *const titles[] = {"QUEUE", "-READY", "-DELAYED", "-RUNNING", "-DEAD", "-WORKERS",
     "-SLOTS", "-RATE", "-DONE", "-FAILED", "-OLDEST", "-P95", "NOTE"};
+/* The note says which queues have no worker. */
+static const char *const spare[] = {"P95", "SLOTS", "WORKERS", "DELAYED", "FAILED", NULL};
 
 /* What keeps a queue from moving. */
 static const char *note_of(const struct pushrod_queue_info *q)
@@ -123,6 +125,7 @@ static int look(struct top *t)
     buf_free(&t->queues.cells);
     buf_free(&t->workers.cells);
     table_begin(&t->queues, titles, sizeof titles / sizeof titles[0]);
+    t->queues.spare = spare;
     t->queues.sorted = true;
     rows_begin_workers(&t->workers);
     int64_t rows = pushrod_client_queues(t->cli->client, NULL, on_queue, t);

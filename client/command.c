@@ -99,6 +99,7 @@ static const struct param bench_rows[] = {
 };
 static const ROWS(bench_rows);
 
+#define NARROW     "A terminal too narrow for all columns is shown fewer of them; a pipe gets them all."
 #define OWN(rows_) .rows = rows_, .row_count = &rows_##_count
 
 const struct command commands[] = {
@@ -116,12 +117,12 @@ const struct command commands[] = {
         "Results are printed in the order of the ids.", cmd_wait, OWN(wait_rows), 1, -1},
     {"status", "ID...", "where tasks are", "", cmd_status, OWN(list_rows), 1, -1},
     {"cancel", "ID...", "stop tasks", "", cmd_cancel, NULL, NULL, 1, -1},
-    {"queues", "[PATTERN]", "what waits, runs and failed in each queue", "", cmd_queues,
+    {"queues", "[PATTERN]", "what waits, runs and failed in each queue", NARROW, cmd_queues,
         OWN(list_rows), 0, 1},
-    {"workers", "[PATTERN]", "who is there, and what they serve", "", cmd_workers, OWN(list_rows),
-        0, 1},
+    {"workers", "[PATTERN]", "who is there, and what they serve", NARROW, cmd_workers,
+        OWN(list_rows), 0, 1},
     {"top", "", "queues and workers, looked at every second",
-        "q leaves. Not on a terminal: plain text.", cmd_top, OWN(top_rows), 0, 0},
+        "q leaves. Not on a terminal: plain text. " NARROW, cmd_top, OWN(top_rows), 0, 0},
     {"events", "", "workers that come and go, tasks that fail, as it happens", "", cmd_events,
         OWN(list_rows), 0, 0},
     {"pause", "QUEUE...", "hand out nothing of a queue", "", cmd_pause, NULL, NULL, 1, -1},

@@ -116,13 +116,18 @@ unsigned terminal_width(int fd); /* columns; 80 if it cannot be known */
 struct table {
     const char *const *titles; /* "-" before a title: flush right */
     size_t columns;
+    const char *const
+        *spare;       /* titles, NULL behind the last: what a narrow terminal does without */
     bool sorted;      /* by the first column; else as they came */
     struct buf cells; /* NUL-terminated, row after row */
     size_t rows;
 };
 void table_begin(struct table *t, const char *const *titles, size_t columns);
 void table_cell(struct table *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* Appends the table to `out`, each line cut at `width` columns (0: not), and empties it. */
+/*
+ * Appends the table to `out` and empties it. Where lines are wider than `width` (0: never) spare
+ * columns are left out, the first of them first; then lines are cut, but not within a number.
+ */
 void table_end(struct table *t, struct buf *out, unsigned width);
 
 /* ---- json.c ---- */

@@ -13,6 +13,7 @@
 #include "common/utf8.h"
 
 #define MAX_COLUMNS 16
+#define LEAST_TEXT  12u /* of a text in the last column, before a column goes for it */
 
 /* Two digits that matter, never more than five characters: columns stay narrow. */
 const char *text_bytes(char to[TEXT_SIZE], uint64_t bytes)
@@ -185,15 +186,48 @@ static void line_pad(struct buf *out, size_t *room, size_t count)
 
 struct layout {
     size_t widths[MAX_COLUMNS];
+    bool hidden[MAX_COLUMNS];
     unsigned width;
 };
+
+static bool is_number(const struct table *t, size_t column)
+{
+    return t->titles[column][0] == '-';
+}
+
+/* Columns up to the `count`th, with what is between them. A text at the end may be cut somewhat. */
+static size_t layout_width(const struct table *t, const struct layout *l, size_t count)
+{
+    size_t width = 0;
+    for (size_t i = 0; i < count; i++) {
+        bool cut = i + 1 == t->columns && !is_number(t, i) && l->widths[i] > LEAST_TEXT;
+        if (!l->hidden[i])
+            width += (width ? 2 : 0) + (cut ? LEAST_TEXT : l->widths[i]);
+    }
+    return width;
+}
+
+/* Half a number at the edge would be another number. */
+static void layout_fit(const struct table *t, struct layout *l)
+{
+    const char *const *spare = t->spare;
+    for (; spare && *spare && layout_width(t, l, t->columns) > l->width; spare++)
+        for (size_t i = 0; i < t->columns; i++)
+            if (strcmp(t->titles[i] + is_number(t, i), *spare) == 0)
+                l->hidden[i] = true;
+    for (size_t i = 0; i < t->columns; i++)
+        if (is_number(t, i) && layout_width(t, l, i + 1) > l->width)
+            l->hidden[i] = true;
+}
 
 static void table_line(
     const struct table *t, const struct layout *l, const char **cells, struct buf *out)
 {
     size_t room = l->width ? l->width : SIZE_MAX;
     for (size_t i = 0; i < t->columns; i++) {
-        bool right = t->titles[i][0] == '-';
+        if (l->hidden[i])
+            continue;
+        bool right = is_number(t, i);
         size_t pad = l->widths[i] - shown_width(cells[i]);
         if (right)
             line_pad(out, &room, pad);
@@ -229,7 +263,9 @@ static void table_lines(
         qsort(rows, count, sizeof *rows, row_compare);
     const char *titles[MAX_COLUMNS];
     for (size_t i = 0; i < t->columns; i++)
-        titles[i] = t->titles[i] + (t->titles[i][0] == '-');
+        titles[i] = t->titles[i] + is_number(t, i);
+    if (l->width)
+        layout_fit(t, l);
     table_line(t, l, titles, out);
     for (size_t i = 0; i < count; i++)
         table_line(t, l, rows[i], out);
@@ -239,7 +275,7 @@ void table_end(struct table *t, struct buf *out, unsigned width)
 {
     struct layout l = {.width = width};
     for (size_t i = 0; i < t->columns; i++)
-        l.widths[i] = shown_width(t->titles[i] + (t->titles[i][0] == '-'));
+        l.widths[i] = shown_width(t->titles[i] + is_number(t, i));
     const char **cells = malloc((t->rows + 1) * sizeof *cells);
     const char ***rows = malloc((t->rows / t->columns + 1) * sizeof *rows);
     if (cells && rows)
