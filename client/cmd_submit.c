@@ -45,6 +45,21 @@ static int read_payload(struct submit *s, struct buf *to, const char *operand)
     return cli_exit_code(-PUSHROD_E_TOO_BIG);
 }
 
+static bool waits(const struct cli *cli)
+{
+    return params_bool(cli->p, "wait") || params_given(cli->p, "wait-for");
+}
+
+/* Options that do nothing without another, or not what was meant. */
+static int check_options(struct cli *cli)
+{
+    if (params_given(cli->p, "unique-for") && !*params_text(cli->p, "unique"))
+        return cli_usage(cli, "--unique-for is how long a key holds: --unique KEY is missing");
+    if (params_bool(cli->p, "attached") && !waits(cli))
+        return cli_usage(cli, "--attached without --wait would cancel the task at once");
+    return EXIT_OK;
+}
+
 /* Options that map does not have, or has with another meaning. */
 static void set_options(struct submit *s)
 {
@@ -159,7 +174,8 @@ static int submit_run(struct submit *s)
 int cmd_submit(struct cli *cli)
 {
     struct submit s = {.cli = cli, .count = cli->count > 1 ? (size_t)cli->count - 1 : 1};
-    int code = task_options_read(cli, &s.task);
+    int code = check_options(cli);
+    code = code ? code : task_options_read(cli, &s.task);
     set_options(&s);
     if (!code && params_bool(cli->p, "attached") && !waits(cli))
         code = cli_usage(cli, "--attached cancels the task when this command ends: add --wait");

@@ -15,10 +15,10 @@ static const struct param submit_rows[] = {
     ROW("wait-for", DURATION, "wait this long at the most; exit code 124 if it ends"),
     ROW("unique", STRING, "a second task with this key is refused while it holds",
         .value_name = "KEY"),
-    ROW("unique-for", DURATION, "how long the key holds; else until the task ends"),
+    ROW("unique-for", DURATION, "how long that key holds; else until the task ends"),
     ROW("tag", STRING, "stored with the task and told with its finish", .value_name = "TEXT"),
     ROW("attempts", UNSIGNED, "until the task is dead", .initial = "3", .min = 1, .max = 1000),
-    ROW("attached", BOOL, "cancel the task when this command ends"),
+    ROW("attached", BOOL, "with --wait: cancel the task when this command ends"),
     JSON_ROW,
     TASK_ROWS,
 };
