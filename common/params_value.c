@@ -106,9 +106,11 @@ bool params_split_host(const char *text, char *host, size_t size, uint16_t *port
     } else {
         end = rest = text + strcspn(text, ":");
     }
-    /* A number alone is a port whose host was forgotten; as an address it would be one of 0.0.0.0/8
+    /*
+     * A number alone is a port whose host was forgotten, and as an address would be one of
+     * 0.0.0.0/8; what begins with a dash is an option in the place of a forgotten value.
      */
-    if (!end || end == text || (size_t)(end - text) >= size ||
+    if (!end || end == text || (size_t)(end - text) >= size || *text == '-' ||
         strcspn(text, " \t/,=") < (size_t)(end - text) ||
         text + strspn(text, "0123456789") == end)
         return false;

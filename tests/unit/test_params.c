@@ -386,7 +386,7 @@ static void hosts_are_split(void **state)
     assert_true(params_split_host("10.0.0.1:0", host, sizeof host, &port));
     assert_int_equal(port, 0);
     const char *const wrong[] = {"", ":1", "[::1", "[]:1", "a:", "a:b", "a:1x", "a:65536", "::1",
-        "5570", "a/b:1", "a,b", "a = b", "a-name-that-is-longer-than-thirty-one-bytes"};
+        "5570", "--json", "a/b:1", "a,b", "a = b", "a-name-that-is-longer-than-thirty-one-bytes"};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
         assert_false(params_split_host(wrong[i], host, sizeof host, &port));
 }
