@@ -95,7 +95,8 @@ static const char *due_title(const char *state)
 static void print_dead(const struct pushrod_task_info *t)
 {
     char text[TEXT_SIZE];
-    printf("task %" PRIu64 "\n  queue      %s\n  state      %s\n", t->id, t->queue, t->state);
+    printf("task %" PRIu64 "\n  queue      %s\n  state      %s\n", t->id, t->queue,
+        text_state(t->state));
     printf("  submitted  %s\n", text_time(text, t->submitted_ms));
     if (t->due_ms)
         printf("  %-9s  %s\n", due_title(t->state), text_time(text, t->due_ms));

@@ -51,7 +51,7 @@ static void status_row(struct table *t, const struct pushrod_task_info *info)
     table_cell(t, "%" PRIu64, info->id);
     bool known = info->submitted_ms != 0;
     table_cell(t, "%s", known ? info->queue : "-");
-    table_cell(t, "%s", info->state);
+    table_cell(t, "%s", text_state(info->state));
     table_cell(t, known ? "%u" : "-", info->priority);
     table_cell(t, "%" PRIu64, info->attempts);
     table_cell(t, "%s", known ? text_bytes(size, info->size) : "-");

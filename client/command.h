@@ -108,6 +108,8 @@ const char *text_ms(char to[TEXT_SIZE], uint64_t ms);         /* "850ms", "12s",
 const char *text_ns(char to[TEXT_SIZE], uint64_t ns);         /* "85us", "1.2ms", "12s" */
 const char *text_age(char to[TEXT_SIZE], uint64_t since_ms);  /* of a Unix time; "-" for 0 */
 const char *text_time(char to[TEXT_SIZE], uint64_t unix_ms);  /* "2026-01-31 12:00:00" */
+/* The state of a task by the word that stands over its column in the list of queues. */
+const char *text_state(const char *state);
 /* What may be shown on a terminal: control characters become spaces; cut with "..." at `width`. */
 void text_clean(struct buf *to, const char *text, size_t size, size_t width);
 unsigned terminal_width(int fd); /* columns; 80 if it cannot be known */

@@ -105,6 +105,11 @@ const char *text_time(char to[TEXT_SIZE], uint64_t unix_ms)
     return to;
 }
 
+const char *text_state(const char *state)
+{
+    return strcmp(state, "leased") == 0 ? "running" : state;
+}
+
 /* Errors of handlers and names of strangers end up on terminals; escape sequences must not. */
 void text_clean(struct buf *to, const char *text, size_t size, size_t width)
 {
