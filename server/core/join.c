@@ -147,6 +147,9 @@ static void keep(struct core *c, struct worker *w, struct task *t, const struct 
     worker_give(c, w, t);
     worker_arrived(c, t);
     t->started = held->started || held->answered;
+    /* What runs since before a restart was handed over by another server than this one. */
+    if (t->hand_overs <= t->record.attempts)
+        t->hand_overs = hand_overs_of(t->record.attempts + 1);
     timer_attempt(c, t);
 }
 
