@@ -140,11 +140,6 @@ static int wait_for(struct submit *s)
     return code;
 }
 
-static bool waits(const struct cli *cli)
-{
-    return params_bool(cli->p, "wait") || params_given(cli->p, "wait-for");
-}
-
 static int submit_run(struct submit *s)
 {
     struct cli *cli = s->cli;
@@ -177,8 +172,6 @@ int cmd_submit(struct cli *cli)
     int code = check_options(cli);
     code = code ? code : task_options_read(cli, &s.task);
     set_options(&s);
-    if (!code && params_bool(cli->p, "attached") && !waits(cli))
-        code = cli_usage(cli, "--attached cancels the task when this command ends: add --wait");
     if (!code)
         code = cli_open(cli);
     if (!code)

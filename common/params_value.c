@@ -111,8 +111,7 @@ bool params_split_host(const char *text, char *host, size_t size, uint16_t *port
      * 0.0.0.0/8; what begins with a dash is an option in the place of a forgotten value.
      */
     if (!end || end == text || (size_t)(end - text) >= size || *text == '-' ||
-        strcspn(text, " \t/,=") < (size_t)(end - text) ||
-        text + strspn(text, "0123456789") == end)
+        strcspn(text, " \t/,=") < (size_t)(end - text) || text + strspn(text, "0123456789") == end)
         return false;
     memcpy(host, text, (size_t)(end - text));
     host[end - text] = '\0';
