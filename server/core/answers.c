@@ -121,11 +121,14 @@ static void parts_begin(struct core *c, struct rare *rare, const struct answer *
  */
 static void answer_part(struct core *c, struct worker *w, struct task *t, const struct answer *a)
 {
-    struct rare *rare = t && !task_ended(t) && answer_given(t, w, a) ? task_rare(t) : NULL;
+    bool current = answer_current(t, w, a), owed = !current && worker_owes(w, a->lease, a->id);
+    if (current)
+        mark_started(c, t);
+    if (owed)
+        worker_torn(c, w, a->lease, a->id);
+    struct rare *rare = t && !task_ended(t) && (current || owed) ? task_rare(t) : NULL;
     if (!rare)
         return;
-    if (answer_current(t, w, a))
-        mark_started(c, t);
     if (rare->parts_lease != a->lease) {
         parts_drop(rare);
         parts_begin(c, rare, a);
@@ -229,10 +232,28 @@ static void answer_done(struct core *c, struct worker *w, struct task *t, const 
         done_wins(c, w, t, a);
         return;
     }
+    if (!t && worker_owes(w, a->lease, a->id))
+        worker_done_late(c, w, a);
     stale(c, w, a);
     /* Sent again in a new session: acknowledged when its finish is stored, as the first one. */
     if (given && w->state != WORKER_OVER && t->state == TASK_FINISHING && !t->worker)
         worker_settle(w, t, a->sequence);
+}
+
+/* Its task was in the store, and waited there for another attempt, or for room in the window. */
+void answer_looked_up(struct core *c, struct request *r, const struct store_event *e)
+{
+    struct task *t = request_adopt(c, r, e);
+    assert(r->kind == REQUEST_DONE);
+    if (!t || task_ended(t) || t->state == TASK_STORING)
+        return;
+    const struct body *result = result_is_wanted(t) ? r->result : NULL;
+    if (result && !task_set_result(t, slice_of(result->data, result->size)))
+        return;
+    if (t->state == TASK_LEASED)
+        attempt_fence(c, t);
+    t->run_ns = r->run_ns;
+    task_finish(c, t, PUSHROD_DONE, 0);
 }
 
 /* Counts only if it is the current attempt's: another one may yet succeed. */

@@ -21,6 +21,7 @@ void request_free(struct request *r)
 {
     assert(r);
     list_remove(&r->in_core);
+    body_unref(r->result);
     free(r->list);
     free(r);
 }
@@ -333,6 +334,7 @@ static request_fn *const request_table[] = {
     [REQUEST_PURGE] = purged,
     [REQUEST_PURGED] = purge_told,
     [REQUEST_HELD] = join_looked_up,
+    [REQUEST_DONE] = answer_looked_up,
     [REQUEST_OUTCOME] = outcome_known,
 };
 

@@ -212,7 +212,7 @@ static void purge_lookups(struct core *c)
     {
         struct request *r = container_of(it, struct request, in_core);
         assert(!r->stale || r->id != 0);
-        r->stale |= r->kind == REQUEST_CANCEL || r->kind == REQUEST_HELD;
+        r->stale |= r->kind == REQUEST_CANCEL || r->kind == REQUEST_HELD || r->kind == REQUEST_DONE;
     }
 }
 

@@ -219,6 +219,7 @@ struct worker {
     uint32_t outstanding_count;
     struct idmap ghosts;  /* lease -> id: fenced here, and not answered yet; each takes a slot */
     struct idmap claims;  /* id -> lease: answers that it held at JOIN, of what it does not run */
+    struct idmap torn;    /* lease -> id: of those, whose result began to come in pieces */
     uint64_t bytes;       /* payloads that it may not have read yet */
     uint64_t ghost_bytes; /* part of those: of ghosts, until none is left */
     uint64_t expected_ns; /* sum of the estimates of what it has */
@@ -315,6 +316,7 @@ enum request_kind {
     REQUEST_PURGE,
     REQUEST_PURGED,
     REQUEST_HELD,
+    REQUEST_DONE,
     REQUEST_OUTCOME
 };
 
@@ -333,7 +335,9 @@ struct request {
     struct msg_list *list;        /* DEAD: a copy, with its filter behind it; or NULL */
     uint32_t slot;                /* OUTCOME: of the task */
     bool looked;                  /* REPLAY: a look-up tells what became of it */
-    bool stale;                   /* CANCEL, HELD: a purge was asked since: look again */
+    bool stale;                   /* CANCEL, HELD, DONE: a purge was asked since: look again */
+    struct body *result;          /* DONE */
+    uint64_t run_ns;              /* DONE */
     struct list in_core;
 };
 

@@ -131,6 +131,8 @@ void worker_answered(
     struct core *c, struct worker *w, uint64_t lease, uint64_t id); /* such a one */
 void worker_depart(struct core *c, struct worker *w); /* OVER: freed now, or once it owes nothing */
 struct worker *worker_departed(const struct core *c, uint64_t id, uint64_t session);
+void worker_torn(struct core *c, struct worker *w, uint64_t lease, uint64_t id);
+void worker_done_late(struct core *c, struct worker *w, const struct answer *a);
 void worker_forget(struct core *c); /* whose answers must be in by now */
 
 /* leave.c */
@@ -160,6 +162,7 @@ bool sched_ahead(const struct core *c, struct worker *w, const struct task *t); 
 uint64_t withdraw_run(struct core *c); /* when to look again; NEVER: no need */
 
 /* answers.c */
+void answer_looked_up(struct core *c, struct request *r, const struct store_event *e);
 void attempt_fence(struct core *c, struct task *t); /* its worker is to stop it */
 void parts_drop(struct rare *rare);                 /* of a result in pieces */
 

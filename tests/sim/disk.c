@@ -289,12 +289,6 @@ bool disk_keeps(const struct disk *d, uint64_t id)
     return e && e->state == ENTRY_LIVE;
 }
 
-bool disk_delays(const struct disk *d, uint64_t id)
-{
-    const struct entry *e = state_find(&d->kept, id);
-    return e && e->state == ENTRY_LIVE && e->delayed;
-}
-
 static uint32_t state_ended(const struct disk_state *s, uint64_t id)
 {
     uint64_t status = 0;

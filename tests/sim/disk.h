@@ -98,7 +98,6 @@ void disk_events_free(void *);
 
 /* What a crash would leave of an id. */
 bool disk_keeps(const struct disk *, uint64_t id);     /* it is live */
-bool disk_delays(const struct disk *, uint64_t id);    /* live, and not due yet */
 uint32_t disk_ended(const struct disk *, uint64_t id); /* status it ended with; 0: it did not */
 bool disk_saw_end(const struct disk *, uint64_t id);   /* a crash may undo it */
 

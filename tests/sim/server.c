@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "proto/codec.h"
+#include "tests/lib/core_look.h"
 
 #define ANSWERS_MAX 512
 
@@ -263,17 +264,14 @@ void server_on_lane_lost(struct sim *sim, struct event *event)
     core_worker_lost(sim->server.core, lane->worker, PUSHROD_E_CLOSED);
 }
 
-/* Whether it had been told to stop. */
-static bool lane_remove(struct lane *lane, uint64_t id, uint64_t lease)
+static void lane_remove(struct lane *lane, uint64_t id, uint64_t lease)
 {
     for (size_t i = 0; i < lane->task_count; i++) {
         if (lane->tasks[i].id == id && lane->tasks[i].lease == lease) {
-            bool told_to_stop = lane->tasks[i].told_to_stop;
             lane->tasks[i] = lane->tasks[--lane->task_count];
-            return told_to_stop;
+            return;
         }
     }
-    return false;
 }
 
 /* It has begun with it, so its bytes are no longer on the lane. */
@@ -296,7 +294,7 @@ static void lane_note(struct sim *sim, struct lane *lane, const struct answer *a
         lane_begun(lane, a);
     if (a->kind != MSG_TASK_DONE && a->kind != MSG_TASK_FAILED && a->kind != MSG_RETURNED)
         return;
-    bool told_to_stop = lane_remove(lane, a->id, a->lease);
+    lane_remove(lane, a->id, a->lease);
     if (a->kind == MSG_RETURNED)
         return;
     lane->done_count++;
@@ -307,7 +305,7 @@ static void lane_note(struct sim *sim, struct lane *lane, const struct answer *a
     lane->dones[lane->done_count - 1].sequence = a->sequence;
     lane->dones[lane->done_count - 1].id = a->id;
     lane->dones[lane->done_count - 1].failed = a->kind == MSG_TASK_FAILED;
-    lane->dones[lane->done_count - 1].told_to_stop = told_to_stop;
+    lane->dones[lane->done_count - 1].stored = !core_has(sim->server.core, a->id);
 }
 
 static bool answer_decode(struct dec *d, unsigned kind, struct answer *a)

@@ -201,7 +201,6 @@ struct held_task {
     uint64_t id, lease;
     size_t bytes;
     bool suspect;
-    bool told_to_stop;
 };
 
 /* The server's end of a worker: the model of the plane. */
@@ -220,8 +219,8 @@ struct lane {
     size_t task_count, task_room;
     struct {
         uint64_t sequence, id;
-        bool failed, told_to_stop;
-    } * dones; /* DONE and FAILED that are not acknowledged yet */
+        bool failed, stored; /* its task was in the store only when it came */
+    } * dones;               /* DONE and FAILED that are not acknowledged yet */
     size_t done_count, done_room;
 };
 

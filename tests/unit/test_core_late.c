@@ -217,6 +217,71 @@ static void a_suspect_waits_for_the_record_of_its_worker(void **state)
     durable_free(&d);
 }
 
+static void piece(uint64_t id, uint64_t lease)
+{
+    struct answer part = {.kind = MSG_PART, .id = id, .lease = lease, .number = 8};
+    part.data = S("half");
+    fix_answer(&d.f, 0, part);
+}
+
+/* Its attempt took too long, and it waits for another one in the store. */
+static uint64_t timed_out(uint64_t *lease, bool began)
+{
+    struct msg_options o = fix_options();
+    o.timeout_ms = 1000;
+    o.backoff_ms = 3600000;
+    begin();
+    uint64_t id = fix_submit(&d.f, 5, "q", "payload", &o, FOLLOW_FINISH);
+    *lease = given(id);
+    fix_answer(&d.f, 0, (struct answer){.kind = MSG_STARTED, .id = id, .lease = *lease});
+    if (began)
+        piece(id, *lease);
+    for (int i = 0; i < 4; i++) {
+        durable_end(&d);
+        durable_stored(&d, 1000);
+        fix_answer(&d.f, 0, (struct answer){.kind = MSG_HEARTBEAT});
+    }
+    durable_settle(&d);
+    assert_int_equal(core_stats(d.f.core)->ledger, 0);
+    assert_int_equal(core_stats(d.f.core)->delayed, 1);
+    return id;
+}
+
+/* "The first DONE of any attempt wins." */
+static void a_late_result_finds_its_task_in_the_store(void **state)
+{
+    (void)state;
+    uint64_t lease, id = timed_out(&lease, false);
+    fix_answer(&d.f, 0, fix_done(id, lease, "late"));
+    const struct conn_action *told = NULL;
+    do {
+        durable_end(&d);
+        told = fix_conn(&d.f, 5, MSG_FINISHED, 0);
+    } while (!told && durable_stored(&d, 1));
+    assert_non_null(told);
+    assert_int_equal(told->code, 0);
+    struct slice result = task_result(told->task);
+    assert_true(slice_equal(result, S("late")));
+    assert_int_equal(core_stats(d.f.core)->delayed, 0);
+    durable_free(&d);
+}
+
+/* Nobody has all of its pieces: of those that came before its time was over, and after. */
+static void a_late_result_in_pieces_is_none(void **state)
+{
+    (void)state;
+    for (int before = 0; before < 2; before++) {
+        uint64_t lease, id = timed_out(&lease, before);
+        if (!before)
+            piece(id, lease);
+        fix_answer(&d.f, 0, fix_done(id, lease, "more"));
+        durable_settle(&d);
+        assert_int_equal(core_stats(d.f.core)->delayed, 1);
+        assert_int_equal(core_stats(d.f.core)->done, 0);
+        durable_free(&d);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -224,6 +289,8 @@ int main(void)
         cmocka_unit_test(what_a_worker_runs_all_the_same_has_no_time),
         cmocka_unit_test(a_death_is_stored_while_its_time_comes),
         cmocka_unit_test(a_suspect_waits_for_the_record_of_its_worker),
+        cmocka_unit_test(a_late_result_finds_its_task_in_the_store),
+        cmocka_unit_test(a_late_result_in_pieces_is_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
