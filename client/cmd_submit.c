@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "client/command.h"
 #include "client/input.h"
@@ -32,6 +33,8 @@ static int read_payload(struct submit *s, struct buf *to, const char *operand)
     const char *path = operand[0] == '@' ? operand + 1 : operand;
     const char *name = strcmp(path, "-") == 0 ? "standard input" : path;
     size_t begin = to->size;
+    if (strcmp(path, "-") == 0 && isatty(STDIN_FILENO))
+        cli_say(s->cli, "the payload is what you type now, until ^D");
     int why = input_read(to, path, limit);
     if (cli_interrupts())
         return EXIT_INTERRUPTED;

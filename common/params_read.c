@@ -331,7 +331,8 @@ int params_read_file(struct params *p, const char *path)
             path, strerror(errno));
     int result = file_parse(&f);
     if (ferror(f.stream))
-        f.error = params_fail(p, PUSHROD_E_SYSTEM, "cannot read the configuration file '%s'", path);
+        f.error = params_fail(p, PUSHROD_E_SYSTEM, "cannot read the configuration file '%s': %s",
+            path, strerror(errno));
     fclose(f.stream);
     if (result > 0 && !f.error)
         return params_fail(p, PUSHROD_E_BAD_OPTION, "%s:%d: expected 'name = value'", path, result);
