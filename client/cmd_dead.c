@@ -53,17 +53,32 @@ static int dead_ls(struct cli *cli)
 
 /* ---------------------------------------------------------------------------------- show */
 
-static void print_text(const char *indent, const char *text)
+/* The lines as somebody wrote them, each made safe for a terminal. */
+static void print_bytes(const char *indent, const char *text, size_t size)
 {
-    /* The lines of an error text, as the handler wrote them, each made safe for a terminal. */
-    while (*text) {
+    const char *end = text + size;
+    while (text < end) {
         struct buf line = BUF_EMPTY;
-        size_t n = strcspn(text, "\n");
-        text_clean(&line, text, n, 4096);
+        const char *stop = memchr(text, '\n', (size_t)(end - text));
+        text_clean(&line, text, (size_t)((stop ? stop : end) - text), 4096);
         printf("%s%.*s\n", indent, (int)line.size, line.data ? (const char *)line.data : "");
         buf_free(&line);
-        text += n + (text[n] == '\n');
+        text = stop ? stop + 1 : end;
     }
+}
+
+static void print_text(const char *indent, const char *text)
+{
+    print_bytes(indent, text, strlen(text));
+}
+
+static void print_payload(const struct pushrod_task_info *t)
+{
+    char size[TEXT_SIZE];
+    printf("  payload    %s%s\n", text_bytes(size, t->size),
+        t->head_size < t->size ? t->head ? ", which begins:" : ", not shown" : "");
+    if (t->head)
+        print_bytes("      ", t->head, t->head_size);
 }
 
 /* How a worker died is what no other task queue tells: signal, exit code, peak memory. */
@@ -100,7 +115,7 @@ static void print_dead(const struct pushrod_task_info *t)
     printf("  submitted  %s\n", text_time(text, t->submitted_ms));
     if (t->due_ms)
         printf("  %-9s  %s\n", due_title(t->state), text_time(text, t->due_ms));
-    printf("  payload    %s\n", text_bytes(text, t->size));
+    print_payload(t);
     printf("  priority   %u\n  attempts   %" PRIu64 "\n  deaths     %" PRIu64 "\n", t->priority,
         t->attempts, t->deaths);
     printf("  error      %s\n", t->error ? pushrod_strerror(t->error) : "none");

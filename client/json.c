@@ -85,6 +85,7 @@ json_t *json_task(const struct pushrod_task_info *t)
     set(o, "submitted_ms", json_number(t->submitted_ms));
     set(o, "due_ms", json_number(t->due_ms));
     set(o, "size", json_number(t->size));
+    set(o, "head", t->head ? json_bytes(t->head, t->head_size) : json_null());
     set(o, "worker", *t->worker ? json_text(t->worker) : json_null());
     set(o, "error", json_error(t->error));
     set(o, "text", json_text(t->text));

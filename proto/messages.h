@@ -333,7 +333,8 @@ enum msg_plane {
     F(TEXT, worker, "that has it, or the only one that may; or nil")                               \
     F(U64, code, "the error code of the last attempt")                                             \
     F(TEXT, text, "of the last error, or nil")                                                     \
-    F(RAW, history, "array of DEATH: the attempts of a dead task that failed; or nil")
+    F(RAW, history, "array of DEATH: the attempts of a dead task that failed; or nil")             \
+    F(BYTES, head, "the payload's first 1,024 bytes; nil: not at hand")
 
 #define FIELDS_STAT_ROW(F)                                                                         \
     F(U64, request, "of the LIST")                                                                 \

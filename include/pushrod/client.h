@@ -288,6 +288,8 @@ struct pushrod_task_info {
     const char *text;
     const struct pushrod_death *history; /* of a dead task */
     size_t history_count;
+    const void *head; /* the first 1,024 bytes of the payload; NULL: not at hand */
+    size_t head_size;
 };
 
 struct pushrod_queue_info {

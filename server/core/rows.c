@@ -6,6 +6,7 @@
 #include "server/core/verbs.h"
 
 #define LIST_LIMIT 1000u
+#define HEAD_BYTES 1024u
 
 _Static_assert(LIST_LIMIT <= STORE_PART, "only a FETCH comes in parts");
 
@@ -29,6 +30,15 @@ static uint64_t due_ms(const struct core *c, const struct task *t)
     return c->now.wall_ms + (over ? 0 : (t->place.key - c->now.mono_ns) / MS);
 }
 
+/* Enough to see what it is. A large one that the store has stays there. */
+static struct slice payload_head(struct core *c, struct slice payload, const struct body *body)
+{
+    const uint8_t *data = body ? body->data : payload.data;
+    size_t size = payload.size < HEAD_BYTES ? payload.size : HEAD_BYTES;
+    assert(!body || body->size == payload.size);
+    return data ? arena_slice(c, slice_of(data, size)) : (struct slice){0};
+}
+
 void row_task(struct core *c, uint64_t conn, uint64_t request, const struct task *t)
 {
     assert(t->state != TASK_GONE);
@@ -45,6 +55,8 @@ void row_task(struct core *c, uint64_t conn, uint64_t request, const struct task
         .code = t->code,
         .text = arena_slice(c, slice_str(t->text)),
         .history = history_array(c, t)};
+    if (!t->result_size) /* of the result that has taken its place */
+        row.head = payload_head(c, t->record.payload, t->record.body);
     if (t->worker)
         row.worker = arena_slice(c, t->worker->name);
     else if (t->rare && !task_ended(t))
@@ -70,6 +82,7 @@ void row_record(struct core *c, const struct request *r, const struct record *re
         row.size = record->payload.size;
         row.history = arena_slice(c, record->history);
         row.worker = arena_slice(c, record->target);
+        row.head = payload_head(c, record->payload, record->body);
     }
     if (finish) {
         row.state = slice_str(pushrod_status_name((int)finish->status));

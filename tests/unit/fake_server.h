@@ -161,7 +161,8 @@ static void fake_status(struct fake_server *s, const struct msg_status *m)
         .id = m->id,
         .queue = slice_str("echo"),
         .state = slice_str("failed"),
-        .priority = 4};
+        .priority = 4,
+        .head = slice_str("begins")};
     enc_array(&history, 2);
     msg_death_encode(&history, &death);
     msg_death_encode(&history, &death);

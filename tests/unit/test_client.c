@@ -301,6 +301,8 @@ static void test_lists(void **state)
     assert_int_equal(info.history_count, 2);
     assert_string_equal(info.history[1].worker, "worker-1");
     assert_int_equal(info.history[1].signal, 11);
+    assert_int_equal(info.head_size, 6);
+    assert_memory_equal(info.head, "begins", 6);
     assert_int_equal(pushrod_client_control(f->client, "pause", "echo", 0), 1);
     assert_int_equal(pushrod_client_cancel(f->client, 9), 0);
 }

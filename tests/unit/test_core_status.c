@@ -34,6 +34,32 @@ static void a_backoff_in_memory_says_when_it_ends(void **state)
     fix_free(&f);
 }
 
+/* A short result takes the payload's place: that is not shown for it. */
+static void a_payload_shows_how_it_begins(void **state)
+{
+    (void)state;
+    char large[3000];
+    memset(large, 'x', sizeof large - 1);
+    large[sizeof large - 1] = '\0';
+    fix_new(&f, NULL);
+    uint64_t small = fix_submit(&f, 5, "q", "payload", NULL, FOLLOW_FINISH);
+    uint64_t more = fix_submit(&f, 5, "p", large, NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    fix_later(&f, 1);
+    assert_true(slice_equal(status(small)->head, S("payload")));
+    fix_later(&f, 1);
+    assert_true(slice_equal(status(more)->head, slice_of(large, 1024)));
+    fix_later(&f, 1);
+    fix_worker(&f, 0, "q", 1);
+    fix_tick(&f);
+    fix_later(&f, 1);
+    fix_answer(&f, 0, fix_done(small, fix_lane(&f, 0, LANE_TASK, 0)->lease, "result"));
+    const struct msg_task_row *row = status(small);
+    assert_true(slice_equal(row->state, S("done")));
+    assert_int_equal(row->head.size, 0);
+    fix_free(&f);
+}
+
 static size_t rows_of(const char *what, const char *filter, uint64_t after, uint16_t kind)
 {
     struct msg_list m = {.request = 3, .what = S(what), .filter = S(filter), .after = after};
@@ -82,6 +108,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_backoff_in_memory_says_when_it_ends),
+        cmocka_unit_test(a_payload_shows_how_it_begins),
         cmocka_unit_test(all_queues_are_listed),
         cmocka_unit_test(workers_are_listed_by_name),
     };
