@@ -133,7 +133,7 @@ const struct command commands[] = {
         OWN(drain_rows), 0, -1},
     {"dead", "ls|show|replay|drop [QUEUE|ID...]", "tasks that failed for good",
         "dead ls [QUEUE]        list them\n"
-        "dead show ID...        how its payload begins, each attempt, its worker, how it ended\n"
+        "dead show ID...        how its payload begins, and each attempt\n"
         "dead replay ID...      run them again, with all their attempts\n"
         "dead drop ID...        forget them\n"
         "replay and drop take --all [QUEUE] instead of ids.",
