@@ -83,8 +83,8 @@ static void give_up(struct pushrod_client *c)
     int error = c->error;
     char text[sizeof c->error_text];
     memcpy(text, c->error_text, sizeof text);
+    stream_forget(c); /* before callbacks submit anew */
     pending_give_up(c, error);
-    stream_forget(c);
     client_fail(c, error, "%s", text);
 }
 
@@ -170,6 +170,7 @@ void client_lost(struct pushrod_client *c, int error, const char *format, ...)
     bool was_up = c->state == CLIENT_UP;
     socket_close(c);
     if (was_up) {
+        state_set(c, CLIENT_WAITING, UINT64_MAX); /* what callbacks ask for is for the next one */
         c->resuming = true;
         c->tries = 0;
         c->lost_ns = client_now_ns();

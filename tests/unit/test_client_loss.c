@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What callbacks of a client ask for while its connection is being lost. */
+#include "tests/unit/unit.h"
+
+#include <pushrod/client.h>
+#include "tests/unit/fake_server.h"
+
+struct fixture {
+    struct fake_server server;
+    struct pushrod_client *client;
+    unsigned downs, accepted, closed, finished;
+};
+
+static int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+    fake_start(&f->server);
+    f->client = fake_client(&f->server);
+    pushrod_client_set_data(f->client, f);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+    pushrod_client_free(f->client);
+    fake_stop(&f->server);
+    free(f);
+    return 0;
+}
+
+static void on_finish(struct pushrod_client *c, const struct pushrod_finish *finish, void *arg)
+{
+    struct fixture *f = pushrod_client_data(c);
+    (void)arg;
+    f->finished += finish->status == PUSHROD_DONE;
+}
+
+/* ---------------------------------------------------------------------------------- follow */
+
+static void follow_when_down(struct pushrod_client *c, bool up, const char *text)
+{
+    struct fixture *f = pushrod_client_data(c);
+    (void)text;
+    assert_int_equal(pushrod_client_connected(c), up);
+    f->downs += !up;
+    if (!up && f->downs == 1)
+        assert_int_equal(pushrod_client_follow(c, 1, PUSHROD_FOLLOW_FINISH, NULL), 0);
+}
+
+/* The next connection asks for it, and once. */
+static void what_is_followed_meanwhile_is_asked_for(void **state)
+{
+    struct fixture *f = *state;
+    const struct pushrod_client_events events = {
+        .connection = follow_when_down, .finish = on_finish};
+    struct pushrod_submission s = {.queue = "cut"};
+    pushrod_client_on(f->client, &events);
+    assert_int_equal(pushrod_client_submit(f->client, &s, NULL), 0);
+    while (!f->finished)
+        assert_int_equal(pushrod_client_process(f->client, -1), 0);
+    assert_int_equal(f->downs, 1);
+    assert_int_equal(atomic_load(&f->server.waits), 1);
+}
+
+/* ---------------------------------------------------------------------------------- submit */
+
+static void submit_anew(
+    struct pushrod_client *c, uint64_t id, int error, const char *text, void *arg)
+{
+    struct fixture *f = pushrod_client_data(c);
+    struct pushrod_submission s = {.queue = "echo", .follow = PUSHROD_FOLLOW_FINISH};
+    (void)id, (void)text, (void)arg;
+    f->accepted += error == 0;
+    f->closed += error != 0;
+    if (error)
+        assert_int_equal(pushrod_client_submit_async(c, &s), 0);
+}
+
+/* Nothing is dialled again by itself, but the next call that needs the server takes it along. */
+static void what_is_submitted_meanwhile_is_sent(void **state)
+{
+    struct fixture *f = *state;
+    const struct pushrod_client_events events = {.accepted = submit_anew, .finish = on_finish};
+    struct pushrod_submission s = {.queue = "hang-up"};
+    pushrod_client_on(f->client, &events);
+    assert_int_equal(pushrod_client_set(f->client, "reconnect", "0"), 0);
+    assert_int_equal(pushrod_client_submit_async(f->client, &s), 0);
+    while (!f->closed)
+        pushrod_client_process(f->client, -1);
+    assert_int_equal(pushrod_client_ping(f->client, NULL), 0);
+    assert_int_equal(f->accepted, 1);
+    assert_int_equal(f->finished, 1);
+    assert_int_equal(pushrod_client_unanswered(f->client), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(what_is_followed_meanwhile_is_asked_for, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_submitted_meanwhile_is_sent, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
