@@ -318,7 +318,11 @@ static void salvage_frame(struct pushrod_client *c, struct slice frame, struct b
         size_t begin = frame_begin(to);
         msg_submit_encode(to, &m);
         frame_end(to, begin);
-        p->unsent = true;
+        p->unsent = !to->failed;
+        if (p->unsent)
+            continue;
+        to->size = begin; /* without memory it counts as lost, and nothing of it is sent */
+        to->failed = false;
     }
     assert(!dec_failed(&in));
 }

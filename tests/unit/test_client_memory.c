@@ -6,12 +6,14 @@
 #include "tests/unit/unit.h"
 
 #include <pushrod/client.h>
+#include "client/lib.h"
 #include "tests/unit/bad_memory.h"
 #include "tests/unit/fake_server.h"
 
-#define SIZE 900u /* bytes: larger than the first allocation of the buffer for what is sent */
+#define SIZE  900u /* bytes: larger than the first allocation of the buffer for what is sent */
+#define LOOKS 20u  /* of a second, where nothing takes as long */
 
-static unsigned losses, finishes;
+static unsigned losses, finishes, answers;
 
 static void on_connection(struct pushrod_client *c, bool up, const char *text)
 {
@@ -25,10 +27,17 @@ static void on_finish(struct pushrod_client *c, const struct pushrod_finish *fin
     finishes += finish->status == PUSHROD_DONE;
 }
 
+static void on_accepted(
+    struct pushrod_client *c, uint64_t id, int error, const char *text, void *arg)
+{
+    (void)c, (void)id, (void)error, (void)text, (void)arg;
+    answers++;
+}
+
 static struct pushrod_client *client_of(const struct fake_server *server)
 {
     static const struct pushrod_client_events events = {
-        .connection = on_connection, .finish = on_finish};
+        .accepted = on_accepted, .connection = on_connection, .finish = on_finish};
     struct pushrod_client *c = fake_client(server);
     pushrod_client_on(c, &events);
     assert_int_equal(pushrod_client_connect(c), 0);
@@ -135,12 +144,37 @@ static void what_is_watched_is_asked_for_again(void **state)
     fail_each(watch_round);
 }
 
+/* What had not left is kept for the new connection, or told to be lost; and nothing else is sent.
+ */
+static void unsent_round(struct fake_server *server)
+{
+    struct pushrod_client *c = client_of(server);
+    losses = finishes = answers = 0;
+    submit_two(c);
+    submit_two(c);
+    shutdown(c->fd, SHUT_RDWR);
+    armed = true;
+    for (unsigned i = 0; i < LOOKS && pushrod_client_unanswered(c); i++)
+        assert_int_equal(pushrod_client_process(c, 1000), 0);
+    armed = false;
+    assert_int_equal(answers, 4);
+    assert_int_equal(pushrod_client_ping(c, NULL), 0);
+    pushrod_client_free(c);
+}
+
+static void what_was_not_written_is_not_forgotten(void **state)
+{
+    (void)state;
+    fail_each(unsent_round);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_refused_is_not_sent),
         cmocka_unit_test(what_is_followed_is_asked_for_again),
         cmocka_unit_test(what_is_watched_is_asked_for_again),
+        cmocka_unit_test(what_was_not_written_is_not_forgotten),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
