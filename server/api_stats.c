@@ -68,7 +68,7 @@ void pushrod_server_stats(
     struct pushrod_server *s, void (*fn)(const char *name, uint64_t value, void *arg), void *arg)
 {
     struct stats_to to = {fn, arg};
-    if (s->host)
+    if (s->host && s->conns) /* not in the last close events */
         stats_each(s, stats_one, &to);
 }
 

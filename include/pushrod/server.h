@@ -340,7 +340,7 @@ int pushrod_server_timer_clear(struct pushrod_server *server, int64_t timer); /*
 
 /*
  * Calls fn for each counter and gauge (the names are those of /metrics without the prefix). Any
- * time after start.
+ * time after start; for none in the close events of the end.
  */
 void pushrod_server_stats(struct pushrod_server *server,
     void (*fn)(const char *name, uint64_t value, void *arg), void *arg);

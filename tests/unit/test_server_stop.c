@@ -69,23 +69,65 @@ static void raise_at_close(struct pushrod_server *s, uint64_t conn, int error, v
     raise_once(s, arg);
 }
 
+/* A server that runs, and in *fd a connection to it. */
+static struct pushrod_server *server_connected(
+    const struct pushrod_server_events *events, bool signals, int *fd)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct pushrod_server *s = server_alone();
+    memset(&seen, 0, sizeof seen);
+    pushrod_server_on(s, events, NULL);
+    pushrod_server_catch_signals(s, signals);
+    assert_int_equal(pushrod_server_listen(s, "127.0.0.1:0", NULL), 0);
+    server_start(s);
+    *fd = socket(AF_INET, SOCK_STREAM, 0);
+    at.sin_port = htons((uint16_t)pushrod_server_port(s, "own", 0));
+    assert_int_equal(connect(*fd, (struct sockaddr *)&at, sizeof at), 0);
+    STEP_UNTIL(s, seen.connects == 1);
+    return s;
+}
+
 /* Whoever is impatient does no harm to what is still to be closed: the store is the last. */
 static void test_signal_at_the_end(void **state)
 {
     const struct pushrod_server_events events = {.connect = on_connect, .close = raise_at_close};
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    struct pushrod_server *s = server_alone();
+    int fd;
+    struct pushrod_server *s = server_connected(&events, true, &fd);
     (void)state;
-    memset(&seen, 0, sizeof seen);
-    pushrod_server_on(s, &events, NULL);
-    pushrod_server_catch_signals(s, true);
-    assert_int_equal(pushrod_server_listen(s, "127.0.0.1:0", NULL), 0);
-    server_start(s);
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    at.sin_port = htons((uint16_t)pushrod_server_port(s, "own", 0));
-    assert_int_equal(connect(fd, (struct sockaddr *)&at, sizeof at), 0);
-    STEP_UNTIL(s, seen.connects == 1);
     raise_once(s, NULL);
+    assert_int_equal(pushrod_server_run(s), 0);
+    assert_int_equal(seen.closes, 1);
+    close(fd);
+    pushrod_server_free(s);
+}
+
+static void count_stat(const char *name, uint64_t value, void *arg)
+{
+    unsigned *count = arg;
+    (void)name, (void)value;
+    ++*count;
+}
+
+static void look_at_close(struct pushrod_server *s, uint64_t conn, int error, void *arg)
+{
+    struct pushrod_conn_info info;
+    unsigned count = 0;
+    (void)error, (void)arg;
+    seen.closes++;
+    pushrod_server_stats(s, count_stat, &count);
+    assert_int_equal(count, 0);
+    assert_int_equal(pushrod_server_broadcast(s, "x", 1, 0), 0);
+    assert_int_equal(pushrod_server_conn_info(s, conn, &info), -PUSHROD_E_UNKNOWN_CONNECTION);
+}
+
+/* The last events come when all else is over: there is nothing to look at, and nothing breaks. */
+static void test_looking_at_the_end(void **state)
+{
+    const struct pushrod_server_events events = {.connect = on_connect, .close = look_at_close};
+    int fd;
+    struct pushrod_server *s = server_connected(&events, false, &fd);
+    (void)state;
+    pushrod_server_stop(s);
     assert_int_equal(pushrod_server_run(s), 0);
     assert_int_equal(seen.closes, 1);
     close(fd);
@@ -178,6 +220,7 @@ int main(void)
         cmocka_unit_test(test_signals),
         cmocka_unit_test(test_signals_of_two),
         cmocka_unit_test(test_signal_at_the_end),
+        cmocka_unit_test(test_looking_at_the_end),
         cmocka_unit_test(test_stopping_is_no_trouble),
         cmocka_unit_test(test_stop_beside_start),
     };
