@@ -191,6 +191,8 @@ void pushrod_server_free(struct pushrod_server *s)
     while (s->state != API_NEW && s->state != API_OVER && pushrod_server_step(s) > 0)
         continue;
     groups_free(s); /* made before start or after the end */
+    if (s->loop)
+        atomic_fetch_sub(&servers_open, 1);
     loop_free(s->loop);
     for (size_t i = 0; i < s->listener_count; i++)
         listener_drop(s->listeners[i]);

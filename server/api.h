@@ -156,6 +156,7 @@ bool settings_local_ports(const struct pushrod_server *s); /* any free ports for
 uint64_t settings_drain_ms(const struct pushrod_server *s);
 
 /* ---- api_start.c ---- */
+extern atomic_uint servers_open;              /* servers of this process that have descriptors */
 void signals_leave(struct pushrod_server *s); /* to who had them before */
 
 /* ---- api_run.c ---- */

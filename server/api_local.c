@@ -133,6 +133,7 @@ int local_fork(struct pushrod_server *s)
         return error;
     struct supervise_config config = {
         .processes = local_processes(s),
+        .others = atomic_load(&servers_open) > 0,
         .drain_ms = params_number(s->params, "drain-timeout"),
         .run = local_run,
         .told = local_told,

@@ -260,12 +260,15 @@ void signals_leave(struct pushrod_server *s)
     atomic_compare_exchange_strong(&catcher, &self, NULL);
 }
 
+atomic_uint servers_open;
+
 static int start_rooms(struct pushrod_server *s, const struct host_settings *settings)
 {
     char *error = NULL;
     s->loop = loop_new();
     if (!s->loop)
         return api_fail(s, PUSHROD_E_SYSTEM, "no event loop: %s", strerror(errno));
+    atomic_fetch_add(&servers_open, 1);
     s->conns = conns_new(s->loop, &settings->conns);
     if (!s->conns)
         return api_fail(s, PUSHROD_E_NO_MEMORY, "out of memory");

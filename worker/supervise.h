@@ -62,6 +62,7 @@ void supervise_leave(int ready_fd);
 
 struct supervise_config {
     unsigned processes; /* 1 to 1024; 0 only for a server that may ask for some later */
+    bool others;        /* supervisor_fork(): the caller has descriptors that are not for them */
     const char *join;   /* "host:port"; NULL: it will come through supervisor_join() */
     uint64_t drain_ms;  /* after SIGTERM the children have this long before SIGKILL; 0: 25000 */
     /* Runs in the child, with signal handlers and mask as they were in the caller, but SIGINT
@@ -90,7 +91,7 @@ struct supervisor {
 /*
  * Forks the supervisor; `config` is borrowed for ever in the new process, which never returns.
  * Not 0: a negative enum pushrod_error. Terminal signals (SIGINT) are ignored there: the server
- * decides when its workers stop.
+ * decides when its workers stop. With `others` all is closed there that exec would close.
  */
 int supervisor_fork(struct supervisor *s, const struct supervise_config *config);
 

@@ -2,6 +2,8 @@
 /* The supervisor as a child of a server, told where to join through a pipe. */
 #define _GNU_SOURCE
 #include <assert.h>
+#include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +16,19 @@
 #include "common/clock.h"
 #include "worker/supervise_impl.h"
 
+/* A port, a connection or a lock that its owner closes would stay open with us. */
+static void close_others(int control)
+{
+    DIR *all = opendir("/proc/self/fd");
+    for (struct dirent *one; all && (one = readdir(all));) {
+        int fd = isdigit((unsigned char)one->d_name[0]) ? atoi(one->d_name) : control;
+        if (fd != control && fd != dirfd(all) && fcntl(fd, F_GETFD) & FD_CLOEXEC)
+            close(fd);
+    }
+    if (all)
+        closedir(all);
+}
+
 int supervisor_fork(struct supervisor *s, const struct supervise_config *config)
 {
     int control[2];
@@ -23,6 +38,8 @@ int supervisor_fork(struct supervisor *s, const struct supervise_config *config)
     s->pid = fork();
     if (s->pid == 0) {
         close(control[1]);
+        if (config->others)
+            close_others(control[0]);
         signal(SIGINT, SIG_IGN); /* the server says when */
         _exit(supervise_loop(config, control[0]));
     }

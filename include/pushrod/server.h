@@ -36,6 +36,8 @@
  *
  * Processes. Handlers of on_task() run in `task-workers` (4) processes that are forked in start(),
  * before the library has made a thread or a socket. The program should have no other thread then.
+ * They have all descriptors of the program; but if another server of it runs by then, none of those
+ * that are closed at exec, as all of a server's are.
  *
  * Signals. start() has SIGPIPE ignored, unless the program does something with it, since a peer may
  * go at any time. No other signal is touched without pushrod_server_catch_signals().

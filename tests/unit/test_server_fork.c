@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The processes of an embedded server: what they have of it. */
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include "tests/unit/server_fixture.h"
+
+/* ---- two servers in one process ---- */
+
+struct first {
+    struct pushrod_server *server;
+    char directory[32];
+    unsigned port;
+};
+
+/* With all that a server can hold open: a store, ports, a connection. Port 0: any. */
+static int first_start(struct first *f)
+{
+    char address[32];
+    f->server = pushrod_server_new();
+    assert_non_null(f->server);
+    snprintf(address, sizeof address, "127.0.0.1:%u", f->port);
+    assert_int_equal(pushrod_server_set(f->server, "join-port", "0"), 0);
+    assert_int_equal(pushrod_server_set(f->server, "answers-port", "0"), 0);
+    assert_int_equal(pushrod_server_set(f->server, "data", f->directory), 0);
+    assert_int_equal(pushrod_server_listen(f->server, address, NULL), 0);
+    pushrod_server_on(f->server, &(struct pushrod_server_events){.connect = on_connect}, NULL);
+    int error = pushrod_server_start(f->server);
+    f->port = (unsigned)pushrod_server_port(f->server, "own", 0);
+    return error;
+}
+
+static int dial(unsigned port)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET,
+        .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+        .sin_port = htons((uint16_t)port)};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&at, sizeof at), 0);
+    return fd;
+}
+
+static void remove_directory(const char *directory)
+{
+    static const char *const names[] = {"data.mdb", "lock"};
+    char path[64];
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        snprintf(path, sizeof path, "%s/%s", directory, names[i]);
+        unlink(path);
+    }
+    assert_int_equal(rmdir(directory), 0);
+}
+
+/* What the first one closes is closed, whoever was forked while it was open. */
+static void processes_of_one_have_nothing_of_the_other(void **state)
+{
+    struct first f = {.directory = "/tmp/pushrod-two-XXXXXX"};
+    char byte;
+    (void)state;
+    assert_non_null(mkdtemp(f.directory));
+    assert_int_equal(first_start(&f), 0);
+    int fd = dial(f.port);
+    struct pollfd end = {fd, POLLIN, 0};
+    STEP_UNTIL(f.server, seen.connects == 1);
+    struct pushrod_server *second = server_new();
+    server_start(second);
+    STEP_UNTIL(second, seen.joined == 2);
+    pushrod_server_free(f.server);
+    assert_int_equal(poll(&end, 1, LIMIT_MS), 1);
+    assert_int_equal(read(fd, &byte, 1), 0);
+    if (first_start(&f))
+        fail_msg("%s", pushrod_server_error(f.server));
+    pushrod_server_free(f.server);
+    server_stop(second);
+    close(fd);
+    remove_directory(f.directory);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(processes_of_one_have_nothing_of_the_other),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
