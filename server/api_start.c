@@ -224,6 +224,14 @@ static void signal_caught(int number, short what, void *arg)
     }
 }
 
+/* Peers of sockets and of the supervisor's pipe may go at any time. */
+static void signals_ignore_pipe(void)
+{
+    struct sigaction old;
+    if (sigaction(SIGPIPE, NULL, &old) == 0 && old.sa_handler == SIG_DFL)
+        signal(SIGPIPE, SIG_IGN);
+}
+
 /* libevent gives the signals of a process to one loop: the server that has them. */
 static _Atomic(struct pushrod_server *) catcher;
 
@@ -231,10 +239,6 @@ static int signals_catch(struct pushrod_server *s)
 {
     static const int numbers[SERVER_SIGNALS] = {SIGTERM, SIGINT, SIGHUP, SIGUSR2};
     struct pushrod_server *nobody = NULL;
-    /* evbuffers write to sockets whose peer may be gone. */
-    struct sigaction old;
-    if (sigaction(SIGPIPE, NULL, &old) == 0 && old.sa_handler == SIG_DFL)
-        signal(SIGPIPE, SIG_IGN);
     if (!s->catch_signals)
         return 0;
     if (!atomic_compare_exchange_strong(&catcher, &nobody, s))
@@ -297,8 +301,9 @@ int pushrod_server_start(struct pushrod_server *s)
     if (error)
         return error;
     s->max_payload = settings.host.core.max_payload;
-    /* Before any thread or socket. */
+    /* Before any thread or socket, and with the signals of the program. */
     error = local_fork(s);
+    signals_ignore_pipe();
     if (error == 0)
         error = start_rooms(s, &settings);
     if (error == 0)

@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The processes of an embedded server: what they have of it. */
+/* The processes of an embedded server: what they have of it, and how it bears that they die. */
 #include <netinet/in.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include "tests/unit/server_fixture.h"
 
@@ -76,10 +81,39 @@ static void processes_of_one_have_nothing_of_the_other(void **state)
     remove_directory(f.directory);
 }
 
+/* ---- a supervisor that dies at once ---- */
+
+static pid_t mortal; /* whose child dies; 0: nobody's */
+
+/* It is the first that the child does, and something that its parent does before it tells it. */
+ssize_t getrandom(void *to, size_t size, unsigned flags)
+{
+    siginfo_t info;
+    if (mortal && mortal != getpid())
+        _exit(1);
+    if (mortal)
+        waitid(P_ALL, 0, &info, WEXITED | WNOWAIT);
+    return syscall(SYS_getrandom, to, size, flags);
+}
+
+/* The program is told; it does not die of it. */
+static void a_supervisor_that_died_is_an_error_of_start(void **state)
+{
+    struct pushrod_server *s = server_new();
+    (void)state;
+    signal(SIGPIPE, SIG_DFL);
+    mortal = getpid();
+    assert_int_equal(pushrod_server_start(s), -PUSHROD_E_SYSTEM);
+    mortal = 0;
+    assert_non_null(strstr(pushrod_server_error(s), "cannot start local workers"));
+    pushrod_server_free(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(processes_of_one_have_nothing_of_the_other),
+        cmocka_unit_test(a_supervisor_that_died_is_an_error_of_start),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
