@@ -45,7 +45,7 @@ static void state_set(struct pushrod_client *c, enum client_state state, uint64_
     c->state = state;
     c->deadline_ns = deadline_ns;
     uint64_t at = deadline_ns == UINT64_MAX ? 0 : deadline_ns;
-    struct itimerspec when = {.it_value = {(time_t)(at / (1000 * MS)), (long)(at % (1000 * MS))}};
+    struct itimerspec when = {.it_value = clock_timespec(at)};
     timerfd_settime(c->timer, TFD_TIMER_ABSTIME, &when, NULL);
 }
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/clock.h"
 
-#include <time.h>
+#define NS_PER_SECOND UINT64_C(1000000000)
 
 static uint64_t clock_ns(const struct timespec *t)
 {
-    return (uint64_t)t->tv_sec * 1000000000u + (uint64_t)t->tv_nsec;
+    return (uint64_t)t->tv_sec * NS_PER_SECOND + (uint64_t)t->tv_nsec;
 }
 
 uint64_t clock_mono_ns(void)
@@ -32,6 +32,11 @@ struct now clock_now(void)
         .mono_ns = clock_ns(&mono),
         .wall_ms = (uint64_t)wall.tv_sec * 1000u + (uint64_t)wall.tv_nsec / 1000000u,
     };
+}
+
+struct timespec clock_timespec(uint64_t ns)
+{
+    return (struct timespec){(time_t)(ns / NS_PER_SECOND), (long)(ns % NS_PER_SECOND)};
 }
 
 int clock_seconds(uint64_t ms)

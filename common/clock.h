@@ -6,6 +6,7 @@
 #define COMMON_CLOCK_H
 
 #include <stdint.h>
+#include <time.h>
 
 #define NS_PER_MS UINT64_C(1000000)
 
@@ -18,6 +19,7 @@ struct now clock_now(void);
 uint64_t clock_mono_ns(void); /* only this one, where each task is timed */
 /* `ms` after `from_ns`; UINT64_MAX, which no clock reaches, instead of a sum that wraps. */
 uint64_t clock_after_ms(uint64_t from_ns, uint64_t ms);
+struct timespec clock_timespec(uint64_t ns);
 int clock_seconds(uint64_t ms); /* as the kernel's timers want it: rounded up, 1 at the least */
 
 #endif

@@ -3,7 +3,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "common/clock.h"
@@ -18,7 +17,7 @@
 /* poll() is called again after this long. */
 #define WAIT_MOST_MS 3600000
 /* How often one that waits looks whether it should still. */
-#define LOOK_NS 20000000
+#define LOOK_NS UINT64_C(20000000)
 
 const struct run_config *run_settings(const struct run *run)
 {
@@ -130,13 +129,7 @@ static bool wait_room(struct pushrod_task *task)
     bool room;
     pthread_mutex_lock(&run->lock);
     while (!(room = atomic_load(&run->reported) < REPORTED_MOST) && !is_over(task)) {
-        struct timespec until;
-        clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_nsec += LOOK_NS;
-        if (until.tv_nsec >= 1000000000) {
-            until.tv_nsec -= 1000000000;
-            until.tv_sec++;
-        }
+        struct timespec until = clock_timespec(clock_mono_ns() + LOOK_NS);
         pthread_cond_timedwait(&run->room, &run->lock, &until);
     }
     pthread_mutex_unlock(&run->lock);

@@ -70,8 +70,7 @@ void lead_step(struct run *run, bool wait)
 
 static void arm(const struct lead *lead, uint64_t at_ns)
 {
-    struct itimerspec when = {.it_value = {.tv_sec = (time_t)(at_ns / 1000000000u),
-                                  .tv_nsec = (long)(at_ns % 1000000000u)}};
+    struct itimerspec when = {.it_value = clock_timespec(at_ns)};
     timerfd_settime(lead->timer, TFD_TIMER_ABSTIME, &when, NULL);
 }
 

@@ -59,6 +59,18 @@ static bool slots_new(struct run *run)
     return ok;
 }
 
+/* Who waits for room looks up now and then, whatever becomes of the wall clock. */
+static void lock_init(struct run *run)
+{
+    pthread_condattr_t monotonic;
+    pthread_mutex_init(&run->lock, NULL);
+    pthread_cond_init(&run->more, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&run->room, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+}
+
 struct run *run_new(const struct run_config *config)
 {
     assert(config->slots == 1 || (config->slots > 0 && !config->step));
@@ -68,9 +80,7 @@ struct run *run_new(const struct run_config *config)
     run->config = *config;
     run->config.grace_ms = config->grace_ms ? config->grace_ms : 2000;
     run->tail = &run->head;
-    pthread_mutex_init(&run->lock, NULL);
-    pthread_cond_init(&run->more, NULL);
-    pthread_cond_init(&run->room, NULL);
+    lock_init(run);
     run->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     run->lead.relief = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     run->lead.timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);

@@ -49,11 +49,9 @@ struct loop {
 
 static void timer_arm(struct loop *loop, uint64_t at_ns)
 {
-    struct itimerspec when = {0};
     /* 0 would disarm it; the past fires at once. */
     at_ns = at_ns ? at_ns : 1;
-    when.it_value.tv_sec = (time_t)(at_ns / 1000000000u);
-    when.it_value.tv_nsec = (long)(at_ns % 1000000000u);
+    struct itimerspec when = {.it_value = clock_timespec(at_ns)};
     int failed = timerfd_settime(loop->timer_fd, TFD_TIMER_ABSTIME, &when, NULL);
     assert(!failed);
     (void)failed;

@@ -5,7 +5,6 @@
  */
 #include <errno.h>
 #include <malloc.h>
-#include <time.h>
 #include <pushrod/error.h>
 #include "common/clock.h"
 #include "server/store/lmdb.h"
@@ -76,7 +75,7 @@ static uint64_t sleep_until(const struct lmdb *l, uint64_t now_ns)
 
 static struct batch *take(struct lmdb *l, uint64_t until_ns, bool *stop)
 {
-    struct timespec at = {(time_t)(until_ns / 1000000000), (long)(until_ns % 1000000000)};
+    struct timespec at = clock_timespec(until_ns);
     pthread_mutex_lock(&l->lock);
     int rc = 0;
     while (!l->incoming && !l->stop && rc != ETIMEDOUT)

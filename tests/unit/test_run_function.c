@@ -3,6 +3,9 @@
 #include <poll.h>
 #include <sched.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "common/clock.h"
 #include "common/log.h"
@@ -294,6 +297,33 @@ static void what_nobody_takes_is_bounded(void **state)
     run_play_stop(&p);
 }
 
+static atomic_bool ahead;
+
+/* With `ahead` the wall clock is an hour ahead of what the kernel has: as if it were set back. */
+int clock_gettime(clockid_t clock, struct timespec *to)
+{
+    long rc = syscall(SYS_clock_gettime, clock, to);
+    to->tv_sec += clock == CLOCK_REALTIME && atomic_load(&ahead) ? 3600 : 0;
+    return (int)rc;
+}
+
+static void who_waits_for_room_does_not_depend_on_the_wall_clock(void **state)
+{
+    (void)state;
+    begin_with(flood, NULL, (struct run_config){0});
+    atomic_store(&ahead, true);
+    uint64_t late = run_play_give_like(&p, (struct attempt){.timeout_ms = 100});
+    uint64_t end_ns = clock_mono_ns() + UINT64_C(10000000000);
+    while (!run_watched(p.run))
+        sched_yield();
+    while (run_watched(p.run) && clock_mono_ns() < end_ns)
+        sched_yield();
+    assert_false(run_watched(p.run));
+    atomic_store(&ahead, false);
+    assert_int_equal(run_play_wait(&p, late)->code, PUSHROD_E_TASK_TIMEOUT);
+    run_play_stop(&p);
+}
+
 static void a_flood_that_is_taken_arrives(void **state)
 {
     (void)state;
@@ -331,6 +361,7 @@ int main(void)
         cmocka_unit_test(batches_go_through),
         cmocka_unit_test(what_is_no_handler_is_an_error),
         cmocka_unit_test(what_nobody_takes_is_bounded),
+        cmocka_unit_test(who_waits_for_room_does_not_depend_on_the_wall_clock),
         cmocka_unit_test(a_flood_that_is_taken_arrives),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
