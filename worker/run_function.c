@@ -54,7 +54,7 @@ const void *pushrod_task_payload(const struct pushrod_task *task, size_t *size)
 static bool headers_unpack(struct pushrod_task *task)
 {
     if (task->scratch.size)
-        return true;
+        return !task->scratch.failed;
     struct dec in = dec_of(task->attempt->headers);
     uint32_t pairs = task->attempt->headers.data ? dec_map(&in) : 0;
     for (uint32_t i = 0; i < 2 * pairs && !dec_failed(&in); i++) {

@@ -196,6 +196,32 @@ static void a_result_without_memory_fails_the_attempt(void **state)
     run_play_stop(&p);
 }
 
+/* Half of the headers are none, however often it asks. */
+static int look_twice(struct pushrod_task *task, void *arg)
+{
+    (void)arg;
+    atomic_store(&most_memory, 512);
+    bool none = !pushrod_task_header(task, "large") && !pushrod_task_header(task, "large");
+    atomic_store(&most_memory, 0);
+    return none ? 0 : 1;
+}
+
+static void a_function_without_memory_has_no_headers(void **state)
+{
+    static const uint8_t large[1024] = {[0 ... 1023] = 'x'};
+    struct handler h = {.ops = &handler_function, .function = look_twice};
+    struct buf headers = BUF_EMPTY;
+    (void)state;
+    enc_map(&headers, 1);
+    enc_text(&headers, slice_str("large"));
+    enc_text(&headers, slice_of(large, sizeof large));
+    run_play_start(&p, h, (struct run_config){0});
+    uint64_t lease = run_play_give_like(&p, (struct attempt){.headers = buf_slice(&headers)});
+    assert_int_equal(run_play_wait(&p, lease)->kind, REPORT_DONE);
+    buf_free(&headers);
+    run_play_stop(&p);
+}
+
 static void much_to_say_on_standard_error(void **state)
 {
     (void)state;
@@ -402,6 +428,7 @@ int main(void)
         cmocka_unit_test(a_note_that_it_failed_wins_over_exit_0),
         cmocka_unit_test(endless_output_is_cut_short),
         cmocka_unit_test(a_result_without_memory_fails_the_attempt),
+        cmocka_unit_test(a_function_without_memory_has_no_headers),
         cmocka_unit_test(much_to_say_on_standard_error),
         cmocka_unit_test(a_hang_ends_at_the_timeout),
         cmocka_unit_test(the_tasks_own_timeout_wins),
