@@ -44,7 +44,7 @@ static uint64_t mono_ms(void)
 /* ------------------------------------------------------------------------ children */
 
 /* In the child: what the parent set up for itself is undone. */
-static void child_prepare(struct guard *g, pid_t parent)
+static void child_prepare(const struct guard *g, pid_t parent)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent)
@@ -57,6 +57,9 @@ static void child_prepare(struct guard *g, pid_t parent)
     close(g->signals);
     if (g->control >= 0)
         close(g->control);
+    for (unsigned i = 0; i < g->count; i++)
+        if (g->places[i].said_fd >= 0)
+            close(g->places[i].said_fd);
 }
 
 static int child_main(struct guard *g, struct place *p, const int ready[2], pid_t parent)

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The supervisor and its children, without a server: what they are given. */
+#include <dirent.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "tests/unit/unit.h"
+#include "worker/supervise.h"
+
+#define CHILDREN 8u
+
+static int tell; /* the end of a pipe: each child writes a byte, the number of its descriptors */
+
+static uint8_t count_descriptors(void)
+{
+    uint8_t count = 0;
+    DIR *all = opendir("/proc/self/fd");
+    while (all && readdir(all))
+        count++;
+    closedir(all);
+    return count;
+}
+
+static int count_main(void *arg, const struct supervise_child *child)
+{
+    uint8_t count = count_descriptors();
+    (void)arg, (void)child;
+    return write(tell, &count, 1) == 1 ? SUPERVISE_EXIT_DONE : SUPERVISE_EXIT_NEVER;
+}
+
+/* The pipes on which its elder siblings speak are their business: a thousand would be too many. */
+static void each_child_has_as_many_descriptors(void **state)
+{
+    const struct supervise_config config = {
+        .processes = CHILDREN, .join = "127.0.0.1:1", .run = count_main};
+    uint8_t counts[CHILDREN];
+    int ends[2], status;
+    (void)state;
+    assert_int_equal(pipe(ends), 0);
+    tell = ends[1];
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(supervise_run(&config));
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    assert_int_equal(read(ends[0], counts, sizeof counts), CHILDREN);
+    for (size_t i = 1; i < CHILDREN; i++)
+        assert_int_equal(counts[i], counts[0]);
+    close(ends[0]);
+    close(ends[1]);
+}
+
+int main(void)
+{
+    log_setup("test", LOG_ERROR, false);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(each_child_has_as_many_descriptors),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
