@@ -3,8 +3,10 @@
  * Plug-ins. Loading one runs its code, so the supervisor never does: it lets a process of its own
  * look (plugins_probe), and each worker process loads for itself.
  */
+#define _GNU_SOURCE /* pipe2() */
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,7 +113,7 @@ int plugins_probe(struct pushrod_worker *w, bool *serial)
     *serial = false;
     if (count == 0)
         return 0;
-    if (pipe(ends) != 0)
+    if (pipe2(ends, O_CLOEXEC) != 0)
         return worker_error(w, PUSHROD_E_SYSTEM, "pipe: %s", strerror(errno));
     pid_t pid = fork();
     int why = errno;
@@ -125,7 +127,8 @@ int plugins_probe(struct pushrod_worker *w, bool *serial)
     close(ends[0]);
     if (pid < 0)
         return worker_error(w, PUSHROD_E_SYSTEM, "fork: %s", strerror(why));
-    waitpid(pid, NULL, 0);
+    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+        ;
     if (size != (ssize_t)sizeof a)
         return worker_error(w, PUSHROD_E_BAD_OPTION, "a plug-in ended the process that loaded it");
     *serial = a.serial;

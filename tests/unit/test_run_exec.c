@@ -384,13 +384,26 @@ static void the_end_of_the_runner_ends_its_commands(void **state)
     assert_true(pid_is_gone(&pid));
 }
 
+/* Descriptors, of the first ones, that a program which we become would have. */
+static unsigned passed_on(void)
+{
+    unsigned count = 0;
+    for (int fd = 0; fd < 64; fd++) {
+        int flags = fcntl(fd, F_GETFD);
+        count += flags >= 0 && !(flags & FD_CLOEXEC);
+    }
+    return count;
+}
+
 /* The same for fork(). */
 static bool no_process;
+static unsigned passed_on_then;
 pid_t __real_fork(void);
 pid_t __wrap_fork(void);
 
 pid_t __wrap_fork(void)
 {
+    passed_on_then = passed_on();
     errno = EAGAIN;
     return no_process ? -1 : __real_fork();
 }
@@ -402,9 +415,11 @@ static void a_probe_needs_a_process(void **state)
     struct pushrod_worker *w = pushrod_worker_new();
     (void)state;
     assert_int_equal(pushrod_worker_set(w, "plugin", "./none.so"), 0);
+    unsigned before = passed_on();
     no_process = true;
     int error = plugins_probe(w, &serial);
     no_process = false;
+    assert_int_equal(passed_on_then, before); /* a plug-in may start programs */
     assert_int_equal(error, -PUSHROD_E_SYSTEM);
     assert_null(strstr(pushrod_worker_error(w), "plug-in"));
     assert_non_null(strstr(pushrod_worker_error(w), strerror(EAGAIN)));
