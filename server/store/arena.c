@@ -28,6 +28,11 @@ void *store_alloc(size_t size)
     return check(calloc(1, size ? size : 1));
 }
 
+struct body *store_body(size_t size)
+{
+    return check(body_new(size));
+}
+
 void *store_grow(void *old, size_t *capacity, size_t item)
 {
     *capacity = *capacity ? *capacity * 2 : 16;

@@ -20,7 +20,8 @@ struct arena {
     size_t body_capacity;
 };
 
-void *store_alloc(size_t size); /* zeroed; the caller frees it */
+void *store_alloc(size_t size);       /* zeroed; the caller frees it */
+struct body *store_body(size_t size); /* its bytes unset */
 void *store_grow(
     void *old, size_t *capacity, size_t item); /* doubles an array; at least 16 items */
 

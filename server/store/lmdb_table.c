@@ -178,9 +178,9 @@ void parts_put(struct lmdb *l, enum table t, uint64_t id, uint32_t first, const 
 
 struct body *parts_get(struct lmdb *l, enum table t, uint64_t id, uint32_t first, size_t size)
 {
-    struct body *b = body_new(size);
+    struct body *b = store_body(size);
     uint8_t key[12];
-    for (size_t at = 0; b && at < size; first++) {
+    for (size_t at = 0; at < size; first++) {
         struct slice part;
         part_key(key, id, first);
         if (!table_get(l, t, key, sizeof(key), &part) || part.size > size - at || !part.size) {

@@ -5,7 +5,9 @@
 #include <malloc.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include "common/clock.h"
 #include "tests/store/rig.h"
@@ -301,6 +303,54 @@ static void memory_of_a_burst_is_given_back(void **state)
     rig_close(&r);
 }
 
+/* Of this process, as RLIMIT_DATA counts it: what is only reserved is none. */
+static size_t data_bytes(void)
+{
+    size_t pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    assert_non_null(file);
+    assert_int_equal(fscanf(file, "%*u %*u %*u %*u %*u %zu", &pages), 1);
+    fclose(file);
+    return pages * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* In a process of its own: a payload is read for which there is no memory. 0: all the same. */
+static int fetch_large(struct rig *r, size_t size)
+{
+    const struct rlimit no_core = {0};
+    rig_start(r);
+    setrlimit(RLIMIT_CORE, &no_core);
+    rlim_t most = data_bytes() + size / 2;
+    setrlimit(RLIMIT_DATA, &(struct rlimit){most, most});
+    const struct store_event *e = rig_fetch(r, "q", start, 1);
+    return e->record_count == 1 ? 0 : 1;
+}
+
+/* It ends as a crash would: a task that is given without its payload would run without it. */
+static void a_payload_is_whole_or_not_given(void **state)
+{
+    struct rig r;
+    struct body *body = rig_body(1, 16 << 20);
+    struct record in = rig_record(1, "q", 4);
+    int status;
+    (void)state;
+    in.body = body;
+    in.payload = body_slice(body);
+    rig_open(&r, &backends[1]);
+    assert_int_equal(rig_append(&r, &in)->outcome, OUTCOME_STORED);
+    rig_stop(&r);
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(fetch_large(&r, body->size));
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_false(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    rig_start(&r);
+    const struct store_event *e = rig_fetch(&r, "q", start, 1);
+    assert_true(slice_equal(e->records[0].payload, body_slice(body)));
+    rig_close(&r);
+    body_unref(body);
+}
+
 #define FOR(test, n)                                                                               \
     {                                                                                              \
 #test ", " #n, test, NULL, NULL, (void *)(uintptr_t)&backends[n]                           \
@@ -308,7 +358,9 @@ static void memory_of_a_burst_is_given_back(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {FOR(max_bytes_is_a_bound, 1), FOR(max_bytes_is_a_bound, 2),
+    /* The first needs a heap that has nothing to spare. */
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_payload_is_whole_or_not_given),
+        FOR(max_bytes_is_a_bound, 1), FOR(max_bytes_is_a_bound, 2),
         FOR(a_full_disk_refuses_and_recovers, 2), FOR(a_burst_fills_a_small_disk, 1),
         FOR(a_burst_fills_a_small_disk, 2), FOR(a_purge_makes_room, 2),
         FOR(expired_results_make_room, 1), FOR(expired_results_make_room, 2),
