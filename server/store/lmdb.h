@@ -124,7 +124,8 @@ struct lmdb_queue {
     struct slice name;
     enum durability durability;
     bool paused;
-    bool changed;   /* its row must be written with the next commit */
+    bool changed; /* its row must be written with the next commit: in lmdb.changed */
+    struct lmdb_queue *next_changed;
     uint64_t ready; /* in the tables, not in the index */
     uint64_t delayed;
     uint64_t dead;
@@ -225,6 +226,7 @@ struct lmdb {
     struct lmdb_queue **queues;
     size_t queue_count;
     size_t queue_capacity;
+    struct lmdb_queue *changed; /* of a hundred thousand queues, a few with each commit */
     struct strmap queue_names;
     struct idmap queue_numbers; /* number -> struct lmdb_queue */
     uint32_t next_queue;
@@ -299,7 +301,8 @@ void lmdb_release_pages(struct lmdb *l);
 /* ---- lmdb_queue.c ---- */
 void queues_load(struct lmdb *l);
 void queues_keep_edges(struct lmdb *l); /* as of now, over all that is loaded in this life */
-void queues_save(struct lmdb *l);       /* those that changed */
+void lmdb_queue_touch(struct lmdb *l, struct lmdb_queue *q); /* it has changed */
+void queues_save(struct lmdb *l);                            /* those that did */
 void queues_free(struct lmdb *l);
 struct lmdb_queue *lmdb_queue_get(struct lmdb *l, struct slice name);
 struct lmdb_queue *lmdb_queue_find(struct lmdb *l, struct slice name); /* NULL: never heard of it */

@@ -52,13 +52,13 @@ static bool old_read(struct lmdb *l, const struct step *s, uint64_t id, struct t
     return true;
 }
 
-static void count(const struct traits *t, bool add)
+static void count(struct lmdb *l, const struct traits *t, bool add)
 {
     if (!t->queue)
         return;
     uint64_t *number = t->due_ms ? &t->queue->delayed : &t->queue->ready;
     *number = add ? *number + 1 : *number - 1;
-    t->queue->changed = true;
+    lmdb_queue_touch(l, t->queue);
 }
 
 static void ready_delete(struct lmdb *l, const struct step *s, const struct traits *t)
@@ -92,7 +92,7 @@ static void apply_ended(struct lmdb *l, const struct step *s, const struct entry
     ready_delete(l, s, &old);
     agenda_set(l, e->id, AGENDA_DUE, old.due_ms, 0);
     agenda_set(l, e->id, AGENDA_EXPIRE, old.expiry_ms, 0);
-    count(&old, false);
+    count(l, &old, false);
 }
 
 /* Ids mostly rise, and then pages are filled to the end instead of being split in halves. */
@@ -138,8 +138,8 @@ static void apply_record(struct lmdb *l, const struct step *s, const struct entr
         ready_put(l, s, &new);
     agenda_set(l, e->id, AGENDA_DUE, old.due_ms, new.due_ms);
     agenda_set(l, e->id, AGENDA_EXPIRE, old.expiry_ms, new.expiry_ms);
-    count(&old, false);
-    count(&new, true);
+    count(l, &old, false);
+    count(l, &new, true);
     uint8_t *to = task_reserve(l, s, e->id, sizeof(number) + e->size);
     if (to) {
         memcpy(to, &number, sizeof(number));

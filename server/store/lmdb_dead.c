@@ -39,7 +39,7 @@ void dead_put(
     size_t size = buried_key(buried, r.queue, f->id);
     table_put(l, TABLE_BURIED, buried, size, (struct slice){0});
     found->queue->dead++;
-    found->queue->changed = true;
+    lmdb_queue_touch(l, found->queue);
 }
 
 bool dead_get(struct lmdb *l, uint64_t id, struct slice *record, struct slice *finish)
@@ -85,7 +85,7 @@ static void dead_remove(
         !f.result.data)
         parts_delete(l, TABLE_PARTS, id | RESULT_BIT, 0, f.result.size);
     q->dead--;
-    q->changed = true;
+    lmdb_queue_touch(l, q);
 }
 
 void op_drop(struct lmdb *l, struct item *item, struct reply *reply, struct store_event *e)
@@ -196,7 +196,7 @@ void op_scan(struct lmdb *l, struct item *item, struct reply *reply, struct stor
     struct found_ids found = {0};
     MDB_cursor *c = table_cursor(l, TABLE_BURIED);
     for (size_t i = 0; i < l->queue_count && op->id < UINT64_MAX; i++)
-        if (!op->queue.data || name_matches(op->queue, l->queues[i]->name))
+        if (l->queues[i]->dead && (!op->queue.data || name_matches(op->queue, l->queues[i]->name)))
             scan_queue(l, c, l->queues[i], op->id, op->limit + 1, &found);
     if (c)
         mdb_cursor_close(c);

@@ -100,7 +100,7 @@ static void reset_edges(struct lmdb *l, const struct store_opened *opened)
         if (opened->queues[i].ready + opened->queues[i].delayed || !q->edge.id)
             continue;
         q->edge = q->edge_at_open = (struct order_key){0};
-        q->changed = true;
+        lmdb_queue_touch(l, q);
     }
 }
 

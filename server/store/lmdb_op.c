@@ -15,7 +15,7 @@ static void op_queue(struct lmdb *l, const struct item *item)
     struct lmdb_queue *q = lmdb_queue_get(l, item->op->queue);
     q->durability = item->op->durability;
     q->paused = item->op->paused;
-    q->changed = true;
+    lmdb_queue_touch(l, q);
 }
 
 static void op_worker(struct lmdb *l, const struct item *item)

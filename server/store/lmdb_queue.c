@@ -132,11 +132,19 @@ static void queue_save(struct lmdb *l, struct lmdb_queue *q)
     q->changed = false;
 }
 
+void lmdb_queue_touch(struct lmdb *l, struct lmdb_queue *q)
+{
+    if (q->changed)
+        return;
+    q->changed = true;
+    q->next_changed = l->changed;
+    l->changed = q;
+}
+
 void queues_save(struct lmdb *l)
 {
-    for (size_t i = 0; i < l->queue_count; i++)
-        if (l->queues[i]->changed)
-            queue_save(l, l->queues[i]);
+    for (; l->changed; l->changed = l->changed->next_changed)
+        queue_save(l, l->changed);
 }
 
 void queues_free(struct lmdb *l)
@@ -153,6 +161,7 @@ void queues_free(struct lmdb *l)
     strmap_free(&l->queue_names);
     idmap_free(&l->queue_numbers);
     l->queues = NULL;
+    l->changed = NULL;
     l->garbage = NULL;
     l->queue_count = l->queue_capacity = l->garbage_count = l->garbage_capacity = 0;
 }
@@ -167,7 +176,7 @@ struct lmdb_queue *lmdb_queue_get(struct lmdb *l, struct slice name)
     struct lmdb_queue *q = lmdb_queue_find(l, name);
     if (!q) {
         q = queue_add(l, l->next_queue++, name);
-        q->changed = true;
+        lmdb_queue_touch(l, q);
     }
     return q;
 }
@@ -191,7 +200,7 @@ void queue_renumber(struct lmdb *l, struct lmdb_queue *q)
     if (!idmap_put(&l->queue_numbers, q->number, (uintptr_t)q))
         abort();
     q->ready = q->delayed = 0;
-    q->changed = true;
+    lmdb_queue_touch(l, q);
 }
 
 /* Only while it has that number: a purge may have kept the task, or it was revived since. */

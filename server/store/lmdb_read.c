@@ -103,12 +103,12 @@ static void merge_pass(struct lmdb *l, struct merge *m, struct order_key key)
     }
 }
 
-static void edge_reached(struct lmdb_queue *q, struct order_key key)
+static void edge_reached(struct lmdb *l, struct lmdb_queue *q, struct order_key key)
 {
     if (!order_key_less(q->edge, key))
         return;
     q->edge = key;
-    q->changed = true;
+    lmdb_queue_touch(l, q);
 }
 
 void op_fetch(struct lmdb *l, struct item *item, struct reply *reply, struct store_event *e)
@@ -131,7 +131,7 @@ void op_fetch(struct lmdb *l, struct item *item, struct reply *reply, struct sto
             if (list.count && op->limit_bytes && !fits)
                 break;
             task_give(l, &list, &f);
-            edge_reached(q, key);
+            edge_reached(l, q, key);
         }
         merge_pass(l, &m, key);
         e->exhausted = true;
