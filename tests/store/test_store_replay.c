@@ -245,6 +245,19 @@ static void places_are_sorted(void **state)
     }
 }
 
+/* Names come from strangers, who could choose a hundred thousand that meet in one cell. */
+static void names_are_hashed_with_a_secret(void **state)
+{
+    struct rig a, b;
+    (void)state;
+    rig_open(&a, &backends[1]);
+    rig_open(&b, &backends[1]);
+    assert_int_not_equal(((const struct lmdb *)a.store)->queue_names.seed,
+        ((const struct lmdb *)b.store)->queue_names.seed);
+    rig_close(&a);
+    rig_close(&b);
+}
+
 #define FOR(test, n)                                                                               \
     {                                                                                              \
 #test ", " #n, test, NULL, NULL, (void *)(uintptr_t)&backends[n]                           \
@@ -257,6 +270,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_revived_task_ends_once),
         FOR(a_purge_leaves_kept_finishes, 1), FOR(a_purge_leaves_kept_finishes, 2),
         FOR(a_clock_that_goes_back_drops_no_finish, 2), FOR(the_index_counts_its_bytes, 2),
-        FOR(tasks_that_end_at_once_leave_nothing, 1), cmocka_unit_test(places_are_sorted)};
+        FOR(tasks_that_end_at_once_leave_nothing, 1),
+        cmocka_unit_test(names_are_hashed_with_a_secret), cmocka_unit_test(places_are_sorted)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
