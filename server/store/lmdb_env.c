@@ -299,13 +299,15 @@ void lmdb_text_errno(struct lmdb *l, const char *what, int error)
 bool lmdb_room(struct lmdb *l)
 {
     MDB_envinfo info;
+    MDB_stat pages;
     struct statvfs fs;
     mdb_env_info(l->env, &info);
-    uint64_t used = (uint64_t)(info.me_last_pgno + 1) * 4096;
+    mdb_env_stat(l->env, &pages); /* as large as the kernel's, which need not be 4 KiB */
+    uint64_t used = (uint64_t)(info.me_last_pgno + 1) * pages.ms_psize;
     uint64_t reserve = reserve_of(l->max_bytes);
     uint64_t inside = 0;
     if (used + reserve > l->max_bytes)
-        inside = free_pages(l) * 4096;
+        inside = free_pages(l) * pages.ms_psize;
     if (used - inside + reserve > l->max_bytes) {
         snprintf(l->text, sizeof(l->text), "the store's %llu MiB are full (max_disk)",
             (unsigned long long)(l->max_bytes / MIB));
@@ -320,7 +322,7 @@ bool lmdb_room(struct lmdb *l)
     uint64_t kept = floor + l->index.bytes;
     /* Pages that are free within the file need no disk. */
     if (!inside && left < kept + 64 * MIB)
-        inside = free_pages(l) * 4096;
+        inside = free_pages(l) * pages.ms_psize;
     l->spare = left + inside > kept ? (left + inside - kept) / 2 : 0;
     snprintf(l->text, sizeof(l->text), "the disk of %.128s is full (%llu MiB left)", l->path,
         (unsigned long long)(left / MIB));
