@@ -33,7 +33,6 @@ struct pushrod_server *pushrod_server_new(void)
     }
     api_task_init(s);
     conn_init(s);
-    timers_init(s);
     events_init(s);
     list_init(&s->groups);
     list_init(&s->waits);

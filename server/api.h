@@ -127,7 +127,7 @@ struct pushrod_server {
     struct buf notes; /* struct worker_event */
     struct deferral note_tell;
     struct deferral start_tell;
-    struct list timers;
+    struct idmap timers; /* id -> struct api_timer */
     uint64_t timer_ids;
     struct list groups;   /* those that are waited for */
     pthread_mutex_t lock; /* guards `waits`, `posts`, and changes of `state` and `thread` */
@@ -207,7 +207,6 @@ void conn_free_notes(struct pushrod_server *s);
 /* ---- api_group.c, api_timer.c, api_stats.c, api_event.c ---- */
 void groups_free(struct pushrod_server *s);
 void waits_abort(struct pushrod_server *s); /* the server ends: nobody waits any more */
-void timers_init(struct pushrod_server *s);
 void timers_free(struct pushrod_server *s);
 void stats_metrics(void *arg, struct buf *out);
 void events_init(struct pushrod_server *s);

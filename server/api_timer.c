@@ -5,7 +5,6 @@
 #include "server/api.h"
 
 struct api_timer {
-    struct list node;
     struct pushrod_server *server;
     uint64_t id;
     uint64_t repeat_ms; /* 0: once */
@@ -19,7 +18,7 @@ struct api_timer {
 static void timer_free(struct api_timer *t)
 {
     loop_timer_clear(t->server->loop, &t->timer);
-    list_remove(&t->node);
+    idmap_remove(&t->server->timers, t->id);
     free(t);
 }
 
@@ -53,37 +52,33 @@ int64_t pushrod_server_timer(struct pushrod_server *s, uint64_t delay_ms, uint64
     t->arg = arg;
     t->timer.fn = timer_fired;
     t->timer.arg = t;
-    list_init(&t->node);
     uint64_t at = clock_after_ms(loop_enter(s->loop).mono_ns, delay_ms);
-    if (!loop_timer_set(s->loop, &t->timer, at)) {
-        free(t);
+    if (!idmap_put(&s->timers, t->id, (uintptr_t)t) || !loop_timer_set(s->loop, &t->timer, at)) {
+        timer_free(t);
         return api_fail(s, PUSHROD_E_NO_MEMORY, "out of memory");
     }
-    list_push_back(&s->timers, &t->node);
     return (int64_t)t->id;
 }
 
 int pushrod_server_timer_clear(struct pushrod_server *s, int64_t timer)
 {
-    list_foreach(node, next, &s->timers)
-    {
-        struct api_timer *t = container_of(node, struct api_timer, node);
-        if (t->id != (uint64_t)timer || t->cleared)
-            continue;
-        t->cleared = true;
-        if (!t->firing)
-            timer_free(t);
-        return 0;
-    }
-    return api_fail(s, PUSHROD_E_INVALID, "there is no such timer");
-}
-
-void timers_init(struct pushrod_server *s)
-{
-    list_init(&s->timers);
+    uint64_t found = 0;
+    idmap_get(&s->timers, (uint64_t)timer, &found);
+    struct api_timer *t = (struct api_timer *)(uintptr_t)found;
+    if (!t || t->cleared)
+        return api_fail(s, PUSHROD_E_INVALID, "there is no such timer");
+    t->cleared = true;
+    if (!t->firing)
+        timer_free(t);
+    return 0;
 }
 
 void timers_free(struct pushrod_server *s)
 {
-    list_foreach(node, next, &s->timers) timer_free(container_of(node, struct api_timer, node));
+    struct idmap timers = s->timers;
+    struct idmap_cell cell;
+    s->timers = (struct idmap){0};
+    for (size_t place = 0; idmap_next(&timers, &place, &cell);)
+        timer_free((struct api_timer *)(uintptr_t)cell.value);
+    idmap_free(&timers);
 }
