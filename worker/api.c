@@ -166,7 +166,7 @@ static int make_session(struct pushrod_worker *w, struct settings *s)
     const char *token = params_text(w->params, "token");
     c->token = slice_str(token[0] ? token : NULL);
     c->pid = (uint64_t)getpid();
-    c->slots = worker_slots(w, w->named ? w->child.processes : 1);
+    c->slots = worker_slots(w);
     c->ahead = RUN_AHEAD;
     c->max_prefetch = (uint32_t)params_number(w->params, "max-prefetch");
     c->queues = s->patterns;

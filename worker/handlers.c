@@ -111,11 +111,13 @@ unsigned cpus_usable(void)
     return cpus ? cpus : 1;
 }
 
-/* As asked for, else the CPUs shared among the processes. */
-unsigned worker_slots(const struct pushrod_worker *w, unsigned processes)
+/* As asked for; else one in somebody's program, whose handlers may bear no more, and in programs of
+ * ours the CPUs shared among the processes. */
+unsigned worker_slots(const struct pushrod_worker *w)
 {
     unsigned slots = (unsigned)params_number(w->params, "slots");
-    if (w->serial)
+    unsigned processes = w->named ? w->child.processes : 1;
+    if (w->serial || (!w->named && !params_given(w->params, "slots")))
         return 1;
     if (slots)
         return slots;

@@ -74,6 +74,6 @@ int handlers_from_options(struct pushrod_worker *w); /* exec, coproc; not the pl
 void handlers_free(struct pushrod_worker *w);
 /* CPUs that this process may use, as far as its affinity and its cgroup tell; at least 1. */
 unsigned cpus_usable(void);
-unsigned worker_slots(const struct pushrod_worker *w, unsigned processes);
+unsigned worker_slots(const struct pushrod_worker *w);
 
 #endif

@@ -62,9 +62,10 @@ void pushrod_worker_free(struct pushrod_worker *worker);
 
 /*
  * Sets an option, as it is called and written on the command line of pushrod-worker: "join"
- * (host[:port]), "name", "slots" (1), "max-tasks", "max-memory", "max-result", "drain-timeout",
- * "timeout". Both strings are copied. BAD_OPTION: pushrod_worker_error() names the
- * option, the value and what is allowed. Before pushrod_worker_run(), one thread.
+ * (host[:port]), "name", "slots" (here 1; 0: one for each CPU), "max-tasks", "max-memory",
+ * "max-result", "drain-timeout", "timeout". Both strings are copied. BAD_OPTION:
+ * pushrod_worker_error() names the option, the value and what is allowed. Before
+ * pushrod_worker_run(), one thread.
  */
 int pushrod_worker_set(struct pushrod_worker *worker, const char *name, const char *value);
 

@@ -11,6 +11,7 @@
 #include "common/log.h"
 #include "proto/codec.h"
 #include "tests/lib/run_play.h"
+#include "worker/worker.h"
 
 static struct run_play p;
 static atomic_bool go_on;
@@ -347,6 +348,19 @@ static void what_is_no_handler_is_an_error(void **state)
     pushrod_worker_free(w);
 }
 
+/* Its handler may bear no other call beside it. */
+static void a_program_has_one_slot_unless_it_asks(void **state)
+{
+    struct pushrod_worker *w = pushrod_worker_new();
+    (void)state;
+    assert_int_equal(worker_slots(w), 1);
+    assert_int_equal(pushrod_worker_set(w, "slots", "0"), 0);
+    assert_int_equal(worker_slots(w), cpus_usable());
+    assert_int_equal(pushrod_worker_set(w, "slots", "3"), 0);
+    assert_int_equal(worker_slots(w), 3);
+    pushrod_worker_free(w);
+}
+
 int main(void)
 {
     log_setup("test", LOG_ERROR, false);
@@ -360,6 +374,7 @@ int main(void)
         cmocka_unit_test(what_has_not_begun_can_be_taken_back),
         cmocka_unit_test(batches_go_through),
         cmocka_unit_test(what_is_no_handler_is_an_error),
+        cmocka_unit_test(a_program_has_one_slot_unless_it_asks),
         cmocka_unit_test(what_nobody_takes_is_bounded),
         cmocka_unit_test(who_waits_for_room_does_not_depend_on_the_wall_clock),
         cmocka_unit_test(a_flood_that_is_taken_arrives),
