@@ -266,7 +266,9 @@ static void group_end(struct lmdb *l)
 void group_commit(struct lmdb *l, uint64_t now_ns, size_t apply)
 {
     l->commit_ns = now_ns;
-    if (!lmdb_begin(l) || l->error) {
+    /* A group that could not begin has not run: to begin it now would be to leave it unanswered. */
+    bool failed = group_waits(l) && l->error;
+    if (failed || !lmdb_begin(l)) {
         group_fail(l, false);
         return;
     }
