@@ -75,12 +75,7 @@ void enc_text(struct buf *out, struct slice text)
     struct pen pen;
     if (!pen_open(&pen, out, text.size))
         return;
-    if (text.data) {
-        pack_str(&pen, text.size);
-        pen_put(&pen, text.data, text.size);
-    } else {
-        pack_nil(&pen);
-    }
+    pen_text(&pen, text);
     pen_close(&pen, out);
 }
 
@@ -89,12 +84,7 @@ void enc_bytes(struct buf *out, struct slice bytes)
     struct pen pen;
     if (!pen_open(&pen, out, bytes.size))
         return;
-    if (bytes.data) {
-        pack_bin(&pen, bytes.size);
-        pen_put(&pen, bytes.data, bytes.size);
-    } else {
-        pack_nil(&pen);
-    }
+    pen_bytes(&pen, bytes);
     pen_close(&pen, out);
 }
 

@@ -82,26 +82,6 @@ void dec_skip_message(struct dec *d, unsigned number)
 #define PACK_BYTES(pen, value) pen_bytes(pen, value)
 #define PACK_RAW(pen, value)   pen_raw(pen, value)
 
-static inline void pen_text(struct pen *pen, struct slice value)
-{
-    if (!value.data) {
-        pack_nil(pen);
-        return;
-    }
-    pack_str(pen, value.size);
-    pen_put(pen, value.data, value.size);
-}
-
-static inline void pen_bytes(struct pen *pen, struct slice value)
-{
-    if (!value.data) {
-        pack_nil(pen);
-        return;
-    }
-    pack_bin(pen, value.size);
-    pen_put(pen, value.data, value.size);
-}
-
 static inline void pen_raw(struct pen *pen, struct slice value)
 {
     if (value.data)

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <msgpack/pack_define.h>
 #include <msgpack/timestamp.h>
+#include "common/slice.h"
 
 #define PACK_HEAD 9u /* bytes: a kind and 64 bits */
 
@@ -34,5 +35,26 @@ static inline int pen_put(struct pen *pen, const void *data, size_t size)
 #define msgpack_pack_append_buffer(pen, data, len) return pen_put((pen), (data), (len))
 
 #include <msgpack/pack_template.h>
+
+/* nil if data is NULL */
+static inline void pen_text(struct pen *pen, struct slice value)
+{
+    if (!value.data) {
+        pack_nil(pen);
+        return;
+    }
+    pack_str(pen, value.size);
+    pen_put(pen, value.data, value.size);
+}
+
+static inline void pen_bytes(struct pen *pen, struct slice value)
+{
+    if (!value.data) {
+        pack_nil(pen);
+        return;
+    }
+    pack_bin(pen, value.size);
+    pen_put(pen, value.data, value.size);
+}
 
 #endif
