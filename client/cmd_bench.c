@@ -47,7 +47,7 @@ static void on_finish(struct pushrod_client *c, const struct pushrod_finish *f, 
     struct cli *cli = pushrod_client_data(c);
     struct bench *b = cli->state;
     uint64_t number = (uint64_t)(uintptr_t)arg - 1;
-    b->moved_ns = clock_now().mono_ns;
+    b->moved_ns = clock_mono_ns();
     b->latency[b->finished++] = b->moved_ns - b->begun[number];
     b->failed += f->status != PUSHROD_DONE;
 }
@@ -57,7 +57,7 @@ static int send_some(struct bench *b)
 {
     while (b->sent < b->count && b->sent - b->finished - b->refused < b->in_flight) {
         b->task.arg = (void *)(uintptr_t)(b->sent + 1);
-        b->begun[b->sent] = clock_now().mono_ns;
+        b->begun[b->sent] = clock_mono_ns();
         int error = pushrod_client_submit_async(b->cli->client, &b->task);
         if (error == -PUSHROD_E_OVERLOADED)
             return 0;
@@ -74,13 +74,13 @@ static int run(struct bench *b, uint64_t count, uint64_t in_flight)
     b->count = count;
     b->in_flight = in_flight;
     b->sent = b->accepted = b->finished = b->failed = b->refused = 0;
-    b->moved_ns = clock_now().mono_ns;
+    b->moved_ns = clock_mono_ns();
     int error = 0;
     while (!error && !b->error && b->finished + b->refused < count) {
         error = send_some(b);
         if (!error)
             error = pushrod_client_process(b->cli->client, 1000);
-        if (!error && clock_now().mono_ns - b->moved_ns > UINT64_C(1000000000))
+        if (!error && clock_mono_ns() - b->moved_ns > UINT64_C(1000000000))
             why_explain(b->cli, &b->why, b->task.queue, 0);
     }
     return error;
@@ -132,7 +132,7 @@ static int run_phase(struct bench *b, const char *name, uint64_t count, uint64_t
 {
     if (count == 0)
         return EXIT_OK;
-    uint64_t begin = clock_now().mono_ns;
+    uint64_t begin = clock_mono_ns();
     int error = run(b, count, in_flight);
     if (error)
         return cli_error(b->cli, error);
@@ -140,7 +140,7 @@ static int run_phase(struct bench *b, const char *name, uint64_t count, uint64_t
         cli_say(b->cli, "cannot submit to '%s': %s", b->task.queue, b->error_text);
         return cli_exit_code(b->error);
     }
-    print_phase(b, name, clock_now().mono_ns - begin, params_bool(b->cli->p, "json"));
+    print_phase(b, name, clock_mono_ns() - begin, params_bool(b->cli->p, "json"));
     return b->failed ? EXIT_TASK_FAILED : EXIT_OK;
 }
 

@@ -109,7 +109,7 @@ static bool has_room(const struct map *m)
 static int send_again(struct map *m)
 {
     int error = 0;
-    if (!m->ready || clock_now().mono_ns < m->retry_ns || !pushrod_client_connected(m->cli->client))
+    if (!m->ready || clock_mono_ns() < m->retry_ns || !pushrod_client_connected(m->cli->client))
         return 0;
     for (uint64_t i = m->first; !error && m->ready && i < m->next; i++)
         if (map_job(m, i)->state == JOB_READY)
@@ -174,7 +174,7 @@ static uint64_t oldest(struct map *m)
 
 static void tell_why(struct map *m)
 {
-    uint64_t now = clock_now().mono_ns;
+    uint64_t now = clock_mono_ns();
     if (!m->in_flight || m->stopping || now - m->moved_ns < QUIET_NS)
         return;
     m->moved_ns = now;
@@ -219,8 +219,8 @@ static int loop(struct map *m)
             return cli_error(m->cli, error);
         check_stop(m);
         if (m->stopping && stop_ns == UINT64_MAX)
-            stop_ns = clock_now().mono_ns + STOP_NS;
-        if (clock_now().mono_ns >= stop_ns)
+            stop_ns = clock_mono_ns() + STOP_NS;
+        if (clock_mono_ns() >= stop_ns)
             break;
         tell_why(m);
         map_progress(m, false);
@@ -326,7 +326,7 @@ static int map_run(struct map *m)
     m->input.limit = (size_t)pushrod_client_server(m->cli->client)->max_payload;
     if (m->progress)
         m->total = input_count(&m->input);
-    m->began_ns = m->moved_ns = clock_now().mono_ns;
+    m->began_ns = m->moved_ns = clock_mono_ns();
     if (getrandom(&m->run_id, sizeof m->run_id, 0) != sizeof m->run_id)
         m->run_id = m->began_ns;
     m->cli->erase = map_progress_erase;

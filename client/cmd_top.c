@@ -116,7 +116,7 @@ static void on_worker(const struct pushrod_worker_info *w, void *arg)
 /* Two requests, one after the other: the numbers are of nearly the same moment. */
 static int look(struct top *t)
 {
-    uint64_t now = clock_now().mono_ns;
+    uint64_t now = clock_mono_ns();
     t->seconds = t->looked_ns ? (double)(now - t->looked_ns) / 1e9 : 0;
     t->looked_ns = now;
     t->ready = t->delayed = t->leased = t->dead = 0;
@@ -275,7 +275,7 @@ static bool quit_pressed(void)
 static int pause_until(struct top *t, uint64_t until)
 {
     for (;;) {
-        uint64_t now = clock_now().mono_ns;
+        uint64_t now = clock_mono_ns();
         struct pollfd fds[2] = {{.fd = pushrod_client_fd(t->cli->client), .events = POLLIN},
             {.fd = t->terminal ? STDIN_FILENO : -1, .events = POLLIN}};
         if (now >= until)

@@ -26,16 +26,11 @@ int client_no_memory(struct pushrod_client *c)
     return client_fail(c, PUSHROD_E_NO_MEMORY, "%s", pushrod_strerror(PUSHROD_E_NO_MEMORY));
 }
 
-uint64_t client_now_ns(void)
-{
-    return clock_now().mono_ns;
-}
-
 uint64_t client_deadline(int64_t timeout_ms)
 {
     if (timeout_ms < 0)
         return UINT64_MAX;
-    return clock_after_ms(client_now_ns(), (uint64_t)timeout_ms);
+    return clock_after_ms(clock_mono_ns(), (uint64_t)timeout_ms);
 }
 
 const char *pushrod_client_error_text(const struct pushrod_client *c)
@@ -166,7 +161,7 @@ struct pushrod_client *pushrod_client_new(void)
     c->deadline_ns = UINT64_MAX;
     c->open_frame = SIZE_MAX;
     c->pending.base = c->pending.next = 1;
-    c->jitter = clock_now().mono_ns ^ (uint64_t)getpid() << 32;
+    c->jitter = clock_mono_ns() ^ (uint64_t)getpid() << 32;
     if (!client_open(c)) {
         pushrod_client_free(c);
         return NULL;

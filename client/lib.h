@@ -173,7 +173,6 @@ struct pushrod_client {
 int client_fail(struct pushrod_client *c, int error, const char *format, ...)
     __attribute__((format(printf, 3, 4))); /* sets the text; returns -error */
 int client_no_memory(struct pushrod_client *c);
-uint64_t client_now_ns(void);
 /* `now` + `timeout_ms`; negative timeout: UINT64_MAX */
 uint64_t client_deadline(int64_t timeout_ms);
 

@@ -104,7 +104,7 @@ static void try_later(struct pushrod_client *c)
 {
     socket_close(c);
     addresses_free(c);
-    uint64_t now = client_now_ns();
+    uint64_t now = clock_mono_ns();
     uint64_t window = (c->resuming ? c->reconnect_ms : c->wait_ms) * MS;
     if (now - c->lost_ns >= window) {
         give_up(c);
@@ -173,7 +173,7 @@ void client_lost(struct pushrod_client *c, int error, const char *format, ...)
         state_set(c, CLIENT_WAITING, UINT64_MAX); /* what callbacks ask for is for the next one */
         c->resuming = true;
         c->tries = 0;
-        c->lost_ns = client_now_ns();
+        c->lost_ns = clock_mono_ns();
         stream_reset(c);
         char text[sizeof c->error_text];
         memcpy(text, c->error_text, sizeof text); /* a SUBMIT that is lost has its own */
@@ -259,7 +259,7 @@ static void dial_next(struct pushrod_client *c, int why)
         if (c->fd >= 0 &&
             (connect(c->fd, a->ai_addr, a->ai_addrlen) == 0 || errno == EINPROGRESS) &&
             epoll_ctl(c->epoll, EPOLL_CTL_ADD, c->fd, &event) == 0) {
-            state_set(c, CLIENT_DIALLING, client_now_ns() + c->connect_ms * MS);
+            state_set(c, CLIENT_DIALLING, clock_mono_ns() + c->connect_ms * MS);
             return;
         }
         why = errno;
@@ -283,7 +283,7 @@ static void say_hello(struct pushrod_client *c)
     size_t begin = frame_begin(&c->hello);
     msg_hello_encode(&c->hello, &m);
     frame_end(&c->hello, begin);
-    state_set(c, CLIENT_GREETING, client_now_ns() + c->connect_ms * MS);
+    state_set(c, CLIENT_GREETING, clock_mono_ns() + c->connect_ms * MS);
     stream_write(c);
 }
 
@@ -425,7 +425,7 @@ int client_turn(struct pushrod_client *c, uint64_t until_ns)
 {
     assert(!c->inside);
     if (c->state == CLIENT_IDLE) {
-        c->lost_ns = client_now_ns();
+        c->lost_ns = clock_mono_ns();
         dial(c);
     }
     enum client_state before = c->state;
@@ -441,11 +441,11 @@ int client_turn(struct pushrod_client *c, uint64_t until_ns)
     if (c->state != before)
         until = 0; /* it may be what our caller waits for */
     int wait =
-        until == UINT64_MAX || until == 0 ? (until ? -1 : 0) : wait_ms(client_now_ns(), until);
+        until == UINT64_MAX || until == 0 ? (until ? -1 : 0) : wait_ms(clock_mono_ns(), until);
     int n = epoll_wait(c->epoll, events, 3, wait);
     for (int i = 0; i < n; i++)
         event_happened(c, &events[i]);
-    if (c->deadline_ns != UINT64_MAX && client_now_ns() >= c->deadline_ns)
+    if (c->deadline_ns != UINT64_MAX && clock_mono_ns() >= c->deadline_ns)
         deadline_reached(c);
     stream_write(c);
     if (c->interrupted) {

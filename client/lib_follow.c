@@ -183,7 +183,7 @@ static int waits_send(struct pushrod_client *c)
     return error;
 }
 
-/* Not connected is no error: client_greeted() asks for every record. */
+/* Not connected is no error: client_ready() asks for every record. */
 int followed_ask(struct pushrod_client *c, uint64_t id)
 {
     struct task_record *r = followed_find(c, id);

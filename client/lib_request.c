@@ -104,10 +104,10 @@ int pushrod_client_ping(struct pushrod_client *c, uint64_t *round_trip_ns)
     struct msg_echo m = {.request = REQUEST_CALL + ++c->calls};
     struct call call = {.request = m.request, .message = &message};
     msg_echo_encode(&message, &m);
-    uint64_t begin = client_now_ns();
+    uint64_t begin = clock_mono_ns();
     int64_t answer = call_run(c, &call);
     if (round_trip_ns)
-        *round_trip_ns = client_now_ns() - begin;
+        *round_trip_ns = clock_mono_ns() - begin;
     buf_free(&message);
     return answer < 0 ? (int)answer : 0;
 }

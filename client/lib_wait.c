@@ -47,7 +47,7 @@ static int wait_all(struct pushrod_client *c, const uint64_t *ids, size_t count,
         if (error)
             return error;
         r = followed_find(c, ids[i]);
-        if (r && !r->kept && client_now_ns() >= until)
+        if (r && !r->kept && clock_mono_ns() >= until)
             return client_fail(c, PUSHROD_E_TIMED_OUT, "task %llu has not finished yet",
                 (unsigned long long)ids[i]);
     }

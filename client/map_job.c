@@ -65,7 +65,7 @@ static void job_end(struct map *m, struct job *job)
     }
     job->state = JOB_ENDED;
     if (job->began_ns)
-        job->took_ns = clock_now().mono_ns - job->began_ns;
+        job->took_ns = clock_mono_ns() - job->began_ns;
     map_ended(m, job);
 }
 
@@ -200,7 +200,7 @@ void map_on_accepted(struct pushrod_client *c, uint64_t id, int error, const cha
     case PUSHROD_E_OVERLOADED:
     case PUSHROD_E_DRAINING:
     case PUSHROD_E_CLOSED: /* attached: the server cancelled whatever arrived */
-        m->retry_ns = clock_now().mono_ns + RETRY_NS;
+        m->retry_ns = clock_mono_ns() + RETRY_NS;
         if (!m->stopping) {
             job_again(m, job);
             return;

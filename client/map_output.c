@@ -129,7 +129,7 @@ static void job_close(struct map *m, struct job *job)
 /* In order: the head of the ring, and all behind it that had to wait for it. */
 void map_ended(struct map *m, struct job *job)
 {
-    m->moved_ns = clock_now().mono_ns;
+    m->moved_ns = clock_mono_ns();
     m->waiting_bytes += job->result.size;
     if (!job->dropped) {
         m->finished++;

@@ -72,7 +72,7 @@ static void compose(const struct map *m, struct buf *line, uint64_t now, unsigne
 
 void map_progress(struct map *m, bool always)
 {
-    uint64_t now = clock_now().mono_ns;
+    uint64_t now = clock_mono_ns();
     if (!m->progress || (!always && now - m->drawn_ns < 100000000))
         return;
     struct buf line = BUF_EMPTY;

@@ -72,7 +72,7 @@ static const char *queue_of(
 
 static uint64_t now_ms(void)
 {
-    return clock_now().mono_ns / 1000000;
+    return clock_mono_ns() / 1000000;
 }
 
 /* Waits for one task in slices, between which the reason of waiting is told. */

@@ -16,7 +16,7 @@ struct now {
 };
 
 struct now clock_now(void);
-uint64_t clock_mono_ns(void); /* only this one, where each task is timed */
+uint64_t clock_mono_ns(void);
 /* `ms` after `from_ns`; UINT64_MAX, which no clock reaches, instead of a sum that wraps. */
 uint64_t clock_after_ms(uint64_t from_ns, uint64_t ms);
 struct timespec clock_timespec(uint64_t ns);

@@ -159,7 +159,7 @@ void log_write(enum log_level level, const char *format, ...)
 
 bool log_allowed(struct log_limit *limit, char more[LOG_MORE])
 {
-    long long second = (long long)(clock_now().mono_ns / 1000000000u) + 1;
+    long long second = (long long)(clock_mono_ns() / 1000000000u) + 1;
     long long last = __atomic_load_n(&limit->second, __ATOMIC_RELAXED);
     /* Of several threads in the same second, the one that moves the mark may write. */
     if (last != second && __atomic_compare_exchange_n(&limit->second, &last, second, false,

@@ -211,7 +211,7 @@ static void read_error(struct coproc *p)
 
 static void check_time(struct attempt_run *r)
 {
-    uint64_t now_ns = clock_now().mono_ns;
+    uint64_t now_ns = clock_mono_ns();
     bool cancelled = atomic_load(&r->task->cancelled);
     if (r->kill_ns != UINT64_MAX) {
         if (now_ns >= r->kill_ns)
@@ -256,9 +256,9 @@ static void turn_step(struct attempt_run *r)
 static void turn_finish(struct attempt_run *r)
 {
     struct coproc *p = r->p;
-    uint64_t end_ns = clock_now().mono_ns + run_settings(r->slot->run)->grace_ms * NS_PER_MS;
+    uint64_t end_ns = clock_mono_ns() + run_settings(r->slot->run)->grace_ms * NS_PER_MS;
     while (p->written < p->in.size) {
-        uint64_t now_ns = clock_now().mono_ns;
+        uint64_t now_ns = clock_mono_ns();
         if (now_ns >= end_ns || child_ended(&p->child)) {
             coproc_end(p);
             return;

@@ -155,7 +155,7 @@ static void stop_politely(struct exec *e, enum exec_stop why, uint64_t now_ns)
 
 static void check_time(struct exec *e)
 {
-    uint64_t now_ns = clock_now().mono_ns;
+    uint64_t now_ns = clock_mono_ns();
     if (e->stop == EXEC_FREE && atomic_load(&e->task->cancelled))
         stop_politely(e, EXEC_CANCELLED, now_ns);
     else if (e->stop == EXEC_FREE && now_ns >= atomic_load(&e->task->deadline_ns))

@@ -18,9 +18,8 @@ static void function_run(struct slot *slot, struct pushrod_task *task)
         return;
     if (atomic_load(&task->cancelled))
         attempt_fail(task, PUSHROD_E_TASK_CANCELLED, true, "cancelled");
-    else if (clock_now().mono_ns >= atomic_load(&task->deadline_ns))
-        attempt_fail(
-            task, PUSHROD_E_TASK_TIMEOUT, false, "the attempt took longer than its timeout");
+    else if (clock_mono_ns() >= atomic_load(&task->deadline_ns))
+        attempt_fail_late(task);
     else if (!task->failed)
         attempt_fail(task, PUSHROD_E_TASK_FAILED, false, "the handler returned %d", value);
 }
@@ -85,7 +84,7 @@ uint64_t pushrod_task_remaining_ms(const struct pushrod_task *task)
     uint64_t deadline = atomic_load_explicit(&task->deadline_ns, memory_order_relaxed);
     if (deadline == UINT64_MAX)
         return UINT64_MAX;
-    uint64_t now = clock_now().mono_ns;
+    uint64_t now = clock_mono_ns();
     return now >= deadline ? 0 : (deadline - now + NS_PER_MS - 1) / NS_PER_MS;
 }
 

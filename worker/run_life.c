@@ -94,9 +94,9 @@ struct run *run_new(const struct run_config *config)
 /* A thread that ends signals the descriptor. */
 static bool wait_threads(struct run *run, uint64_t wait_ms)
 {
-    uint64_t begin_ns = clock_now().mono_ns;
+    uint64_t begin_ns = clock_mono_ns();
     while (atomic_load(&run->running)) {
-        uint64_t spent_ms = (clock_now().mono_ns - begin_ns) / NS_PER_MS;
+        uint64_t spent_ms = (clock_mono_ns() - begin_ns) / NS_PER_MS;
         if (spent_ms >= wait_ms)
             return false;
         uint64_t left_ms = wait_ms - spent_ms;

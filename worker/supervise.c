@@ -38,7 +38,7 @@
 
 static uint64_t mono_ms(void)
 {
-    return clock_now().mono_ns / NS_PER_MS;
+    return clock_mono_ns() / NS_PER_MS;
 }
 
 /* ------------------------------------------------------------------------ children */

@@ -114,9 +114,9 @@ bool supervisor_ended(struct supervisor *s, int *code)
 int supervisor_wait(struct supervisor *s, uint64_t ms)
 {
     int code = 0;
-    uint64_t end_ns = clock_now().mono_ns + ms * NS_PER_MS;
+    uint64_t end_ns = clock_mono_ns() + ms * NS_PER_MS;
     while (!supervisor_ended(s, &code)) {
-        if (clock_now().mono_ns >= end_ns) {
+        if (clock_mono_ns() >= end_ns) {
             kill(s->pid, SIGKILL); /* its children follow it */
             while (!supervisor_reap(s, 0, &code))
                 ;

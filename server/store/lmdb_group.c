@@ -79,7 +79,7 @@ static void pending_add(struct lmdb *l, struct batch *b)
         l->pending = b;
     l->pending_last = b;
     if (l->pending_since_ns == LMDB_NO_AGE)
-        l->pending_since_ns = clock_now().mono_ns;
+        l->pending_since_ns = clock_mono_ns();
     l->group_ops += b->count;
     l->group_bytes += b->bytes;
     l->unlooked_bytes += b->bytes;
@@ -101,7 +101,7 @@ static void run_batch(struct lmdb *l, struct batch *b)
 void group_run(struct lmdb *l, struct batch *taken)
 {
     lmdb_begin(l);
-    l->heard_ns = clock_now().mono_ns;
+    l->heard_ns = clock_mono_ns();
     for (struct batch *b = taken, *next; b; b = next) {
         next = b->next;
         run_batch(l, b);
@@ -239,7 +239,7 @@ static void group_fail(struct lmdb *l, bool committing)
     pending_reduce(l);
     group_reopen(l);
     l->group_ops = l->group_bytes = 0;
-    l->room_ns = l->failed_ns = clock_now().mono_ns;
+    l->room_ns = l->failed_ns = clock_mono_ns();
 }
 
 /* ---- commit ---- */

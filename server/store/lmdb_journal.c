@@ -101,7 +101,7 @@ void journal_write(struct lmdb *l, struct batch *b)
         copy_live(c, to);
         l->sequence = sequence;
         if (l->index.fresh_since_ns == LMDB_NO_AGE)
-            l->index.fresh_since_ns = clock_now().mono_ns;
+            l->index.fresh_since_ns = clock_mono_ns();
     }
 }
 
@@ -270,6 +270,6 @@ void journal_replay(struct lmdb *l)
     if (p.aging)
         aging_begins(l, &p);
     if (l->sequence && l->index.fresh_since_ns == LMDB_NO_AGE && !p.aging)
-        l->index.fresh_since_ns = clock_now().mono_ns;
+        l->index.fresh_since_ns = clock_mono_ns();
     l->replaying = false;
 }

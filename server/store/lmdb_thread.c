@@ -157,7 +157,7 @@ static void sweep(struct lmdb *l, uint64_t now_ns)
 
 static void step(struct lmdb *l, bool stop)
 {
-    uint64_t now_ns = clock_now().mono_ns;
+    uint64_t now_ns = clock_mono_ns();
     if (group_waits(l) && (stop || now_ns >= commit_due(l))) {
         l->busy = l->group_ops > BUSY_OPS;
         group_commit(l, now_ns, apply_share(l));
@@ -176,10 +176,10 @@ void *lmdb_thread(void *store)
     bool stop = false;
     unsigned tries = 0;
     while (!stop || group_waits(l)) {
-        struct batch *taken = take(l, sleep_until(l, clock_now().mono_ns), &stop);
+        struct batch *taken = take(l, sleep_until(l, clock_mono_ns()), &stop);
         if (taken) {
             group_run(l, taken);
-            l->asked_ns = clock_now().mono_ns;
+            l->asked_ns = clock_mono_ns();
         }
         step(l, stop);
         if (stop && l->down && ++tries > STOP_TRIES)

@@ -205,7 +205,7 @@ struct store_config {
     const char *path;   /* directory; NULL for backends without one */
     uint64_t max_bytes; /* of the disk, or of memory */
     uint64_t now_ms;    /* Unix time at open */
-    uint32_t id_block;  /* ids to lease at a time; 0: 2^20 */
+    uint32_t id_block;  /* ids to lease at a time; 0: STORE_ID_BLOCK */
     uint32_t settle_ms; /* lmdb: age at which the journal goes to the tables; 0: 1000 */
 };
 

@@ -189,8 +189,8 @@ static struct lmdb *lmdb_new(const struct store_config *config)
     l->id_block = config->id_block ? config->id_block : STORE_ID_BLOCK;
     l->now_ms = config->now_ms;
     if (getrandom(&l->queue_names.seed, sizeof(l->queue_names.seed), 0) < 0)
-        l->queue_names.seed = clock_now().mono_ns;
-    l->heard_ns = clock_now().mono_ns;
+        l->queue_names.seed = clock_mono_ns();
+    l->heard_ns = clock_mono_ns();
     l->lock_fd = l->event_fd = -1;
     l->index.fresh_since_ns = l->pending_since_ns = LMDB_NO_AGE;
     l->late = reply_new();

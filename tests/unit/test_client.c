@@ -198,7 +198,7 @@ static void test_long_timeouts(void **state)
     (void)state;
     assert_true(client_deadline(INT64_MAX) == UINT64_MAX);
     assert_true(client_deadline(-1) == UINT64_MAX);
-    assert_true(client_deadline(86400000) - client_now_ns() <= UINT64_C(86400000000000));
+    assert_true(client_deadline(86400000) - clock_mono_ns() <= UINT64_C(86400000000000));
 }
 
 static void test_interrupt(void **state)
