@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -137,6 +138,24 @@ static void line_make(struct line *l, enum log_level level, const char *message)
     line_add(l, "%s", log_json ? "\"}\n" : "\n");
 }
 
+/*
+ * There is nobody to tell that standard error cannot be written, and a program whose log was piped
+ * to one that has ended does not die of it: a SIGPIPE of ours is taken before anybody else is.
+ */
+static void line_write(const struct line *l)
+{
+    static const struct timespec now = {0};
+    sigset_t pipe, old, pending;
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
+    sigpending(&pending);
+    pthread_sigmask(SIG_BLOCK, &pipe, &old);
+    if (write(STDERR_FILENO, l->text, l->size) < 0 && errno == EPIPE &&
+        !sigismember(&pending, SIGPIPE))
+        sigtimedwait(&pipe, NULL, &now);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+}
+
 void log_write(enum log_level level, const char *format, ...)
 {
     if (!log_enabled(level))
@@ -151,9 +170,7 @@ void log_write(enum log_level level, const char *format, ...)
         memcpy(message + sizeof message - 4, "...", 4);
     struct line l = {.size = 0};
     line_make(&l, level, message);
-    /* There is nobody to tell that standard error cannot be written. */
-    ssize_t written = write(STDERR_FILENO, l.text, l.size);
-    (void)written;
+    line_write(&l);
     errno = saved;
 }
 

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <jansson.h>
+#include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -116,6 +117,25 @@ static void limit_lets_one_a_second(void **state)
     assert_string_equal(more, " (and 7 more before)");
 }
 
+/* As of a pipe to a program that has ended: nobody dies for a line that nobody reads. */
+static void who_logs_to_nobody_lives(void **state)
+{
+    int ends[2], saved = dup(STDERR_FILENO);
+    sigset_t pending;
+    (void)state;
+    signal(SIGPIPE, SIG_DFL);
+    assert_int_equal(pipe(ends), 0);
+    close(ends[0]);
+    assert_true(dup2(ends[1], STDERR_FILENO) >= 0);
+    log_setup("tester", LOG_INFO, false);
+    log_write(LOG_WARNING, "nobody");
+    dup2(saved, STDERR_FILENO);
+    close(saved);
+    close(ends[1]);
+    assert_int_equal(sigpending(&pending), 0);
+    assert_false(sigismember(&pending, SIGPIPE));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -124,6 +144,7 @@ int main(void)
         cmocka_unit_test(json_lines_are_json),
         cmocka_unit_test(json_lines_are_text_whatever_they_quote),
         cmocka_unit_test(limit_lets_one_a_second),
+        cmocka_unit_test(who_logs_to_nobody_lives),
     };
     return cmocka_run_group_tests_name("log", tests, NULL, NULL);
 }
