@@ -247,6 +247,10 @@ void map_on_finish(struct pushrod_client *c, const struct pushrod_finish *f, voi
     job->error = f->error;
     job->dropped = m->stopping && f->status != PUSHROD_DONE && f->status != PUSHROD_FAILED;
     buf_append(&job->result, f->result, f->result_size);
+    if (job->result.failed) {
+        map_job_fail(m, job, PUSHROD_E_NO_MEMORY, "no memory for its %zu bytes", f->result_size);
+        return;
+    }
     if (f->status != PUSHROD_DONE)
         why_failed(&job->text, f);
     job_end(m, job);
