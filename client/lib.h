@@ -25,11 +25,11 @@
 #include "proto/codec.h"
 #include "proto/messages.h"
 
-#define CLIENT_FRAME     (64u << 10)  /* bytes: an open frame is closed and written beyond this */
-#define CLIENT_READ      (256u << 10) /* bytes asked for in one read */
-#define CLIENT_OUT_LIMIT (64u << 20)  /* bytes that may wait to be sent */
-#define CLIENT_MAX_FRAME (80u << 20)  /* bytes of a frame that we take from a server */
-#define CLIENT_IN_FLIGHT 65536u       /* unanswered submissions of submit_many */
+#define CLIENT_FRAME     (64u << 10)   /* bytes: an open frame is closed and written beyond this */
+#define CLIENT_READ      (256u << 10)  /* bytes asked for in one read */
+#define CLIENT_OUT_LIMIT (64u << 20)   /* bytes that may wait to be sent */
+#define CLIENT_MAX_FRAME (1088u << 20) /* bytes of a frame from a server: max-result is 1 GiB */
+#define CLIENT_IN_FLIGHT 65536u        /* unanswered submissions of submit_many */
 
 /* Request numbers. Those below are of the ring of pending requests, counted from 1. */
 #define REQUEST_CALL    (UINT64_C(1) << 40) /* of the one call that waits now, counted on */

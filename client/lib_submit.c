@@ -167,7 +167,8 @@ static int submit_encode(struct pushrod_client *c, const struct pushrod_submissi
     int error = check_submission(c, s);
     if (error)
         return error;
-    if (stream_waiting(c) + s->size > CLIENT_OUT_LIMIT)
+    /* What is larger than the limit goes alone. */
+    if (stream_waiting(c) && stream_waiting(c) + s->size > CLIENT_OUT_LIMIT)
         return client_fail(c, PUSHROD_E_OVERLOADED,
             "%zu bytes wait to be sent: call pushrod_client_process() first", stream_waiting(c));
     struct msg_submit m = {.queue = slice_str(s->queue),
@@ -222,6 +223,15 @@ static int wait_answers(struct pushrod_client *c, size_t left)
     return error;
 }
 
+/* Backpressure: what waits to be sent has to leave first. */
+static int wait_room(struct pushrod_client *c, size_t size)
+{
+    int error = 0;
+    while (!error && stream_waiting(c) && stream_waiting(c) + size > CLIENT_OUT_LIMIT / 4)
+        error = client_turn(c, UINT64_MAX);
+    return error;
+}
+
 /* An error of one submission is its receipt; an error of the connection ends the batch. */
 static int submit_one(
     struct pushrod_client *c, const struct pushrod_submission *s, struct pushrod_receipt *receipt)
@@ -230,9 +240,8 @@ static int submit_one(
     *receipt = (struct pushrod_receipt){0, -PUSHROD_E_CLOSED};
     if (c->pending.count >= CLIENT_IN_FLIGHT)
         error = wait_answers(c, CLIENT_IN_FLIGHT / 2);
-    /* Backpressure: what waits to be sent has to leave first. */
-    while (!error && stream_waiting(c) + s->size > CLIENT_OUT_LIMIT / 4 && stream_waiting(c))
-        error = client_turn(c, UINT64_MAX);
+    if (!error)
+        error = wait_room(c, s->size);
     if (error)
         return error;
     receipt->error = submit_encode(c, s, receipt, false);
@@ -266,6 +275,8 @@ int client_submit(
 {
     struct pushrod_receipt receipt = {0, 0};
     int error = client_up(c);
+    if (!error)
+        error = wait_room(c, task->size);
     if (error)
         return error;
     error = submit_encode(c, task, &receipt, patient);

@@ -200,7 +200,7 @@ int64_t pushrod_client_submit_many(struct pushrod_client *c, const struct pushro
  * Encodes a submission and returns; accepted() tells the answer. Nothing is allocated for a task
  * in the steady state. Bytes leave in large writes: when 64 KiB are there, in
  * pushrod_client_process(), or in pushrod_client_flush(). Errors: those that are found here, and
- * OVERLOADED when 64 MiB wait to be sent: call process() first.
+ * OVERLOADED when 64 MiB wait to be sent, or would with it: call process() first.
  */
 int pushrod_client_submit_async(struct pushrod_client *c, const struct pushrod_submission *task);
 

@@ -15,7 +15,7 @@
 extern "C" {
 #endif
 
-#define PUSHROD_MAX_PAYLOAD    (16u << 20) /* bytes; the server may set less */
+#define PUSHROD_MAX_PAYLOAD    (16u << 20) /* bytes, unless the server says otherwise */
 #define PUSHROD_MAX_QUEUE_NAME 128u        /* bytes */
 #define PUSHROD_MAX_TAG        256u        /* bytes */
 #define PUSHROD_MAX_UNIQUE_KEY 256u        /* bytes */

@@ -8,7 +8,7 @@
 #include "client/lib.h"
 #include "tests/unit/fake_server.h"
 
-enum { TASKS = 200, SIZE = 256 << 10, SMALL = 6000, MANY = 2000, LOST_AT = 20 };
+enum { TASKS = 200, SIZE = 256 << 10, SMALL = 6000, MANY = 2000, LOST_AT = 20, LARGEST = 81 << 20 };
 
 /* Of all tasks at least so much stays with the client, whatever the kernel keeps of a connection.
  */
@@ -176,6 +176,26 @@ static void what_was_not_written_goes_over_the_next_connection(void **state)
     assert_int_equal(atomic_load(&f->server.submits), LOST_AT + 1 + TASKS - gap - f->unknown);
 }
 
+/* A server may allow payloads and results of up to a GiB: one at a time goes, however large. */
+static void what_is_huge_goes_alone(void **state)
+{
+    struct fixture *f = *state;
+    struct pushrod_client *c = pushrod_client_new();
+    struct pushrod_finish finish;
+    uint8_t *payload = calloc(1, LARGEST);
+    f->server.max_payload = LARGEST;
+    assert_int_equal(pushrod_client_set(c, "server", f->server.address), 0);
+    pushrod_client_free(f->client); /* the server has one connection at a time */
+    f->client = c;
+    payload[LARGEST - 1] = 'x';
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(pushrod_client_call(c, "echo", payload, LARGEST, NULL, -1, &finish), 0);
+        assert_int_equal(finish.result_size, LARGEST);
+        assert_memory_equal(finish.result, payload, LARGEST);
+    }
+    free(payload);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -183,6 +203,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(
             what_was_not_written_goes_over_the_next_connection, setup, teardown),
         cmocka_unit_test_setup_teardown(what_left_whole_is_not_sent_again, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_huge_goes_alone, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
