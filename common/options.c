@@ -59,7 +59,7 @@ const struct param option_rows[] = {
     NUMBER("max-bytes", SIZE, SERVER, "1g", 1 MIB, 0, "payloads of all tasks that are only in memory", RELOAD),
     NUMBER("max-unsettled", SIZE, SERVER, "16m", 64 KIB, 0, "submissions that wait for their commit", NONE),
     NUMBER("max-clients", UNSIGNED, SERVER, "10000", 1, 1000000, "connections of clients", NONE),
-    NUMBER("max-unsent", SIZE, SERVER, "256m", 2 MIB, 0, "what may wait for a client that does not read", NONE),
+    NUMBER("max-unsent", SIZE, SERVER, "256m", 2 MIB, 0, "what may wait for a client that does not read; not set: 16 of max-result at least", NONE),
     NUMBER("max-workers", UNSIGNED, SERVER, "1024", 1, 4096, "workers, each with a lane", NONE),
     NUMBER("max-prefetch", UNSIGNED, SERVER | WORKER, "1000", 0, 1000000, "tasks beyond the slots of a worker", NONE),
     NUMBER("window-tasks", UNSIGNED, SERVER, "50000", 16, 100000000, "tasks of a queue in memory, the rest is in the store", NONE),
@@ -68,7 +68,7 @@ const struct param option_rows[] = {
     NUMBER("flight-bytes", SIZE, SERVER, "4m", 64 KIB, 0, "outstanding on all lanes ahead of idle slots", NONE),
     NUMBER("hold-time", DURATION, SERVER, "10m", 1 SECOND, 24 HOUR, "keep finishes that a client has not acknowledged", NONE),
     NUMBER("hold-tasks", UNSIGNED, SERVER, "100000", 1, UINT32_MAX, "kept finishes in memory; the oldest go first", NONE),
-    NUMBER("hold-bytes", SIZE, SERVER, "256m", 64 KIB, 0, "results of those", NONE),
+    NUMBER("hold-bytes", SIZE, SERVER, "256m", 64 KIB, 0, "results of those; not set: 16 of max-result at least", NONE),
     NUMBER("poison-limit", UNSIGNED, SERVER, "3", 1, 100, "deaths of workers alone with a task until it is dead", NONE),
 
     TITLE("Time"),

@@ -11,6 +11,7 @@
 #define FDS_RESERVE   64u  /* of the loop, the listeners, the store and the log */
 #define FDS_LEAST     512u /* with fewer there is no server that is worth the name */
 #define STRANGER_PART 16u  /* of few descriptors one in so many is for strangers of each kind */
+#define RESULTS       16u  /* of the largest: so many may be unsent, and held */
 
 static uint64_t number(const struct pushrod_server *s, const char *name)
 {
@@ -33,6 +34,13 @@ uint64_t settings_drain_ms(const struct pushrod_server *s)
 {
     uint64_t ms = number(s, "drain-timeout");
     return ms ? ms : 1; /* 0 would mean the default */
+}
+
+/* A bound of which a result is to be a small part, as by default, unless it was said. */
+static uint64_t results_bound(const struct pushrod_server *s, const char *name)
+{
+    uint64_t some = RESULTS * number(s, "max-result");
+    return params_given(s->params, name) || number(s, name) > some ? number(s, name) : some;
 }
 
 /* Nobody waits for it but a worker's memory; the worker asks again after a second. */
@@ -63,7 +71,7 @@ static void core_settings(const struct pushrod_server *s, struct core_config *c)
     c->drain_ms = settings_drain_ms(s);
     c->hold_ms = number(s, "hold-time");
     c->hold_count = (uint32_t)number(s, "hold-tasks");
-    c->hold_bytes = number(s, "hold-bytes");
+    c->hold_bytes = results_bound(s, "hold-bytes");
     durability_of(slice_str(params_text(s->params, "durability")), &c->durability);
 }
 
@@ -278,7 +286,7 @@ int settings_read(struct pushrod_server *s, struct host_settings *out)
         .max_clients = (uint32_t)number(s, "max-clients"),
         .handshake_ms = number(s, "handshake-timeout"),
         .slow_ms = number(s, "slow-client"),
-        .max_unsent = number(s, "max-unsent"),
+        .max_unsent = results_bound(s, "max-unsent"),
     };
     int error = addresses_check(s);
     if (error == 0)

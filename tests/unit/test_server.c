@@ -449,6 +449,24 @@ static void test_events_after_no_memory(void **state)
     server_stop(s);
 }
 
+/* Large results are of no use to a server that closes whoever is sent one, or keeps none. */
+static void test_bounds_for_large_results(void **state)
+{
+    const uint64_t result = UINT64_C(300) << 20;
+    struct pushrod_server *s = pushrod_server_new();
+    struct host_settings settings;
+    (void)state;
+    assert_int_equal(pushrod_server_set(s, "max-result", "300m"), 0);
+    assert_int_equal(settings_read(s, &settings), 0);
+    assert_true(settings.conns.max_unsent > result && settings.host.core.hold_bytes > result);
+    settings_free(&settings);
+    assert_int_equal(pushrod_server_set(s, "max-unsent", "2m"), 0); /* who says it means it */
+    assert_int_equal(settings_read(s, &settings), 0);
+    assert_int_equal(settings.conns.max_unsent, 2 << 20);
+    settings_free(&settings);
+    pushrod_server_free(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -466,6 +484,7 @@ int main(void)
         cmocka_unit_test(test_timers),
         cmocka_unit_test(test_stats),
         cmocka_unit_test(test_events_after_no_memory),
+        cmocka_unit_test(test_bounds_for_large_results),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
