@@ -235,6 +235,26 @@ struct task *queue_head(const struct queue *q)
     return first && window_open(q, task_key(first)) ? first : NULL;
 }
 
+/* What came out of order goes to its place in the lists: only there the least urgent is found. */
+void queue_settle(struct queue *q)
+{
+    struct list *at[PRIORITIES];
+    for (unsigned rank = 0; rank < PRIORITIES; rank++)
+        at[rank] = &q->fifo[rank];
+    for (struct heap_node *top; (top = heap_top(&q->requeued));) {
+        struct task *t = container_of(top, struct task, place);
+        unsigned rank = task_key(t).rank;
+        heap_remove(&q->requeued, top);
+        t->out_of_order = false;
+        while (at[rank]->next != &q->fifo[rank] && !is_later(at[rank]->next, &q->fifo[rank], t))
+            at[rank] = at[rank]->next;
+        list_push_front(at[rank], &t->node);
+        at[rank] = &t->node;
+        q->filled |= (uint16_t)(1u << rank);
+    }
+    assert(q->requeued.count == 0);
+}
+
 struct task *queue_tail(const struct queue *q)
 {
     if (!q->filled)

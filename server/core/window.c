@@ -143,9 +143,14 @@ void window_announce(struct core *c, const struct task *t)
         q->unseen = key;
 }
 
-/* The least urgent leaves, and the edge comes to the place just before it. */
+/*
+ * The least urgent leaves, and the edge comes to the place just before it. Were those that came out
+ * of order to stay while more urgent ones leave, they would fill the window behind the edge.
+ */
 static bool window_evict(struct core *c, struct queue *q)
 {
+    if (q->requeued.count > window_count(q) / 2)
+        queue_settle(q);
     struct task *last = queue_tail(q);
     if (!last || last->operations || task_only_here(last))
         return false;

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What there is much of: it takes no more memory, and no more of a tick, than it should. */
+#include "tests/unit/core_durable.h"
+
+static struct durable d;
+
+/* FETCHes that it takes until a worker has run them all. */
+static unsigned fetches_of(const uint64_t *ids, size_t count)
+{
+    unsigned fetches = 0;
+    for (size_t ran = 0, idle = 0; ran < count && idle < 10; idle++) {
+        durable_end(&d);
+        fetches += durable_op(&d, STORE_FETCH, 0) != NULL;
+        const struct lane_action *l = fix_lane(&d.f, 0, LANE_TASK, 0);
+        struct answer done = l ? fix_done(l->id, l->lease, "") : (struct answer){0};
+        if (l) {
+            assert_int_equal(l->id, ids[ran++]);
+            idle = 0;
+        }
+        durable_stored(&d, 1);
+        if (done.id)
+            fix_answer(&d.f, 0, done);
+    }
+    return fetches;
+}
+
+/* Those due last were submitted first: each comes before all that are there, and they leave. */
+static void a_window_of_what_came_out_of_order(void **state)
+{
+    (void)state;
+    enum { COUNT = 400, WINDOW = 20 };
+    uint64_t ids[COUNT];
+    durable_new(&d, WINDOW, DURABILITY_SYNC);
+    for (size_t i = 0; i < COUNT; i++) {
+        struct msg_options o = fix_options();
+        o.delay_ms = 1000 + (COUNT - i) * 10;
+        ids[i] = fix_submit(&d.f, 5, "q", "payload", &o, FOLLOW_NONE);
+        durable_settle(&d);
+    }
+    assert_int_equal(core_stats(d.f.core)->delayed, COUNT);
+    while (core_stats(d.f.core)->delayed) {
+        durable_end(&d);
+        durable_stored(&d, 20);
+        assert_in_range(core_stats(d.f.core)->ledger, 0, WINDOW + 2);
+    }
+    assert_int_not_equal(fix_join_held(&d.f, 0, "q", 1, NULL, 0), 0);
+    durable_ask(&d);
+    durable_stored(&d, 1);
+    fix_answer(&d.f, 0, (struct answer){.kind = MSG_READY});
+    assert_in_range(fetches_of(ids, COUNT), 1, 3 * COUNT / WINDOW);
+    durable_free(&d);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_window_of_what_came_out_of_order),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
