@@ -44,7 +44,7 @@ static void check_state(const struct core *c, const struct task *t)
         CHECK(!t->queue->bypass && (t->operations || t->refused));
         break;
     case TASK_FINISHED:
-        CHECK(t->out_of_order || !list_empty(&t->node) || t->released);
+        CHECK(!list_empty(&t->node) || t->released);
         break;
     default:
         CHECK(t->state == TASK_HELD);

@@ -65,7 +65,8 @@ static void lists_init(struct core *c)
 {
     struct list *lists[] = {&c->gone, &c->dirty_groups, &c->dirty_named, &c->workers,
         &c->workers_over, &c->departed, &c->deep, &c->acks, &c->watchers, &c->held, &c->holding,
-        &c->requests, &c->low, &c->nowhere.links, &c->nowhere.targets, &c->nowhere.low_node};
+        &c->keeping, &c->requests, &c->low, &c->nowhere.links, &c->nowhere.targets,
+        &c->nowhere.low_node};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         list_init(lists[i]);
     for (unsigned rank = 0; rank < PRIORITIES; rank++)

@@ -110,16 +110,13 @@ static size_t kept_size(const struct task *t)
 void finish_let_go(struct core *c, struct task *t)
 {
     assert(t->state == TASK_FINISHED);
-    if (!t->out_of_order && list_empty(&t->node))
+    if (list_empty(&t->node))
         return;
     c->kept_count--;
     c->kept_bytes -= kept_size(t);
-    if (t->out_of_order)
-        heap_remove(&c->kept, &t->place);
-    else
-        list_remove(&t->node);
-    t->out_of_order = false;
-    list_init(&t->node);
+    list_remove(&t->node);
+    if (t->rare)
+        heap_remove(&c->kept, &t->rare->timer);
 }
 
 /* Out of memory: nobody needs it here any more. Not while the store still answers for it. */
@@ -136,28 +133,29 @@ void finish_drop(struct core *c, struct task *t)
         task_drop(c, t);
 }
 
-/* For the time that nearly all have in common: they go in the order in which they came. */
-void finish_hold(struct core *c, struct task *t)
+static void keep_in(struct core *c, struct list *list, struct task *t)
 {
     assert(t->state == TASK_FINISHED && list_empty(&t->node));
-    t->held_until_ns = c->now.mono_ns + c->config.hold_ms * MS;
-    list_push_back(&c->holding, &t->node);
+    t->kept_ns = c->now.mono_ns;
+    list_push_back(list, &t->node);
     c->kept_count++;
     c->kept_bytes += kept_size(t);
 }
 
+/* For the time that nearly all have in common: they go in the order in which they came. */
+void finish_hold(struct core *c, struct task *t)
+{
+    keep_in(c, &c->holding, t);
+}
+
 static void finish_keep(struct core *c, struct task *t, uint64_t until_ns)
 {
-    assert(t->state == TASK_FINISHED && list_empty(&t->node));
-    t->place = (struct heap_node){0};
-    t->out_of_order = heap_push(&c->kept, &t->place, until_ns, t->record.id);
-    if (!t->out_of_order) {
-        list_init(&t->node);
+    struct rare *rare = task_rare(t);
+    assert(!rare || !heap_holds(&rare->timer));
+    if (rare && heap_push(&c->kept, &rare->timer, until_ns, t->record.id))
+        keep_in(c, &c->keeping, t);
+    else
         finish_drop(c, t);
-        return;
-    }
-    c->kept_count++;
-    c->kept_bytes += kept_size(t);
 }
 
 static void finish_told(struct core *c, struct task *t)
@@ -245,18 +243,25 @@ void finish_release(struct core *c, struct task *t)
     finish_drop(c, t);
 }
 
+static struct task *oldest_of(const struct list *list)
+{
+    const struct list *first = list_first(list);
+    struct task *t = first ? container_of(first, struct task, node) : NULL;
+    assert(!t || t->state == TASK_FINISHED);
+    return t;
+}
+
 /* The one that goes first, and when; NULL: nothing is kept. */
 static struct task *kept_first(const struct core *c, uint64_t *until_ns)
 {
     const struct heap_node *top = heap_top(&c->kept);
-    const struct list *first = list_first(&c->holding);
-    struct task *t = first ? container_of(first, struct task, node) : NULL;
-    assert(!t || t->held_until_ns > 0);
-    *until_ns = t ? t->held_until_ns : NEVER;
+    struct task *t = oldest_of(&c->holding);
+    assert(c->config.hold_ms > 0);
+    *until_ns = t ? t->kept_ns + c->config.hold_ms * MS : NEVER;
     if (!top || *until_ns <= top->key)
         return t;
     *until_ns = top->key;
-    return container_of(top, struct task, place);
+    return container_of(top, struct rare, timer)->task;
 }
 
 uint64_t finish_next(const struct core *c)
@@ -267,15 +272,21 @@ uint64_t finish_next(const struct core *c)
     return until_ns;
 }
 
+/* Not the one whose time is over first: dead letters would take all places from results. */
+static struct task *kept_oldest(const struct core *c)
+{
+    struct task *held = oldest_of(&c->holding), *kept = oldest_of(&c->keeping);
+    assert(held || kept);
+    return !kept || (held && held->kept_ns < kept->kept_ns) ? held : kept;
+}
+
 /* What was kept long enough goes, and the oldest when there is too much. */
 void finish_expire(struct core *c)
 {
     uint64_t until_ns;
-    for (struct task *t; (t = kept_first(c, &until_ns));) {
-        assert(t->state == TASK_FINISHED);
-        bool crowded = c->kept_count > c->config.hold_count || c->kept_bytes > c->config.hold_bytes;
-        if (until_ns > c->now.mono_ns && !crowded)
-            return;
+    assert(c->config.hold_count > 0 && c->config.hold_bytes > 0);
+    while (c->kept_count > c->config.hold_count || c->kept_bytes > c->config.hold_bytes)
+        finish_drop(c, kept_oldest(c));
+    for (struct task *t; (t = kept_first(c, &until_ns)) && until_ns <= c->now.mono_ns;)
         finish_drop(c, t);
-    }
 }

@@ -287,7 +287,7 @@ static struct task **dead_here(struct core *c, const struct msg_list *m, size_t 
     struct task **found = arena_alloc(c, (c->kept.count + 1) * sizeof *found);
     *count = 0;
     for (size_t i = 0; found && i < c->kept.count; i++) {
-        struct task *t = container_of(c->kept.nodes[i], struct task, place);
+        struct task *t = container_of(c->kept.nodes[i], struct rare, timer)->task;
         if (dead_listed(t, m))
             found[(*count)++] = t;
     }

@@ -369,7 +369,8 @@ struct core {
     struct heap by_wall; /* due, expiry, unique keys */
     struct heap by_mono; /* backoff, fences, lost workers */
     struct list holding; /* FINISHED tasks that stay for hold_ms, in the order in which they go */
-    struct heap kept;    /* FINISHED tasks that stay longer: key is when they go */
+    struct list keeping; /* FINISHED tasks that stay longer, the oldest first */
+    struct heap kept;    /* the same (rare.timer): key is when they go */
     size_t kept_count;   /* of both */
     size_t kept_bytes;
     uint64_t bypass_bytes; /* payloads of unfinished tasks without a store behind them */

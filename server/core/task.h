@@ -74,12 +74,12 @@ struct task {
     uint64_t lease;        /* of the current or last attempt; 0: never handed out */
     union {                /* by state: */
         struct list node;  /* READY in order, LEASED, FINISHING, MOVING, HELD, FINISHED, GONE */
-        struct heap_node place; /* READY or FINISHED out of order, DELAYED */
+        struct heap_node place; /* READY out of order, DELAYED */
     };
     union {
-        uint64_t leased_ns;     /* LEASED: monotonic, of the hand-over or of STARTED */
-        uint64_t sequence;      /* FINISHING, MOVING: of the answer that is not acknowledged yet */
-        uint64_t held_until_ns; /* FINISHED in core.holding: monotonic, when it goes */
+        uint64_t leased_ns; /* LEASED: monotonic, of the hand-over or of STARTED */
+        uint64_t sequence;  /* FINISHING, MOVING: of the answer that is not acknowledged yet */
+        uint64_t kept_ns;   /* FINISHED: monotonic, since when it is kept */
     };
     uint64_t run_ns; /* of the attempt that ended it */
     struct follower *followers;
@@ -102,7 +102,7 @@ struct task {
     bool ahead : 1;        /* LEASED: prefetched when no slot was idle */
     bool asked_back : 1;   /* LEASED: WITHDRAW was sent */
     bool cancelling : 1;   /* a client wants it gone */
-    bool out_of_order : 1; /* READY: in the queue's heap, not in its list; FINISHED: in core.kept */
+    bool out_of_order : 1; /* READY: in the queue's heap, not in its list */
     bool backing_off : 1;  /* DELAYED: by the monotonic clock */
     bool released : 1;     /* FINISHED: goes when the store has answered */
     bool refused : 1;      /* FINISHING, MOVING: the store could not; asked again later */
@@ -122,7 +122,8 @@ struct rare {
     uint64_t expires_ms;    /* Unix time; 0: never */
     uint64_t unique_ms;     /* Unix time; 0: the key holds until the task ends */
     uint64_t keep_ms;       /* duration */
-    struct heap_node timer; /* waiting: expiry, by the wall clock; LEASED: the server's fence */
+    struct heap_node timer; /* waiting: expiry, by the wall clock; LEASED: the server's fence;
+                               FINISHED: in core.kept */
     struct unique *holds;   /* the key that it holds; NULL: none, or the store has it */
     struct target *awaits;  /* READY: in its heap; NULL: in none */
     struct body *parts;     /* PART: the result as far as it has come; NULL: none */

@@ -51,10 +51,57 @@ static void a_window_of_what_came_out_of_order(void **state)
     durable_free(&d);
 }
 
+/* Submits, and the worker of one slot runs it; with `text` it fails for good. */
+static uint64_t ended(struct fix *f, const char *text)
+{
+    struct msg_options o = fix_options();
+    o.max_attempts = 1;
+    uint64_t id = fix_submit(f, 5, "q", "payload", &o, FOLLOW_FINISH);
+    fix_end(f);
+    uint64_t lease = fix_lane(f, 0, LANE_TASK, 0)->lease;
+    fix_later(f, 1);
+    fix_answer(f, 0, text ? fix_failed(id, lease, text) : fix_done(id, lease, "result"));
+    fix_end(f);
+    assert_non_null(fix_conn(f, 5, MSG_FINISHED, 0));
+    fix_later(f, 1);
+    return id;
+}
+
+static bool is_kept(struct fix *f, uint64_t id)
+{
+    core_status(f->core, 6, 1, id);
+    fix_end(f);
+    bool kept = fix_conn(f, 6, MSG_TASK_ROW, 0);
+    fix_later(f, 1);
+    return kept;
+}
+
+/* "The oldest go first": not those whose time is over first, or dead letters would stay alone. */
+static void many_dead_letters_leave_room_for_results(void **state)
+{
+    (void)state;
+    struct core_config config = {.seed = 1, .hold_count = 4, .store = {.bypass = true}};
+    uint64_t dead[4], done[3];
+    struct fix f;
+    fix_new(&f, &config);
+    fix_worker(&f, 0, "q", 1);
+    for (size_t i = 0; i < 4; i++)
+        dead[i] = ended(&f, "no");
+    for (size_t i = 0; i < 3; i++) {
+        done[i] = ended(&f, NULL);
+        for (size_t k = 0; k < 4; k++)
+            assert_int_equal(is_kept(&f, dead[k]), k > i);
+        for (size_t k = 0; k <= i; k++)
+            assert_true(is_kept(&f, done[k]));
+    }
+    fix_free(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_window_of_what_came_out_of_order),
+        cmocka_unit_test(many_dead_letters_leave_room_for_results),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
