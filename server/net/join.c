@@ -15,7 +15,7 @@
 #include "server/net/lane.h"
 #include "server/net/plane_internal.h"
 
-#define JOIN_BUDGET 256u /* frames for one wake-up, before others have their turn */
+#define JOIN_BUDGET 256u /* messages and parts for one wake-up, before others have their turn */
 #define JOIN_FRAME  64u  /* messages of one frame: an honest one has few, a stranger's 200,000 */
 
 static void join_garbage(struct plane *plane, const char *address, const char *why)
@@ -213,49 +213,57 @@ static bool join_one(struct plane *plane, struct dec *d, struct slice route)
     }
 }
 
-static void join_frame(struct plane *plane, zmq_msg_t *frame, struct slice route)
+/* Gives how many messages it had. */
+static unsigned join_frame(struct plane *plane, zmq_msg_t *frame, struct slice route)
 {
     struct dec d = dec_of(slice_of(zmq_msg_data(frame), zmq_msg_size(frame)));
+    unsigned messages = 0;
     if (!dec_more(&d))
         dec_fail(&d, "an empty frame");
-    for (unsigned i = 0; dec_more(&d) && i < JOIN_FRAME && join_one(plane, &d, route); i++)
-        ;
+    while (dec_more(&d) && messages < JOIN_FRAME && join_one(plane, &d, route))
+        messages++;
     if (dec_more(&d) && !dec_failed(&d))
         dec_fail(&d, "a frame has too many messages");
     if (dec_failed(&d))
         join_garbage(plane, zmq_msg_gets(frame, "Peer-Address"), d.error);
+    return messages;
 }
 
-/* A frame has exactly one part after the route. */
-static void join_parts(struct plane *plane, zmq_msg_t *route)
+/*
+ * A frame has exactly one part after the route: with more the message is dropped, part by part, for
+ * a stranger may send millions. Gives what it cost.
+ */
+static unsigned join_parts(struct plane *plane, zmq_msg_t *route)
 {
     zmq_msg_t frame;
-    unsigned parts = 0;
-    bool more = zmq_msg_more(route);
+    unsigned cost = 1;
     zmq_msg_init(&frame);
-    for (; more; parts++) {
-        if (zmq_msg_recv(&frame, plane->join.socket, ZMQ_DONTWAIT) < 0)
-            break;
-        more = zmq_msg_more(&frame);
-        if (parts == 0 && !more)
-            join_frame(plane, &frame, slice_of(zmq_msg_data(route), zmq_msg_size(route)));
-    }
-    if (parts != 1)
+    bool there = zmq_msg_more(route) && zmq_msg_recv(&frame, plane->join.socket, ZMQ_DONTWAIT) >= 0;
+    plane->join_rest = there && zmq_msg_more(&frame);
+    if (there && !plane->join_rest)
+        cost += join_frame(plane, &frame, slice_of(zmq_msg_data(route), zmq_msg_size(route)));
+    else
         join_garbage(plane, zmq_msg_gets(&frame, "Peer-Address"), "a message of several parts");
     zmq_msg_close(&frame);
+    return cost;
 }
 
 bool join_ready(void *arg, int events)
 {
     struct plane *plane = arg;
     (void)events;
-    for (unsigned i = 0; i < JOIN_BUDGET; i++) {
-        zmq_msg_t route;
-        zmq_msg_init(&route);
-        if (zmq_msg_recv(&route, plane->join.socket, ZMQ_DONTWAIT) < 0)
+    for (unsigned used = 0; used < JOIN_BUDGET;) {
+        zmq_msg_t part;
+        zmq_msg_init(&part);
+        if (zmq_msg_recv(&part, plane->join.socket, ZMQ_DONTWAIT) < 0)
             return false;
-        join_parts(plane, &route);
-        zmq_msg_close(&route);
+        if (!plane->join_rest) {
+            used += join_parts(plane, &part);
+        } else {
+            plane->join_rest = zmq_msg_more(&part);
+            used++;
+        }
+        zmq_msg_close(&part);
     }
     return true;
 }

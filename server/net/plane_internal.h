@@ -50,8 +50,9 @@ struct plane {
     struct strmap speakers;          /* user -> struct speaker * */
     struct list retired;             /* speakers whose lane is closed, the oldest first */
     size_t retired_count;
-    bool reading; /* answers: speakers must not be freed */
-    bool unread;  /* answers: something is left of this message: */
+    bool join_rest; /* join: what comes next is more of a message that is dropped */
+    bool reading;   /* answers: speakers must not be freed */
+    bool unread;    /* answers: something is left of this message: */
     zmq_msg_t message;
     struct answer_frame frame;
     uint64_t last_lane; /* number of the last lane that was made */

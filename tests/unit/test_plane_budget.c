@@ -62,11 +62,59 @@ static void a_huge_frame_is_taken_bit_by_bit(void **state)
     end(); /* in the middle of a frame */
 }
 
+/* Whatever a frame holds, each of its messages is work. */
+static void frames_of_many_messages_are_taken_bit_by_bit(void **state)
+{
+    enum { FRAMES = 400, EACH = 64, BUDGET = 256 };
+    (void)state;
+    plane_rig_start(&rig, NULL);
+    fake_start(&fake, &rig);
+    struct buf frame = BUF_EMPTY, scratch = BUF_EMPTY;
+    struct msg_join join = fake_join_message(&fake, &scratch);
+    for (unsigned i = 0; i < EACH; i++)
+        msg_obituary_encode(&frame, &(struct msg_obituary){join.instance, 17, 9, 0, 1234});
+    for (unsigned i = 0; i < FRAMES; i++)
+        fake_send_raw(&fake, frame.data, frame.size);
+    size_t most = 0;
+    while (rig.obituaries < FRAMES * EACH) {
+        size_t before = rig.obituaries;
+        RIG_UNTIL(&rig, rig.obituaries != before);
+        most = rig.obituaries - before > most ? rig.obituaries - before : most;
+    }
+    assert_in_range(most, 1, 2 * BUDGET + 2 * EACH);
+    buf_free(&frame);
+    buf_free(&scratch);
+    end();
+}
+
+/* A message of very many parts is nothing but garbage, and takes many turns all the same. */
+static void a_message_of_many_parts_is_dropped_bit_by_bit(void **state)
+{
+    enum { PARTS = 100000, BUDGET = 256 };
+    (void)state;
+    plane_rig_start(&rig, NULL);
+    fake_start(&fake, &rig);
+    for (unsigned i = 0; i < PARTS; i++)
+        zmq_send(fake.dealer, "", 0, ZMQ_SNDMORE);
+    zmq_send(fake.dealer, "", 0, 0);
+    fake_join(&fake);
+    RIG_UNTIL(&rig, plane_stats(rig.plane)->garbage);
+    for (unsigned turns = 1; turns < PARTS / BUDGET / 4; turns++) {
+        plane_rig_turn(&rig);
+        assert_int_equal(rig.joins, 0);
+    }
+    RIG_UNTIL(&rig, rig.joins);
+    assert_int_equal(plane_stats(rig.plane)->garbage, 1);
+    end();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(drain_input_reads_everything),
         cmocka_unit_test(a_huge_frame_is_taken_bit_by_bit),
+        cmocka_unit_test(frames_of_many_messages_are_taken_bit_by_bit),
+        cmocka_unit_test(a_message_of_many_parts_is_dropped_bit_by_bit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
