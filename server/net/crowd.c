@@ -49,11 +49,6 @@ static uint64_t bytes_of(int fd)
     return info.tcpi_bytes_received;
 }
 
-static bool is_heavy(const struct crowd *c, const struct visitor *v)
-{
-    return c->limits.max_bytes && bytes_of(v->fd) > c->limits.max_bytes;
-}
-
 static bool is_old(const struct crowd *c, const struct visitor *v, uint64_t now_ns)
 {
     return c->limits.max_ms && now_ns - v->since_ns >= c->limits.max_ms * NS_PER_MS;
@@ -75,19 +70,33 @@ static void give_back(struct crowd *c, uint64_t now_ns)
     c->give_back_ns = now_ns + GIVE_BACK_MS * NS_PER_MS;
 }
 
+/* Those go that are too old, or have sent more than that. Gives the bytes of the others. */
+static uint64_t shut_some(struct crowd *c, uint64_t now_ns, uint64_t most)
+{
+    uint64_t all = 0;
+    for (size_t i = c->count; i-- > 0;) {
+        uint64_t bytes = c->limits.max_bytes ? bytes_of(c->visitors[i].fd) : 0;
+        bool heavy = bytes > most;
+        if (!heavy && !is_old(c, &c->visitors[i], now_ns)) {
+            all += bytes;
+            continue;
+        }
+        c->heavy |= heavy;
+        visitor_shut(c, c->visitors[i].fd);
+        visitor_remove(c, i);
+    }
+    return all;
+}
+
+/* Of too much in all, who has sent more than an equal share of what may be goes. */
 static void crowd_look(void *arg)
 {
     struct crowd *c = arg;
     uint64_t now_ns = loop_now(c->loop).mono_ns;
     give_back(c, now_ns);
-    for (size_t i = c->count; i-- > 0;) {
-        bool heavy = is_heavy(c, &c->visitors[i]);
-        if (!heavy && !is_old(c, &c->visitors[i], now_ns))
-            continue;
-        c->heavy |= heavy;
-        visitor_shut(c, c->visitors[i].fd);
-        visitor_remove(c, i);
-    }
+    uint64_t all = shut_some(c, now_ns, c->limits.max_bytes);
+    if (c->limits.all_bytes && all > c->limits.all_bytes)
+        shut_some(c, now_ns, c->limits.all_bytes / c->count);
     look_again(c);
 }
 

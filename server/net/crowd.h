@@ -29,6 +29,7 @@ struct crowd_limits {
     struct crowd_places *places; /* borrowed; NULL: it shares none */
     bool keep_newest;            /* above it the oldest goes; else whoever comes */
     uint64_t max_bytes;          /* received by one connection; 0: any */
+    uint64_t all_bytes;          /* by all that are there, if max_bytes is set; 0: any */
     unsigned max_ms;             /* of its life; 0: any */
 };
 

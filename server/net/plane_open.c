@@ -23,6 +23,8 @@
 /* A worker dials anew for each try, and hangs up when it has its lane. */
 #define JOIN_CONNECTION_BYTES (2 * (uint64_t)JOIN_MAX_MESSAGE)
 #define JOIN_CONNECTION_MS    30000u
+/* A thousand workers that come back hold half of it. Empty parts, 2 bytes each, take 2 GiB then. */
+#define JOIN_ALL_BYTES (8 * (uint64_t)JOIN_MAX_MESSAGE)
 
 /* ------------------------------------------------------------------------------ limits */
 
@@ -154,6 +156,7 @@ static bool plane_open_join(struct plane *plane, char **error)
         .crowd = {.most = plane->config.max_lanes + plane->config.strangers,
             .keep_newest = true,
             .max_bytes = JOIN_CONNECTION_BYTES,
+            .all_bytes = JOIN_ALL_BYTES,
             .max_ms = JOIN_CONNECTION_MS},
     };
     int on = 1;

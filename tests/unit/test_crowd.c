@@ -70,6 +70,35 @@ static void stranger(struct play *p)
     close(far);
 }
 
+/* None sends too much, but all together do: those go that have more than their share. */
+static void together_they_send_too_much(void **state)
+{
+    static const char bytes[MAX_BYTES];
+    struct play p;
+    int far[4], near[4];
+    (void)state;
+    begin(&p);
+    p.crowd.limits.all_bytes = 2 * MAX_BYTES;
+    for (size_t i = 0; i < 4; i++) {
+        far[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        assert_int_equal(connect(far[i], (struct sockaddr *)&p.at, sizeof p.at), 0);
+        near[i] = accept(p.listener, NULL, NULL);
+        crowd_came(&p.crowd, near[i]);
+        size_t size = i == 1 ? MAX_BYTES / 4 : MAX_BYTES * 3 / 4;
+        assert_int_equal(write(far[i], bytes, size), size);
+    }
+    while (p.shut == 0)
+        loop_turn(p.loop, true);
+    assert_int_equal(p.shut, 3);
+    assert_int_equal(p.crowd.count, 1);
+    assert_int_equal(p.crowd.visitors[0].fd, near[1]);
+    for (size_t i = 0; i < 4; i++) {
+        close(near[i]);
+        close(far[i]);
+    }
+    end(&p);
+}
+
 /* What libzmq kept for one is free by then. */
 static void memory_goes_back_after_one_that_was_heavy(void **state)
 {
@@ -104,6 +133,7 @@ static void memory_goes_back_once_a_second_at_most(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(together_they_send_too_much),
         cmocka_unit_test(memory_goes_back_after_one_that_was_heavy),
         cmocka_unit_test(memory_goes_back_once_a_second_at_most),
     };
