@@ -80,23 +80,27 @@ void finish_tell(struct core *c, struct task *t, struct follower *f)
     a->task = t;
 }
 
-/* The embedding program has its finish with the callback; the others acknowledge theirs. */
+/*
+ * The embedding program has its finish with the callback; the others acknowledge theirs, and stay
+ * in their order: who is told first, and acknowledges first, is found first.
+ */
 static void finish_tell_all(struct core *c, struct task *t)
 {
-    struct follower *chain = t->followers, *next;
+    struct follower **at = &t->followers;
+    bool followed = t->followers;
     assert(t->state == TASK_FINISHED);
-    t->followers = NULL;
-    for (struct follower *f = chain; f; f = next) {
-        next = f->next;
-        f->task = NULL;
+    for (struct follower *f; (f = *at);) {
         if (f->level != FOLLOW_NONE)
             finish_tell(c, t, f);
-        if (f->conn && f->level != FOLLOW_NONE)
-            follower_attach(t, f);
-        else
-            follower_free(c, f);
+        if (f->conn && f->level != FOLLOW_NONE) {
+            at = &f->next;
+            continue;
+        }
+        *at = f->next;
+        f->task = NULL;
+        follower_free(c, f);
     }
-    if (t->record.followed && !chain)
+    if (t->record.followed && !followed)
         out_notice(c, (struct notice){.kind = NOTICE_ORPHAN_FINISH, .task = t});
 }
 

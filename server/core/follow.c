@@ -278,8 +278,9 @@ void core_conn_closed(struct core *c, uint64_t id)
     if (!conn)
         return;
     assert(conn->id == id);
+    /* The newest first, for it is the first of those that follow its task. */
     while (!list_empty(&conn->following))
-        unfollow(c, container_of(conn->following.next, struct follower, in_conn));
+        unfollow(c, container_of(conn->following.prev, struct follower, in_conn));
     while (!list_empty(&conn->told)) {
         struct follower *f = container_of(conn->told.next, struct follower, in_conn);
         struct task *t = f->task;

@@ -97,11 +97,103 @@ static void many_dead_letters_leave_room_for_results(void **state)
     fix_free(&f);
 }
 
+/* One connection may wait for one task as often as it likes: each takes the same time to go. */
+static void many_waits_for_one_task(void **state)
+{
+    (void)state;
+    enum { WAITS = 300000 };
+    for (unsigned closed = 0; closed < 3; closed++) {
+        struct fix f;
+        fix_new(&f, NULL);
+        fix_worker(&f, 0, "q", 1);
+        uint64_t id = fix_submit(&f, CONN_SELF, "q", "payload", NULL, FOLLOW_NONE);
+        for (unsigned i = 0; i < WAITS; i++)
+            core_wait(f.core, 6, i, id, FOLLOW_FINISH);
+        fix_end(&f);
+        uint64_t lease = fix_lane(&f, 0, LANE_TASK, 0)->lease;
+        fix_later(&f, 1);
+        if (closed > 0)
+            fix_answer(&f, 0, fix_done(id, lease, "result"));
+        if (closed == 1)
+            core_received(f.core, 6, WAITS);
+        else
+            core_conn_closed(f.core, 6);
+        fix_end(&f);
+        assert_int_equal(core_stats(f.core)->ledger, closed != 1);
+        fix_free(&f);
+    }
+}
+
+/* ---- queues ---- */
+
+enum { QUEUES = 150, SLOTS = 4 };
+
+static struct answer running[QUEUES * 2];
+static size_t run_first, run_end; /* of those that have not answered */
+static unsigned turn_of[QUEUES];  /* how often each was handed over */
+
+static void submit_to_each(struct fix *f)
+{
+    for (unsigned i = 0; i < QUEUES; i++) {
+        char name[8];
+        snprintf(name, sizeof name, "q%u", i);
+        fix_submit(f, CONN_SELF, name, "payload", NULL, FOLLOW_NONE);
+    }
+}
+
+static void note_handed_over(struct fix *f)
+{
+    const struct lane_action *l;
+    fix_end(f);
+    for (size_t i = 0; (l = fix_lane(f, 0, LANE_TASK, i)); i++) {
+        running[run_end] = fix_done(l->id, l->lease, "");
+        running[run_end++].run_ns = 5 * MSEC;
+        turn_of[atoi((const char *)l->task->queue->name.data + 1)]++;
+    }
+    fix_later(f, 1);
+}
+
+/* The oldest one ends. */
+static void one_ends(struct fix *f)
+{
+    assert_true(run_first < run_end);
+    fix_answer(f, 0, running[run_first++]);
+    note_handed_over(f);
+}
+
+/* Not all of many queues are asked for something to prefetch; it is each one's turn all the same.
+ */
+static void many_queues_take_turns(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "*", SLOTS);
+    for (unsigned round = 0; round < 25; round++) {
+        run_first = run_end = 0;
+        submit_to_each(&f);
+        for (note_handed_over(&f); run_first < run_end;)
+            one_ends(&f);
+    }
+    memset(turn_of, 0, sizeof turn_of);
+    run_first = run_end = 0;
+    submit_to_each(&f); /* of which each slot may have one ahead, where there are enough */
+    submit_to_each(&f);
+    note_handed_over(&f);
+    while (run_end < QUEUES)
+        one_ends(&f);
+    for (unsigned i = 0; i < QUEUES; i++)
+        assert_in_range(turn_of[i], 0, 1);
+    fix_free(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_window_of_what_came_out_of_order),
         cmocka_unit_test(many_dead_letters_leave_room_for_results),
+        cmocka_unit_test(many_waits_for_one_task),
+        cmocka_unit_test(many_queues_take_turns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
