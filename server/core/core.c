@@ -210,6 +210,7 @@ void core_begin(struct core *c, struct now now)
         c->resumed_ns = now.mono_ns;
     c->now = now;
     c->woken = false;
+    c->listed = 0;
 }
 
 /* Deadlines are judged after what was said in this tick, which may have met them. */

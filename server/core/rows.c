@@ -6,7 +6,8 @@
 #include "server/core/verbs.h"
 
 #define LIST_LIMIT 1000u
-#define HEAD_BYTES 1024u
+#define LIST_TICK  20000u /* rows in one tick, after which no other list is begun */
+#define HEAD_BYTES 1024u  /* of a payload */
 
 _Static_assert(LIST_LIMIT <= STORE_PART, "only a FETCH comes in parts");
 
@@ -396,11 +397,19 @@ void core_list(struct core *c, uint64_t conn, const struct msg_list *given)
     assert(conn != 0);
     if (m.limit == 0 || m.limit > LIST_LIMIT)
         m.limit = LIST_LIMIT;
+    /* 13 bytes ask for 1000 rows, and one read has 20,000 of those. */
+    if (c->listed >= LIST_TICK) {
+        out_reject(c, conn, m.request, PUSHROD_E_OVERLOADED,
+            "too much is listed at once: ask for the next page when this one is there");
+        return;
+    }
     for (size_t i = 0; i < sizeof list_table / sizeof *list_table; i++) {
-        if (slice_equal(m.what, slice_str(list_table[i].what))) {
-            list_table[i].list(c, conn, &m);
-            return;
-        }
+        if (!slice_equal(m.what, slice_str(list_table[i].what)))
+            continue;
+        size_t before = c->out.count;
+        list_table[i].list(c, conn, &m);
+        c->listed += c->out.count - before;
+        return;
     }
     out_reject(
         c, conn, m.request, PUSHROD_E_INVALID, "what can be listed: queues, workers, dead, stats");

@@ -187,6 +187,35 @@ static void many_queues_take_turns(void **state)
     fix_free(&f);
 }
 
+/* ---- requests ---- */
+
+static size_t count_of(const struct fix *f, uint16_t kind)
+{
+    size_t count = 0;
+    while (fix_conn(f, 6, kind, count))
+        count++;
+    return count;
+}
+
+/* They cost a few bytes each, and a thousand rows. */
+static void many_lists_in_one_tick(void **state)
+{
+    (void)state;
+    struct msg_list list = {.request = 1, .what = S("stats")};
+    struct fix f;
+    fix_new(&f, NULL);
+    for (unsigned round = 0; round < 2; round++) {
+        for (unsigned i = 0; i < 2000; i++)
+            core_list(f.core, 6, &list);
+        fix_end(&f);
+        assert_in_range(f.acts->conn_count, 20000, 23000);
+        assert_int_equal(fix_conn(&f, 6, MSG_REJECTED, 0)->code, PUSHROD_E_OVERLOADED);
+        assert_int_equal(count_of(&f, MSG_END) + count_of(&f, MSG_REJECTED), 2000);
+        fix_later(&f, 1);
+    }
+    fix_free(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -194,6 +223,7 @@ int main(void)
         cmocka_unit_test(many_dead_letters_leave_room_for_results),
         cmocka_unit_test(many_waits_for_one_task),
         cmocka_unit_test(many_queues_take_turns),
+        cmocka_unit_test(many_lists_in_one_tick),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
