@@ -44,11 +44,14 @@ bool finish_is_dead_letter(const struct task *t)
 /* Somebody other than the embedding program itself waits, or waited. */
 static bool finish_is_wanted(const struct task *t)
 {
+    bool self = false;
     assert(t->status != 0);
-    for (const struct follower *f = t->followers; f; f = f->next)
-        if (f->conn)
+    for (const struct follower *f = t->followers; f; f = f->next) {
+        if (f->conn && f->level != FOLLOW_NONE)
             return true;
-    return t->record.followed && !t->followers;
+        self |= !f->conn;
+    }
+    return t->record.followed && !self;
 }
 
 static uint64_t keep_ms(const struct core *c, const struct task *t)

@@ -97,6 +97,26 @@ static void many_dead_letters_leave_room_for_results(void **state)
     fix_free(&f);
 }
 
+/* Who only takes its tasks along when it leaves asks for no finish: none is kept for it. */
+static void many_attached_tasks_are_not_kept(void **state)
+{
+    (void)state;
+    struct msg_options o = fix_options();
+    struct fix f;
+    o.attached = true;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 1);
+    uint64_t id = fix_submit(&f, 5, "q", "payload", &o, FOLLOW_NONE);
+    fix_end(&f);
+    uint64_t lease = fix_lane(&f, 0, LANE_TASK, 0)->lease;
+    fix_later(&f, 1);
+    fix_answer(&f, 0, fix_done(id, lease, "result"));
+    fix_end(&f);
+    assert_null(fix_conn(&f, 5, MSG_FINISHED, 0));
+    assert_int_equal(core_stats(f.core)->ledger, 0);
+    fix_free(&f);
+}
+
 /* One connection may wait for one task as often as it likes: each takes the same time to go. */
 static void many_waits_for_one_task(void **state)
 {
@@ -221,6 +241,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_window_of_what_came_out_of_order),
         cmocka_unit_test(many_dead_letters_leave_room_for_results),
+        cmocka_unit_test(many_attached_tasks_are_not_kept),
         cmocka_unit_test(many_waits_for_one_task),
         cmocka_unit_test(many_queues_take_turns),
         cmocka_unit_test(many_lists_in_one_tick),
