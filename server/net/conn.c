@@ -317,7 +317,8 @@ static void read_failed(struct conn *c, int error)
         conn_kill(c, error == ENOMEM ? PUSHROD_E_NO_MEMORY : PUSHROD_E_CLOSED);
 }
 
-static void conn_read(struct conn *c)
+/* Gives how many bytes were read. */
+static size_t conn_read(struct conn *c)
 {
     ssize_t got = c->state == CONN_CLOSING ? read_nothing(c)
                   : fill_goes_on(c)        ? read_part(c)
@@ -326,13 +327,18 @@ static void conn_read(struct conn *c)
         c->set->stats.bytes_in += (uint64_t)got;
     else
         read_failed(c, got ? errno : 0);
+    return got > 0 ? (size_t)got : 0;
 }
 
+/* It is not watched while there is more to be read than its turn allows: see conn_readable(). */
 static void part_read(void *arg)
 {
     struct conn *c = arg;
-    if (fill_goes_on(c))
-        conn_read(c);
+    bool more = fill_goes_on(c) && conn_read(c) == CONN_PART && fill_goes_on(c);
+    if (more && !c->choked && !c->set->paused)
+        loop_postpone(c->set->loop, &c->part);
+    else if (!c->choked)
+        conn_read_start(c);
 }
 
 static void conn_readable(int fd, short what, void *arg)
@@ -347,8 +353,10 @@ static void conn_readable(int fd, short what, void *arg)
             list_push_back(&c->set->paused_conns, &c->node);
         return;
     }
-    /* A part of a large payload, of which nobody is told: one at a time, and no tick begins. */
+    /* A part of a large payload, of which nobody is told: one at a time, and no tick begins. All
+     * that wait for their turn would be found readable in each round, so they are not asked. */
     if (fill_goes_on(c)) {
+        conn_read_stop(c);
         loop_postpone(c->set->loop, &c->part);
         return;
     }

@@ -210,6 +210,51 @@ static void a_stream_of_large_payloads_is_not_copied(void **state)
     }
 }
 
+/* Its parts come in turns, without a look at whether there is more; unless nobody is read. */
+static void who_waits_for_its_turn_is_not_watched(void **state)
+{
+    (void)state;
+    enum { SIZE = 1024 * K };
+    static const struct loop_hooks hooks = {tick_begin, tick_end};
+    static uint8_t bytes[SIZE];
+    const struct sockaddr_storage nobody = {.ss_family = AF_UNIX};
+    const struct conns_config config = {.max_clients = 10, .handshake_ms = 100000};
+    const uint32_t size = SIZE;
+    struct loop *loop = loop_new();
+    struct conns *set = conns_new(loop, &config);
+    int ends[2], room = 4 * SIZE;
+    loop_hook(loop, &hooks, set);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
+    setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
+    conn_accept(set, ends[0], &sized_ops, NULL, &nobody);
+    const struct conn *c = conn_find(set, set->slots[0]->id);
+    say(loop, ends[1], (const uint8_t *)&size, sizeof size, SIZE_MAX);
+    say(loop, ends[1], bytes, 64 * K, SIZE_MAX);
+    while (!begun || !c->reading)
+        loop_turn(loop, false);
+    size_t rest = (size_t)send(ends[1], bytes, SIZE - 64 * K - 1, 0), left = c->fill_left;
+    assert_true(rest > 200 * K);
+    loop_turn(loop, false);
+    assert_false(c->reading);
+    conns_pause(set, true);
+    loop_turn(loop, false);
+    loop_turn(loop, false);
+    assert_in_range(c->fill_left, left - 2 * CONN_LARGE, left);
+    assert_false(c->reading);
+    left = c->fill_left;
+    loop_turn(loop, false);
+    assert_int_equal(c->fill_left, left);
+    conns_pause(set, false);
+    say(loop, ends[1], bytes, SIZE - 64 * K - rest, SIZE_MAX);
+    close(ends[1]);
+    while (body_count < 1)
+        loop_turn(loop, false);
+    body_unref(bodies[0]);
+    body_count = 0;
+    conns_free(set);
+    loop_free(loop);
+}
+
 int main(void)
 {
 #define IN(test) cmocka_unit_test_setup_teardown(test, begin, end)
@@ -219,6 +264,7 @@ int main(void)
         IN(what_does_not_fit_is_not_taken),
         IN(small_pieces_do_not_hold_large_buffers),
         IN(a_stream_of_large_payloads_is_not_copied),
+        IN(who_waits_for_its_turn_is_not_watched),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
