@@ -108,30 +108,48 @@ void parts_drop(struct rare *rare)
 }
 
 /* Without parts, because it is too large or there is no memory, its DONE finds no result. */
-static void parts_begin(struct core *c, struct rare *rare, const struct answer *a)
+static void parts_begin(
+    struct core *c, struct rare *rare, const struct worker *w, const struct answer *a)
 {
     assert(!rare->parts);
     rare->parts_lease = a->lease;
+    rare->parts_session = w->session;
     rare->parts = a->number <= c->config.max_result ? body_new(a->number) : NULL;
+}
+
+/* Of this attempt, and of this session: in the next one its worker sends all of them again. */
+static bool parts_are_of(const struct rare *rare, const struct worker *w, uint64_t lease)
+{
+    assert(rare && lease);
+    return rare->parts_lease == lease && rare->parts_session == w->session;
+}
+
+/* The attempt that counts is being collected. */
+static bool parts_are_current(const struct task *t)
+{
+    return t->state == TASK_LEASED && t->rare->parts && parts_are_of(t->rare, t->worker, t->lease);
 }
 
 /*
  * A piece of a large result. Pieces of two attempts may meet, when a worker that was given up still
- * answers: the current attempt's are collected, and the other's DONE has no result to win with.
+ * answers: the current attempt's are collected, and the other's DONE, which has the last piece
+ * only, must not win with that. So it is remembered who sent any (worker.parting).
  */
 static void answer_part(struct core *c, struct worker *w, struct task *t, const struct answer *a)
 {
-    bool current = answer_current(t, w, a), owed = !current && worker_owes(w, a->lease, a->id);
+    bool current = answer_current(t, w, a);
+    if (!current && !worker_owes(w, a->lease, a->id))
+        return;
+    if (!idmap_put(&w->parting, a->lease, a->id))
+        c->failed = true;
+    struct rare *rare = t && !task_ended(t) ? task_rare(t) : NULL;
+    if (!rare || (!current && parts_are_current(t)))
+        return;
     if (current)
         mark_started(c, t);
-    if (owed)
-        worker_torn(c, w, a->lease, a->id);
-    struct rare *rare = t && !task_ended(t) && (current || owed) ? task_rare(t) : NULL;
-    if (!rare)
-        return;
-    if (rare->parts_lease != a->lease) {
+    if (!parts_are_of(rare, w, a->lease)) {
         parts_drop(rare);
-        parts_begin(c, rare, a);
+        parts_begin(c, rare, w, a);
     }
     if (!rare->parts || a->data.size > rare->parts->size - rare->parts_size) {
         parts_drop(rare); /* too large, no memory, or more than was announced: torn */
@@ -151,11 +169,11 @@ static bool result_is_wanted(const struct task *t)
 }
 
 /* DONE has the last piece. */
-static int parts_take(struct task *t, const struct answer *a)
+static int parts_take(struct task *t, const struct worker *w, const struct answer *a)
 {
     struct rare *rare = t->rare;
-    struct body *parts = rare->parts;
-    assert(!t->result && rare->parts_lease == a->lease);
+    struct body *parts = rare && parts_are_of(rare, w, a->lease) ? rare->parts : NULL;
+    assert(!t->result);
     if (!parts || rare->parts_size + a->data.size != parts->size)
         return PUSHROD_E_RESULT_TOO_BIG;
     if (!result_is_wanted(t))
@@ -168,11 +186,12 @@ static int parts_take(struct task *t, const struct answer *a)
 }
 
 /* Puts the result into the task. 0, or why it cannot be. */
-static int result_take(struct core *c, struct task *t, const struct answer *a)
+static int result_take(
+    struct core *c, struct task *t, const struct worker *w, const struct answer *a)
 {
     assert(!t->result);
-    if (t->rare && t->rare->parts_lease == a->lease)
-        return parts_take(t, a);
+    if (w->parting.count && idmap_get(&w->parting, a->lease, NULL))
+        return parts_take(t, w, a);
     if (a->data.size > c->config.max_result)
         return PUSHROD_E_RESULT_TOO_BIG;
     if (a->data.size == 0 || !result_is_wanted(t))
@@ -202,7 +221,7 @@ void attempt_fence(struct core *c, struct task *t)
 static void done_wins(struct core *c, struct worker *w, struct task *t, const struct answer *a)
 {
     bool current = answer_current(t, w, a);
-    int error = result_take(c, t, a);
+    int error = result_take(c, t, w, a);
     assert(!task_ended(t));
     if (!current)
         stale(c, w, a);
@@ -331,6 +350,14 @@ static answer_fn *const answer_table[] = {
     [MSG_BYE] = answer_bye,
 };
 
+/* No more pieces come of this attempt. */
+static void parts_end(struct worker *w, const struct answer *a)
+{
+    assert(w && a);
+    if (a->kind == MSG_TASK_DONE || a->kind == MSG_TASK_FAILED || a->kind == MSG_RETURNED)
+        idmap_remove(&w->parting, a->lease);
+}
+
 /* Of a session that is over: only a result is of use to anybody. w: NULL, if it is forgotten. */
 static void answer_late(struct core *c, struct worker *w, const struct answer *a)
 {
@@ -342,6 +369,8 @@ static void answer_late(struct core *c, struct worker *w, const struct answer *a
         answer_done(c, w, t, a);
     else
         c->stats.stale_answers++;
+    if (w && w->parting.count)
+        parts_end(w, a);
 }
 
 static void answer_take(struct core *c, struct worker *w, const struct answer *a)
@@ -354,6 +383,8 @@ static void answer_take(struct core *c, struct worker *w, const struct answer *a
     w->ack_bytes += a->data.size;
     struct task *t = a->id ? ledger_find_lease(&c->ledger, a->lease, a->id) : NULL;
     answer_table[a->kind](c, w, t, a);
+    if (w->parting.count)
+        parts_end(w, a);
 }
 
 void core_answers(

@@ -19,9 +19,6 @@
 void worker_ghost(struct worker *w, const struct task *t)
 {
     assert(t->worker == w && t->lease);
-    bool begun = t->rare && t->rare->parts_lease == t->lease;
-    if (begun && !idmap_put(&w->torn, t->lease, t->record.id))
-        return;
     if (!idmap_put(&w->ghosts, t->lease, t->record.id) || !t->in_flight)
         return;
     w->bytes += t->record.payload.size;
@@ -54,7 +51,6 @@ void worker_answered(struct core *c, struct worker *w, uint64_t lease, uint64_t 
     assert(w->state != WORKER_OVER);
     if (!worker_owes(w, lease, id))
         return;
-    idmap_remove(&w->torn, lease);
     if (!idmap_remove(&w->ghosts, lease)) {
         idmap_remove(&w->claims, id);
         return;
@@ -66,19 +62,14 @@ void worker_answered(struct core *c, struct worker *w, uint64_t lease, uint64_t 
 
 /* ---- results of tasks that have gone to the store meanwhile ---- */
 
-/* A piece came: without its task, which would gather them, its DONE is not the whole result. */
-void worker_torn(struct core *c, struct worker *w, uint64_t lease, uint64_t id)
-{
-    assert(worker_owes(w, lease, id));
-    if (!idmap_put(&w->torn, lease, id) && w->state != WORKER_OVER)
-        worker_answered(c, w, lease, id); /* no memory: it counts for nothing */
-}
-
-/* The task is looked up, for the first DONE wins (answer_looked_up()). No memory: it runs again. */
+/*
+ * The task is looked up, for the first DONE wins (answer_looked_up()). No memory: it runs again;
+ * and so if the result came in pieces, which nobody gathers without the task.
+ */
 void worker_done_late(struct core *c, struct worker *w, const struct answer *a)
 {
     assert(worker_owes(w, a->lease, a->id));
-    if (idmap_remove(&w->torn, a->lease) || c->bypass || a->data.size > c->config.max_result)
+    if (idmap_get(&w->parting, a->lease, NULL) || c->bypass || a->data.size > c->config.max_result)
         return;
     struct body *result = a->data.size ? body_copy(a->data.data, a->data.size) : NULL;
     struct request *r = result || !a->data.size ? request_new(c, REQUEST_DONE, 0, 0) : NULL;

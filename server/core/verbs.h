@@ -132,7 +132,6 @@ void worker_answered(
     struct core *c, struct worker *w, uint64_t lease, uint64_t id); /* such a one */
 void worker_depart(struct core *c, struct worker *w); /* OVER: freed now, or once it owes nothing */
 struct worker *worker_departed(const struct core *c, uint64_t id, uint64_t session);
-void worker_torn(struct core *c, struct worker *w, uint64_t lease, uint64_t id);
 void worker_done_late(struct core *c, struct worker *w, const struct answer *a);
 void worker_forget(struct core *c); /* whose answers must be in by now */
 

@@ -50,6 +50,63 @@ static void a_failure_that_a_result_overtakes_is_acknowledged(void **state)
     durable_free(&d);
 }
 
+static struct answer part_of(uint64_t id, uint64_t lease, const char *data)
+{
+    return (struct answer){
+        .kind = MSG_PART, .id = id, .lease = lease, .number = 10, .data = S(data)};
+}
+
+/* What the finish says; the tick is open before. */
+static void expect_result(const char *result)
+{
+    const struct conn_action *told = NULL;
+    for (int i = 0; i < 3 && !told; i++) {
+        durable_end(&d);
+        told = fix_conn(&d.f, 5, MSG_FINISHED, 0);
+        if (!told)
+            durable_stored(&d, 1);
+    }
+    assert_non_null(told);
+    assert_int_equal(told->task->status, PUSHROD_DONE);
+    assert_int_equal(task_result(told->task).size, strlen(result));
+    assert_memory_equal(task_result(told->task).data, result, strlen(result));
+}
+
+/* Pieces of two attempts meet: they do not spoil the result of the one that counts. */
+static void pieces_of_two_attempts_meet(void **state)
+{
+    (void)state;
+    uint64_t lease, again, id = overtaken(&lease, &again);
+    fix_answer(&d.f, 0, part_of(id, lease, "abcd"));
+    fix_answer(&d.f, 1, part_of(id, again, "0123"));
+    fix_answer(&d.f, 0, part_of(id, lease, "efg"));
+    fix_answer(&d.f, 1, part_of(id, again, "456"));
+    fix_answer(&d.f, 0, fix_done(id, lease, "hij"));
+    fix_answer(&d.f, 1, fix_done(id, again, "789"));
+    expect_result("0123456789");
+    durable_free(&d);
+}
+
+/* Its connection broke between two pieces: in the next session it sends all of them again. */
+static void pieces_are_sent_again_in_a_new_session(void **state)
+{
+    (void)state;
+    uint64_t lease;
+    durable_begin(&d, DURABILITY_SYNC);
+    uint64_t id = durable_leased(&d, &lease, NULL);
+    fix_later(&d.f, 1);
+    fix_answer(&d.f, 0, part_of(id, lease, "0123"));
+    fix_join_held(&d.f, 0, "*", 1, &(struct held){id, lease, true, true}, 1);
+    durable_ask(&d);
+    durable_stored(&d, 1);
+    fix_answer(&d.f, 0, (struct answer){.kind = MSG_READY});
+    fix_answer(&d.f, 0, part_of(id, lease, "0123"));
+    fix_answer(&d.f, 0, part_of(id, lease, "456"));
+    fix_answer(&d.f, 0, fix_done(id, lease, "789"));
+    expect_result("0123456789");
+    durable_free(&d);
+}
+
 /* Ticks until worker 0 is given this task; the tick is open. */
 static uint64_t given(uint64_t id)
 {
@@ -286,6 +343,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_failure_that_a_result_overtakes_is_acknowledged),
+        cmocka_unit_test(pieces_of_two_attempts_meet),
+        cmocka_unit_test(pieces_are_sent_again_in_a_new_session),
         cmocka_unit_test(what_a_worker_runs_all_the_same_has_no_time),
         cmocka_unit_test(a_death_is_stored_while_its_time_comes),
         cmocka_unit_test(a_suspect_waits_for_the_record_of_its_worker),
