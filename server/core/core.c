@@ -166,6 +166,7 @@ void core_free(struct core *c)
     if (!c)
         return;
     recycle(c);
+    loss_free(c); /* out of the heap, while the tasks in it are there */
     free_unique_windows(c);
     free_tasks(c);
     free_workers(c);
@@ -182,7 +183,6 @@ void core_free(struct core *c)
             join_request_free(r);
         request_free(r);
     }
-    loss_free(c);
     follow_free(c);
     heap_free(&c->by_wall);
     heap_free(&c->by_mono);

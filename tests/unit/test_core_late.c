@@ -339,6 +339,31 @@ static void a_late_result_in_pieces_is_none(void **state)
     }
 }
 
+/* The server ends while it waits for a lost worker, and tasks for their time (for sanitizers). */
+static void a_core_ends_beside_a_loss(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 1);
+    fix_submit(&f, 5, "q", "payload", NULL, FOLLOW_NONE);
+    fix_end(&f);
+    fix_later(&f, 1);
+    core_worker_lost(f.core, f.worker[0], PUSHROD_E_CLOSED);
+    fix_worker(&f, 1, "r", 1);
+    for (unsigned i = 0; i < 4; i++) {
+        uint64_t id = fix_submit(&f, 5, "r", "payload", NULL, FOLLOW_NONE);
+        fix_end(&f);
+        struct answer later = fix_failed(id, fix_lane(&f, 1, LANE_TASK, 0)->lease, "no");
+        later.number = 100000;
+        fix_later(&f, 1);
+        fix_answer(&f, 1, later);
+    }
+    fix_end(&f);
+    assert_int_equal(core_stats(f.core)->delayed, 4);
+    fix_free(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -350,6 +375,7 @@ int main(void)
         cmocka_unit_test(a_suspect_waits_for_the_record_of_its_worker),
         cmocka_unit_test(a_late_result_finds_its_task_in_the_store),
         cmocka_unit_test(a_late_result_in_pieces_is_none),
+        cmocka_unit_test(a_core_ends_beside_a_loss),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
