@@ -66,14 +66,12 @@ static const char *batch_add(
         body_unref(body);
         return error;
     }
-    if (!body && m->payload.size > TASK_INLINE_PAYLOAD) {
-        /* One that is too large is refused by the core for its size. */
-        if (m->payload.size <= n->config.max_payload &&
-            !(body = conn_body(c, m->payload.data, m->payload.size))) {
-            native_say_rejected(
-                c, m->request, PUSHROD_E_NO_MEMORY, pushrod_strerror(PUSHROD_E_NO_MEMORY));
-            return NULL;
-        }
+    /* One that is too large is refused by the core for its size. */
+    bool large = m->payload.size > TASK_INLINE_PAYLOAD && m->payload.size <= n->config.max_payload;
+    if (!body && large && !(body = conn_body(c, m->payload.data, m->payload.size))) {
+        native_say_rejected(
+            c, m->request, PUSHROD_E_NO_MEMORY, pushrod_strerror(PUSHROD_E_NO_MEMORY));
+        return NULL;
     }
     n->batch[n->count++] = (struct submit){
         .request = m->request,
