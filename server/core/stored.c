@@ -39,7 +39,7 @@ static void appended(struct core *c, struct task *t, const struct store_event *e
 
 static void moved(struct core *c, struct task *t, bool gone)
 {
-    if (t->state != TASK_MOVING || t->operations)
+    if (t->state != TASK_MOVING || t->operations || t->refused)
         return;
     assert(!t->queue->bypass);
     if (gone && !task_only_here(t)) {
@@ -104,14 +104,16 @@ void stored_task(
     bool done = e->outcome == OUTCOME_STORED || e->outcome == OUTCOME_GONE;
     /* An async finish was told before; it has to be written all the same, or it would run again. */
     bool again = kind == STORE_FINISH || t->state == TASK_MOVING;
-    if (kind == STORE_APPEND)
+    if (kind == STORE_APPEND) {
         appended(c, t, e);
-    else if (!done && again)
+        moved(c, t, false); /* a retry that was answered before a look-up told of the APPEND */
+    } else if (!done && again) {
         refused(c, t);
-    else if (kind == STORE_RESCHEDULE)
+    } else if (kind == STORE_RESCHEDULE) {
         moved(c, t, e->outcome == OUTCOME_GONE);
-    else
+    } else {
         finished(c, t);
+    }
     if (t->state == TASK_FINISHED && t->released && !t->operations && !t->refused)
         finish_drop(c, t);
 }

@@ -29,6 +29,34 @@ static void an_unknown_retry_is_asked_again(void **state)
     durable_free(&d);
 }
 
+/* Accepted before it was stored; that it was not is known last, when its retry has been answered.
+ */
+static void an_unknown_append_is_known_after_a_retry(void **state)
+{
+    (void)state;
+    durable_begin(&d, DURABILITY_ASYNC);
+    uint64_t id = fix_submit(&d.f, 5, "q", "payload", NULL, FOLLOW_FINISH);
+    fix_end(&d.f); /* never put to the store */
+    struct store_op append = *durable_op(&d, STORE_APPEND, 0);
+    struct answer failed = fix_failed(id, durable_lease(&d, 0, id), "no");
+    failed.number = 50;
+    fix_later(&d.f, 1);
+    fix_answer(&d.f, 0, failed);
+    fix_end(&d.f);
+    struct store_op retry = *durable_op(&d, STORE_RESCHEDULE, 0);
+    durable_say(&d, &append, OUTCOME_UNKNOWN, PUSHROD_E_STORE_FAILED);
+    fix_end(&d.f);
+    struct store_op lookup = *durable_op(&d, STORE_LOOKUP, 0);
+    durable_say(&d, &retry, OUTCOME_GONE, 0);
+    fix_end(&d.f);
+    durable_say(&d, &lookup, OUTCOME_GONE, 0);
+    fix_end(&d.f);
+    fix_later(&d.f, 50);
+    fix_end(&d.f);
+    assert_int_not_equal(durable_lease(&d, 0, id), 0);
+    durable_free(&d);
+}
+
 /* Lost, and then it answers all the same: the refusal of the one operation is not the other's. */
 static void a_refused_retry_asks_no_finish_again(void **state)
 {
@@ -158,6 +186,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_unknown_retry_is_asked_again),
+        cmocka_unit_test(an_unknown_append_is_known_after_a_retry),
         cmocka_unit_test(a_refused_retry_asks_no_finish_again),
         cmocka_unit_test(a_replay_does_not_wait_for_an_acknowledgement),
         cmocka_unit_test(an_unknown_replay_is_looked_up),

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What there is much of: it takes no more memory, and no more of a tick, than it should. */
+#include "server/core/state.h"
 #include "tests/unit/core_durable.h"
 
 static struct durable d;
