@@ -538,5 +538,5 @@ def await_joined(system, count, limit=120):
 PARTS = {"throughput": throughput, "durable": durable, "submit": submit, "latency": latency, "payload": payload, "mixed": mixed,
          "workers": workers, "queues": queues, "connections": connections, "backlog": backlog, "hol": hol, "cost": cost, "idle": idle}
 # What share of the whole each may take, in parts of some hundred; full, each needs less than that.
-SHARES = {"throughput": 7, "durable": 5, "submit": 11, "latency": 10, "payload": 8, "mixed": 6, "workers": 11, "queues": 8, "connections": 11,
-          "backlog": 11, "hol": 12, "cost": 13, "idle": 17}
+SHARES = {"throughput": 7, "durable": 5, "submit": 11, "latency": 10, "payload": 8, "mixed": 10, "workers": 11, "queues": 8, "connections": 11,
+          "backlog": 11, "hol": 12, "cost": 13, "idle": 22}
