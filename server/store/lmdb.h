@@ -67,8 +67,8 @@ struct row {
 struct chunk {
     struct chunk *next; /* in its batch */
     uint32_t references;
-    uint32_t live; /* operations that are not void */
     size_t size;
+    size_t live; /* bytes of operations that are not void */
     size_t capacity;
     uint8_t data[];
 };
@@ -332,10 +332,11 @@ struct chunk *chunk_new(size_t capacity);
 void chunk_unref(struct lmdb *l, struct chunk *c);
 uint8_t *chunk_add(struct chunk *c, enum row_kind kind, size_t size, size_t *offset);
 void chunk_void(struct chunk *c, size_t offset); /* the operation did not happen */
+void chunk_revive(struct chunk *c, size_t offset, enum row_kind kind); /* a void one did */
 /* Room for a row of the item's own; *chunk is where it lies. */
 uint8_t *journal_own(struct lmdb *l, struct item *item, enum row_kind kind, size_t size,
     struct chunk **chunk, size_t *offset);
-void journal_write(struct lmdb *l, struct batch *b);
+void journal_write(struct lmdb *l); /* what is pending */
 void journal_replay(struct lmdb *l);
 void journal_rotate(struct lmdb *l);
 void batch_free(struct lmdb *l, struct batch *b);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * From the aging generation to the tables, in the order of the ids, a step with each commit.
- * meta "applied" says how far it got; with the last step the generation's journal rows go.
+ * meta "applied" says how far it got; then the generation's journal rows go, in steps as well.
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -10,7 +10,8 @@
 #define FAR  12u /* entries ahead: the entry is fetched */
 #define NEAR 6u  /* its bytes are */
 
-#define MAPPED 32u /* journal rows, of 64 KiB at the most, before their pages are given back */
+#define MAPPED           32u /* journal rows, of 64 KiB at the most, whose pages stay mapped */
+#define ENTRIES_OF_A_ROW 16u /* to delete one takes as long as to apply so many that ended */
 
 /* A step goes through the ids in order, so the next rows are mostly beside the last ones. */
 struct step {
@@ -147,29 +148,32 @@ static void apply_record(struct lmdb *l, const struct step *s, const struct entr
     }
 }
 
-/* Of a row only the head is read, but the kernel maps what is around it, too: all of the row. */
-static void journal_trim(struct lmdb *l, uint64_t last)
+/*
+ * Deletes that many rows of the aging generation; false: none was left. Of a row only the head is
+ * read, but the kernel maps what is around it, too: all of the row.
+ */
+static bool journal_trim(struct lmdb *l, size_t rows)
 {
-    unsigned rows = 0;
     MDB_cursor *c = table_cursor(l, TABLE_JOURNAL);
     struct slice key = {0};
     struct slice value;
-    while (cursor_get(l, c, &key, &value, MDB_FIRST)) {
-        uint64_t sequence;
-        memcpy(&sequence, key.data, sizeof(sequence));
-        if (sequence > last || !cursor_delete(l, c))
-            break;
-        if (++rows % MAPPED == 0)
+    bool more = true;
+    for (size_t i = 1; more && i <= rows; i++) {
+        uint64_t sequence = UINT64_MAX;
+        if (cursor_get(l, c, &key, &value, MDB_FIRST))
+            memcpy(&sequence, key.data, sizeof(sequence));
+        more = sequence <= l->index.aging_seq && cursor_delete(l, c);
+        if (i % MAPPED == 0)
             lmdb_release_pages(l);
     }
     if (c)
         mdb_cursor_close(c);
+    return more;
 }
 
 static void aging_ends(struct lmdb *l)
 {
     struct index *x = &l->index;
-    journal_trim(l, x->aging_seq);
     meta_put(l, "aging", 0);
     meta_put(l, "applied", 0);
     x->applying = false;
@@ -224,6 +228,18 @@ static size_t apply_some(struct lmdb *l, size_t entries, uint64_t *last)
     return entries;
 }
 
+/* All is in the tables: the rows go, in steps, or the next group would wait for thousands of them.
+ */
+static void trim_step(struct lmdb *l, size_t rows)
+{
+    if (journal_trim(l, rows)) {
+        meta_put(l, "aging", l->index.aging_seq);
+        meta_put(l, "applied", UINT64_MAX);
+    } else if (!l->error) {
+        aging_ends(l);
+    }
+}
+
 void apply_step(struct lmdb *l, size_t entries)
 {
     struct index *x = &l->index;
@@ -235,7 +251,7 @@ void apply_step(struct lmdb *l, size_t entries)
     if (entries)
         entries = apply_some(l, entries, &id);
     if (entries && !l->error) {
-        aging_ends(l);
+        trim_step(l, 1 + entries / ENTRIES_OF_A_ROW);
     } else if (id) {
         meta_put(l, "aging", x->aging_seq);
         meta_put(l, "applied", id);

@@ -170,9 +170,7 @@ static void run_again(struct lmdb *l, struct batch *b)
             run_item(l, item);
         if (!item->answered)
             continue;
-        item->chunk->data[item->offset + offsetof(struct row, kind)] =
-            (uint8_t)row_kind_of(item->kind);
-        item->chunk->live++;
+        chunk_revive(item->chunk, item->offset, row_kind_of(item->kind));
         op_run(l, item, nobody);
     }
     reply_free(nobody);
@@ -272,8 +270,7 @@ void group_commit(struct lmdb *l, uint64_t now_ns, size_t apply)
         group_fail(l, false);
         return;
     }
-    for (struct batch *b = l->pending; b; b = b->next)
-        journal_write(l, b);
+    journal_write(l);
     if (apply)
         apply_step(l, apply);
     queue_garbage_step(l, GARBAGE_ROWS);

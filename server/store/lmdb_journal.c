@@ -28,15 +28,32 @@ uint8_t *chunk_add(struct chunk *c, enum row_kind kind, size_t size, size_t *off
     *offset = c->size;
     memcpy(c->data + c->size, &row, sizeof(row));
     c->size += sizeof(row) + size;
-    c->live++;
+    c->live += sizeof(row) + size;
     return c->data + *offset + sizeof(row);
+}
+
+/* Makes it an operation of that kind. */
+static void chunk_turn(struct chunk *c, size_t offset, enum row_kind kind)
+{
+    struct row row;
+    memcpy(&row, c->data + offset, sizeof(row));
+    size_t whole = sizeof(row) + row.size;
+    if (row.kind == ROW_VOID && kind != ROW_VOID)
+        c->live += whole;
+    else if (row.kind != ROW_VOID && kind == ROW_VOID)
+        c->live -= whole;
+    row.kind = (uint8_t)kind;
+    memcpy(c->data + offset, &row, sizeof(row));
 }
 
 void chunk_void(struct chunk *c, size_t offset)
 {
-    uint8_t *kind = c->data + offset + offsetof(struct row, kind);
-    c->live -= *kind != ROW_VOID;
-    *kind = ROW_VOID;
+    chunk_turn(c, offset, ROW_VOID);
+}
+
+void chunk_revive(struct chunk *c, size_t offset, enum row_kind kind)
+{
+    chunk_turn(c, offset, kind);
 }
 
 uint8_t *journal_own(struct lmdb *l, struct item *item, enum row_kind kind, size_t size,
@@ -71,34 +88,66 @@ void batch_free(struct lmdb *l, struct batch *b)
 
 /* ---- writing ---- */
 
-static size_t copy_live(const struct chunk *c, uint8_t *to)
+/* Where in the pending batches; chunk NULL: behind the last of them. */
+struct writer {
+    const struct batch *batch;
+    const struct chunk *chunk;
+};
+
+static void writer_skip(struct writer *w)
+{
+    while (!w->chunk && w->batch) {
+        w->batch = w->batch->next;
+        w->chunk = w->batch ? w->batch->chunks : NULL;
+    }
+}
+
+static void writer_next(struct writer *w)
+{
+    w->chunk = w->chunk->next;
+    writer_skip(w);
+}
+
+/* The bytes of the next row, which ends before `end` then: at least one chunk, even a large one. */
+static size_t row_measure(struct writer w, struct writer *end)
 {
     size_t size = 0;
+    while (w.chunk && (size == 0 || size + w.chunk->live <= LMDB_CHUNK)) {
+        size += w.chunk->live;
+        writer_next(&w);
+    }
+    *end = w;
+    return size;
+}
+
+static uint8_t *copy_live(const struct chunk *c, uint8_t *to)
+{
     for (size_t at = 0; at < c->size;) {
         struct row row;
         memcpy(&row, c->data + at, sizeof(row));
         size_t whole = sizeof(row) + row.size;
         if (row.kind != ROW_VOID) {
-            if (to)
-                memcpy(to + size, c->data + at, whole);
-            size += whole;
+            memcpy(to, c->data + at, whole);
+            to += whole;
         }
         at += whole;
     }
-    return size;
+    return to;
 }
 
-void journal_write(struct lmdb *l, struct batch *b)
+/* A row has what many batches brought: it is the number of rows that it takes time to delete. */
+void journal_write(struct lmdb *l)
 {
-    for (struct chunk *c = b->chunks; c; c = c->next) {
-        if (c->live == 0)
-            continue;
+    struct writer w = {l->pending, l->pending ? l->pending->chunks : NULL};
+    struct writer end;
+    writer_skip(&w);
+    for (size_t size; (size = row_measure(w, &end)) > 0; w = end) {
         uint64_t sequence = l->sequence + 1;
-        uint8_t *to =
-            table_reserve(l, TABLE_JOURNAL, &sequence, sizeof(sequence), copy_live(c, NULL));
+        uint8_t *to = table_reserve(l, TABLE_JOURNAL, &sequence, sizeof(sequence), size);
         if (!to)
             return;
-        copy_live(c, to);
+        for (; w.chunk != end.chunk; writer_next(&w))
+            to = copy_live(w.chunk, to);
         l->sequence = sequence;
         if (l->index.fresh_since_ns == LMDB_NO_AGE)
             l->index.fresh_since_ns = clock_mono_ns();

@@ -10,18 +10,19 @@
 #include "server/store/lmdb.h"
 
 #define MS            UINT64_C(1000000)
-#define GROUP_NS      (2 * MS)     /* between commits, while more comes */
-#define QUIET_NS      (MS / 20)    /* company that has not come for so long does not come */
-#define ASYNC_NS      (20 * MS)    /* an async operation waits this long; 50 is promised */
-#define ROOM_NS       (200 * MS)   /* between looks at the disk */
-#define ROOM_BYTES    (8u << 20)   /* the same; of a large disk 64 MiB are kept back */
-#define TRIM_KEEP     (4u << 20)   /* bytes of free memory that stay at hand */
-#define SWEEP_NS      (50 * MS)    /* between looks at expired results and resident pages */
+#define GROUP_NS      (MS / 2)   /* between commits, while more comes */
+#define SETTLE_NS     (4 * MS)   /* without a group: nobody waits for rows that go to the tables */
+#define QUIET_NS      (MS / 20)  /* company that has not come for so long does not come */
+#define ASYNC_NS      (20 * MS)  /* an async operation waits this long; 50 is promised */
+#define ROOM_NS       (200 * MS) /* between looks at the disk */
+#define ROOM_BYTES    (8u << 20) /* the same; of a large disk 64 MiB are kept back */
+#define TRIM_KEEP     (4u << 20) /* bytes of free memory that stay at hand */
+#define SWEEP_NS      (50 * MS)  /* between looks at expired results and resident pages */
 #define IDLE_NS       (60000 * MS) /* the longest sleep: results expire meanwhile */
 #define STOP_TRIES    3            /* commits that may fail before a store is closed anyhow */
 #define BUSY_OPS      64           /* a group of more makes the next one wait for company */
 #define GROUP_BYTES   ((uint64_t)4 << 20) /* more do not wait */
-#define APPLY_BUSY    1000                /* entries with a group's commit */
+#define APPLY_BUSY    500                 /* entries with a group's commit */
 #define APPLY_IDLE    2000                /* entries with a commit of their own */
 #define APPLY_PRESSED 20000               /* the index is too large */
 
@@ -57,7 +58,7 @@ static uint64_t settle_due(const struct lmdb *l)
         return LMDB_NO_AGE;
     if (l->down)
         return l->failed_ns + ROOM_NS; /* it may fail again, and makes room if it does not */
-    return l->busy ? l->commit_ns + 2 * GROUP_NS : 0;
+    return l->busy ? l->commit_ns + SETTLE_NS : 0;
 }
 
 /* Until when there is nothing to do, if nobody asks for anything. */

@@ -279,6 +279,81 @@ static void a_group_that_cannot_begin_is_answered(void **state)
     rig_close(&r);
 }
 
+/* Rows of the journal that were deleted; after so many the store fails once. */
+static _Atomic(const struct lmdb *) watched;
+static atomic_size_t rows_gone;
+static atomic_size_t fail_after;
+
+int mdb_cursor_del(MDB_cursor *c, unsigned flags)
+{
+    int (*real)(MDB_cursor *, unsigned) = dlsym(RTLD_NEXT, "mdb_cursor_del");
+    const struct lmdb *l = atomic_load(&watched);
+    if (l && mdb_cursor_dbi(c) == l->tables[TABLE_JOURNAL] &&
+        atomic_fetch_add(&rows_gone, 1) + 1 == atomic_load(&fail_after))
+        atomic_store(&no_memory, true);
+    return real(c, flags);
+}
+
+static void wait_for_rows_gone(struct rig *r, size_t rows)
+{
+    while (atomic_load(&rows_gone) < rows)
+        rig_id(r, STORE_LOOKUP, 1);
+}
+
+/* Each commit takes a few: between two of them the store is opened again, and goes on from there.
+ */
+static void rows_go_in_steps(void **state)
+{
+    enum { ROWS = 300 };
+    struct rig r;
+    (void)state;
+    rig_open(&r, &backends[1]);
+    atomic_store(&rows_gone, 0);
+    atomic_store(&fail_after, ROWS / 3);
+    atomic_store(&watched, (const struct lmdb *)r.store);
+    for (uint64_t id = 1; id <= ROWS; id++)
+        append(&r, id, "q"); /* a group of its own, and a row */
+    wait_for_rows_gone(&r, ROWS);
+    assert_false(atomic_load(&no_memory));
+    rig_wait_up(&r);
+    assert_true(r.downs > 0);
+    wait_for_tables(&r);
+    assert_int_equal(index_bytes(&r), 0);
+    const struct store_event *e = rig_fetch(&r, "q", start, ROWS + 1);
+    assert_int_equal(e->record_count, ROWS);
+    for (size_t i = 0; i < ROWS; i++)
+        assert_int_equal(e->records[i].id, i + 1);
+    atomic_store(&watched, NULL);
+    rig_close(&r);
+}
+
+PEEK uint64_t row_sequence(const struct rig *r)
+{
+    return ((const struct lmdb *)r->store)->sequence;
+}
+
+/* However many batches it came in: each row takes time to delete. */
+static void a_group_is_a_row(void **state)
+{
+    enum { BATCHES = 200 };
+    static struct record records[BATCHES];
+    struct rig r;
+    (void)state;
+    rig_open(&r, &backends[1]);
+    for (uint64_t i = 0; i < BATCHES; i++) {
+        records[i] = rig_record(i + 1, "q", 4);
+        struct store_op op = {.kind = STORE_APPEND, .async = true, .record = &records[i]};
+        r.backend->ops->submit(r.store, &op, 1, r.now_ms);
+    }
+    for (size_t i = 0; i < BATCHES; i++)
+        assert_int_equal(rig_next(&r)->outcome, OUTCOME_STORED);
+    append(&r, BATCHES + 1, "q");
+    assert_true(row_sequence(&r) < BATCHES / 2);
+    rig_reopen(&r);
+    assert_int_equal(ready_at_open(&r, "q"), BATCHES + 1);
+    rig_close(&r);
+}
+
 /* Names come from strangers, who could choose a hundred thousand that meet in one cell. */
 static void names_are_hashed_with_a_secret(void **state)
 {
@@ -306,6 +381,7 @@ int main(int argc, char **argv)
         FOR(a_clock_that_goes_back_drops_no_finish, 2), FOR(the_index_counts_its_bytes, 2),
         FOR(tasks_that_end_at_once_leave_nothing, 1),
         cmocka_unit_test(a_group_that_cannot_begin_is_answered),
-        cmocka_unit_test(names_are_hashed_with_a_secret), cmocka_unit_test(places_are_sorted)};
+        cmocka_unit_test(names_are_hashed_with_a_secret), cmocka_unit_test(places_are_sorted),
+        cmocka_unit_test(rows_go_in_steps), cmocka_unit_test(a_group_is_a_row)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
