@@ -294,6 +294,10 @@ void finish_expire(struct core *c)
     assert(c->config.hold_count > 0 && c->config.hold_bytes > 0);
     while (c->kept_count > c->config.hold_count || c->kept_bytes > c->config.hold_bytes)
         finish_drop(c, kept_oldest(c));
-    for (struct task *t; (t = kept_first(c, &until_ns)) && until_ns <= c->now.mono_ns;)
+    struct task *t;
+    for (unsigned i = 0; i < TICK_EXPIRIES && (t = kept_first(c, &until_ns)); i++) {
+        if (until_ns > c->now.mono_ns)
+            break;
         finish_drop(c, t);
+    }
 }

@@ -108,10 +108,11 @@ static void rare_fired(struct core *c, struct rare *rare)
         task_finish(c, t, PUSHROD_EXPIRED, PUSHROD_E_TASK_EXPIRED);
 }
 
+/* What is left then is the next tick's: its time is over, so that comes at once. */
 static void heap_run(struct core *c, struct heap *heap, uint64_t now)
 {
     struct heap_node *top;
-    while ((top = heap_top(heap)) && top->key <= now) {
+    for (unsigned i = 0; i < TICK_EXPIRIES && (top = heap_top(heap)) && top->key <= now; i++) {
         enum timer_kind kind = top->tie & 3;
         if (kind == TIMER_DELAY) {
             task_requeue(c, container_of(top, struct task, place));

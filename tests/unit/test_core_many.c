@@ -237,6 +237,32 @@ static void many_lists_in_one_tick(void **state)
     fix_free(&f);
 }
 
+/* Each tick has its share of them, and the next one comes at once. */
+static void many_tasks_are_due_at_once(void **state)
+{
+    (void)state;
+    enum { COUNT = 2 * TICK_EXPIRIES + TICK_EXPIRIES / 2 };
+    struct msg_options o = fix_options();
+    struct fix f;
+    fix_new(&f, NULL);
+    o.delay_ms = 1000;
+    for (unsigned i = 0; i < COUNT; i++)
+        fix_submit(&f, 5, "q", "payload", &o, FOLLOW_NONE);
+    fix_end(&f);
+    fix_later(&f, 999);
+    fix_end(&f);
+    assert_int_equal(core_stats(f.core)->delayed, COUNT);
+    fix_later(&f, 1);
+    for (unsigned left = COUNT; left > 0;) {
+        const struct actions *a = fix_end(&f);
+        left = left > TICK_EXPIRIES ? left - TICK_EXPIRIES : 0;
+        assert_int_equal(core_stats(f.core)->delayed, left);
+        assert_int_equal(a->wake_ns <= f.now.mono_ns, left > 0);
+        fix_later(&f, 0);
+    }
+    fix_free(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -246,6 +272,7 @@ int main(void)
         cmocka_unit_test(many_waits_for_one_task),
         cmocka_unit_test(many_queues_take_turns),
         cmocka_unit_test(many_lists_in_one_tick),
+        cmocka_unit_test(many_tasks_are_due_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
