@@ -2,6 +2,7 @@
 /* api_stats: every counter and gauge, for programs and as the page /metrics. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include "server/api.h"
 
 typedef void stat_fn(
@@ -81,7 +82,50 @@ static void metric_one(
         name, suffix, text, name, suffix, kind, name, suffix, value);
 }
 
+/* ---- queues: a family of lines for each figure, as the format wants it ---- */
+
+struct queue_lines {
+    struct buf *out;
+    const struct core_queue_stats *queues;
+    size_t count;
+};
+
+static void queue_metric(const struct queue_lines *l, const char *name, const char *kind,
+    const char *text, size_t offset)
+{
+    const char *suffix = kind[0] == 'c' ? "_total" : "";
+    buf_printf(l->out, "# HELP pushrod_queue_%s%s %s\n# TYPE pushrod_queue_%s%s %s\n", name, suffix,
+        text, name, suffix, kind);
+    for (size_t i = 0; i < l->count; i++) {
+        const struct core_queue_stats *q = &l->queues[i];
+        uint64_t value;
+        memcpy(&value, (const char *)q + offset, sizeof value);
+        buf_printf(l->out, "pushrod_queue_%s%s{queue=\"%.*s\"} %" PRIu64 "\n", name, suffix,
+            (int)q->name.size, (const char *)q->name.data, value);
+    }
+}
+
+/* Of a hundred thousand queues the page has so many, or it would cost more than it tells. */
+static void queues_metrics(struct pushrod_server *s, struct buf *out)
+{
+    size_t most = params_number(s->params, "metrics-queues"), count = 0;
+    struct core_queue_stats *queues = calloc(most ? most : 1, sizeof *queues);
+    const struct queue *at = NULL;
+    if (!queues)
+        return;
+    while (count < most && host_queue_next(s->host, &at, &queues[count]))
+        count++;
+    struct queue_lines lines = {out, queues, count};
+#define FAMILY(name, kind, text)                                                                   \
+    queue_metric(&lines, #name, #kind, text, offsetof(struct core_queue_stats, name));
+    if (count) {
+        CORE_QUEUE_STATS(FAMILY)
+    }
+    free(queues);
+}
+
 void stats_metrics(void *arg, struct buf *out)
 {
     stats_each(arg, metric_one, out);
+    queues_metrics(arg, out);
 }

@@ -230,7 +230,7 @@ static void done_wins(struct core *c, struct worker *w, struct task *t, const st
     if (!current && t->state == TASK_LEASED)
         attempt_fence(c, t);
     service_add(w->group, t->queue, a->run_ns);
-    t->run_ns = a->run_ns;
+    task_ran(t, a->run_ns);
     w->done++;
     if (error)
         attempt_over(c, t, (uint32_t)error, slice_str(pushrod_strerror(error)), true, 0);
@@ -271,7 +271,7 @@ void answer_looked_up(struct core *c, struct request *r, const struct store_even
         return;
     if (t->state == TASK_LEASED)
         attempt_fence(c, t);
-    t->run_ns = r->run_ns;
+    task_ran(t, r->run_ns);
     task_finish(c, t, PUSHROD_DONE, 0);
 }
 
@@ -285,7 +285,7 @@ static void answer_failed(struct core *c, struct worker *w, struct task *t, cons
         return;
     }
     service_add(w->group, t->queue, a->run_ns);
-    t->run_ns = a->run_ns;
+    task_ran(t, a->run_ns);
     if (t->cancelling) {
         task_finish(c, t, PUSHROD_CANCELLED, PUSHROD_E_TASK_CANCELLED);
     } else {

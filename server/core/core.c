@@ -226,24 +226,6 @@ static void tick(struct core *c)
     worker_forget(c);
 }
 
-/* Summed when somebody looks: no decision depends on them. */
-static void gauges(struct core *c)
-{
-    struct core_stats *s = &c->stats;
-    s->workers = c->worker_count;
-    s->ready = c->counts[TASK_READY] + c->counts[TASK_HELD];
-    s->delayed = c->counts[TASK_DELAYED] + c->counts[TASK_MOVING];
-    s->leased = c->counts[TASK_LEASED];
-    s->ledger = c->ledger.by_id.count;
-    s->backlog = s->dead = 0;
-    for (const struct queue *q = c->first_queue; q; q = q->next) {
-        assert(q->name.size > 0);
-        s->backlog += q->stored_ready;
-        s->delayed += q->stored_delayed;
-        s->dead += q->dead;
-    }
-}
-
 /* The earliest moment at which something changes by itself. A store that is down answers later. */
 static uint64_t next_wake(const struct core *c, uint64_t withdraw)
 {
@@ -298,11 +280,4 @@ const struct actions *core_end(struct core *c)
         .pause_clients = pause_clients(c)};
     assert(c->actions.wake_ns > 0);
     return &c->actions;
-}
-
-const struct core_stats *core_stats(struct core *c)
-{
-    assert(c);
-    gauges(c);
-    return &c->stats;
 }

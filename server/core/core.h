@@ -140,8 +140,9 @@ void core_join(struct core *, const struct join *);
 
 /* The lane that WELCOME asked for could not be made: forget the worker. */
 void core_lane_failed(struct core *, uint64_t worker);
-/* The worker's connection is gone, or its answers are nonsense; its tasks go to others. */
-void core_worker_lost(struct core *, uint64_t worker, int code);
+/* The worker's connection is gone, or its answers are nonsense; its tasks go to others. Since when,
+ * by the monotonic clock, is for the figures only. */
+void core_worker_lost(struct core *, uint64_t worker, int code, uint64_t since_ns);
 void core_obituary(struct core *, const struct msg_obituary *);
 
 /* One message of the answers plane; in the order of their sequence numbers. A HEARTBEAT has none,
@@ -305,6 +306,8 @@ const struct actions *core_end(struct core *);
     S(delayed, gauge, "tasks that wait for their time")                                            \
     S(leased, gauge, "tasks that workers have")                                                    \
     S(dead, gauge, "dead letters")                                                                 \
+    S(queues, gauge, "queues that there are")                                                      \
+    S(unserved, gauge, "tasks that wait in queues which no worker serves")                         \
     S(ledger, gauge, "tasks in memory")                                                            \
     S(ledger_bytes, gauge, "payload bytes of tasks in memory")                                     \
     S(unsettled_bytes, gauge, "bytes of submissions that wait for their commit")
@@ -316,6 +319,39 @@ struct core_stats {
 };
 
 const struct core_stats *core_stats(struct core *); /* the gauges are summed now */
+
+/* The same of one queue. `recovered` is for "how long did it take to recover?": from the moment in
+ * which a worker was lost, or last heard of if it fell silent, until another has the task. */
+#define CORE_QUEUE_STATS(S)                                                                        \
+    S(ready, gauge, "tasks that wait for a worker, in memory or not")                              \
+    S(delayed, gauge, "tasks that wait for their time")                                            \
+    S(leased, gauge, "tasks that workers have")                                                    \
+    S(dead, gauge, "dead letters")                                                                 \
+    S(workers, gauge, "workers that serve it")                                                     \
+    S(slots, gauge, "slots of those workers")                                                      \
+    S(paused, gauge, "1: nothing is handed out")                                                   \
+    S(oldest_ms, gauge, "age of the most urgent waiting task")                                     \
+    S(service_p95_us, gauge, "95 % of recent attempts took less")                                  \
+    S(submitted, counter, "tasks accepted")                                                        \
+    S(done, counter, "tasks done")                                                                 \
+    S(attempts_failed, counter, "attempts that failed")                                            \
+    S(redelivered, counter, "tasks taken from lost workers")                                       \
+    S(recovered, counter, "tasks of lost workers that others were given")                          \
+    S(recovery_us, counter, "time from the loss until then, of all together")                      \
+    S(recovery_max_us, gauge, "the longest of these times")
+
+struct core_queue_stats {
+    struct slice name; /* the core's: a queue is never forgotten */
+#define S(name, kind, text) uint64_t name;
+    CORE_QUEUE_STATS(S)
+#undef S
+};
+
+struct queue;
+
+/* The queue behind `*at` (NULL: the first), in the order in which they came. False: there is none.
+ */
+bool core_queue_next(const struct core *, const struct queue **at, struct core_queue_stats *stats);
 
 /* Checks every invariant there is; for the simulation and debug builds. Aborts on a violation. */
 void core_check(const struct core *);

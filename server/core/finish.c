@@ -214,6 +214,8 @@ void finish_ask(struct core *c, struct task *t)
 void task_finish(struct core *c, struct task *t, enum pushrod_status status, int code)
 {
     assert(!task_ended(t) && t->state != TASK_STORING);
+    if (t->recovering)
+        task_ran(t, 0); /* for all that is known */
     t->status = (uint8_t)status;
     t->code = (uint16_t)code;
     if (t->queue->bypass) {

@@ -78,6 +78,8 @@ static void take_back(struct core *c, struct worker *w, struct lost *lost)
         place++;
         worker_ghost(w, t);
         lost_note(lost, t->record.id, suspect);
+        if (lost->since_ns)
+            task_lost(t, lost->since_ns);
         t->queue->redelivered++;
         c->stats.redelivered++;
         if (suspect)
@@ -90,7 +92,7 @@ static void take_back(struct core *c, struct worker *w, struct lost *lost)
 
 /* ---- the ways to go ---- */
 
-void core_worker_lost(struct core *c, uint64_t id, int code)
+void core_worker_lost(struct core *c, uint64_t id, int code, uint64_t since_ns)
 {
     struct worker *w = worker_find(c, id);
     if (!w)
@@ -100,6 +102,7 @@ void core_worker_lost(struct core *c, uint64_t id, int code)
     /* Only a connection that went down may mean that the process died. */
     struct lost lost = {.cut = code == PUSHROD_E_CLOSED || code == PUSHROD_E_TASK_CRASHED};
     lost.alone = lost.cut && runs_one(w);
+    lost.since_ns = earlier(since_ns, c->now.mono_ns);
     if (w->outstanding_count)
         lost.ids = arena_alloc(c, w->outstanding_count * sizeof *lost.ids);
     take_back(c, w, &lost);

@@ -65,7 +65,7 @@ static struct task *finish_adopt(struct core *c, const struct finish *f)
     t->status = (uint8_t)f->status;
     t->code = (uint16_t)f->code;
     t->hand_overs = hand_overs_of(f->attempts);
-    t->run_ns = f->run_ns;
+    task_ran(t, f->run_ns);
     t->result = f->body          ? body_ref(f->body)
                 : f->result.size ? body_copy(f->result.data, f->result.size)
                                  : NULL;

@@ -109,39 +109,28 @@ void row_end(struct core *c, uint64_t conn, uint64_t request, uint64_t rows)
 
 /* ---- queues ---- */
 
-static uint64_t oldest_ms(const struct core *c, const struct queue *q)
-{
-    const struct task *first = queue_head(q);
-    assert(!first || first->state == TASK_READY);
-    if (!first || first->record.submitted_ms > c->now.wall_ms)
-        return 0;
-    return c->now.wall_ms - first->record.submitted_ms;
-}
-
 static void row_queue(struct core *c, uint64_t conn, uint64_t request, const struct queue *q)
 {
     static const char *const names[] = {"sync", "async", "memory"};
+    struct core_queue_stats s;
     assert(q->durability < 3);
+    queue_stats(c, q, &s);
     struct msg_queue_row row = {.request = request,
-        .name = q->name,
+        .name = s.name,
         .durability = slice_str(c->bypass ? "memory" : names[q->durability]),
         .paused = q->paused,
-        .ready = q->counts[TASK_READY] + q->counts[TASK_HELD] + q->stored_ready,
-        .delayed = q->counts[TASK_DELAYED] + q->counts[TASK_MOVING] + q->stored_delayed,
-        .leased = q->counts[TASK_LEASED],
-        .dead = q->dead,
-        .submitted = q->submitted,
-        .finished = q->finished,
-        .failed = q->failed,
-        .redelivered = q->redelivered,
-        .oldest_ms = oldest_ms(c, q),
+        .ready = s.ready,
+        .delayed = s.delayed,
+        .leased = s.leased,
+        .dead = s.dead,
+        .workers = s.workers,
+        .slots = s.slots,
+        .submitted = s.submitted,
+        .finished = s.done,
+        .failed = s.attempts_failed,
+        .redelivered = s.redelivered,
+        .oldest_ms = s.oldest_ms,
         .service_ns = q->service.p95_ns};
-    list_foreach(it, next, &q->links)
-    {
-        const struct group *g = container_of(it, struct link, in_queue)->group;
-        row.workers += g->workers;
-        row.slots += g->slots;
-    }
     out_row(c, conn, request, MSG_QUEUE_ROW, &row, sizeof row);
 }
 

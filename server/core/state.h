@@ -124,6 +124,8 @@ struct queue {
     uint64_t bytes;                              /* of ready payloads that the window counts */
     uint64_t stored_ready, stored_delayed, dead; /* in the store only; dead letters */
     uint64_t submitted, finished, failed, redelivered;
+    uint64_t recovered, recovery_ns,
+        recovery_max_ns; /* tasks of lost workers, until others had them */
     struct service service;
     struct queue *next; /* all queues */
 };
@@ -240,10 +242,11 @@ struct worker {
 
 /* What is taken from a worker whose session ends. */
 struct lost {
-    bool cut;      /* its connection went down: what ran there is suspect */
-    bool alone;    /* only one attempt ran there */
-    uint64_t *ids; /* of all its tasks, the suspects first; NULL: nobody asked */
-    size_t count;  /* of the ids */
+    bool cut;          /* its connection went down: what ran there is suspect */
+    bool alone;        /* only one attempt ran there */
+    uint64_t since_ns; /* monotonic, of the loss; 0: it left in order */
+    uint64_t *ids;     /* of all its tasks, the suspects first; NULL: nobody asked */
+    size_t count;      /* of the ids */
     size_t suspects;
 };
 

@@ -81,7 +81,10 @@ struct task {
         uint64_t sequence;  /* FINISHING, MOVING: of the answer that is not acknowledged yet */
         uint64_t kept_ns;   /* FINISHED: monotonic, since when it is kept */
     };
-    uint64_t run_ns; /* of the attempt that ended it */
+    union {
+        uint64_t run_ns;  /* of the attempt that ended it */
+        uint64_t lost_ns; /* if recovering: monotonic, when its worker was lost */
+    };
     struct follower *followers;
     struct rare *rare;     /* NULL: it has nothing of the kind */
     struct body *result;   /* NULL: none, or short, and where the payload was */
@@ -103,6 +106,7 @@ struct task {
     bool asked_back : 1;   /* LEASED: WITHDRAW was sent */
     bool cancelling : 1;   /* a client wants it gone */
     bool out_of_order : 1; /* READY: in the queue's heap, not in its list */
+    bool recovering : 1;   /* its worker was lost, and no other has it yet */
     bool backing_off : 1;  /* DELAYED: by the monotonic clock */
     bool released : 1;     /* FINISHED: goes when the store has answered */
     bool refused : 1;      /* FINISHING, MOVING: the store could not; asked again later */

@@ -225,12 +225,12 @@ static bool worker_fired(struct core *c, struct worker *w)
         return false;
     }
     if (w->state == WORKER_JOINING) {
-        core_worker_lost(c, w->id, PUSHROD_E_LANE_UNREACHABLE);
+        core_worker_lost(c, w->id, PUSHROD_E_LANE_UNREACHABLE, now);
         return false;
     }
     bool late = w->deadline_ns && w->deadline_ns <= now;
     if (late || heard_ns(c, w) + silence_ns(c, w) <= now) {
-        core_worker_lost(c, w->id, PUSHROD_E_TIMED_OUT);
+        core_worker_lost(c, w->id, PUSHROD_E_TIMED_OUT, w->heard_ns);
         return false;
     }
     bool due = ping_ns(c, w) <= now;

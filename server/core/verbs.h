@@ -259,6 +259,12 @@ size_t rows_dead(struct core *c, const struct request *r, const struct msg_list 
 bool dead_replay(struct core *c, struct task *t); /* false: no memory, and it stays */
 void request_stored(struct core *c, struct request *r, const struct store_event *e);
 
+/* stats.c */
+void task_lost(struct task *t, uint64_t since_ns); /* monotonic: its worker was; nobody has it */
+void task_ran(struct task *t, uint64_t run_ns);
+void stats_recovered(struct core *c, struct task *t); /* a worker is given it again */
+void queue_stats(const struct core *c, const struct queue *q, struct core_queue_stats *stats);
+
 /* window.c: which tasks of a queue are in memory */
 bool window_open(const struct queue *q, struct order_key key);
 bool window_takes(const struct core *c, const struct queue *q, struct order_key key);

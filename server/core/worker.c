@@ -161,6 +161,8 @@ void worker_room(struct core *c, struct worker *w)
 void worker_give(struct core *c, struct worker *w, struct task *t)
 {
     assert(t->state == TASK_LEASED && !t->worker && t->lease);
+    if (t->recovering)
+        stats_recovered(c, t);
     t->worker = w;
     t->leased_ns = c->now.mono_ns;
     t->estimate_ns = service_estimate(w->group, t->queue);

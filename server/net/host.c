@@ -101,11 +101,11 @@ static void on_answers(
     core_answers(h->core, worker, session, answers, count);
 }
 
-static void on_lane_down(void *arg, uint64_t worker, int code)
+static void on_lane_down(void *arg, uint64_t worker, int code, uint64_t since_ns)
 {
     struct host *h = arg;
     loop_enter(h->loop);
-    core_worker_lost(h->core, worker, code);
+    core_worker_lost(h->core, worker, code, since_ns);
 }
 
 static const struct plane_events plane_events = {
@@ -349,6 +349,11 @@ struct core *host_core(struct host *h)
 const struct core_stats *host_stats(struct host *h)
 {
     return core_stats(h->core);
+}
+
+bool host_queue_next(const struct host *h, const struct queue **at, struct core_queue_stats *stats)
+{
+    return core_queue_next(h->core, at, stats);
 }
 
 bool host_set_token(struct host *h, const char *token)

@@ -54,6 +54,9 @@ struct core *host_core(struct host *host);
 bool host_set_token(struct host *host, const char *token); /* as plane_set_token() */
 /* To look at, whether in a tick or not. */
 const struct core_stats *host_stats(struct host *host);
+/* As core_queue_next(). */
+bool host_queue_next(
+    const struct host *host, const struct queue **at, struct core_queue_stats *stats);
 const struct plane *host_plane(const struct host *host);
 uint64_t host_unsettled(const struct host *host); /* bytes that the store has not settled yet */
 bool host_store_down(const struct host *host);

@@ -62,7 +62,7 @@ static void lane_grace_over(void *arg)
         return;
     loop_timer_clear(plane->loop, &lane->grace);
     lane->told = true;
-    plane->events.lane_down(plane->arg, worker, lane->code);
+    plane->events.lane_down(plane->arg, worker, lane->code, lane->lost_ns);
 }
 
 static void bodies_drop(struct lane *lane)
@@ -82,7 +82,8 @@ static void lane_lose(struct lane *lane, int code, unsigned grace_ms)
     lane->code = code;
     buf_free(&lane->out);
     bodies_drop(lane);
-    lane->grace_end_ns = lane_now(lane) + (grace_ms ? LANE_GRACE_MOST * NS_PER_MS : 0);
+    lane->lost_ns = lane_now(lane);
+    lane->grace_end_ns = lane->lost_ns + (grace_ms ? LANE_GRACE_MOST * NS_PER_MS : 0);
     lane_grace_set(lane, grace_ms);
 }
 

@@ -49,6 +49,7 @@ struct lane {
     size_t body_bytes;
     struct list dirty;       /* in the plane's list, or among those that part, or alone */
     struct loop_timer grace; /* LOST: until lane_down; of a lane with last words, until its end */
+    uint64_t lost_ns;        /* monotonic: since when it is LOST */
     uint64_t grace_end_ns;   /* monotonic: no answer puts it off any longer */
     bool told;               /* LOST: lane_down was called */
     uint64_t heard;          /* frames of answers in this session */

@@ -51,7 +51,8 @@ struct plane_events {
     void (*obituary)(void *arg, const struct msg_obituary *obituary);
     void (*answers)(
         void *arg, uint64_t worker, uint64_t session, const struct answer *, size_t count);
-    void (*lane_down)(void *arg, uint64_t worker, int code); /* its admitted peer is gone */
+    /* Its admitted peer is gone: since when, by the monotonic clock. */
+    void (*lane_down)(void *arg, uint64_t worker, int code, uint64_t since_ns);
 };
 
 /* Descriptors that such a plane may have at the most. The loop and its caller have others. */

@@ -345,7 +345,8 @@ def no_worker(lab, scale):
         rows = [r for r in connection.ask(lib.LIST, "queues", None, 0, 0) if r[0] == lib.QUEUE_ROW]
         if [(r[2], r[5], r[9]) for r in rows] != [("work", load.total, 0)]:
             raise Failure(f"the queue is not seen as waiting: {rows}")
-        if connection.stats()["ready"] != load.total:
+        stats = connection.stats()
+        if stats["ready"] != load.total or stats["unserved"] != load.total:
             raise Failure("the metric does not show it")
     lab.workers(server, 1)
     load.run(30)

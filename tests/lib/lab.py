@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 
 import msgpack
 
@@ -189,6 +190,12 @@ class Server(Process):
     def restart(self, limit=20):
         self.kill()
         return self.start(limit)
+
+    def metrics(self):
+        """What /metrics says: {'pushrod_ready': 0, 'pushrod_queue_ready{queue="work"}': 0, ...}."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/metrics", timeout=10) as page:
+            lines = page.read().decode().splitlines()
+        return {name: int(value) for name, value in (line.split() for line in lines if not line.startswith("#"))}
 
 
 class Worker(Process):

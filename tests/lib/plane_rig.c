@@ -55,13 +55,14 @@ static void on_answers(
     }
 }
 
-static void on_lane_down(void *arg, uint64_t worker, int code)
+static void on_lane_down(void *arg, uint64_t worker, int code, uint64_t since_ns)
 {
     struct rig *rig = arg;
     rig->lost++;
     rig->answers_at_loss = rig->answers;
     rig->lost_worker = worker;
     rig->lost_code = code;
+    rig->lost_since_ns = since_ns;
 }
 
 static void on_tick(evutil_socket_t fd, short what, void *arg)

@@ -44,6 +44,7 @@ struct rig {
     size_t answers_at_loss;
     uint64_t lost_worker;
     int lost_code;
+    uint64_t lost_since_ns;
 };
 
 /* Any free ports on loopback, unless `change` changes that. */

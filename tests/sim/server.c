@@ -261,7 +261,7 @@ void server_on_lane_lost(struct sim *sim, struct event *event)
     if (!lane || !lane->open)
         return;
     sim_trace(sim, "server: lane of worker %llu is down", (unsigned long long)lane->worker);
-    core_worker_lost(sim->server.core, lane->worker, PUSHROD_E_CLOSED);
+    core_worker_lost(sim->server.core, lane->worker, PUSHROD_E_CLOSED, sim->now.mono_ns);
 }
 
 static void lane_remove(struct lane *lane, uint64_t id, uint64_t lease)

@@ -64,7 +64,7 @@ static void a_refused_retry_asks_no_finish_again(void **state)
     durable_begin(&d, DURABILITY_SYNC);
     uint64_t lease, id = durable_leased(&d, &lease, NULL);
     fix_later(&d.f, 1);
-    core_worker_lost(d.f.core, d.f.worker[0], PUSHROD_E_CLOSED);
+    core_worker_lost(d.f.core, d.f.worker[0], PUSHROD_E_CLOSED, d.f.now.mono_ns);
     fix_end(&d.f);
     struct store_op retry = *durable_op(&d, STORE_RESCHEDULE, 0);
     fix_later(&d.f, 1);

@@ -17,7 +17,7 @@ static uint64_t overtaken(uint64_t *lease, uint64_t *again)
     uint64_t id = durable_leased(&d, lease, NULL);
     fix_later(&d.f, 1);
     fix_answer(&d.f, 0, (struct answer){.kind = MSG_STARTED, .id = id, .lease = *lease});
-    core_worker_lost(d.f.core, d.f.worker[0], PUSHROD_E_CLOSED);
+    core_worker_lost(d.f.core, d.f.worker[0], PUSHROD_E_CLOSED, d.f.now.mono_ns);
     durable_settle(&d);
     assert_int_not_equal(fix_join_held(&d.f, 1, "*", 1, NULL, 0), 0);
     durable_ask(&d);
@@ -260,7 +260,7 @@ static void a_suspect_waits_for_the_record_of_its_worker(void **state)
     durable_end(&d);
     assert_int_not_equal(durable_lease(&d, 1, suspect), 0);
     durable_stored(&d, 1);
-    core_worker_lost(d.f.core, d.f.worker[1], PUSHROD_E_CLOSED);
+    core_worker_lost(d.f.core, d.f.worker[1], PUSHROD_E_CLOSED, d.f.now.mono_ns);
     durable_settle(&d);
     durable_state(&d, EVENT_STORE_UP, 0);
     durable_end(&d);
@@ -349,7 +349,7 @@ static void a_core_ends_beside_a_loss(void **state)
     fix_submit(&f, 5, "q", "payload", NULL, FOLLOW_NONE);
     fix_end(&f);
     fix_later(&f, 1);
-    core_worker_lost(f.core, f.worker[0], PUSHROD_E_CLOSED);
+    core_worker_lost(f.core, f.worker[0], PUSHROD_E_CLOSED, f.now.mono_ns);
     fix_worker(&f, 1, "r", 1);
     for (unsigned i = 0; i < 4; i++) {
         uint64_t id = fix_submit(&f, 5, "r", "payload", NULL, FOLLOW_NONE);

@@ -95,7 +95,7 @@ static void a_lie_tears_no_result(void **state)
 /* The attempt was given up, and its worker ends it all the same. */
 static uint64_t given_to_the_next(int code)
 {
-    core_worker_lost(f.core, f.worker[0], code);
+    core_worker_lost(f.core, f.worker[0], code, f.now.mono_ns);
     fix_end(&f);
     const struct lane_action *l = fix_lane(&f, 1, LANE_TASK, 0);
     assert_non_null(l);

@@ -179,11 +179,11 @@ static void crash(unsigned tick)
     struct msg_obituary o = {
         .instance = slice_of("\1\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 16), .signal = 9};
     if (tick == 15 || tick == 45)
-        CORE(core_worker_lost(d.f.core, d.f.worker[0], PUSHROD_E_CLOSED));
+        CORE(core_worker_lost(d.f.core, d.f.worker[0], PUSHROD_E_CLOSED, d.f.now.mono_ns));
     if (tick == 17)
         CORE(core_obituary(d.f.core, &o));
     if (tick == 30)
-        CORE(core_worker_lost(d.f.core, d.f.worker[1], PUSHROD_E_TIMED_OUT));
+        CORE(core_worker_lost(d.f.core, d.f.worker[1], PUSHROD_E_TIMED_OUT, d.f.now.mono_ns));
     if (tick == 50)
         CORE(core_conn_closed(d.f.core, 5));
 }

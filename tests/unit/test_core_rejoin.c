@@ -67,7 +67,7 @@ static void begin(uint64_t *id, uint64_t *lease)
 /* A worker that was fenced: no death, its task is ready again at once. */
 static void fenced(void)
 {
-    core_worker_lost(d.f.core, d.f.worker[0], PUSHROD_E_TIMED_OUT);
+    core_worker_lost(d.f.core, d.f.worker[0], PUSHROD_E_TIMED_OUT, d.f.now.mono_ns);
     durable_settle(&d);
 }
 

@@ -13,7 +13,7 @@ static void suspects_run_alone(void **state)
     uint64_t c = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
     fix_tick(&f);
     fix_later(&f, 1);
-    core_worker_lost(f.core, f.worker[0], PUSHROD_E_TASK_CRASHED);
+    core_worker_lost(f.core, f.worker[0], PUSHROD_E_TASK_CRASHED, f.now.mono_ns);
     fix_tick(&f);
     fix_later(&f, 1);
     fix_worker(&f, 1, "q", 2);
@@ -51,7 +51,7 @@ static void a_suspect_does_not_go_to_who_leaves(void **state)
     }
     lease[2] = fix_lane(&f, 2, LANE_TASK, 0)->lease;
     fix_later(&f, 1);
-    core_worker_lost(f.core, f.worker[1], PUSHROD_E_TASK_CRASHED);
+    core_worker_lost(f.core, f.worker[1], PUSHROD_E_TASK_CRASHED, f.now.mono_ns);
     fix_tick(&f);
     fix_later(&f, 1);
     fix_answer(&f, 0,

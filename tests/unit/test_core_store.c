@@ -167,7 +167,7 @@ static void a_death_is_stored(void **state)
     uint64_t lease, id = durable_leased(&d, &lease, NULL);
     uint8_t instance[16] = {1};
     fix_later(&d.f, 1);
-    core_worker_lost(d.f.core, d.f.worker[0], PUSHROD_E_CLOSED);
+    core_worker_lost(d.f.core, d.f.worker[0], PUSHROD_E_CLOSED, d.f.now.mono_ns);
     durable_settle(&d);
     core_obituary(
         d.f.core, &(struct msg_obituary){.instance = slice_of(instance, 16), .signal = 11});

@@ -19,7 +19,7 @@ static void targeted_tasks_wait_for_their_worker(void **state)
     fix_tick(&f);
     assert_null(fix_lane(&f, 1, LANE_TASK, 0));
     fix_later(&f, 1);
-    core_worker_lost(f.core, f.worker[1], PUSHROD_E_TIMED_OUT);
+    core_worker_lost(f.core, f.worker[1], PUSHROD_E_TIMED_OUT, f.now.mono_ns);
     fix_tick(&f);
     fix_later(&f, 1);
     fix_worker(&f, 1, "*", 1);

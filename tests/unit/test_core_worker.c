@@ -194,7 +194,7 @@ static void poison_is_dead_after_three(void **state)
         fix_tick(&f);
         assert_int_equal(fix_lane(&f, n, LANE_TASK, 0)->id, id);
         fix_later(&f, 1);
-        core_worker_lost(f.core, f.worker[n], PUSHROD_E_TASK_CRASHED);
+        core_worker_lost(f.core, f.worker[n], PUSHROD_E_TASK_CRASHED, f.now.mono_ns);
         uint8_t instance[16] = {(uint8_t)(n + 1)};
         struct msg_obituary o = {.instance = slice_of(instance, 16), .signal = 11, .peak_kib = 7};
         core_obituary(f.core, &o);
@@ -223,7 +223,7 @@ static void a_fence_is_no_death(void **state)
         fix_tick(&f);
         assert_int_equal(fix_lane(&f, n, LANE_TASK, 0)->id, id);
         fix_later(&f, 1);
-        core_worker_lost(f.core, f.worker[n], PUSHROD_E_TIMED_OUT);
+        core_worker_lost(f.core, f.worker[n], PUSHROD_E_TIMED_OUT, f.now.mono_ns);
         fix_tick(&f);
         fix_later(&f, 1);
     }
@@ -243,7 +243,7 @@ static void a_last_chance_goes_on_when_its_worker_lives(void **state)
     fix_worker(&f, 0, "q", 1);
     fix_tick(&f);
     fix_later(&f, 1);
-    core_worker_lost(f.core, f.worker[0], PUSHROD_E_CLOSED);
+    core_worker_lost(f.core, f.worker[0], PUSHROD_E_CLOSED, f.now.mono_ns);
     fix_tick(&f);
     fix_later(&f, 1);
     assert_int_equal(core_stats(f.core)->ready, 0);
@@ -286,7 +286,7 @@ static void a_death_beside_a_cancelled_task_is_not_its_own(void **state)
     core_cancel(f.core, 5, 1, other);
     fix_tick(&f);
     fix_later(&f, 1);
-    core_worker_lost(f.core, f.worker[0], PUSHROD_E_CLOSED);
+    core_worker_lost(f.core, f.worker[0], PUSHROD_E_CLOSED, f.now.mono_ns);
     uint8_t instance[16] = {1};
     core_obituary(f.core, &(struct msg_obituary){.instance = slice_of(instance, 16), .signal = 11});
     core_status(f.core, 5, 2, id);
@@ -404,7 +404,7 @@ static void first_done_wins(void **state)
     fix_tick(&f);
     uint64_t lease = fix_lane(&f, 0, LANE_TASK, 0)->lease;
     fix_later(&f, 1);
-    core_worker_lost(f.core, f.worker[0], PUSHROD_E_TIMED_OUT);
+    core_worker_lost(f.core, f.worker[0], PUSHROD_E_TIMED_OUT, f.now.mono_ns);
     fix_tick(&f);
     fix_later(&f, 1);
     fix_worker(&f, 1, "q", 1);

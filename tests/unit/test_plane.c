@@ -6,6 +6,7 @@
 #include <string.h>
 #include <zmq.h>
 
+#include "common/clock.h"
 #include "server/core/task.h"
 #include "tests/lib/plane_rig.h"
 
@@ -67,11 +68,13 @@ static void worker_joins_and_answers(void **state)
     assert_int_equal(rig.from_worker, 7);
     assert_int_equal(rig.from_session, 70);
     assert_int_equal(rig.sum, 500500);
+    uint64_t before_ns = clock_mono_ns();
     zmq_close(fake.lane);
     fake.lane = NULL;
     RIG_UNTIL(&rig, rig.lost);
     assert_int_equal(rig.lost_worker, 7);
     assert_int_equal(rig.lost_code, PUSHROD_E_CLOSED);
+    assert_in_range(rig.lost_since_ns, before_ns, clock_mono_ns() - 5000000); /* the grace */
     plane_rig_close(&rig, 7, 0);
     assert_int_equal(plane_stats(rig.plane)->lanes, 0);
     end();

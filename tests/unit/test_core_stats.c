@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Figures of queues: who waits for a worker in vain, and how long a lost worker's tasks waited. */
+#include "server/core/state.h"
+#include "tests/unit/core_fixture.h"
+
+static struct core_queue_stats stats_of(struct fix *f, const char *name)
+{
+    struct core_queue_stats stats;
+    const struct queue *at = NULL;
+    while (core_queue_next(f->core, &at, &stats))
+        if (slice_equal(stats.name, S(name)))
+            return stats;
+    fail_msg("there is no queue %s", name);
+    return stats;
+}
+
+/* A worker of one slot has it; the next tick is `ms` later. */
+static uint64_t running(struct fix *f, uint64_t ms)
+{
+    uint64_t id = fix_submit(f, 5, "q", "", NULL, FOLLOW_FINISH);
+    fix_worker(f, 0, "q", 1);
+    fix_end(f);
+    assert_int_equal(fix_lane(f, 0, LANE_TASK, 0)->id, id);
+    fix_later(f, ms);
+    return id;
+}
+
+static void queues_come_in_their_order(void **state)
+{
+    (void)state;
+    struct core_queue_stats stats;
+    const struct queue *at = NULL;
+    struct fix f;
+    fix_new(&f, NULL);
+    assert_false(core_queue_next(f.core, &at, &stats));
+    fix_submit(&f, 5, "b", "", NULL, FOLLOW_NONE);
+    fix_submit(&f, 5, "a", "", NULL, FOLLOW_NONE);
+    fix_submit(&f, 5, "b", "", NULL, FOLLOW_NONE);
+    fix_end(&f);
+    assert_true(core_queue_next(f.core, &at, &stats));
+    assert_true(slice_equal(stats.name, S("b")));
+    assert_int_equal(stats.ready, 2);
+    assert_int_equal(stats.submitted, 2);
+    assert_true(core_queue_next(f.core, &at, &stats));
+    assert_true(slice_equal(stats.name, S("a")));
+    assert_int_equal(stats.ready, 1);
+    assert_false(core_queue_next(f.core, &at, &stats));
+    assert_int_equal(core_stats(f.core)->queues, 2);
+    fix_free(&f);
+}
+
+/* "No worker for a queue: a metric shows it." */
+static void tasks_that_no_worker_serves(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    for (unsigned i = 0; i < 3; i++)
+        fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_submit(&f, 5, "other", "", NULL, FOLLOW_NONE);
+    fix_end(&f);
+    assert_int_equal(core_stats(f.core)->unserved, 4);
+    fix_later(&f, 1);
+    fix_worker(&f, 0, "q", 1);
+    fix_end(&f);
+    assert_int_equal(core_stats(f.core)->unserved, 1);
+    assert_int_equal(stats_of(&f, "q").workers, 1);
+    assert_int_equal(stats_of(&f, "q").slots, 1);
+    fix_later(&f, 1);
+    core_worker_lost(f.core, f.worker[0], PUSHROD_E_CLOSED, f.now.mono_ns);
+    fix_end(&f);
+    assert_int_equal(core_stats(f.core)->unserved, 4);
+    fix_free(&f);
+}
+
+static void recovery_is_from_the_loss_to_the_next_hand_over(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    running(&f, 100);
+    core_worker_lost(f.core, f.worker[0], PUSHROD_E_CLOSED, f.now.mono_ns - 5 * MSEC);
+    fix_end(&f);
+    assert_int_equal(stats_of(&f, "q").redelivered, 1);
+    assert_int_equal(stats_of(&f, "q").recovered, 0);
+    fix_later(&f, 7);
+    fix_worker(&f, 1, "q", 1); /* is ready a millisecond later */
+    fix_end(&f);
+    assert_int_equal(stats_of(&f, "q").recovered, 1);
+    assert_int_equal(stats_of(&f, "q").recovery_us, 13000);
+    assert_int_equal(stats_of(&f, "q").recovery_max_us, 13000);
+    fix_free(&f);
+}
+
+/* Nobody knows when it fell silent, but for the last that was heard of it. */
+static void a_silent_worker_is_lost_since_it_was_heard(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    running(&f, 0);
+    uint64_t heard_ns = f.now.mono_ns;
+    while (core_stats(f.core)->workers) {
+        fix_end(&f);
+        fix_later(&f, 100);
+    }
+    fix_worker(&f, 1, "q", 1);
+    fix_end(&f);
+    assert_int_equal(stats_of(&f, "q").recovered, 1);
+    assert_int_equal(stats_of(&f, "q").recovery_us, (f.now.mono_ns - heard_ns) / 1000);
+    assert_true(stats_of(&f, "q").recovery_us > 1000000);
+    fix_free(&f);
+}
+
+static void who_leaves_in_order_is_not_lost(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    running(&f, 1);
+    fix_answer(&f, 0, (struct answer){.kind = MSG_BYE});
+    fix_worker(&f, 1, "q", 1);
+    fix_end(&f);
+    assert_non_null(fix_lane(&f, 1, LANE_TASK, 0));
+    assert_int_equal(stats_of(&f, "q").recovered, 0);
+    fix_free(&f);
+}
+
+/* It ran for a time that nobody knows, and the moment of the loss is none. */
+static void what_ends_before_it_recovers_did_not_run(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    uint64_t id = running(&f, 1);
+    core_worker_lost(f.core, f.worker[0], PUSHROD_E_CLOSED, f.now.mono_ns);
+    core_cancel(f.core, 5, 1, id);
+    fix_end(&f);
+    const struct conn_action *told = fix_conn(&f, 5, MSG_FINISHED, 0);
+    assert_non_null(told);
+    assert_int_equal(told->task->status, PUSHROD_CANCELLED);
+    assert_int_equal(told->task->run_ns, 0);
+    fix_free(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(queues_come_in_their_order),
+        cmocka_unit_test(tasks_that_no_worker_serves),
+        cmocka_unit_test(recovery_is_from_the_loss_to_the_next_hand_over),
+        cmocka_unit_test(a_silent_worker_is_lost_since_it_was_heard),
+        cmocka_unit_test(who_leaves_in_order_is_not_lost),
+        cmocka_unit_test(what_ends_before_it_recovers_did_not_run),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
