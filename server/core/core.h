@@ -299,6 +299,7 @@ const struct actions *core_end(struct core *);
     S(withdrawn, counter, "WITHDRAW messages sent")                                                \
     S(stale_answers, counter, "answers of attempts that were over")                                \
     S(workers_lost, counter, "workers lost")                                                       \
+    S(workers_silent, counter, "of those, workers that nothing was heard of any more")             \
     S(workers, gauge, "workers that are joined")                                                   \
     S(slots, gauge, "slots of those workers")                                                      \
     S(ready, gauge, "tasks that wait for a worker, in memory")                                     \

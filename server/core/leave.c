@@ -109,6 +109,7 @@ void core_worker_lost(struct core *c, uint64_t id, int code, uint64_t since_ns)
     if (!joining) {
         loss_add(c, w, &lost);
         c->stats.workers_lost++;
+        c->stats.workers_silent += code == PUSHROD_E_TIMED_OUT;
         watch_event(c, "worker-lost", 0, w->name, (struct slice){0}, pushrod_strerror(code));
     }
     out_notice(c, (struct notice){.kind = joining ? NOTICE_WORKER_UNREADY : NOTICE_WORKER_LOST,

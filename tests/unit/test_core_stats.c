@@ -106,6 +106,8 @@ static void a_silent_worker_is_lost_since_it_was_heard(void **state)
     }
     fix_worker(&f, 1, "q", 1);
     fix_end(&f);
+    assert_int_equal(core_stats(f.core)->workers_lost, 1);
+    assert_int_equal(core_stats(f.core)->workers_silent, 1);
     assert_int_equal(stats_of(&f, "q").recovered, 1);
     assert_int_equal(stats_of(&f, "q").recovery_us, (f.now.mono_ns - heard_ns) / 1000);
     assert_true(stats_of(&f, "q").recovery_us > 1000000);
