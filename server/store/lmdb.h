@@ -255,7 +255,8 @@ struct lmdb {
     uint64_t failed_ns;      /* of the last commit that could not be written */
     uint64_t swept_ns;       /* of the last look at expired results and resident pages */
     uint64_t swept_commits;
-    uintptr_t map; /* address and size of the map, for madvise(); 0: unknown */
+    uint64_t trimmed; /* rows of the journal that were deleted */
+    uintptr_t map;    /* address and size of the map, for madvise(); 0: unknown */
     size_t map_size;
     uint64_t commits;
 };

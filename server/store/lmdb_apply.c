@@ -158,12 +158,12 @@ static bool journal_trim(struct lmdb *l, size_t rows)
     struct slice key = {0};
     struct slice value;
     bool more = true;
-    for (size_t i = 1; more && i <= rows; i++) {
+    for (size_t i = 0; more && i < rows; i++) {
         uint64_t sequence = UINT64_MAX;
         if (cursor_get(l, c, &key, &value, MDB_FIRST))
             memcpy(&sequence, key.data, sizeof(sequence));
         more = sequence <= l->index.aging_seq && cursor_delete(l, c);
-        if (i % MAPPED == 0)
+        if (++l->trimmed % MAPPED == 0)
             lmdb_release_pages(l);
     }
     if (c)
