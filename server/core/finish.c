@@ -12,6 +12,7 @@
 static void finish_count(struct core *c, struct task *t)
 {
     assert(t->status >= PUSHROD_DONE && t->status <= PUSHROD_EXPIRED);
+    t->record.due_ms = c->now.wall_ms; /* from here on it says when it ended */
     switch ((enum pushrod_status)t->status) {
     case PUSHROD_DONE:
         c->stats.done++;
@@ -20,7 +21,6 @@ static void finish_count(struct core *c, struct task *t)
     case PUSHROD_FAILED:
         c->stats.failed++;
         t->queue->dead++;
-        t->record.due_ms = c->now.wall_ms; /* of a dead letter it says when it died */
         out_notice(c, (struct notice){.kind = NOTICE_TASK_DEAD, .code = t->code, .task = t});
         watch_event(c, "task-dead", t->record.id, (struct slice){0}, t->queue->name, t->text);
         break;
