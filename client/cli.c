@@ -84,6 +84,19 @@ int cli_error(struct cli *cli, int error)
     return code;
 }
 
+void cli_print_act(struct cli *cli, const struct json_act *act, int64_t count)
+{
+    struct json_act done = *act;
+    bool counts = strcmp(act->action, "pause") && strcmp(act->action, "resume") && !act->worker;
+    if (count < 0)
+        done.error = (int)count;
+    else if (counts)
+        done.tasks = (uint64_t)count;
+    if (count < 0)
+        done.text = pushrod_client_error_text(cli->client);
+    json_print_row(JSON_ACT, &done);
+}
+
 bool cli_goes_on(int code)
 {
     return code != EXIT_UNREACHED && code != EXIT_TIMED_OUT && code != EXIT_INTERRUPTED;

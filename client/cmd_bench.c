@@ -108,14 +108,10 @@ static void print_phase(struct bench *b, const char *name, uint64_t ns, bool jso
     double seconds = (double)ns / 1e9;
     qsort(b->latency, b->finished, sizeof *b->latency, compare);
     if (json) {
-        json_t *o = json_pack("{s:s,s:I,s:I,s:f,s:f}", "phase", name, "tasks",
-            (json_int_t)b->finished, "failed", (json_int_t)b->failed, "seconds", seconds,
-            "per_second", (double)b->finished / seconds);
-        for (size_t i = 0; i < 5; i++) {
-            snprintf(text, sizeof text, "%s_ns", part_names[i]);
-            json_object_set_new(o, text, json_integer((json_int_t)percentile(b, parts[i])));
-        }
-        json_print(o);
+        json_print_row(JSON_PHASE,
+            &(struct json_phase){name, b->finished, b->failed, ns, (double)b->finished / seconds,
+                percentile(b, parts[0]), percentile(b, parts[1]), percentile(b, parts[2]),
+                percentile(b, parts[3]), percentile(b, parts[4])});
         return;
     }
     printf("%-12s %s tasks in %.2f s: %s;  latency", name, text_count(text, b->finished), seconds,

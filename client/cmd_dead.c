@@ -11,14 +11,14 @@
 /* ---------------------------------------------------------------------------------- ls */
 
 static const char *const dead_titles[] = {
-    "-ID", "QUEUE", "-ATTEMPTS", "-DEATHS", "-SIZE", "-DIED", "ERROR"};
+    "-ID", "QUEUE", "-ATTEMPTS", "-DEATHS", "-SIZE", "-ENDED", "ERROR"};
 
 static void on_dead(const struct pushrod_task_info *t, void *arg)
 {
     struct listing *l = arg;
     char text[TEXT_SIZE];
     if (l->json) {
-        json_print(json_task(t));
+        json_print_row(JSON_TASK, t);
         return;
     }
     table_cell(&l->table, "%" PRIu64, t->id);
@@ -26,7 +26,7 @@ static void on_dead(const struct pushrod_task_info *t, void *arg)
     table_cell(&l->table, "%" PRIu64, t->attempts);
     table_cell(&l->table, "%" PRIu64, t->deaths);
     table_cell(&l->table, "%s", text_bytes(text, t->size));
-    table_cell(&l->table, "%s", t->due_ms ? text_age(text, t->due_ms) : "-");
+    table_cell(&l->table, "%s", text_age(text, task_ended_ms(t)));
     table_cell(&l->table, "%s%s%s", t->error ? pushrod_error_name(t->error) : "",
         *t->text ? ": " : "", t->text);
 }
@@ -98,23 +98,17 @@ static void print_death(const struct pushrod_death *d)
         print_text("      ", d->text);
 }
 
-/* `show` takes any id: of one that waits it is the next attempt's time, of one that does not an
- * end. */
-static const char *due_title(const char *state)
-{
-    if (strcmp(state, "failed") == 0)
-        return "died";
-    return strcmp(state, "delayed") == 0 ? "due" : "ended";
-}
-
+/* `show` takes any id, also of a task that waits or runs. */
 static void print_dead(const struct pushrod_task_info *t)
 {
     char text[TEXT_SIZE];
     printf("task %" PRIu64 "\n  queue      %s\n  state      %s\n", t->id, t->queue,
         text_state(t->state));
     printf("  submitted  %s\n", text_time(text, t->submitted_ms));
-    if (t->due_ms)
-        printf("  %-9s  %s\n", due_title(t->state), text_time(text, t->due_ms));
+    if (task_due_ms(t))
+        printf("  due        %s\n", text_time(text, task_due_ms(t)));
+    if (task_ended_ms(t))
+        printf("  ended      %s\n", text_time(text, task_ended_ms(t)));
     print_payload(t);
     printf("  priority   %u\n  attempts   %" PRIu64 "\n  deaths     %" PRIu64 "\n", t->priority,
         t->attempts, t->deaths);
@@ -131,7 +125,7 @@ static int show_one(struct cli *cli, uint64_t id)
     if (error)
         cli_say(cli, "task %" PRIu64 ": %s", id, pushrod_client_error_text(cli->client));
     else if (params_bool(cli->p, "json"))
-        json_print(json_task(&info));
+        json_print_row(JSON_TASK, &info);
     else
         print_dead(&info);
     return cli_exit_code(error);
@@ -169,6 +163,8 @@ static int dead_show(struct cli *cli)
 static int control_one(struct cli *cli, const char *verb, uint64_t id)
 {
     int64_t error = pushrod_client_control(cli->client, verb, NULL, id);
+    if (params_bool(cli->p, "json"))
+        cli_print_act(cli, &(struct json_act){.action = verb, .id = id}, error);
     if (error < 0)
         cli_say(cli, "cannot %s task %" PRIu64 ": %s", verb, id,
             pushrod_client_error_text(cli->client));
@@ -202,8 +198,13 @@ static int control_all(struct cli *cli, const char *verb)
         }
     } while (rows == PAGE);
     buf_free(&ids);
+    if (params_bool(cli->p, "json"))
+        cli_print_act(cli, &(struct json_act){.action = verb, .queue = queue},
+            rows < 0 ? rows : (int64_t)touched);
     if (rows < 0)
         return cli_error(cli, (int)rows);
+    if (params_bool(cli->p, "json"))
+        return EXIT_OK;
     printf("%s task%s %s\n", text_count(number, touched), touched == 1 ? "" : "s",
         strcmp(verb, "drop") == 0 ? "dropped" : "replayed");
     return EXIT_OK;

@@ -68,7 +68,7 @@ static void on_queue(const struct pushrod_queue_info *q, void *arg)
 {
     struct listing *l = arg;
     if (l->json)
-        json_print(json_queue(q));
+        json_print_row(JSON_QUEUE, q);
     else
         rows_queue(&l->table, q);
 }
@@ -77,7 +77,7 @@ static void on_worker(const struct pushrod_worker_info *w, void *arg)
 {
     struct listing *l = arg;
     if (l->json)
-        json_print(json_worker(w));
+        json_print_row(JSON_WORKER, w);
     else
         rows_worker(&l->table, w);
 }
@@ -152,18 +152,11 @@ static void print_event(const struct pushrod_event *e)
     buf_free(&line);
 }
 
-static json_t *text_or_null(const char *text)
-{
-    return *text ? json_bytes(text, strlen(text)) : json_null();
-}
-
 static void on_event(struct pushrod_client *c, const struct pushrod_event *e)
 {
     const struct cli *cli = pushrod_client_data(c);
     if (params_bool(cli->p, "json"))
-        json_print(json_pack("{s:I,s:s,s:o,s:o,s:o,s:o}", "at_ms", (json_int_t)e->at_ms, "kind",
-            e->kind, "id", e->id ? json_id(e->id) : json_null(), "worker", text_or_null(e->worker),
-            "queue", text_or_null(e->queue), "text", text_or_null(e->text)));
+        json_print_row(JSON_EVENT, e);
     else
         print_event(e);
     fflush(stdout);

@@ -37,6 +37,7 @@ static int read_flags(struct map *m)
     m->queue = cli->operands[0];
     m->files = params_bool(p, "files");
     m->tag = params_bool(p, "tag");
+    m->json = params_bool(p, "json");
     m->unordered = params_bool(p, "unordered");
     m->detach = params_bool(p, "detach");
     m->jobs = params_number(p, "jobs");
@@ -48,6 +49,8 @@ static int read_flags(struct map *m)
     if (*delimiter && !input_delimiter(delimiter, &m->input.delimiter))
         return cli_usage(
             cli, "--delimiter '%s' must be one character, or \\n \\t \\0 \\xHH", delimiter);
+    if (m->json && m->tag)
+        return cli_usage(cli, "--json has the input already: it cannot go with --tag");
     if (!halt_parse(params_text(p, "halt"), &m->halt))
         return cli_usage(cli,
             "--halt '%s' must be never, or now|soon,fail|success|done=N or N%%, as in now,fail=1",
@@ -237,8 +240,8 @@ static void on_data(struct pushrod_client *c, uint64_t id, const void *data, siz
     const struct cli *cli = pushrod_client_data(c);
     struct map *m = cli->state;
     (void)id, (void)arg;
-    if (!m->unordered || m->stopping)
-        return;
+    if (!m->unordered || m->json || m->stopping)
+        return; /* a chunk is no line of JSON */
     if (m->drawn && isatty(STDOUT_FILENO))
         map_progress_erase(m);
     fwrite(data, 1, size, stdout);

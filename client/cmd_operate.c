@@ -6,27 +6,39 @@
 
 #include "client/command.h"
 
-static int one(struct cli *cli, const char *name, const char *verb, const char *done, bool counted)
+/* What became of it, for a script or for people; `count` as the request gave it. */
+static void report(struct cli *cli, const struct json_act *act, const char *done, int64_t count)
 {
     char number[TEXT_SIZE];
-    int64_t count = pushrod_client_control(cli->client, verb, name, 0);
-    if (count < 0)
-        cli_say(cli, "cannot %s '%s': %s", verb, name, pushrod_client_error_text(cli->client));
-    else if (counted)
+    const char *name = act->worker ? act->worker : act->queue;
+    if (params_bool(cli->p, "json"))
+        cli_print_act(cli, act, count);
+    else if (count >= 0 && strcmp(act->action, "purge") == 0)
         printf("%s: %s task%s %s\n", name, text_count(number, (uint64_t)count),
             count == 1 ? "" : "s", done);
-    else
+    else if (count >= 0)
         printf("%s: %s\n", name, done);
+}
+
+static int one(struct cli *cli, const char *name, const char *verb, const char *done)
+{
+    bool worker = strcmp(verb, "drain") == 0;
+    int64_t count = pushrod_client_control(cli->client, verb, name, 0);
+    struct json_act act = {
+        .action = verb, .queue = worker ? NULL : name, .worker = worker ? name : NULL};
+    report(cli, &act, done, count);
+    if (count < 0)
+        cli_say(cli, "cannot %s '%s': %s", verb, name, pushrod_client_error_text(cli->client));
     return count < 0 ? cli_exit_code((int)count) : EXIT_OK;
 }
 
 /* The verb for each operand; the exit code is that of the first that failed. */
-static int for_each(struct cli *cli, const char *verb, const char *done, bool counted)
+static int for_each(struct cli *cli, const char *verb, const char *done)
 {
     int code = cli_open(cli);
     bool on = !code;
     for (int i = 0; on && i < cli->count; i++) {
-        int ended = one(cli, cli->operands[i], verb, done, counted);
+        int ended = one(cli, cli->operands[i], verb, done);
         code = code ? code : ended;
         on = cli_goes_on(ended);
     }
@@ -35,17 +47,17 @@ static int for_each(struct cli *cli, const char *verb, const char *done, bool co
 
 int cmd_pause(struct cli *cli)
 {
-    return for_each(cli, "pause", "paused", false);
+    return for_each(cli, "pause", "paused");
 }
 
 int cmd_resume(struct cli *cli)
 {
-    return for_each(cli, "resume", "resumed", false);
+    return for_each(cli, "resume", "resumed");
 }
 
 int cmd_purge(struct cli *cli)
 {
-    return for_each(cli, "purge", "purged", true);
+    return for_each(cli, "purge", "purged");
 }
 
 /* ---------------------------------------------------------------------------------- drain */
@@ -72,8 +84,8 @@ static int drain_all(struct cli *cli)
         /* One that left meanwhile has done what was asked. */
         if (error == -PUSHROD_E_UNKNOWN_WORKER)
             error = 0;
-        else if (error >= 0)
-            printf("%s: draining\n", name);
+        else
+            report(cli, &(struct json_act){.action = "drain", .worker = name}, "draining", error);
         at += strlen(name) + 1;
     }
     buf_free(&names);
@@ -85,7 +97,7 @@ int cmd_drain(struct cli *cli)
     bool all = params_bool(cli->p, "all");
     if (all == (cli->count > 0))
         return cli_usage(cli, "name the workers, or say --all");
-    return all ? drain_all(cli) : for_each(cli, "drain", "draining", false);
+    return all ? drain_all(cli) : for_each(cli, "drain", "draining");
 }
 
 /* ---------------------------------------------------------------------------------- ping */
@@ -118,18 +130,26 @@ static int ping_wait(struct cli *cli, const char *text)
     return 0;
 }
 
+static void ping_print(struct cli *cli, uint64_t ns)
+{
+    char took[TEXT_SIZE];
+    const struct pushrod_server_info *server = pushrod_client_server(cli->client);
+    if (params_bool(cli->p, "json"))
+        json_print_row(JSON_PING, &(struct json_ping){server, ns});
+    else
+        printf("%s at %s: %s\n", server->software, server->address, text_ns(took, ns));
+}
+
 /* The first round trip is as good as the others: the connection is there already. */
 static int ping_run(struct cli *cli, bool quiet)
 {
-    char took[TEXT_SIZE];
     for (uint64_t i = params_number(cli->p, "count"); i > 0; i--) {
         uint64_t ns;
         int error = pushrod_client_ping(cli->client, &ns);
         if (error)
             return quiet ? cli_exit_code(error) : cli_error(cli, error);
-        const struct pushrod_server_info *server = pushrod_client_server(cli->client);
         if (!quiet)
-            printf("%s at %s: %s\n", server->software, server->address, text_ns(took, ns));
+            ping_print(cli, ns);
     }
     return EXIT_OK;
 }

@@ -114,15 +114,17 @@ static int report_refused(struct submit *s, const char *text)
     return code;
 }
 
-static void print_ids(const struct submit *s, bool json)
+/* Of those that are waited for only the refused ones: the others are printed when they finish. */
+static void print_receipts(const struct submit *s, bool wait, const char *text)
 {
+    bool json = params_bool(s->cli->p, "json");
     for (size_t i = 0; i < s->count; i++) {
-        if (s->receipts[i].error)
-            continue;
-        if (json)
-            json_print(json_pack("{s:o}", "id", json_id(s->receipts[i].id)));
-        else
-            printf("%" PRIu64 "\n", s->receipts[i].id);
+        const struct pushrod_receipt *r = &s->receipts[i];
+        if (json && (r->error || !wait))
+            json_print_row(JSON_RECEIPT, &(struct json_receipt){s->cli->operands[0], r->id,
+                                             r->error, r->error ? text : NULL});
+        else if (!json && !r->error && !wait)
+            printf("%" PRIu64 "\n", r->id);
     }
 }
 
@@ -159,9 +161,9 @@ static int submit_run(struct submit *s)
     int64_t accepted = pushrod_client_submit_many(cli->client, s->tasks, s->count, s->receipts);
     if (accepted < 0)
         return cli_error(cli, (int)accepted);
-    code = report_refused(s, pushrod_client_error_text(cli->client));
-    if (!wait)
-        print_ids(s, params_bool(cli->p, "json"));
+    const char *text = pushrod_client_error_text(cli->client);
+    code = report_refused(s, text);
+    print_receipts(s, wait, text);
     if (!wait || !accepted)
         return code;
     int waited = wait_for(s);

@@ -64,7 +64,7 @@ static void status_row(struct table *t, const struct pushrod_task_info *info)
 }
 
 static const char *const status_titles[] = {
-    "-ID", "QUEUE", "STATE", "-PRI", "-ATTEMPTS", "-SIZE", "-AGE", "WORKER", "ERROR"};
+    "-ID", "QUEUE", "STATE", "-PRIORITY", "-ATTEMPTS", "-SIZE", "-AGE", "WORKER", "ERROR"};
 
 /* One that is unknown is said, and the others are shown all the same. */
 static int status_all(struct cli *cli, const uint64_t *ids)
@@ -83,7 +83,7 @@ static int status_all(struct cli *cli, const uint64_t *ids)
             if (code != EXIT_UNKNOWN)
                 break;
         } else if (json) {
-            json_print(json_task(&info));
+            json_print_row(JSON_TASK, &info);
         } else {
             status_row(&t, &info);
         }
@@ -111,6 +111,8 @@ int cmd_status(struct cli *cli)
 static int cancel_one(struct cli *cli, uint64_t id)
 {
     int error = pushrod_client_cancel(cli->client, id);
+    if (params_bool(cli->p, "json"))
+        cli_print_act(cli, &(struct json_act){.action = "cancel", .id = id}, error ? error : 1);
     if (error)
         cli_say(
             cli, "cannot cancel task %" PRIu64 ": %s", id, pushrod_client_error_text(cli->client));

@@ -4,48 +4,23 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <termios.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "client/command.h"
-#include "client/interrupt.h"
 #include "client/rows.h"
+#include "client/top.h"
 #include "common/clock.h"
-
-#define MAX_QUEUES 512 /* of which rates are shown */
-
-/* What a queue had finished at the last look. */
-struct past {
-    char name[PUSHROD_MAX_QUEUE_NAME + 1];
-    uint64_t finished;
-};
-
-struct top {
-    struct cli *cli;
-    bool terminal;
-    struct termios saved;
-    struct past past[MAX_QUEUES];
-    size_t past_count;
-    uint64_t looked_ns; /* when the last look was; 0: never */
-    double seconds;     /* since the last look */
-    /* of this look */
-    struct table queues, workers;
-    uint64_t ready, delayed, leased, dead, slots, busy, worker_count;
-    double rate;
-};
 
 /* ---------------------------------------------------------------------------------- looking */
 
-static struct past *past_of(struct top *t, const char *name)
+static struct top_past *past_of(struct top *t, const char *name)
 {
     for (size_t i = 0; i < t->past_count; i++)
         if (strcmp(t->past[i].name, name) == 0)
             return &t->past[i];
-    if (t->past_count == MAX_QUEUES)
+    if (t->past_count == TOP_QUEUES)
         return NULL;
-    struct past *p = &t->past[t->past_count++];
+    struct top_past *p = &t->past[t->past_count++];
     snprintf(p->name, sizeof p->name, "%s", name);
     p->finished = UINT64_MAX; /* not seen before: no rate yet */
     return p;
@@ -57,7 +32,7 @@ static struct past *past_of(struct top *t, const char *name)
  */
 static double rate_of(struct top *t, const struct pushrod_queue_info *q)
 {
-    struct past *p = past_of(t, q->name);
+    struct top_past *p = past_of(t, q->name);
     double rate = -1;
     if (p && p->finished <= q->finished && t->seconds > 0)
         rate = (double)(q->finished - p->finished) / t->seconds;
@@ -79,16 +54,9 @@ static const char *note_of(const struct pushrod_queue_info *q)
     return q->workers == 0 && q->ready ? "no worker" : "";
 }
 
-static void on_queue(const struct pushrod_queue_info *q, void *arg)
+static void queue_row(struct top *t, const struct pushrod_queue_info *q, double rate)
 {
-    struct top *t = arg;
     char text[TEXT_SIZE];
-    double rate = rate_of(t, q);
-    t->ready += q->ready;
-    t->delayed += q->delayed;
-    t->leased += q->leased;
-    t->dead += q->dead;
-    t->rate += rate < 0 ? 0 : rate;
     table_cell(&t->queues, "%s", q->name);
     table_cell(&t->queues, "%s", text_count(text, q->ready));
     table_cell(&t->queues, "%s", text_count(text, q->delayed));
@@ -104,13 +72,34 @@ static void on_queue(const struct pushrod_queue_info *q, void *arg)
     table_cell(&t->queues, "%s", note_of(q));
 }
 
+static void on_queue(const struct pushrod_queue_info *q, void *arg)
+{
+    struct top *t = arg;
+    double rate = rate_of(t, q);
+    t->ready += q->ready;
+    t->delayed += q->delayed;
+    t->leased += q->leased;
+    t->dead += q->dead;
+    t->rate += rate < 0 ? 0 : rate;
+    if (!t->json) {
+        queue_row(t, q, rate);
+        return;
+    }
+    json_t *o = json_object_of(JSON_QUEUE, q);
+    json_object_set_new(o, "per_second", json_rate(rate));
+    json_array_append_new(t->json_queues, o);
+}
+
 static void on_worker(const struct pushrod_worker_info *w, void *arg)
 {
     struct top *t = arg;
     t->slots += w->slots;
     t->busy += w->outstanding < w->slots ? w->outstanding : w->slots;
     t->worker_count++;
-    rows_worker(&t->workers, w);
+    if (t->json)
+        json_array_append_new(t->json_workers, json_object_of(JSON_WORKER, w));
+    else
+        rows_worker(&t->workers, w);
 }
 
 /* Two requests, one after the other: the numbers are of nearly the same moment. */
@@ -128,98 +117,36 @@ static int look(struct top *t)
     t->queues.spare = spare;
     t->queues.sorted = true;
     rows_begin_workers(&t->workers);
+    json_array_clear(t->json_queues);
+    json_array_clear(t->json_workers);
     int64_t rows = pushrod_client_queues(t->cli->client, NULL, on_queue, t);
     if (rows >= 0)
         rows = pushrod_client_workers(t->cli->client, NULL, on_worker, t);
     return rows < 0 ? (int)rows : 0;
 }
 
-/* ---------------------------------------------------------------------------------- drawing */
+/* ---------------------------------------------------------------------------------- showing */
 
-/* First byte of a line that stands out; only where it is drawn. */
-enum { BOLD = 1, TITLE = 2 };
-
-static void mark(const struct top *t, struct buf *out, char how)
+static void show_json(const struct top *t)
 {
-    if (t->terminal)
-        buf_append(out, &how, 1);
-}
-
-static void slots_bar(const struct top *t, struct buf *out)
-{
-    const unsigned width = 20;
-    uint64_t full = t->slots ? (t->busy * width + t->slots - 1) / t->slots : 0;
-    buf_printf(out, "slots [");
-    for (unsigned i = 0; i < width; i++)
-        buf_append(out, i < full ? "|" : " ", 1);
-    buf_printf(out, "] %" PRIu64 " of %" PRIu64 " busy, %" PRIu64 " worker%s\n", t->busy, t->slots,
-        t->worker_count, t->worker_count == 1 ? "" : "s");
-}
-
-static void compose(struct top *t, struct buf *out, unsigned width)
-{
-    const struct pushrod_server_info *server = pushrod_client_server(t->cli->client);
-    char a[TEXT_SIZE], b[TEXT_SIZE], c[TEXT_SIZE], d[TEXT_SIZE], e[TEXT_SIZE];
-    mark(t, out, BOLD);
-    buf_printf(out, "%s at %s  %s%s\n", server->software, server->address,
-        text_time(a, clock_now().wall_ms), t->terminal ? "  q leaves" : "");
-    slots_bar(t, out);
-    buf_printf(out, "tasks %s; %s ready, %s running, %s delayed, %s dead\n\n",
-        t->seconds > 0 ? text_rate(e, t->rate) : "-/s", text_count(a, t->ready),
-        text_count(b, t->leased), text_count(c, t->delayed), text_count(d, t->dead));
-    mark(t, out, TITLE);
-    table_end(&t->queues, out, width);
-    buf_append(out, "\n", 1);
-    mark(t, out, TITLE);
-    table_end(&t->workers, out, width);
-}
-
-/* One line, cut at the edge and erased behind it; a title is reversed up to the edge. */
-static void draw_line(struct buf *screen, const uint8_t *at, size_t size, size_t columns)
-{
-    bool bold = size && *at == BOLD, title = size && *at == TITLE;
-    at += bold || title;
-    size -= bold || title;
-    size_t shown = columns && size > columns ? columns : size;
-    buf_printf(screen, "%s%.*s",
-        bold    ? "\033[1m"
-        : title ? "\033[7m"
-                : "",
-        (int)shown, (const char *)at);
-    if (title && shown < columns)
-        buf_printf(screen, "%*s", (int)(columns - shown), "");
-    buf_printf(screen, "%s\033[K\r\n", bold || title ? "\033[0m" : "");
-}
-
-/* Lines that fit on the screen, and nothing below them. */
-static void draw(const struct buf *text)
-{
-    struct winsize size = {0};
-    unsigned lines = ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_row ? size.ws_row : 24;
-    struct buf screen = BUF_EMPTY;
-    const uint8_t *at = text->data, *end = at + text->size;
-    buf_printf(&screen, "\033[H");
-    for (unsigned line = 0; at < end && line + 1 < lines; line++) {
-        const uint8_t *stop = memchr(at, '\n', (size_t)(end - at));
-        draw_line(&screen, at, (size_t)(stop - at), size.ws_col);
-        at = stop + 1;
-    }
-    buf_printf(&screen, "\033[J");
-    fwrite(screen.data, 1, screen.size, stdout);
-    buf_free(&screen);
+    struct json_look look = {clock_now().wall_ms, pushrod_client_server(t->cli->client),
+        t->seconds > 0 ? t->rate : -1, t->json_queues, t->json_workers};
+    json_print_row(JSON_LOOK, &look);
 }
 
 /* A terminal is drawn over, anything else gets one report after the other. */
 static void show(struct top *t)
 {
-    struct buf text = BUF_EMPTY;
-    compose(t, &text, t->terminal ? terminal_width(STDOUT_FILENO) : 0);
-    if (t->terminal)
-        draw(&text);
-    else
-        fwrite(text.data, 1, text.size, stdout);
+    if (t->json) {
+        show_json(t);
+    } else {
+        top_compose(t, t->terminal ? terminal_width(STDOUT_FILENO) : 0);
+        if (t->terminal)
+            top_draw(t);
+        else
+            top_print(t);
+    }
     fflush(stdout);
-    buf_free(&text);
 }
 
 /* ---------------------------------------------------------------------------------- the terminal
@@ -228,8 +155,8 @@ static void show(struct top *t)
 /* Without line mode, so that a q needs no return; but for ^Z, signals stay as they are. */
 static void terminal_begin(struct top *t)
 {
-    t->terminal =
-        isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) && tcgetattr(STDIN_FILENO, &t->saved) == 0;
+    t->terminal = !t->json && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) &&
+                  tcgetattr(STDIN_FILENO, &t->saved) == 0;
     if (!t->terminal)
         return;
     struct termios raw = t->saved;
@@ -251,24 +178,64 @@ static void terminal_end(const struct top *t)
 static void on_connection(struct pushrod_client *c, bool up, const char *text)
 {
     const struct cli *cli = pushrod_client_data(c);
+    const struct top *t = cli->state;
     if (up)
         return;
-    if (isatty(STDOUT_FILENO))
+    if (t->terminal)
         printf("\033[H\033[7m%s; trying again\033[0m\033[K", text);
     else
         fprintf(stderr, "pushrod %s: %s; trying again\n", cli->command->name, text);
     fflush(stdout);
 }
 
-/* True: q was pressed. */
-static bool quit_pressed(void)
+/* What terminals send for keys. */
+static const struct {
+    const char *text;
+    enum top_key key;
+} keys[] = {{"\033[A", TOP_UP}, {"\033OA", TOP_UP}, {"k", TOP_UP}, {"\033[B", TOP_DOWN},
+    {"\033OB", TOP_DOWN}, {"j", TOP_DOWN}, {"\033[5~", TOP_PAGE_UP}, {"b", TOP_PAGE_UP},
+    {"\033[6~", TOP_PAGE_DOWN}, {" ", TOP_PAGE_DOWN}, {"\033[H", TOP_FIRST}, {"\033OH", TOP_FIRST},
+    {"\033[1~", TOP_FIRST}, {"g", TOP_FIRST}, {"\033[F", TOP_LAST}, {"\033OF", TOP_LAST},
+    {"\033[4~", TOP_LAST}, {"G", TOP_LAST}, {"\t", TOP_OTHER}};
+
+/* Size of a key that means nothing here; its last byte could be taken for a letter. */
+static size_t key_unknown(const char *typed)
 {
-    char keys[16];
-    ssize_t n = read(STDIN_FILENO, keys, sizeof keys);
-    for (ssize_t i = 0; i < n; i++)
-        if (keys[i] == 'q' || keys[i] == 'Q' || keys[i] == 4)
+    size_t size = 2;
+    if (strncmp(typed, "\033[", 2) != 0)
+        return 1;
+    while (typed[size] && (typed[size] < 0x40 || typed[size] > 0x7e))
+        size++;
+    return typed[size] ? size + 1 : size;
+}
+
+/* Does what the first key of the text asks for; its size. */
+static size_t key_press(struct top *t, const char *typed)
+{
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        size_t size = strlen(keys[i].text);
+        if (strncmp(typed, keys[i].text, size) != 0)
+            continue;
+        top_move(t, keys[i].key);
+        return size;
+    }
+    return key_unknown(typed);
+}
+
+/* Moves what is shown by the keys that were pressed. True: one of them was q. */
+static bool quit_pressed(struct top *t)
+{
+    char typed[64];
+    ssize_t n = read(STDIN_FILENO, typed, sizeof typed - 1);
+    if (n <= 0)
+        return n == 0;
+    typed[n] = '\0';
+    for (const char *at = typed; *at; at += key_press(t, at))
+        if (*at == 'q' || *at == 'Q' || *at == 4)
             return true;
-    return n == 0;
+    top_draw(t);
+    fflush(stdout);
+    return false;
 }
 
 /* Waits for the next look. 0, or a negative error; 1: the user leaves. */
@@ -281,7 +248,7 @@ static int pause_until(struct top *t, uint64_t until)
         if (now >= until)
             return 0;
         poll(fds, 2, (int)((until - now) / 1000000) + 1);
-        if (fds[1].revents && quit_pressed())
+        if (fds[1].revents && quit_pressed(t))
             return 1;
         int error = pushrod_client_process(t->cli->client, 0);
         if (error)
@@ -289,19 +256,11 @@ static int pause_until(struct top *t, uint64_t until)
     }
 }
 
-/* The terminal is put back on every way out but a second interrupt. */
-int cmd_top(struct cli *cli)
+/* One look after the other. 0, or a negative error; 1: the user leaves. */
+static int top_run(struct top *t)
 {
-    static const struct pushrod_client_events events = {.connection = on_connection};
-    uint64_t count = params_number(cli->p, "count");
-    uint64_t interval = params_number(cli->p, "interval") * 1000000;
-    int code = cli_open(cli);
-    struct top *t = code ? NULL : calloc(1, sizeof *t);
-    if (!t)
-        return code ? code : EXIT_REFUSED;
-    pushrod_client_on(cli->client, &events);
-    t->cli = cli;
-    terminal_begin(t);
+    uint64_t count = params_number(t->cli->p, "count");
+    uint64_t interval = params_number(t->cli->p, "interval") * 1000000;
     int error = 0;
     for (uint64_t looks = 1; !error; looks++) {
         error = look(t);
@@ -309,14 +268,34 @@ int cmd_top(struct cli *cli)
             show(t);
         if (!error && count && looks == count)
             break;
-        if (!error && !t->terminal && (!count || looks < count))
+        if (!error && !t->terminal && !t->json && (!count || looks < count))
             putchar('\n');
         if (!error)
             error = pause_until(t, t->looked_ns + interval);
     }
-    buf_free(&t->queues.cells);
-    buf_free(&t->workers.cells);
+    return error;
+}
+
+/* The terminal is put back on every way out but a second interrupt. */
+int cmd_top(struct cli *cli)
+{
+    static const struct pushrod_client_events events = {.connection = on_connection};
+    int code = cli_open(cli);
+    struct top *t = code ? NULL : calloc(1, sizeof *t);
+    if (!t)
+        return code ? code : EXIT_REFUSED;
+    pushrod_client_on(cli->client, &events);
+    t->cli = cli;
+    cli->state = t;
+    t->json = params_bool(cli->p, "json");
+    t->json_queues = json_array();
+    t->json_workers = json_array();
+    terminal_begin(t);
+    int error = top_run(t);
     terminal_end(t);
+    top_free(t);
+    json_decref(t->json_queues);
+    json_decref(t->json_workers);
     free(t);
     return error < 0 ? cli_error(cli, error) : EXIT_OK;
 }

@@ -41,6 +41,7 @@ static const struct param map_rows[] = {
     ROW_TITLE("Output"),
     ROW("unordered", BOOL, "print each result as it comes, and chunks as well", .letter = 'u'),
     ROW("tag", BOOL, "put the input and a tab before each line"),
+    ROW("json", BOOL, "one JSON object for each input, with its result or its error"),
     ROW("results", STRING, "write each input, result and error to DIR/NUMBER/ as well",
         .value_name = "DIR"),
     ROW("joblog", STRING, "write a line for each task, in the format of GNU parallel",
@@ -61,6 +62,7 @@ static const ROWS(wait_rows);
 
 static const struct param drain_rows[] = {
     ROW("all", BOOL, "every worker"),
+    JSON_ROW,
 };
 static const ROWS(drain_rows);
 
@@ -75,6 +77,7 @@ static const ROWS(dead_rows);
 static const struct param top_rows[] = {
     ROW("interval", DURATION, "between two looks", .initial = "1s", .min = 100),
     ROW("count", UNSIGNED, "looks, then leave; 0: until you stop it", .letter = 'n'),
+    JSON_ROW,
 };
 static const ROWS(top_rows);
 
@@ -83,6 +86,7 @@ static const struct param ping_rows[] = {
     ROW("wait", STRING, "wait this long for the server to be there (seconds, or 500ms, 1m)",
         .value_name = "TIME"),
     ROW("quiet", BOOL, "only the exit code", .letter = 'q'),
+    JSON_ROW,
 };
 static const ROWS(ping_rows);
 
@@ -116,7 +120,7 @@ const struct command commands[] = {
     {"wait", "ID...", "wait for tasks, and print their results",
         "Results are printed in the order of the ids.", cmd_wait, OWN(wait_rows), 1, -1},
     {"status", "ID...", "where tasks are", "", cmd_status, OWN(list_rows), 1, -1},
-    {"cancel", "ID...", "stop tasks", "", cmd_cancel, NULL, NULL, 1, -1},
+    {"cancel", "ID...", "stop tasks", "", cmd_cancel, OWN(list_rows), 1, -1},
     {"queues", "[PATTERN]", "what waits, runs and failed in each queue", NARROW, cmd_queues,
         OWN(list_rows), 0, 1},
     {"workers", "[PATTERN]", "who is there, and what they serve", NARROW, cmd_workers,
@@ -125,10 +129,10 @@ const struct command commands[] = {
         "q leaves. Not on a terminal: plain text. " NARROW, cmd_top, OWN(top_rows), 0, 0},
     {"events", "", "workers that come and go, tasks that fail, as it happens", "", cmd_events,
         OWN(list_rows), 0, 0},
-    {"pause", "QUEUE...", "hand out nothing of a queue", "", cmd_pause, NULL, NULL, 1, -1},
-    {"resume", "QUEUE...", "hand out again", "", cmd_resume, NULL, NULL, 1, -1},
-    {"purge", "QUEUE...", "cancel everything that waits in a queue", "", cmd_purge, NULL, NULL, 1,
-        -1},
+    {"pause", "QUEUE...", "hand out nothing of a queue", "", cmd_pause, OWN(list_rows), 1, -1},
+    {"resume", "QUEUE...", "hand out again", "", cmd_resume, OWN(list_rows), 1, -1},
+    {"purge", "QUEUE...", "cancel everything that waits in a queue", "", cmd_purge, OWN(list_rows),
+        1, -1},
     {"drain", "[WORKER...]", "let workers finish what they run, and leave", "", cmd_drain,
         OWN(drain_rows), 0, -1},
     {"dead", "ls|show|replay|drop [QUEUE|ID...]", "tasks that failed for good",
@@ -143,7 +147,7 @@ const struct command commands[] = {
         "Needs a worker that serves the queue, such as: pushrod-worker --coproc 'bench=...'",
         cmd_bench, OWN(bench_rows), 0, 0},
     {"help", "[COMMAND]", "explain a command", "", cmd_help, NULL, NULL, 0, 1},
-    {"version", "", "print the version of this program", "", cmd_version, NULL, NULL, 0, 0},
+    {"version", "", "print the version of this program", "", cmd_version, OWN(list_rows), 0, 0},
 };
 
 const size_t command_count = sizeof commands / sizeof commands[0];

@@ -9,9 +9,9 @@
 #ifndef CLIENT_COMMAND_H
 #define CLIENT_COMMAND_H
 
-#include <jansson.h>
 #include <pushrod/client.h>
 #include <stdio.h>
+#include "client/json.h"
 #include "common/buf.h"
 #include "common/params.h"
 
@@ -82,6 +82,11 @@ int cli_exit_code(int error); /* of an enum pushrod_error with either sign */
  * gone already, which is no reason to leave the rest; a server that cannot be reached is one.
  */
 bool cli_goes_on(int code);
+/*
+ * Prints with --json what was done to one operand. `count`: as the request gave it, how many tasks
+ * (workers, queues) it touched, or a negative error, whose text is added.
+ */
+void cli_print_act(struct cli *cli, const struct json_act *act, int64_t count);
 /* A wrong use of the command: says it, and where to read more. EXIT_USAGE. */
 int cli_usage(struct cli *cli, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* A task id. 0: it is none, and that was said. */
@@ -95,6 +100,8 @@ int command_unknown(const char *name);              /* says so; EXIT_USAGE */
 void help_program(struct buf *out);                 /* pushrod --help */
 int help_command(struct cli *cli, struct buf *out); /* pushrod COMMAND --help */
 void help_man(struct buf *out);                     /* roff: the commands and their options */
+/* Text in roff: a leading dot or quote would be a request, a backslash an escape. */
+void roff_text(struct buf *out, const char *text);
 void help_completion(const char *command, struct buf *out); /* words; NULL: the commands */
 
 /* ---- text.c: for people ---- */
@@ -110,6 +117,9 @@ const char *text_age(char to[TEXT_SIZE], uint64_t since_ms);  /* of a Unix time;
 const char *text_time(char to[TEXT_SIZE], uint64_t unix_ms);  /* "2026-01-31 12:00:00" */
 /* The state of a task by the word that stands over its column in the list of queues. */
 const char *text_state(const char *state);
+/* Unix times of a task, which come in one field; 0: it has none. */
+uint64_t task_due_ms(const struct pushrod_task_info *task);   /* of its next attempt */
+uint64_t task_ended_ms(const struct pushrod_task_info *task); /* of its end, if it is known */
 /* What may be shown on a terminal: control characters become spaces; cut with "..." at `width`. */
 void text_clean(struct buf *to, const char *text, size_t size, size_t width);
 unsigned terminal_width(int fd); /* columns; 80 if it cannot be known */
@@ -131,15 +141,6 @@ void table_cell(struct table *t, const char *format, ...) __attribute__((format(
  * columns are left out, the first of them first; then lines are cut, but not within a number.
  */
 void table_end(struct table *t, struct buf *out, unsigned width);
-
-/* ---- json.c ---- */
-json_t *json_id(uint64_t id); /* ids are strings in JSON: they do not fit a double */
-json_t *json_bytes(const void *data, size_t size); /* text if it is UTF-8, else {"base64": ...} */
-json_t *json_task(const struct pushrod_task_info *task);
-json_t *json_queue(const struct pushrod_queue_info *queue);
-json_t *json_worker(const struct pushrod_worker_info *worker);
-json_t *json_finish(const struct pushrod_finish *finish);
-void json_print(json_t *value); /* one line on standard output; takes the reference */
 
 /* ---- task_options.c: options of tasks, for submit and map ---- */
 #define TASK_ROWS                                                                                  \

@@ -93,13 +93,14 @@ int cmd_help(struct cli *cli)
 
 int cmd_version(struct cli *cli)
 {
-    (void)cli;
-    printf("pushrod %s\n", PUSHROD_VERSION);
+    if (params_bool(cli->p, "json"))
+        json_print_row(JSON_VERSION, &(struct json_version){PUSHROD_VERSION});
+    else
+        printf("pushrod %s\n", PUSHROD_VERSION);
     return EXIT_OK;
 }
 
-/* Text of the table in roff: a leading dot or quote would be a request, a backslash an escape. */
-static void man_text(struct buf *out, const char *text)
+void roff_text(struct buf *out, const char *text)
 {
     bool begin = true;
     for (; *text; text++) {
@@ -121,11 +122,11 @@ void help_man(struct buf *out)
     for (size_t i = 0; i < command_count; i++) {
         const struct command *command = &commands[i];
         buf_printf(out, ".SS \"%s %s\"\n", command->name, command->operands);
-        man_text(out, command->summary);
+        roff_text(out, command->summary);
         buf_printf(out, "\n");
         if (*command->details) {
             buf_printf(out, ".br\n");
-            man_text(out, command->details);
+            roff_text(out, command->details);
             buf_printf(out, "\n");
         }
         struct params *p =
@@ -142,6 +143,7 @@ void help_man(struct buf *out)
         params_print_man(p, out);
     params_free(p);
     free(rows);
+    json_man(out);
 }
 
 /* deploy/completion/pushrod.bash asks for these words each time, so it never lags behind. */

@@ -81,7 +81,7 @@ struct map {
     const char *queue;
     struct task_options task;
     struct pushrod_options unique; /* options of one task, with its key */
-    bool files, tag, unordered, detach;
+    bool files, tag, json, unordered, detach;
     uint64_t jobs; /* in flight at the most */
     const char *results;
     struct input input;

@@ -76,21 +76,42 @@ void map_flush(struct map *m)
         output_failed(m);
 }
 
+static void print_json(const struct job *job)
+{
+    struct buf text = BUF_EMPTY;
+    buf_append(&text, job->text.data, job->text.size);
+    buf_append(&text, "", 1);
+    struct json_job row = {.seq = job->seq,
+        .input = job->input,
+        .input_size = job->input_size,
+        .finish = {.id = job->id,
+            .status = job->status,
+            .error = job->error,
+            .error_text = (const char *)text.data,
+            .result = job->result.size ? job->result.data : NULL,
+            .result_size = job->result.size},
+        .took_ns = job->took_ns};
+    json_print_row(JSON_JOB, &row);
+    buf_free(&text);
+}
+
 static void print_result(struct map *m, const struct job *job)
 {
     const struct buf *r = &job->result;
     if (*m->results)
         write_results(m, job);
-    if (!r->size)
+    if (!r->size && !m->json)
         return;
     /* The bar is on the same screen, if both are terminals. */
     if (m->drawn && isatty(STDOUT_FILENO))
         map_progress_erase(m);
-    if (m->tag)
+    if (m->json)
+        print_json(job);
+    else if (m->tag)
         print_tagged(job);
     else
         fwrite(r->data, 1, r->size, stdout);
-    if (r->data[r->size - 1] != '\n')
+    if (!m->json && r->data[r->size - 1] != '\n')
         putchar('\n');
     if (ferror(stdout))
         output_failed(m);

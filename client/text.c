@@ -110,6 +110,19 @@ const char *text_state(const char *state)
     return strcmp(state, "leased") == 0 ? "running" : state;
 }
 
+uint64_t task_due_ms(const struct pushrod_task_info *task)
+{
+    return strcmp(task->state, "delayed") == 0 ? task->due_ms : 0;
+}
+
+uint64_t task_ended_ms(const struct pushrod_task_info *task)
+{
+    for (int status = PUSHROD_DONE; status <= PUSHROD_REFUSED; status++)
+        if (strcmp(task->state, pushrod_status_name(status)) == 0)
+            return task->due_ms;
+    return 0;
+}
+
 /* Errors of handlers and names of strangers end up on terminals; escape sequences must not. */
 void text_clean(struct buf *to, const char *text, size_t size, size_t width)
 {

@@ -111,7 +111,7 @@ static int report(const struct waiter *w, const struct pushrod_finish *f)
     if (w->cli->erase)
         w->cli->erase(w->cli->erase_arg);
     if (w->json)
-        json_print(json_finish(f));
+        json_print_row(JSON_FINISH, f);
     else if (f->status == PUSHROD_DONE)
         print_result(f);
     fflush(stdout);

@@ -7,7 +7,7 @@
 # Names in a list of the server: _pushrod_names queues|workers
 _pushrod_names() {
     "${COMP_WORDS[0]}" "$1" --json --connect-timeout 300ms 2>/dev/null |
-        sed -n 's/.*"name":"\([^"]*\)".*/\1/p'
+        sed -n "s/.*\"${1%s}\":\"\([^\"]*\)\".*/\1/p"
 }
 
 # Queues that have tasks, and those that a worker would serve; not patterns.

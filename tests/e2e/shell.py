@@ -45,7 +45,7 @@ class Shell:
         return [json.loads(line) for line in self.run(*arguments, "--json")[0].splitlines()]
 
     def queue(self, name):
-        return next((row for row in self.rows("queues") if row["name"] == name), None)
+        return next((row for row in self.rows("queues") if row["queue"] == name), None)
 
 
 def same(what, found, wanted):

@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* json_fields: the fields of each kind of object, and the section of the manual page made of them.
+ */
+#include <stddef.h>
+#include <string.h>
+
+#include "client/command.h"
+
+/* The type is that of the member, unless the field says what is special about it. */
+#define FIELD_TYPE(struct_, member_)                                                               \
+    _Generic(((struct struct_ *)0)->member_,                                                       \
+        const char *: FIELD_TEXT,                                                                  \
+        uint64_t: FIELD_NUMBER,                                                                    \
+        unsigned: FIELD_SMALL,                                                                     \
+        bool: FIELD_BOOL,                                                                          \
+        double: FIELD_RATE,                                                                        \
+        int: FIELD_ERROR)
+#define F(name_, struct_, member_, meaning_)                                                       \
+    {                                                                                              \
+        .name = (name_), .meaning = (meaning_), .type = FIELD_TYPE(struct_, member_),              \
+        .at = offsetof(struct struct_, member_)                                                    \
+    }
+#define FIELD_AS(type_, name_, struct_, member_, meaning_)                                         \
+    {                                                                                              \
+        .name = (name_), .meaning = (meaning_), .type = FIELD_##type_,                             \
+        .at = offsetof(struct struct_, member_)                                                    \
+    }
+#define MADE(name_, make_, meaning_)                                                               \
+    {                                                                                              \
+        .name = (name_), .meaning = (meaning_), .type = FIELD_MADE, .make = (make_)                \
+    }
+
+/* ---------------------------------------------------------------------------------- tasks */
+
+static json_t *state_of(const struct pushrod_finish *f)
+{
+    return f->status ? json_string(pushrod_status_name((int)f->status)) : json_null();
+}
+
+static json_t *result_of(const struct pushrod_finish *f)
+{
+    return f->result ? json_bytes(f->result, f->result_size) : json_null();
+}
+
+static json_t *finish_state(const void *row)
+{
+    return state_of(row);
+}
+
+static json_t *finish_result(const void *row)
+{
+    return result_of(row);
+}
+
+static json_t *finish_tag(const void *row)
+{
+    const struct pushrod_finish *f = row;
+    return f->tag ? json_bytes(f->tag, f->tag_size) : json_null();
+}
+
+static json_t *job_input(const void *row)
+{
+    const struct json_job *j = row;
+    return json_bytes(j->input, j->input_size);
+}
+
+static json_t *job_state(const void *row)
+{
+    return state_of(&((const struct json_job *)row)->finish);
+}
+
+static json_t *job_result(const void *row)
+{
+    return result_of(&((const struct json_job *)row)->finish);
+}
+
+static json_t *task_state(const void *row)
+{
+    return json_string(text_state(((const struct pushrod_task_info *)row)->state));
+}
+
+static json_t *task_due(const void *row)
+{
+    uint64_t ms = task_due_ms(row);
+    return ms ? json_integer((json_int_t)ms) : json_null();
+}
+
+static json_t *task_ended(const void *row)
+{
+    uint64_t ms = task_ended_ms(row);
+    return ms ? json_integer((json_int_t)ms) : json_null();
+}
+
+static json_t *task_head(const void *row)
+{
+    const struct pushrod_task_info *t = row;
+    return t->head ? json_bytes(t->head, t->head_size) : json_null();
+}
+
+static json_t *task_history(const void *row)
+{
+    const struct pushrod_task_info *t = row;
+    json_t *history = json_array();
+    for (size_t i = 0; i < t->history_count; i++)
+        json_array_append_new(history, json_object_of(JSON_ATTEMPT, &t->history[i]));
+    return history;
+}
+
+#define STATE_FINISHED "done, failed, cancelled, expired or refused"
+
+static const struct json_field receipt_fields[] = {
+    FIELD_AS(ID, "id", json_receipt, id,
+        "of the task; if it was refused as a DUPLICATE, of the one that holds the unique key"),
+    F("queue", json_receipt, queue, "that it was submitted to"),
+    F("error", json_receipt, error, "why it was refused, as in the table of PROTOCOL.md"),
+    F("text", json_receipt, text, "the same in words"),
+};
+
+static const struct json_field finish_fields[] = {
+    FIELD_AS(ID, "id", pushrod_finish, id, "of the task"),
+    MADE("state", finish_state, STATE_FINISHED "; null if the server can no longer tell it"),
+    F("error", pushrod_finish, error, "why it is not done"),
+    F("text", pushrod_finish, error_text, "the same in the words of whoever found it"),
+    F("attempts", pushrod_finish, attempts, "hand-overs to a worker"),
+    F("run_ns", pushrod_finish, run_ns, "how long the last attempt ran"),
+    MADE("result", finish_result, "what the handler returned"),
+    MADE("tag", finish_tag, "what --tag gave it"),
+};
+
+static const struct json_field job_fields[] = {
+    F("seq", json_job, seq, "number of the input, from 1, as in the joblog"),
+    MADE("input", job_input, "the input"),
+    FIELD_AS(ID, "id", json_job, finish.id, "of the task"),
+    MADE("state", job_state, STATE_FINISHED "; null if it never became a task"),
+    F("error", json_job, finish.error, "why it is not done"),
+    F("text", json_job, finish.error_text, "the same in words"),
+    F("elapsed_ns", json_job, took_ns, "from the submission to the finish"),
+    MADE("result", job_result, "what the handler returned"),
+};
+
+static const struct json_field task_fields[] = {
+    FIELD_AS(ID, "id", pushrod_task_info, id, "of the task"),
+    F("queue", pushrod_task_info, queue, "its queue"),
+    MADE("state", task_state,
+        "storing, delayed, ready, running, held (until its worker is back), " STATE_FINISHED),
+    F("priority", pushrod_task_info, priority, "0 to 9"),
+    F("attempts", pushrod_task_info, attempts, "hand-overs to a worker"),
+    F("deaths", pushrod_task_info, deaths, "workers that died while they ran it alone"),
+    FIELD_AS(TIME, "submitted_ms", pushrod_task_info, submitted_ms, "Unix time"),
+    MADE("due_ms", task_due, "Unix time of the next attempt, if it is delayed"),
+    MADE("ended_ms", task_ended, "Unix time of its end, if that is known"),
+    F("size", pushrod_task_info, size, "of the payload, in bytes"),
+    MADE("head", task_head, "the first 1,024 bytes of the payload, if they are at hand"),
+    F("worker", pushrod_task_info, worker, "that has it, or the only one that may"),
+    F("error", pushrod_task_info, error, "of the last attempt"),
+    F("text", pushrod_task_info, text, "the same in the words of whoever found it"),
+    MADE("history", task_history, "an object for each attempt of a dead task"),
+};
+
+static const struct json_field attempt_fields[] = {
+    F("attempt", pushrod_death, attempt, "its number, from 1"),
+    FIELD_AS(TIME, "at_ms", pushrod_death, at_ms, "Unix time of its end"),
+    F("error", pushrod_death, error, "how it ended"),
+    F("worker", pushrod_death, worker, "that ran it"),
+    F("signal", pushrod_death, signal, "that killed the worker's process; 0: none"),
+    F("exit_code", pushrod_death, exit_code, "of the worker's process"),
+    F("peak_kib", pushrod_death, peak_kib, "its peak memory; 0: not known"),
+    F("text", pushrod_death, text, "the error in words"),
+};
+
+/* ---------------------------------------------------------------------------------- lists */
+
+static const struct json_field queue_fields[] = {
+    F("queue", pushrod_queue_info, name, "its name"),
+    F("durability", pushrod_queue_info, durability, "sync, async or memory"),
+    F("paused", pushrod_queue_info, paused, "whether an operator has paused it"),
+    F("ready", pushrod_queue_info, ready, "tasks that wait for a worker"),
+    F("delayed", pushrod_queue_info, delayed, "tasks that wait for their time"),
+    F("running", pushrod_queue_info, leased, "tasks that workers have"),
+    F("dead", pushrod_queue_info, dead, "tasks that failed for good, and are kept"),
+    F("workers", pushrod_queue_info, workers, "that serve it"),
+    F("slots", pushrod_queue_info, slots, "of these workers"),
+    F("submitted", pushrod_queue_info, submitted, "tasks, since the server started"),
+    F("done", pushrod_queue_info, finished, "tasks, likewise"),
+    F("failed", pushrod_queue_info, failed, "attempts, likewise"),
+    F("redelivered", pushrod_queue_info, redelivered, "tasks handed over once more, likewise"),
+    F("oldest_ms", pushrod_queue_info, oldest_ms, "age of the most urgent ready task"),
+    F("p95_ns", pushrod_queue_info, service_ns,
+        "95 % of recent attempts took less; 0: not known yet"),
+};
+
+static const struct json_field worker_fields[] = {
+    F("worker", pushrod_worker_info, name, "its name"),
+    FIELD_AS(ID, "worker_id", pushrod_worker_info, id, "another one each time it joins"),
+    F("host", pushrod_worker_info, host, "where it runs"),
+    F("pid", pushrod_worker_info, pid, "there"),
+    F("state", pushrod_worker_info, state, "joining, ready or draining"),
+    F("slots", pushrod_worker_info, slots, "tasks that it runs at the same time"),
+    F("tasks", pushrod_worker_info, outstanding, "that it has"),
+    F("started", pushrod_worker_info, started, "of these, the ones that run"),
+    F("queues", pushrod_worker_info, queues, "patterns, separated by commas"),
+    F("done", pushrod_worker_info, done, "tasks, since it joined"),
+    F("failed", pushrod_worker_info, failed, "attempts, likewise"),
+    F("silent_ms", pushrod_worker_info, silent_ms, "since it was heard of"),
+    FIELD_AS(TIME, "joined_ms", pushrod_worker_info, joined_ms, "Unix time"),
+};
+
+static json_t *look_server(const void *row)
+{
+    return json_string(((const struct json_look *)row)->server->address);
+}
+
+static json_t *look_software(const void *row)
+{
+    return json_string(((const struct json_look *)row)->server->software);
+}
+
+static json_t *look_queues(const void *row)
+{
+    return json_incref(((const struct json_look *)row)->queues);
+}
+
+static json_t *look_workers(const void *row)
+{
+    return json_incref(((const struct json_look *)row)->workers);
+}
+
+static const struct json_field look_fields[] = {
+    FIELD_AS(TIME, "at_ms", json_look, at_ms, "Unix time of the look"),
+    MADE("server", look_server, "its address, as it was dialled"),
+    MADE("software", look_software, "of the server, with its version"),
+    F("per_second", json_look, per_second, "tasks done, since the look before"),
+    MADE("queues", look_queues, "objects as of pushrod queues, each with its own per_second"),
+    MADE("workers", look_workers, "objects as of pushrod workers"),
+};
+
+static const struct json_field event_fields[] = {
+    FIELD_AS(TIME, "at_ms", pushrod_event, at_ms, "Unix time"),
+    F("kind", pushrod_event, kind, "what happened, such as worker-join, worker-lost, task-dead"),
+    FIELD_AS(ID, "id", pushrod_event, id, "of the task that it is about"),
+    F("worker", pushrod_event, worker, "that it is about"),
+    F("queue", pushrod_event, queue, "that it is about"),
+    F("text", pushrod_event, text, "more about it"),
+};
+
+/* ---------------------------------------------------------------------------------- answers */
+
+static json_t *ping_server(const void *row)
+{
+    return json_string(((const struct json_ping *)row)->server->address);
+}
+
+static json_t *ping_software(const void *row)
+{
+    return json_string(((const struct json_ping *)row)->server->software);
+}
+
+static json_t *ping_clock(const void *row)
+{
+    return json_integer((json_int_t)((const struct json_ping *)row)->server->clock_ahead_ms);
+}
+
+static const struct json_field act_fields[] = {
+    F("action", json_act, action, "cancel, pause, resume, purge, drain, replay or drop"),
+    F("queue", json_act, queue, "that was operated on; of replay and drop only with --all"),
+    F("worker", json_act, worker, "the same"),
+    FIELD_AS(ID, "id", json_act, id, "of the task, likewise"),
+    F("tasks", json_act, tasks, "that were cancelled, replayed or dropped"),
+    F("error", json_act, error, "why it could not be"),
+    F("text", json_act, text, "the same in words"),
+};
+
+static const struct json_field ping_fields[] = {
+    MADE("server", ping_server, "its address, as it was dialled"),
+    MADE("software", ping_software, "of the server, with its version"),
+    F("round_trip_ns", json_ping, round_trip_ns, "how long the answer took"),
+    MADE("clock_ahead_ms", ping_clock, "the server's clock minus the one here"),
+};
+
+static const struct json_field phase_fields[] = {
+    F("phase", json_phase, phase, "throughput or round trip"),
+    F("tasks", json_phase, tasks, "that came back"),
+    F("failed", json_phase, failed, "of these"),
+    F("elapsed_ns", json_phase, elapsed_ns, "of the phase"),
+    F("per_second", json_phase, per_second, "tasks"),
+    F("p50_ns", json_phase, p50_ns, "50 % came back within this time"),
+    F("p90_ns", json_phase, p90_ns, "90 %"),
+    F("p99_ns", json_phase, p99_ns, "99 %"),
+    F("p999_ns", json_phase, p999_ns, "99.9 %"),
+    F("max_ns", json_phase, max_ns, "all"),
+};
+
+static const struct json_field version_fields[] = {
+    F("version", json_version, version, "of this program"),
+};
+
+#define TABLE(commands_, fields_)                                                                  \
+    {                                                                                              \
+        commands_, fields_, sizeof fields_ / sizeof fields_[0]                                     \
+    }
+
+const struct json_table json_tables[JSON_KINDS] = {
+    [JSON_RECEIPT] = TABLE("submit; with --wait only of what was refused", receipt_fields),
+    [JSON_FINISH] = TABLE("wait, submit --wait", finish_fields),
+    [JSON_JOB] = TABLE("map", job_fields),
+    [JSON_TASK] = TABLE("status, dead ls, dead show", task_fields),
+    [JSON_ATTEMPT] = TABLE("the history of a dead task", attempt_fields),
+    [JSON_QUEUE] = TABLE("queues", queue_fields),
+    [JSON_WORKER] = TABLE("workers", worker_fields),
+    [JSON_LOOK] = TABLE("top", look_fields),
+    [JSON_EVENT] = TABLE("events", event_fields),
+    [JSON_ACT] = TABLE("cancel, pause, resume, purge, drain, dead replay, dead drop", act_fields),
+    [JSON_PING] = TABLE("ping", ping_fields),
+    [JSON_PHASE] = TABLE("bench", phase_fields),
+    [JSON_VERSION] = TABLE("version", version_fields),
+};
+
+/* ---------------------------------------------------------------------------------- manual */
+
+void json_man(struct buf *out)
+{
+    buf_printf(out, ".SH JSON\nWith\n.B \\-\\-json\neach thing that is listed or answered is an "
+                    "object on a line of its own.\nIds are strings, since they do not fit a "
+                    "double. A text that is not UTF\\-8 is an object with the\nfield base64. What "
+                    "is not known, or does not apply, is null. A name that ends in _ms or _ns is "
+                    "a\ntime in that unit; of operands that fail, the object says why.\n");
+    for (size_t kind = 0; kind < JSON_KINDS; kind++) {
+        const struct json_table *table = &json_tables[kind];
+        buf_printf(out, ".SS \"");
+        roff_text(out, table->commands);
+        buf_printf(out, "\"\n");
+        for (size_t i = 0; i < table->count; i++) {
+            buf_printf(out, ".TP\n.B %s\n", table->fields[i].name);
+            roff_text(out, table->fields[i].meaning);
+            buf_printf(out, "\n");
+        }
+    }
+}
