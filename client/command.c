@@ -126,7 +126,9 @@ const struct command commands[] = {
     {"workers", "[PATTERN]", "who is there, and what they serve", NARROW, cmd_workers,
         OWN(list_rows), 0, 1},
     {"top", "", "queues and workers, looked at every second",
-        "q leaves. Not on a terminal: plain text. " NARROW, cmd_top, OWN(top_rows), 0, 0},
+        "q leaves. What the terminal has no room for is counted; arrows, page keys, home and end "
+        "scroll, tab changes between queues and workers. Not on a terminal: plain text. " NARROW,
+        cmd_top, OWN(top_rows), 0, 0},
     {"events", "", "workers that come and go, tasks that fail, as it happens", "", cmd_events,
         OWN(list_rows), 0, 0},
     {"pause", "QUEUE...", "hand out nothing of a queue", "", cmd_pause, OWN(list_rows), 1, -1},
