@@ -33,7 +33,7 @@ WORKER  := address api cgroup environment handlers keeper link link_act link_net
 	run_function run_life said spawn supervise supervise_fork supervise_guard supervise_told talk
 CLIENT  := lib lib_connect lib_stream lib_receive lib_pending lib_follow lib_submit lib_wait lib_request lib_row
 # The programs: server/main.c, worker/main.c, and the files of the command in client/.
-COMMAND := main command cli options interrupt help text json json_fields input why waiter task_options cmd_submit cmd_task cmd_list cmd_dead cmd_operate cmd_top top_draw cmd_bench cmd_map map_input map_job map_output map_log map_halt map_progress
+COMMAND := main command cli options interrupt help complete text json json_fields input why waiter task_options cmd_submit cmd_task cmd_list cmd_dead cmd_operate cmd_top top_draw cmd_bench cmd_map map_input map_job map_output map_log map_halt map_progress
 # examples/X.c -> build/examples/X, and examples/X.c -> build/examples/X.so
 EXAMPLES := async_task/async_task async_task/server async_task/worker chat/chat mail/mail
 PLUGINS  := plugin/hash
@@ -172,7 +172,7 @@ demo: all ## a tour on one screen
 DEST := $(DESTDIR)$(PREFIX)
 # ldconfig: programs find the library at once; only root may say so, and only root needs it.
 install: all ## PREFIX=/usr/local DESTDIR=
-	install -d $(addprefix $(DEST)/,bin lib/pkgconfig include/pushrod share/man/man1 share/man/man8 share/bash-completion/completions)
+	install -d $(addprefix $(DEST)/,bin lib/pkgconfig include/pushrod share/man/man1 share/man/man8)
 	install -m 755 $(programs) $(DEST)/bin
 	install -m 644 $(BUILD)/libpushrod.a $(DEST)/lib
 	install -m 755 $(shared) $(DEST)/lib
@@ -182,12 +182,12 @@ install: all ## PREFIX=/usr/local DESTDIR=
 		deploy/pushrod.pc.in > $(DEST)/lib/pkgconfig/pushrod.pc
 	install -m 644 $(filter %.1,$(man)) $(DEST)/share/man/man1
 	install -m 644 $(filter %.8,$(man)) $(DEST)/share/man/man8
-	install -m 644 deploy/completion/pushrod.bash $(DEST)/share/bash-completion/completions/pushrod
+	deploy/completion/install $(DEST)
 	$(if $(DESTDIR),,@ldconfig 2>/dev/null || true)
 uninstall: ## the same
 	rm -f $(addprefix $(DEST)/bin/,pushrod pushrod-server pushrod-worker) $(DEST)/lib/libpushrod.* \
-		$(DEST)/lib/pkgconfig/pushrod.pc $(DEST)/share/man/man1/pushrod.1 $(DEST)/share/man/man8/pushrod-*.8 \
-		$(DEST)/share/bash-completion/completions/pushrod
+		$(DEST)/lib/pkgconfig/pushrod.pc $(DEST)/share/man/man1/pushrod.1 $(DEST)/share/man/man8/pushrod-*.8
+	deploy/completion/install --remove $(DEST)
 	rm -rf $(DEST)/include/pushrod
 clean: ## remove $(BUILD)
 	rm -rf $(BUILD)

@@ -121,9 +121,9 @@ const struct command commands[] = {
         "Results are printed in the order of the ids.", cmd_wait, OWN(wait_rows), 1, -1},
     {"status", "ID...", "where tasks are", "", cmd_status, OWN(list_rows), 1, -1},
     {"cancel", "ID...", "stop tasks", "", cmd_cancel, OWN(list_rows), 1, -1},
-    {"queues", "[PATTERN]", "what waits, runs and failed in each queue", NARROW, cmd_queues,
+    {"queues", "[QUEUE|PATTERN]", "what waits, runs and failed in each queue", NARROW, cmd_queues,
         OWN(list_rows), 0, 1},
-    {"workers", "[PATTERN]", "who is there, and what they serve", NARROW, cmd_workers,
+    {"workers", "[WORKER|PATTERN]", "who is there, and what they serve", NARROW, cmd_workers,
         OWN(list_rows), 0, 1},
     {"top", "", "queues and workers, looked at every second",
         "q leaves. What the terminal has no room for is counted; arrows, page keys, home and end "

@@ -102,7 +102,12 @@ int help_command(struct cli *cli, struct buf *out); /* pushrod COMMAND --help */
 void help_man(struct buf *out);                     /* roff: the commands and their options */
 /* Text in roff: a leading dot or quote would be a request, a backslash an escape. */
 void roff_text(struct buf *out, const char *text);
-void help_completion(const char *command, struct buf *out); /* words; NULL: the commands */
+
+/* ---- complete.c: for shells ---- */
+void complete_commands(struct buf *out);
+void complete_options(const struct command *command, struct buf *out);
+/* What the last operand may become, of which there is one at least, and may be empty. */
+void complete_operand(struct cli *cli, struct buf *out);
 
 /* ---- text.c: for people ---- */
 

@@ -145,20 +145,3 @@ void help_man(struct buf *out)
     free(rows);
     json_man(out);
 }
-
-/* deploy/completion/pushrod.bash asks for these words each time, so it never lags behind. */
-void help_completion(const char *name, struct buf *out)
-{
-    const struct command *command = name ? command_find(name) : NULL;
-    if (!command) {
-        for (size_t i = 0; i < command_count; i++)
-            buf_printf(out, "%s\n", commands[i].name);
-        return;
-    }
-    struct param *rows = options_rows(command);
-    struct params *p = rows ? params_new(rows, options_count(command), SCOPE_CLIENT) : NULL;
-    if (p)
-        params_print_completion(p, out);
-    params_free(p);
-    free(rows);
-}

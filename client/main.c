@@ -16,7 +16,8 @@ extern char **environ;
 
 static void print_buf(struct buf *b)
 {
-    fwrite(b->data, 1, b->size, stdout);
+    if (b->size)
+        fwrite(b->data, 1, b->size, stdout);
     buf_free(b);
 }
 
@@ -31,7 +32,7 @@ static int run_option(const char *option)
     else if (strcmp(option, "--print-man") == 0)
         help_man(&out);
     else if (strcmp(option, "--print-completion") == 0)
-        help_completion(NULL, &out);
+        complete_commands(&out);
     else {
         fprintf(stderr,
             "pushrod: options come after the command, as in 'pushrod submit %s' (pushrod "
@@ -79,8 +80,10 @@ static bool explained(struct cli *cli, int *code)
         *code = help_command(cli, &out);
     else if (params_bool(cli->p, "version"))
         buf_printf(&out, "pushrod %s\n", PUSHROD_VERSION);
+    else if (params_bool(cli->p, "print-completion") && cli->count)
+        complete_operand(cli, &out);
     else if (params_bool(cli->p, "print-completion"))
-        help_completion(cli->command->name, &out);
+        complete_options(cli->command, &out);
     else if (params_bool(cli->p, "print-config"))
         params_print_values(cli->common, &out);
     else

@@ -111,6 +111,7 @@ void params_print_values(
     const struct params *p, struct buf *out); /* a file that can be read again */
 void params_print_sample(const struct params *p, struct buf *out); /* all defaults, commented out */
 void params_print_man(const struct params *p, struct buf *out);    /* roff: .TP for each option */
-void params_print_completion(const struct params *p, struct buf *out); /* words, one a line */
+/* Lines of an option, a tab and its help. */
+void params_print_completion(const struct params *p, struct buf *out);
 
 #endif

@@ -222,7 +222,10 @@ void params_print_man(const struct params *p, struct buf *out)
 void params_print_completion(const struct params *p, struct buf *out)
 {
     for (size_t i = 0; i < p->count; i++)
-        if (param_in_scope(p, &p->rows[i]))
-            buf_printf(out, p->rows[i].flags & PARAM_SECRET ? "--%s\n--%s-file\n" : "--%s\n",
-                p->rows[i].name, p->rows[i].name);
+        if (param_in_scope(p, &p->rows[i])) {
+            const struct param *row = &p->rows[i];
+            buf_printf(out, "--%s\t%s\n", row->name, row->help);
+            if (row->flags & PARAM_SECRET)
+                buf_printf(out, "--%s-file\tthe same, in a file\n", row->name);
+        }
 }

@@ -2,59 +2,41 @@
 # bash completion for pushrod, pushrod-server and pushrod-worker.
 #
 # Words come from the programs themselves (--print-completion), so they are those of the installed
-# version. Queue and worker names come from the server, if it answers at once.
+# version; queues, workers and dead tasks come from the server, if it answers at once. A line is a
+# word, a tab, and what it means, which bash has no place for.
 
-# Names in a list of the server: _pushrod_names queues|workers
-_pushrod_names() {
-    "${COMP_WORDS[0]}" "$1" --json --connect-timeout 300ms 2>/dev/null |
-        sed -n "s/.*\"${1%s}\":\"\([^\"]*\)\".*/\1/p"
+# What a program prints, as words that begin as the current one.
+_pushrod_reply() {
+    mapfile -t COMPREPLY < <(compgen -W "$("$@" 2>/dev/null | cut -f1)" -- "$current")
 }
 
-# Queues that have tasks, and those that a worker would serve; not patterns.
-_pushrod_queues() {
-    _pushrod_names queues
-    "${COMP_WORDS[0]}" workers --json --connect-timeout 300ms 2>/dev/null |
-        sed -n 's/.*"queues":"\([^"]*\)".*/\1/p' | tr ',' '\n' | grep -v '[*!]'
+_pushrod_files() {
+    compopt -o filenames 2>/dev/null
+    mapfile -t COMPREPLY < <(compgen -f -- "$current")
 }
 
-# The command of the line, in `command`; empty if it is being typed. Flags are no operands.
-_pushrod_command() {
-    local i
-    command=
-    for ((i = 1; i < COMP_CWORD; i++)); do
-        case ${COMP_WORDS[i]} in
-        -*) ;;
-        *)
-            [ -z "$command" ] || operands=$((operands + 1))
-            command=${command:-${COMP_WORDS[i]}}
-            ;;
-        esac
-    done
-}
-
+# --print-completion comes first, so that no word behind it can make the command run.
 _pushrod() {
-    local program=${COMP_WORDS[0]} current=${COMP_WORDS[COMP_CWORD]} command operands=0 words=
-    local previous=${COMP_WORDS[COMP_CWORD - 1]}
+    local program=${COMP_WORDS[0]} current=${COMP_WORDS[COMP_CWORD]}
+    local previous=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
     COMPREPLY=()
-    _pushrod_command
-    if [ -z "$command" ]; then
-        words="$("$program" --print-completion 2>/dev/null) --help --version"
-    elif [[ $current == -* ]]; then
-        words=$("$program" "$command" --print-completion 2>/dev/null)
-    elif [[ $previous == --@(config|joblog|results|token-file) || $command:$operands == map:[1-9]* ]]; then
-        compopt -o filenames 2>/dev/null
-        mapfile -t COMPREPLY < <(compgen -f -- "$current")
+    if [ "$COMP_CWORD" = 1 ]; then
+        if [[ $current == -* ]]; then
+            mapfile -t COMPREPLY < <(compgen -W '--help --version' -- "$current")
+        else
+            _pushrod_reply "$program" --print-completion
+        fi
+    elif [[ $command == -* ]]; then
         return
+    elif [[ $previous == --@(config|joblog|results|token-file) ]]; then
+        _pushrod_files
+    elif [[ $current == -* ]]; then
+        _pushrod_reply "$program" "$command" --print-completion
     else
-        case $command:$operands in
-        submit:0 | map:0 | pause:* | resume:* | purge:* | queues:0) words=$(_pushrod_queues) ;;
-        drain:* | workers:0) words=$(_pushrod_names workers) ;;
-        dead:0) words='ls show replay drop' ;;
-        dead:*) words=$(_pushrod_names queues) ;;
-        help:0) words=$("$program" --print-completion 2>/dev/null) ;;
-        esac
+        _pushrod_reply "$program" "$command" --print-completion "${COMP_WORDS[@]:2:COMP_CWORD-2}" "$current"
+        # Inputs of map may be names of files.
+        [[ $command != map || ${#COMPREPLY[@]} != 0 ]] || _pushrod_files
     fi
-    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
 }
 
 # The two programs that have options only.
@@ -62,11 +44,9 @@ _pushrod_options() {
     local current=${COMP_WORDS[COMP_CWORD]}
     COMPREPLY=()
     if [[ $current == -* ]]; then
-        mapfile -t COMPREPLY < <(
-            compgen -W "$("${COMP_WORDS[0]}" --print-completion 2>/dev/null)" -- "$current")
+        _pushrod_reply "${COMP_WORDS[0]}" --print-completion
     else
-        compopt -o filenames 2>/dev/null
-        mapfile -t COMPREPLY < <(compgen -f -- "$current")
+        _pushrod_files
     fi
 }
 

@@ -453,7 +453,7 @@ static void real_table_prints_what_can_be_read(void **state)
         buf_append(&out, "", 1);
         assert_non_null(strstr((char *)out.data, "--config FILE"));
         assert_non_null(strstr((char *)out.data, ".B \\-c, \\-\\-config FILE"));
-        assert_non_null(strstr((char *)out.data, "\n--config\n"));
+        assert_non_null(strstr((char *)out.data, "\n--config\t"));
         buf_free(&out);
         params_free(p);
     }
