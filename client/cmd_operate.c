@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "client/command.h"
+#include "common/name.h"
 
 /* What became of it, for a script or for people; `count` as the request gave it. */
 static void report(struct cli *cli, const struct json_act *act, const char *done, int64_t count)
@@ -45,9 +46,39 @@ static int for_each(struct cli *cli, const char *verb, const char *done)
     return code;
 }
 
+static void on_known(const struct pushrod_queue_info *q, void *arg)
+{
+    const char **name = arg;
+    if (*name && strcmp(q->name, *name) == 0)
+        *name = NULL;
+}
+
+/* A queue may be paused before its first task; a name that was mistyped looks the same. */
+static void say_new(struct cli *cli, const char *name)
+{
+    const char *unknown = name;
+    if (pushrod_client_queues(cli->client, name, on_known, &unknown) >= 0 && unknown)
+        cli_say(cli, "queue '%s' is new: tasks that come to it wait until pushrod resume %s", name,
+            name);
+}
+
+static int pause_one(struct cli *cli, const char *name)
+{
+    if (name_valid(slice_str(name)))
+        say_new(cli, name);
+    return one(cli, name, "pause", "paused");
+}
+
 int cmd_pause(struct cli *cli)
 {
-    return for_each(cli, "pause", "paused");
+    int code = cli_open(cli);
+    bool on = !code;
+    for (int i = 0; on && i < cli->count; i++) {
+        int ended = pause_one(cli, cli->operands[i]);
+        code = code ? code : ended;
+        on = cli_goes_on(ended);
+    }
+    return code;
 }
 
 int cmd_resume(struct cli *cli)

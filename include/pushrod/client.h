@@ -337,9 +337,9 @@ int64_t pushrod_client_dead(struct pushrod_client *c, const char *filter, uint64
 int64_t pushrod_client_stats(struct pushrod_client *c, pushrod_stat_fn *fn, void *arg);
 
 /*
- * An operator's request. verb: "pause", "resume", "purge" (name: the queue), "drain" (name: the
- * worker), "replay", "drop" (id: the dead task). Returns how many tasks, workers or queues it
- * touched.
+ * An operator's request. verb: "pause", "resume", "purge" (name: the queue; one to pause need not
+ * be there yet), "drain" (name: the worker), "replay", "drop" (id: the dead task). Returns how many
+ * tasks, workers or queues it touched.
  */
 int64_t pushrod_client_control(
     struct pushrod_client *c, const char *verb, const char *name, uint64_t id);

@@ -109,6 +109,26 @@ struct queue *queue_get(struct core *c, struct slice name)
     return q;
 }
 
+struct queue *queue_open(struct core *c, struct slice name, int *code, const char **text)
+{
+    struct queue *q = name.data ? queue_find(c, name) : NULL;
+    assert(!q || q->name.size > 0);
+    *code = PUSHROD_E_BAD_QUEUE;
+    *text = NULL;
+    if (q || !name_valid(name))
+        return q;
+    /* Only names that strangers make up are bounded: what the store has must come back. */
+    *code = PUSHROD_E_TOO_MANY;
+    if (c->queue_count >= c->config.max_queues) {
+        *text = arena_text(c,
+            "there are %zu queues already: use one of those, or raise max-queues of the server",
+            c->queue_count);
+        return NULL;
+    }
+    *code = PUSHROD_E_NO_MEMORY;
+    return queue_get(c, name);
+}
+
 void queue_free(struct queue *q)
 {
     assert(q);

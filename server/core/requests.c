@@ -151,11 +151,10 @@ static struct queue *control_queue(struct core *c, uint64_t conn, const struct m
     return q;
 }
 
-static void queue_pause(struct core *c, uint64_t conn, const struct msg_control *m, bool paused)
+static void queue_pause(
+    struct core *c, uint64_t conn, const struct msg_control *m, struct queue *q, bool paused)
 {
-    struct queue *q = control_queue(c, conn, m);
-    if (!q)
-        return;
+    assert(q);
     queue_halt(c, q, paused, q->stopped);
     struct store_op *op = q->bypass ? NULL : out_store(c, STORE_QUEUE, 0);
     assert(!op || q->name.size > 0);
@@ -167,14 +166,23 @@ static void queue_pause(struct core *c, uint64_t conn, const struct msg_control 
     out_ok(c, conn, m->request, 1);
 }
 
+/* Also before its first task: who wants to see everything before it runs has no other moment. */
 static void control_pause(struct core *c, uint64_t conn, const struct msg_control *m)
 {
-    queue_pause(c, conn, m, true);
+    int code;
+    const char *text;
+    struct queue *q = queue_open(c, m->name, &code, &text);
+    if (q)
+        queue_pause(c, conn, m, q, true);
+    else
+        out_reject(c, conn, m->request, code, text);
 }
 
 static void control_resume(struct core *c, uint64_t conn, const struct msg_control *m)
 {
-    queue_pause(c, conn, m, false);
+    struct queue *q = control_queue(c, conn, m);
+    if (q)
+        queue_pause(c, conn, m, q, false);
 }
 
 /* What nobody has is cancelled; what a worker has, or the store is being asked about, goes on. */

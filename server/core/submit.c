@@ -109,20 +109,11 @@ static bool submission_check(struct core *c, const struct submit *s, struct refu
 static bool submit_queue(
     struct core *c, const struct submit *s, struct queue **queue, struct refusal *why)
 {
-    *queue = queue_find(c, s->queue);
+    int code = PUSHROD_E_OK;
+    const char *text = NULL;
+    *queue = queue_open(c, s->queue, &code, &text);
     assert(!*queue || (*queue)->name.size > 0);
-    if (*queue)
-        return true;
-    if (!name_valid(s->queue))
-        return refuse(why, PUSHROD_E_BAD_QUEUE, NULL);
-    /* Only names that strangers make up are bounded: what the store has must come back. */
-    if (c->queue_count >= c->config.max_queues)
-        return refuse(why, PUSHROD_E_TOO_MANY,
-            arena_text(c,
-                "there are %zu queues already: use one of those, or raise max-queues of the server",
-                c->queue_count));
-    *queue = queue_get(c, s->queue);
-    return *queue || refuse(why, PUSHROD_E_NO_MEMORY, NULL);
+    return *queue || refuse(why, code, text);
 }
 
 /*

@@ -73,6 +73,8 @@ void task_expect(const struct task *t);                    /* it is read soon */
 
 /* queue.c */
 struct queue *queue_get(struct core *c, struct slice name); /* made if it was not there */
+/* The same for who may not have made it up: NULL, with what is wrong, if it cannot be had. */
+struct queue *queue_open(struct core *c, struct slice name, int *code, const char **text);
 struct queue *queue_find(struct core *c, struct slice name);
 void queue_put(struct core *c, struct task *t); /* READY */
 void queue_take(struct core *c, struct task *t);

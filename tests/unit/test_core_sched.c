@@ -157,6 +157,43 @@ static void an_operator_drains_for_as_long_as_is_configured(void **state)
     fix_free(&f);
 }
 
+static void control(struct fix *f, const char *verb, const char *name)
+{
+    struct msg_control m = {.request = 2, .verb = S(verb)};
+    if (name)
+        m.name = S(name);
+    core_control(f->core, 5, &m);
+    fix_end(f);
+}
+
+static void a_queue_is_paused_before_its_first_task(void **state)
+{
+    (void)state;
+    struct fix f;
+    struct core_config config = {.seed = 1, .max_queues = 1, .store = {.bypass = true}};
+    fix_new(&f, &config);
+    fix_worker(&f, 0, "new", 1);
+    control(&f, "pause", "new");
+    assert_non_null(fix_conn(&f, 5, MSG_OK, 0));
+    fix_later(&f, 1);
+    assert_int_not_equal(fix_submit(&f, 5, "new", "", NULL, FOLLOW_NONE), 0);
+    fix_tick(&f);
+    assert_null(fix_lane(&f, 0, LANE_TASK, 0));
+    fix_later(&f, 1);
+    control(&f, "resume", "new");
+    assert_non_null(fix_lane(&f, 0, LANE_TASK, 0));
+    fix_later(&f, 1);
+    control(&f, "resume", "other");
+    assert_int_equal(fix_conn(&f, 5, MSG_REJECTED, 0)->code, PUSHROD_E_UNKNOWN_QUEUE);
+    fix_later(&f, 1);
+    control(&f, "pause", "other");
+    assert_int_equal(fix_conn(&f, 5, MSG_REJECTED, 0)->code, PUSHROD_E_TOO_MANY);
+    fix_later(&f, 1);
+    control(&f, "pause", NULL);
+    assert_int_equal(fix_conn(&f, 5, MSG_REJECTED, 0)->code, PUSHROD_E_BAD_QUEUE);
+    fix_free(&f);
+}
+
 /* Two workers with a slot each, and a queue of which every 100th attempt took `slow_ns`. */
 static void fix_two(struct fix *f, uint64_t slow_ns)
 {
@@ -418,6 +455,7 @@ int main(void)
         cmocka_unit_test(prefetch_and_withdraw),
         cmocka_unit_test(without_prefetch_a_worker_has_what_runs),
         cmocka_unit_test(an_operator_drains_for_as_long_as_is_configured),
+        cmocka_unit_test(a_queue_is_paused_before_its_first_task),
         cmocka_unit_test(short_tasks_do_not_wake_everybody),
         cmocka_unit_test(short_tasks_stay_with_who_is_warm),
         cmocka_unit_test(nothing_short_goes_to_who_is_stuck),
