@@ -6,6 +6,7 @@
 
 #include "client/command.h"
 #include "client/waiter.h"
+#include "common/clock.h"
 
 /* The operands as ids; NULL: one is none, and that was said. */
 static uint64_t *read_ids(struct cli *cli, int first)
@@ -41,6 +42,19 @@ int cmd_wait(struct cli *cli)
     return code;
 }
 
+/* When the next attempt may begin, for who asks why there is none. */
+static void due_cell(struct table *t, uint64_t due_ms)
+{
+    char text[TEXT_SIZE];
+    uint64_t now = clock_now().wall_ms;
+    if (!due_ms)
+        table_cell(t, "-");
+    else if (due_ms <= now)
+        table_cell(t, "now");
+    else
+        table_cell(t, "in %s", text_ms(text, due_ms - now));
+}
+
 /*
  * The age is since submission, whatever became of the task meanwhile. Of one that was finished and
  * kept on disk only the end is known.
@@ -56,6 +70,7 @@ static void status_row(struct table *t, const struct pushrod_task_info *info)
     table_cell(t, "%" PRIu64, info->attempts);
     table_cell(t, "%s", known ? text_bytes(size, info->size) : "-");
     table_cell(t, "%s", text_age(age, info->submitted_ms));
+    due_cell(t, task_due_ms(info));
     table_cell(t, "%s", *info->worker ? info->worker : "-");
     table_cell(t, "%s",
         *info->text   ? info->text
@@ -64,7 +79,7 @@ static void status_row(struct table *t, const struct pushrod_task_info *info)
 }
 
 static const char *const status_titles[] = {
-    "-ID", "QUEUE", "STATE", "-PRIORITY", "-ATTEMPTS", "-SIZE", "-AGE", "WORKER", "ERROR"};
+    "-ID", "QUEUE", "STATE", "-PRIORITY", "-ATTEMPTS", "-SIZE", "-AGE", "-DUE", "WORKER", "ERROR"};
 
 /* One that is unknown is said, and the others are shown all the same. */
 static int status_all(struct cli *cli, const uint64_t *ids)
@@ -73,7 +88,7 @@ static int status_all(struct cli *cli, const uint64_t *ids)
     struct buf out = BUF_EMPTY;
     int code = EXIT_OK;
     bool json = params_bool(cli->p, "json");
-    table_begin(&t, status_titles, 9);
+    table_begin(&t, status_titles, sizeof status_titles / sizeof status_titles[0]);
     for (int i = 0; i < cli->count; i++) {
         struct pushrod_task_info info;
         int error = pushrod_client_status(cli->client, ids[i], &info);
