@@ -32,6 +32,7 @@ struct cli {
     struct params *common; /* environment and file: options of all commands */
     char **operands;
     int count;                     /* of operands */
+    const char *last, *before;     /* the last word of the command line, and the one before it */
     struct pushrod_client *client; /* NULL until cli_open() */
     void (*erase)(void *arg);      /* takes what is drawn off the terminal; NULL: nothing is */
     void *erase_arg;
@@ -105,9 +106,8 @@ void roff_text(struct buf *out, const char *text);
 
 /* ---- complete.c: for shells ---- */
 void complete_commands(struct buf *out);
-void complete_options(const struct command *command, struct buf *out);
-/* What the last operand may become, of which there is one at least, and may be empty. */
-void complete_operand(struct cli *cli, struct buf *out);
+/* Options, or what the last word may become, if there is one behind --print-completion. */
+void complete_word(struct cli *cli, struct buf *out);
 
 /* ---- text.c: for people ---- */
 

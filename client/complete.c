@@ -28,7 +28,7 @@ void complete_commands(struct buf *out)
         offer(out, commands[i].name, commands[i].summary);
 }
 
-void complete_options(const struct command *command, struct buf *out)
+static void complete_options(const struct command *command, struct buf *out)
 {
     struct param *rows = options_rows(command);
     struct params *p = rows ? params_new(rows, options_count(command), SCOPE_CLIENT) : NULL;
@@ -135,9 +135,8 @@ static void offer_operand(struct cli *cli, struct buf *out, const char *kind)
     }
 }
 
-/* The last operand is the one that is being typed; the last one of the table stands for all more.
- */
-void complete_operand(struct cli *cli, struct buf *out)
+/* The last one of the table stands for all that come after it. */
+static void complete_operand(struct cli *cli, struct buf *out)
 {
     const char *kind = cli->command->operands;
     for (int i = 1; i < cli->count; i++) {
@@ -147,4 +146,22 @@ void complete_operand(struct cli *cli, struct buf *out)
         kind = next ? next + 1 : kind;
     }
     offer_operand(cli, out, kind);
+}
+
+static void complete_value(struct cli *cli, struct buf *out, const char *option)
+{
+    if (strcmp(option, "--worker") == 0)
+        offer_operand(cli, out, "WORKER");
+    else if (strcmp(option, "--queue") == 0 || strcmp(option, "-q") == 0)
+        offer_operand(cli, out, "QUEUE");
+}
+
+void complete_word(struct cli *cli, struct buf *out)
+{
+    if (strcmp(cli->last, "--print-completion") == 0)
+        complete_options(cli->command, out);
+    else if (cli->count && cli->operands[cli->count - 1] == cli->last)
+        complete_operand(cli, out);
+    else
+        complete_value(cli, out, cli->before);
 }

@@ -80,10 +80,8 @@ static bool explained(struct cli *cli, int *code)
         *code = help_command(cli, &out);
     else if (params_bool(cli->p, "version"))
         buf_printf(&out, "pushrod %s\n", PUSHROD_VERSION);
-    else if (params_bool(cli->p, "print-completion") && cli->count)
-        complete_operand(cli, &out);
     else if (params_bool(cli->p, "print-completion"))
-        complete_options(cli->command, &out);
+        complete_word(cli, &out);
     else if (params_bool(cli->p, "print-config"))
         params_print_values(cli->common, &out);
     else
@@ -105,6 +103,8 @@ static int check_operands(struct cli *cli)
 static int run_with(struct cli *cli, int argc, char **argv)
 {
     int code;
+    cli->last = argv[argc - 1]; /* reading moves the operands to the front */
+    cli->before = argc > 1 ? argv[argc - 2] : "";
     if (params_read_flags(cli->p, argc, argv, &cli->count, false))
         return cli_usage(cli, "%s", params_error(cli->p));
     cli->operands = argv + 1;
