@@ -109,6 +109,8 @@ static int drain_all(struct cli *cli)
     if (code)
         return code;
     int64_t error = pushrod_client_workers(cli->client, NULL, collect_name, &names);
+    if (error >= 0 && !names.size)
+        cli_say(cli, "there is no worker that is not draining already");
     for (size_t at = 0; error >= 0 && at < names.size;) {
         const char *name = (const char *)names.data + at;
         error = pushrod_client_control(cli->client, "drain", name, 0);

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "client/command.h"
 #include "client/waiter.h"
@@ -81,6 +82,8 @@ static void status_row(struct table *t, const struct pushrod_task_info *info)
 static const char *const status_titles[] = {
     "-ID", "QUEUE", "STATE", "-PRIORITY", "-ATTEMPTS", "-SIZE", "-AGE", "-DUE", "WORKER", "ERROR"};
 
+static const char *const status_spare[] = {"SIZE", "PRIORITY", "ATTEMPTS", NULL};
+
 /* One that is unknown is said, and the others are shown all the same. */
 static int status_all(struct cli *cli, const uint64_t *ids)
 {
@@ -89,6 +92,7 @@ static int status_all(struct cli *cli, const uint64_t *ids)
     int code = EXIT_OK;
     bool json = params_bool(cli->p, "json");
     table_begin(&t, status_titles, sizeof status_titles / sizeof status_titles[0]);
+    t.spare = status_spare;
     for (int i = 0; i < cli->count; i++) {
         struct pushrod_task_info info;
         int error = pushrod_client_status(cli->client, ids[i], &info);
@@ -104,7 +108,7 @@ static int status_all(struct cli *cli, const uint64_t *ids)
         }
     }
     bool any = t.rows > 0;
-    table_end(&t, &out, 0);
+    table_end(&t, &out, isatty(STDOUT_FILENO) ? terminal_width(STDOUT_FILENO) : 0);
     if (any)
         fwrite(out.data, 1, out.size, stdout);
     buf_free(&out);

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#define JSON_ROW ROW("json", BOOL, "one JSON object a line")
+#define JSON_ROW ROW("json", BOOL, "one JSON object a line (man pushrod, JSON)")
 
 static const struct param list_rows[] = {JSON_ROW};
 static const ROWS(list_rows);
