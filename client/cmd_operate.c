@@ -54,19 +54,16 @@ static void on_known(const struct pushrod_queue_info *q, void *arg)
 }
 
 /* A queue may be paused before its first task; a name that was mistyped looks the same. */
-static void say_new(struct cli *cli, const char *name)
-{
-    const char *unknown = name;
-    if (pushrod_client_queues(cli->client, name, on_known, &unknown) >= 0 && unknown)
-        cli_say(cli, "queue '%s' is new: tasks that come to it wait until pushrod resume %s", name,
-            name);
-}
-
 static int pause_one(struct cli *cli, const char *name)
 {
-    if (name_valid(slice_str(name)))
-        say_new(cli, name);
-    return one(cli, name, "pause", "paused");
+    const char *unknown = name_valid(slice_str(name)) ? name : NULL;
+    if (unknown && pushrod_client_queues(cli->client, name, on_known, &unknown) < 0)
+        unknown = NULL; /* pausing it fails as well, and says why */
+    int code = one(cli, name, "pause", "paused");
+    if (unknown && code == EXIT_OK)
+        cli_say(cli, "queue '%s' is new: tasks that come to it wait until pushrod resume %s", name,
+            name);
+    return code;
 }
 
 int cmd_pause(struct cli *cli)

@@ -37,9 +37,11 @@ static json_t *state_of(const struct pushrod_finish *f)
     return f->status ? json_string(pushrod_status_name((int)f->status)) : json_null();
 }
 
+/* One that is done may have an empty result; one that failed has none, unless it gave some. */
 static json_t *result_of(const struct pushrod_finish *f)
 {
-    return f->result ? json_bytes(f->result, f->result_size) : json_null();
+    bool any = f->status == PUSHROD_DONE || f->result_size;
+    return any ? json_bytes(f->result, f->result_size) : json_null();
 }
 
 static json_t *finish_state(const void *row)
