@@ -123,12 +123,12 @@ static int show_one(struct cli *cli, uint64_t id)
     struct pushrod_task_info info;
     int error = pushrod_client_status(cli->client, id, &info);
     if (error)
-        cli_say(cli, "task %" PRIu64 ": %s", id, pushrod_client_error_text(cli->client));
-    else if (params_bool(cli->p, "json"))
+        return task_failed(cli, id, error);
+    if (params_bool(cli->p, "json"))
         json_print_row(JSON_TASK, &info);
     else
         print_dead(&info);
-    return cli_exit_code(error);
+    return EXIT_OK;
 }
 
 /* All operands are ids, or nothing is done. */

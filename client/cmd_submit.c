@@ -96,8 +96,14 @@ static int make_tasks(struct submit *s, bool follow)
     return 0;
 }
 
+/* The server's words are those of the last refusal; others may have had other reasons. */
+static const char *refusal_text(const struct submit *s, const struct pushrod_receipt *r)
+{
+    return s->count == 1 ? pushrod_client_error_text(s->cli->client) : pushrod_strerror(r->error);
+}
+
 /* The receipts of those that were refused, and the exit code that they make. */
-static int report_refused(struct submit *s, const char *text)
+static int report_refused(struct submit *s)
 {
     int code = EXIT_OK;
     for (size_t i = 0; i < s->count; i++) {
@@ -109,20 +115,20 @@ static int report_refused(struct submit *s, const char *text)
             cli_say(s->cli, "cannot submit to '%s': task %" PRIu64 " has this unique key already",
                 s->cli->operands[0], r->id);
         else
-            cli_say(s->cli, "cannot submit to '%s': %s", s->cli->operands[0], text);
+            cli_say(s->cli, "cannot submit to '%s': %s", s->cli->operands[0], refusal_text(s, r));
     }
     return code;
 }
 
 /* Of those that are waited for only the refused ones: the others are printed when they finish. */
-static void print_receipts(const struct submit *s, bool wait, const char *text)
+static void print_receipts(const struct submit *s, bool wait)
 {
     bool json = params_bool(s->cli->p, "json");
     for (size_t i = 0; i < s->count; i++) {
         const struct pushrod_receipt *r = &s->receipts[i];
         if (json && (r->error || !wait))
             json_print_row(JSON_RECEIPT, &(struct json_receipt){s->cli->operands[0], r->id,
-                                             r->error, r->error ? text : NULL});
+                                             r->error, r->error ? refusal_text(s, r) : NULL});
         else if (!json && !r->error && !wait)
             printf("%" PRIu64 "\n", r->id);
     }
@@ -161,9 +167,8 @@ static int submit_run(struct submit *s)
     int64_t accepted = pushrod_client_submit_many(cli->client, s->tasks, s->count, s->receipts);
     if (accepted < 0)
         return cli_error(cli, (int)accepted);
-    const char *text = pushrod_client_error_text(cli->client);
-    code = report_refused(s, text);
-    print_receipts(s, wait, text);
+    code = report_refused(s);
+    print_receipts(s, wait);
     if (!wait || !accepted)
         return code;
     int waited = wait_for(s);

@@ -78,7 +78,8 @@ static json_t *job_result(const void *row)
 
 static json_t *task_state(const void *row)
 {
-    return json_string(text_state(((const struct pushrod_task_info *)row)->state));
+    const char *state = ((const struct pushrod_task_info *)row)->state;
+    return *state ? json_string(text_state(state)) : json_null();
 }
 
 static json_t *task_due(const void *row)
@@ -144,7 +145,8 @@ static const struct json_field task_fields[] = {
     FIELD_AS(ID, "id", pushrod_task_info, id, "of the task"),
     F("queue", pushrod_task_info, queue, "its queue"),
     MADE("state", task_state,
-        "storing, delayed, ready, running, held (until its worker is back), " STATE_FINISHED),
+        "storing, delayed, ready, running, held (until its worker is back), " STATE_FINISHED
+        "; null if it cannot be told, and then error says why"),
     F("priority", pushrod_task_info, priority, "0 to 9"),
     F("attempts", pushrod_task_info, attempts, "hand-overs to a worker"),
     F("deaths", pushrod_task_info, deaths, "workers that died while they ran it alone"),

@@ -16,6 +16,9 @@ struct listing {
     bool json;
 };
 
+/* A task that could not be looked at: says why, with --json as an object too. The exit code. */
+int task_failed(struct cli *cli, uint64_t id, int error);
+
 /* `rows`: as the request gave it. `none` is said if there are no rows. The exit code. */
 int listing_end(struct cli *cli, struct listing *l, int64_t rows, const char *none);
 
