@@ -162,7 +162,10 @@ static void on_event(struct pushrod_client *c, const struct pushrod_event *e)
     fflush(stdout);
 }
 
-/* Endless; a reconnect watches again by itself. */
+/*
+ * Endless; a reconnect watches again by itself. Scripts wait for the line that says that it
+ * watches: what happened before is not told.
+ */
 int cmd_events(struct cli *cli)
 {
     static const struct pushrod_client_events events = {
@@ -172,6 +175,11 @@ int cmd_events(struct cli *cli)
         return code;
     pushrod_client_on(cli->client, &events);
     int error = pushrod_client_watch(cli->client, true);
+    if (!error)
+        error =
+            pushrod_client_ping(cli->client, NULL); /* behind it, so the server has heard of it */
+    if (!error)
+        cli_say(cli, "watching %s", pushrod_client_server(cli->client)->address);
     while (!error)
         error = pushrod_client_process(cli->client, -1);
     /* Who stops looking has seen what there was to see. */

@@ -129,8 +129,9 @@ const struct command commands[] = {
         "q leaves. What the terminal has no room for is counted; arrows, page keys, home and end "
         "scroll, tab changes between queues and workers. Not on a terminal: plain text. " NARROW,
         cmd_top, OWN(top_rows), 0, 0},
-    {"events", "", "workers that come and go, tasks that fail, as it happens", "", cmd_events,
-        OWN(list_rows), 0, 0},
+    {"events", "", "workers that come and go, tasks that fail, as it happens",
+        "Standard error says when it begins to watch; what happened before is not told.",
+        cmd_events, OWN(list_rows), 0, 0},
     {"pause", "QUEUE...", "hand out nothing of a queue",
         "A queue can be paused before its first task.", cmd_pause, OWN(list_rows), 1, -1},
     {"resume", "QUEUE...", "hand out again", "", cmd_resume, OWN(list_rows), 1, -1},
