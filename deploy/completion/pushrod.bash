@@ -5,9 +5,23 @@
 # version; queues, workers and dead tasks come from the server, if it answers at once. A line is a
 # word, a tab, and what it means, which bash has no place for.
 
-# What a program prints, as words that begin as the current one.
+# The line up to the cursor, as `words`, of which the last is `current`. bash itself would make three
+# words of a queue's name with a colon.
+_pushrod_split() {
+    local line=${COMP_LINE:0:COMP_POINT}
+    read -ra words <<<"$line"
+    [[ $line != *[[:space:]] ]] || words+=("")
+    current=${words[-1]}
+    previous=${words[-2]}
+}
+
+# What a program prints, as words that begin as the current one; without what bash takes for words
+# before it.
 _pushrod_reply() {
     mapfile -t COMPREPLY < <(compgen -W "$("$@" 2>/dev/null | cut -f1)" -- "$current")
+    if [[ $current == *:* && $COMP_WORDBREAKS == *:* ]]; then
+        COMPREPLY=("${COMPREPLY[@]#"${current%"${current##*:}"}"}")
+    fi
 }
 
 _pushrod_files() {
@@ -17,10 +31,11 @@ _pushrod_files() {
 
 # --print-completion comes first, so that no word behind it can make the command run.
 _pushrod() {
-    local program=${COMP_WORDS[0]} current=${COMP_WORDS[COMP_CWORD]}
-    local previous=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
+    local program=${COMP_WORDS[0]} words current previous command
     COMPREPLY=()
-    if [ "$COMP_CWORD" = 1 ]; then
+    _pushrod_split
+    command=${words[1]}
+    if [ "${#words[@]}" = 2 ]; then
         if [[ $current == -* ]]; then
             mapfile -t COMPREPLY < <(compgen -W '--help --version' -- "$current")
         else
@@ -33,7 +48,7 @@ _pushrod() {
     elif [[ $current == -* ]]; then
         _pushrod_reply "$program" "$command" --print-completion
     else
-        _pushrod_reply "$program" "$command" --print-completion "${COMP_WORDS[@]:2:COMP_CWORD-2}" "$current"
+        _pushrod_reply "$program" "$command" --print-completion "${words[@]:2}"
         # Inputs of map may be names of files.
         [[ $command != map || ${#COMPREPLY[@]} != 0 ]] || _pushrod_files
     fi
