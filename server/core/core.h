@@ -305,7 +305,7 @@ const struct actions *core_end(struct core *);
     S(ready, gauge, "tasks that wait for a worker, in memory")                                     \
     S(backlog, gauge, "tasks that wait behind the windows, in the store")                          \
     S(delayed, gauge, "tasks that wait for their time")                                            \
-    S(leased, gauge, "tasks that workers have")                                                    \
+    S(running, gauge, "tasks that workers have")                                                   \
     S(dead, gauge, "dead letters")                                                                 \
     S(queues, gauge, "queues that there are")                                                      \
     S(unserved, gauge, "tasks that wait in queues which no worker serves")                         \
@@ -326,13 +326,13 @@ const struct core_stats *core_stats(struct core *); /* the gauges are summed now
 #define CORE_QUEUE_STATS(S)                                                                        \
     S(ready, gauge, "tasks that wait for a worker, in memory or not")                              \
     S(delayed, gauge, "tasks that wait for their time")                                            \
-    S(leased, gauge, "tasks that workers have")                                                    \
+    S(running, gauge, "tasks that workers have")                                                   \
     S(dead, gauge, "dead letters")                                                                 \
     S(workers, gauge, "workers that serve it")                                                     \
     S(slots, gauge, "slots of those workers")                                                      \
     S(paused, gauge, "1: nothing is handed out")                                                   \
     S(oldest_ms, gauge, "age of the most urgent waiting task")                                     \
-    S(service_p95_us, gauge, "95 % of recent attempts took less")                                  \
+    S(p95_us, gauge, "95 % of recent attempts took less")                                          \
     S(submitted, counter, "tasks accepted")                                                        \
     S(done, counter, "tasks done")                                                                 \
     S(attempts_failed, counter, "attempts that failed")                                            \

@@ -121,7 +121,7 @@ static void row_queue(struct core *c, uint64_t conn, uint64_t request, const str
         .paused = q->paused,
         .ready = s.ready,
         .delayed = s.delayed,
-        .leased = s.leased,
+        .leased = s.running,
         .dead = s.dead,
         .workers = s.workers,
         .slots = s.slots,

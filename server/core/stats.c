@@ -66,11 +66,11 @@ void queue_stats(const struct core *c, const struct queue *q, struct core_queue_
     *s = (struct core_queue_stats){.name = q->name,
         .ready = waiting(q),
         .delayed = q->counts[TASK_DELAYED] + q->counts[TASK_MOVING] + q->stored_delayed,
-        .leased = q->counts[TASK_LEASED],
+        .running = q->counts[TASK_LEASED],
         .dead = q->dead,
         .paused = q->paused,
         .oldest_ms = oldest_ms(c, q),
-        .service_p95_us = q->service.p95_ns / 1000,
+        .p95_us = q->service.p95_ns / 1000,
         .submitted = q->submitted,
         .done = q->finished,
         .attempts_failed = q->failed,
@@ -107,7 +107,7 @@ const struct core_stats *core_stats(struct core *c)
     s->workers = c->worker_count;
     s->ready = c->counts[TASK_READY] + c->counts[TASK_HELD];
     s->delayed = c->counts[TASK_DELAYED] + c->counts[TASK_MOVING];
-    s->leased = c->counts[TASK_LEASED];
+    s->running = c->counts[TASK_LEASED];
     s->ledger = c->ledger.by_id.count;
     s->backlog = s->dead = s->queues = s->unserved = 0;
     for (const struct queue *q = c->first_queue; q; q = q->next) {

@@ -77,7 +77,7 @@ def all_again(lab, server, load, **facts):
     load.run(120)
     server.restart()
     wait_for("nothing to be left", lambda: not any(
-        stats(server)[name] for name in ("ready", "backlog", "delayed", "leased")))
+        stats(server)[name] for name in ("ready", "backlog", "delayed", "running")))
     return lab.judge(load, **facts)
 
 

@@ -185,7 +185,7 @@ static void what_a_worker_runs_all_the_same_has_no_time(void **state)
     uint64_t lease, id = waits_a_minute(&lease);
     waits_a_minute(&(uint64_t){0});
     rejoin(&(struct held){.id = id, .lease = lease, .started = true});
-    assert_int_equal(core_stats(d.f.core)->leased, 1);
+    assert_int_equal(core_stats(d.f.core)->running, 1);
     /* Two that are more urgent: one that runs, and one that has the window. */
     uint64_t first = urgent();
     durable_settle(&d);

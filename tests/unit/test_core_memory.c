@@ -238,10 +238,10 @@ static void run(bool bypass)
 static void check_end(void)
 {
     const struct core_stats *s = core_stats(d.f.core);
-    if (s->ready + s->backlog + s->delayed + s->leased)
+    if (s->ready + s->backlog + s->delayed + s->running)
         print_message("good_left: ready %d backlog %d delayed %d leased %d\n", (int)s->ready,
-            (int)s->backlog, (int)s->delayed, (int)s->leased);
-    assert_int_equal(s->ready + s->backlog + s->delayed + s->leased, 0);
+            (int)s->backlog, (int)s->delayed, (int)s->running);
+    assert_int_equal(s->ready + s->backlog + s->delayed + s->running, 0);
     assert_true(s->done + s->failed + s->cancelled + s->expired >= accepted);
 }
 

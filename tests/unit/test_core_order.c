@@ -245,7 +245,7 @@ static void what_runs_is_known_to_the_store_to_run(void **state)
     fix_later(&d.f, 1);
     submit();
     durable_settle(&d);
-    while (stats()->leased < 4)
+    while (stats()->running < 4)
         durable_settle(&d);
     durable_end(&d);
     durable_restart(&d);
@@ -254,7 +254,7 @@ static void what_runs_is_known_to_the_store_to_run(void **state)
     durable_stored(&d, 1);
     fix_answer(&d.f, 1, (struct answer){.kind = MSG_READY});
     durable_settle(&d);
-    assert_int_equal(stats()->leased, 0); /* the other is waited for */
+    assert_int_equal(stats()->running, 0); /* the other is waited for */
     durable_free(&d);
 }
 

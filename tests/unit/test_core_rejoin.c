@@ -125,7 +125,7 @@ static void not_held_is_ready_again(void **state)
     uint8_t v[1];
     begin(&id, &lease);
     rejoin(0, NULL, 0, v);
-    assert_int_equal(core_stats(d.f.core)->leased, 0);
+    assert_int_equal(core_stats(d.f.core)->running, 0);
     ready(0);
     durable_end(&d);
     uint64_t again = durable_lease(&d, 0, id);
@@ -236,7 +236,7 @@ static void one_in_the_store_is_adopted(void **state)
     assert_int_equal(core_stats(d.f.core)->ledger, 0);
     rejoin(0, (struct held[]){held_of(id, lease, false)}, 1, v);
     assert_int_equal(v[0], VERDICT_KEEP);
-    assert_int_equal(core_stats(d.f.core)->leased, 1);
+    assert_int_equal(core_stats(d.f.core)->running, 1);
     durable_free(&d);
 }
 
@@ -284,7 +284,7 @@ static void a_running_task_is_not_run_again(void **state)
     durable_restart(&d);
     joined(1);
     durable_settle(&d);
-    assert_int_equal(core_stats(d.f.core)->leased, 0);
+    assert_int_equal(core_stats(d.f.core)->running, 0);
     /* What comes now starts at once. */
     uint64_t fresh = fix_submit(&d.f, 5, "q", "", NULL, FOLLOW_NONE);
     durable_end(&d);
@@ -327,7 +327,7 @@ static void who_does_not_come_back_is_not_waited_for(void **state)
     durable_restart(&d);
     joined(1);
     durable_settle(&d);
-    assert_int_equal(core_stats(d.f.core)->leased, 0);
+    assert_int_equal(core_stats(d.f.core)->running, 0);
     durable_stored(&d, 2900);
     fix_answer(&d.f, 1, (struct answer){.kind = MSG_HEARTBEAT});
     durable_end(&d);
@@ -358,11 +358,11 @@ static void a_stored_backoff_is_not_cut_short(void **state)
     assert_int_equal(v[0], VERDICT_SEND);
     ready(0);
     durable_settle(&d);
-    assert_int_equal(core_stats(d.f.core)->leased, 0);
+    assert_int_equal(core_stats(d.f.core)->running, 0);
     durable_end(&d);
     durable_stored(&d, 60000);
     durable_settle(&d);
-    assert_int_equal(core_stats(d.f.core)->leased, 1);
+    assert_int_equal(core_stats(d.f.core)->running, 1);
     durable_free(&d);
 }
 
@@ -397,7 +397,7 @@ static void a_stored_failure_is_not_counted_again(void **state)
     fix_answer(&d.f, 0, fix_failed(id, first, "no"));
     durable_end(&d);
     assert_null(durable_op(&d, STORE_RESCHEDULE, 0));
-    assert_int_equal(core_stats(d.f.core)->leased, 1);
+    assert_int_equal(core_stats(d.f.core)->running, 1);
     durable_free(&d);
 }
 
@@ -423,11 +423,11 @@ static void a_retry_that_is_due_at_once_is_held_back_as_well(void **state)
     durable_settle(&d);
     joined(1); /* another one: worker 0 may still run it */
     durable_settle(&d);
-    assert_int_equal(core_stats(d.f.core)->leased, 0);
+    assert_int_equal(core_stats(d.f.core)->running, 0);
     durable_settle(&d);
     durable_stored(&d, 5000); /* it will not come back any more */
     durable_settle(&d);
-    assert_int_equal(core_stats(d.f.core)->leased, 1);
+    assert_int_equal(core_stats(d.f.core)->running, 1);
     durable_free(&d);
 }
 

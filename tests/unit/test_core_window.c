@@ -303,7 +303,7 @@ static void purge_takes_what_lies_behind(void **state)
     }
     assert_int_equal(told->task->status, PUSHROD_CANCELLED);
     assert_int_equal(core_stats(d.f.core)->backlog, 0);
-    assert_int_equal(core_stats(d.f.core)->leased, 1);
+    assert_int_equal(core_stats(d.f.core)->running, 1);
     durable_free(&d);
 }
 
