@@ -31,6 +31,7 @@ static struct session_config config_defaults(const struct session_config *given)
     c.slots = c.slots ? c.slots : 1;
     c.drain_ms = c.drain_ms ? c.drain_ms : 25000;
     c.keep_bytes = c.keep_bytes ? c.keep_bytes : (size_t)64 << 20;
+    c.part_bytes = c.part_bytes ? c.part_bytes : (size_t)64 << 10;
     c.resend_ms = c.resend_ms ? c.resend_ms : 1000;
     c.backoff_ms = c.backoff_ms ? c.backoff_ms : 50;
     c.backoff_cap_ms = c.backoff_cap_ms ? c.backoff_cap_ms : 1000;
@@ -75,6 +76,7 @@ struct session *session_new(const struct session_config *config)
     s->config = config_defaults(config);
     s->random = config->seed;
     s->log.head_sequence = 1;
+    s->log.part = s->config.part_bytes;
     if (!copy_identity(s, config)) {
         session_free(s);
         return NULL;
@@ -415,7 +417,7 @@ const struct session_actions *session_end(struct session *s)
     a->done = s->ended;
     a->running = s->handed_count < s->config.slots ? s->handed_count : s->config.slots;
     a->settled = s->settled;
-    a->full = answer_log_unsent(&s->log) > LOG_FULL;
+    a->full = answer_log_unsent(&s->log) > LOG_FULL * s->config.part_bytes;
     a->recycle = s->state == SESSION_OVER && s->recycle;
     assert(a->state != SESSION_OVER || a->disconnect || !a->join);
     return a;

@@ -68,17 +68,18 @@ void item_say_failed(
     answer_log_close(&s->log, from, MSG_TASK_FAILED, m.id, m.lease);
 }
 
-/* All but the last 64 KiB in PARTs; gives how many. */
+/* All but the last of them in PARTs; gives how many. */
 static uint32_t answer_parts(struct session *s, const struct item *it, struct slice *result)
 {
     struct msg_part m = {.id = it->attempt.id, .lease = it->attempt.lease, .total = result->size};
+    size_t part = s->config.part_bytes;
     uint32_t parts = 0;
-    while (result->size > LOG_PART) {
-        m.data = slice_of(result->data, LOG_PART);
+    while (result->size > part) {
+        m.data = slice_of(result->data, part);
         size_t from = answer_log_open(&s->log);
         msg_part_encode(&s->log.bytes, &m);
         answer_log_close(&s->log, from, MSG_PART, m.id, m.lease);
-        *result = slice_of(result->data + LOG_PART, result->size - LOG_PART);
+        *result = slice_of(result->data + part, result->size - part);
         parts++;
     }
     return parts;
@@ -140,7 +141,7 @@ void session_data(struct session *s, uint64_t lease, struct slice data)
     if (!it || it->dropped)
         return;
     while (data.size) {
-        size_t size = data.size < LOG_PART ? data.size : LOG_PART;
+        size_t size = data.size < s->config.part_bytes ? data.size : s->config.part_bytes;
         struct msg_data m = {
             .id = it->attempt.id, .lease = lease, .data = slice_of(data.data, size)};
         size_t from = answer_log_open(&s->log);

@@ -20,16 +20,10 @@
 
 /* ------------------------------------------------------------------ answers */
 
-#define LOG_PART                                                                                   \
-    ((size_t)64 << 10) /* bytes of a result in one message; larger ones come in PARTs */
-#define LOG_FRAME                                                                                  \
-    ((size_t)256 << 10) /* bytes of a frame, beyond which the rest waits for the next */
-#define LOG_WINDOW                                                                                 \
-    ((size_t)4 << 20) /* bytes sent and not acknowledged; a result begun is ended                  \
-                       */
-
-#define LOG_FULL                                                                                   \
-    ((size_t)8 << 20) /* bytes that wait to be sent, beyond which the runner has to wait */
+/* In parts (session_config.part_bytes): */
+#define LOG_FRAME  4u   /* of a frame, beyond which the rest waits for the next */
+#define LOG_WINDOW 64u  /* sent and not acknowledged; a result begun is ended */
+#define LOG_FULL   128u /* that wait to be sent, beyond which the runner has to wait */
 
 /* One encoded message. Those of a large result form a group, which is forgotten as a whole: the
  * server stores it with its DONE, and until then may lose what it has of it. */
@@ -59,6 +53,7 @@ struct answer_log {
     size_t head_at;  /* in bytes.data: the head's first byte, ... */
     size_t acked_at; /* ... that of the first not acknowledged, ... */
     size_t sent_at;  /* ... and that of the first to be sent */
+    size_t part;     /* bytes: the measure of frames and of the window */
     bool failed;     /* out of memory; sticky */
 };
 

@@ -77,14 +77,14 @@ void answer_log_group(struct answer_log *l, uint32_t messages)
  * so that each byte is moved once on average. */
 static void log_compact(struct answer_log *l)
 {
-    if (l->head_at < l->bytes.size && l->head_at < LOG_FRAME)
+    if (l->head_at < l->bytes.size && l->head_at < LOG_FRAME * l->part)
         return;
     if (l->head_at < l->bytes.size && l->head_at < l->bytes.size / 2)
         return;
     l->acked_at -= l->head_at;
     l->sent_at -= l->head_at;
     if (l->head_at == l->bytes.size)
-        buf_recycle(&l->bytes, LOG_WINDOW);
+        buf_recycle(&l->bytes, LOG_WINDOW * l->part);
     else
         buf_consume(&l->bytes, l->head_at);
     l->head_at = 0;
@@ -135,7 +135,7 @@ void answer_log_rewind(struct answer_log *l)
 /* A result that was begun is ended, whatever the window: its messages are acknowledged together. */
 static bool log_open_window(const struct answer_log *l)
 {
-    if (l->sent_at - l->acked_at < LOG_WINDOW)
+    if (l->sent_at - l->acked_at < LOG_WINDOW * l->part)
         return true;
     return l->sent && log_record(l, l->sent - 1)->tail > 0;
 }
@@ -149,7 +149,7 @@ bool answer_log_take(struct answer_log *l, struct buf *frame, uint64_t *sequence
 {
     size_t begin = l->sent_at;
     *sequence = l->head_sequence + l->sent;
-    while (answer_log_pending(l) && l->sent_at - begin < LOG_FRAME)
+    while (answer_log_pending(l) && l->sent_at - begin < LOG_FRAME * l->part)
         l->sent_at += log_record(l, l->sent++)->size;
     if (l->sent_at == begin)
         return false;
@@ -181,7 +181,7 @@ static void log_copy(struct answer_log *to, const struct answer_log *from, size_
 void answer_log_restart(struct answer_log *l, answer_log_filter *keep, const void *arg,
     uint16_t kind, struct slice head)
 {
-    struct answer_log fresh = {.head_sequence = 1, .failed = l->failed};
+    struct answer_log fresh = {.head_sequence = 1, .part = l->part, .failed = l->failed};
     if (head.data) {
         buf_append(&fresh.bytes, head.data, head.size);
         answer_log_close(&fresh, 0, kind, 0, 0);
