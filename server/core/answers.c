@@ -8,7 +8,6 @@
  * (worker_settle()).
  */
 #include <assert.h>
-#include <stdlib.h>
 #include "server/core/verbs.h"
 
 #define SLOTS_AHEAD   12u /* whose places in the ledger are fetched into the cache meanwhile */
@@ -99,66 +98,18 @@ static void answer_data(struct core *c, struct worker *w, struct task *t, const 
 
 /* ---- results ---- */
 
-void parts_drop(struct rare *rare)
-{
-    assert(rare);
-    body_unref(rare->parts);
-    rare->parts = NULL;
-    rare->parts_size = 0;
-}
-
-/* Without parts, because it is too large or there is no memory, its DONE finds no result. */
-static void parts_begin(
-    struct core *c, struct rare *rare, const struct worker *w, const struct answer *a)
-{
-    assert(!rare->parts);
-    rare->parts_lease = a->lease;
-    rare->parts_session = w->session;
-    rare->parts = a->number <= c->config.max_result ? body_new(a->number) : NULL;
-}
-
-/* Of this attempt, and of this session: in the next one its worker sends all of them again. */
-static bool parts_are_of(const struct rare *rare, const struct worker *w, uint64_t lease)
-{
-    assert(rare && lease);
-    return rare->parts_lease == lease && rare->parts_session == w->session;
-}
-
-/* The attempt that counts is being collected. */
-static bool parts_are_current(const struct task *t)
-{
-    return t->state == TASK_LEASED && t->rare->parts && parts_are_of(t->rare, t->worker, t->lease);
-}
-
 /*
- * A piece of a large result. Pieces of two attempts may meet, when a worker that was given up still
- * answers: the current attempt's are collected, and the other's DONE, which has the last piece
- * only, must not win with that. So it is remembered who sent any (worker.parting).
+ * A piece of a large result. Those of a task that is not in memory are of use, too, if a store has
+ * it: worker_done_late().
  */
 static void answer_part(struct core *c, struct worker *w, struct task *t, const struct answer *a)
 {
     bool current = answer_current(t, w, a);
     if (!current && !worker_owes(w, a->lease, a->id))
         return;
-    if (!idmap_put(&w->parting, a->lease, a->id))
-        c->failed = true;
-    struct rare *rare = t && !task_ended(t) ? task_rare(t) : NULL;
-    if (!rare || (!current && parts_are_current(t)))
-        return;
     if (current)
         mark_started(c, t);
-    if (!parts_are_of(rare, w, a->lease)) {
-        parts_drop(rare);
-        parts_begin(c, rare, w, a);
-    }
-    if (!rare->parts || a->data.size > rare->parts->size - rare->parts_size) {
-        parts_drop(rare); /* too large, no memory, or more than was announced: torn */
-        return;
-    }
-    assert(rare->parts_size + a->data.size <= rare->parts->size);
-    if (a->data.size)
-        memcpy(rare->parts->data + rare->parts_size, a->data.data, a->data.size);
-    rare->parts_size += a->data.size;
+    pieces_add(c, w, a, t ? !task_ended(t) : !c->bypass);
 }
 
 /* "A result goes to whoever waits, and is kept if that was asked for": else nobody needs it. */
@@ -169,29 +120,25 @@ static bool result_is_wanted(const struct task *t)
 }
 
 /* DONE has the last piece. */
-static int parts_take(struct task *t, const struct worker *w, const struct answer *a)
+static int pieces_result(struct task *t, struct worker *w, const struct answer *a)
 {
-    struct rare *rare = t->rare;
-    struct body *parts = rare && parts_are_of(rare, w, a->lease) ? rare->parts : NULL;
+    struct body *whole = pieces_take(w, a->lease, a->data);
     assert(!t->result);
-    if (!parts || rare->parts_size + a->data.size != parts->size)
+    if (!whole)
         return PUSHROD_E_RESULT_TOO_BIG;
-    if (!result_is_wanted(t))
-        return 0;
-    if (a->data.size)
-        memcpy(parts->data + rare->parts_size, a->data.data, a->data.size);
-    t->result = parts;
-    rare->parts = NULL;
+    if (result_is_wanted(t))
+        t->result = whole;
+    else
+        body_unref(whole);
     return 0;
 }
 
 /* Puts the result into the task. 0, or why it cannot be. */
-static int result_take(
-    struct core *c, struct task *t, const struct worker *w, const struct answer *a)
+static int result_take(struct core *c, struct task *t, struct worker *w, const struct answer *a)
 {
     assert(!t->result);
-    if (w->parting.count && idmap_get(&w->parting, a->lease, NULL))
-        return parts_take(t, w, a);
+    if (pieces_came(w, a->lease))
+        return pieces_result(t, w, a);
     if (a->data.size > c->config.max_result)
         return PUSHROD_E_RESULT_TOO_BIG;
     if (a->data.size == 0 || !result_is_wanted(t))
@@ -351,11 +298,11 @@ static answer_fn *const answer_table[] = {
 };
 
 /* No more pieces come of this attempt. */
-static void parts_end(struct worker *w, const struct answer *a)
+static void attempt_end(struct worker *w, const struct answer *a)
 {
     assert(w && a);
     if (a->kind == MSG_TASK_DONE || a->kind == MSG_TASK_FAILED || a->kind == MSG_RETURNED)
-        idmap_remove(&w->parting, a->lease);
+        pieces_end(w, a->lease);
 }
 
 /* Of a session that is over: only a result is of use to anybody. w: NULL, if it is forgotten. */
@@ -370,7 +317,7 @@ static void answer_late(struct core *c, struct worker *w, const struct answer *a
     else
         c->stats.stale_answers++;
     if (w && w->parting.count)
-        parts_end(w, a);
+        attempt_end(w, a);
 }
 
 static void answer_take(struct core *c, struct worker *w, const struct answer *a)
@@ -384,7 +331,7 @@ static void answer_take(struct core *c, struct worker *w, const struct answer *a
     struct task *t = a->id ? ledger_find_lease(&c->ledger, a->lease, a->id) : NULL;
     answer_table[a->kind](c, w, t, a);
     if (w->parting.count)
-        parts_end(w, a);
+        attempt_end(w, a);
 }
 
 void core_answers(

@@ -62,17 +62,28 @@ void worker_answered(struct core *c, struct worker *w, uint64_t lease, uint64_t 
 
 /* ---- results of tasks that have gone to the store meanwhile ---- */
 
-/*
- * The task is looked up, for the first DONE wins (answer_looked_up()). No memory: it runs again;
- * and so if the result came in pieces, which nobody gathers without the task.
- */
+/* Its result, or the whole of which it is the last piece. False: there is none. */
+static bool late_result(
+    const struct core *c, struct worker *w, const struct answer *a, struct body **result)
+{
+    assert(a->kind == MSG_TASK_DONE);
+    *result = NULL;
+    if (pieces_came(w, a->lease))
+        return (*result = pieces_take(w, a->lease, a->data));
+    if (a->data.size == 0)
+        return true;
+    *result = a->data.size <= c->config.max_result ? body_copy(a->data.data, a->data.size) : NULL;
+    return *result;
+}
+
+/* The task is looked up, for the first DONE wins (answer_looked_up()). No memory: it runs again. */
 void worker_done_late(struct core *c, struct worker *w, const struct answer *a)
 {
     assert(worker_owes(w, a->lease, a->id));
-    if (idmap_get(&w->parting, a->lease, NULL) || c->bypass || a->data.size > c->config.max_result)
+    struct body *result;
+    if (c->bypass || !late_result(c, w, a, &result))
         return;
-    struct body *result = a->data.size ? body_copy(a->data.data, a->data.size) : NULL;
-    struct request *r = result || !a->data.size ? request_new(c, REQUEST_DONE, 0, 0) : NULL;
+    struct request *r = request_new(c, REQUEST_DONE, 0, 0);
     if (!r) {
         body_unref(result);
         return;

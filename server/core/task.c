@@ -82,8 +82,7 @@ static void task_leave(struct core *c, struct task *t)
 
 static void rare_lighten(struct core *c, struct task *t)
 {
-    parts_drop(t->rare); /* of an attempt that did not win */
-    assert(!t->rare->parts);
+    assert(t->rare);
     if (t->rare->holds)
         unique_release(c, t);
 }
@@ -264,7 +263,6 @@ static void rare_free(struct rare *rare)
 {
     assert(!rare->holds && !heap_holds(&rare->timer));
     buf_free(&rare->history);
-    body_unref(rare->parts);
     if (rare->added)
         free(rare);
 }

@@ -130,12 +130,8 @@ struct rare {
                                FINISHED: in core.kept */
     struct unique *holds;   /* the key that it holds; NULL: none, or the store has it */
     struct target *awaits;  /* READY: in its heap; NULL: in none */
-    struct body *parts;     /* PART: the result as far as it has come; NULL: none */
-    uint64_t parts_lease;   /* whose they are ... */
-    uint64_t parts_session; /* ... and in which session they came */
-    size_t parts_size;
-    bool by_wall; /* the timer is in the heap of the wall clock */
-    bool added;   /* allocated on its own */
+    bool by_wall;           /* the timer is in the heap of the wall clock */
+    bool added;             /* allocated on its own */
 };
 
 /* What the world reads. Slices are borrowed for as long as the task is. */

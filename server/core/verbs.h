@@ -166,7 +166,14 @@ uint64_t withdraw_run(struct core *c); /* when to look again; NEVER: no need */
 /* answers.c */
 void answer_looked_up(struct core *c, struct request *r, const struct store_event *e);
 void attempt_fence(struct core *c, struct task *t); /* its worker is to stop it */
-void parts_drop(struct rare *rare);                 /* of a result in pieces */
+
+/* pieces.c: results in pieces */
+void pieces_add(struct core *c, struct worker *w, const struct answer *a, bool wanted);
+bool pieces_came(const struct worker *w, uint64_t lease); /* and no end of its attempt */
+/* The whole with its last piece: the caller's reference. NULL: it is not whole. */
+struct body *pieces_take(struct worker *w, uint64_t lease, struct slice last);
+void pieces_end(struct worker *w, uint64_t lease);
+void pieces_drop(struct worker *w); /* all */
 
 /* retry.c */
 struct slice history_array(struct core *c, const struct task *t);

@@ -354,6 +354,6 @@ void worker_free(struct worker *w)
     list_remove(&w->in_named);
     idmap_free(&w->ghosts);
     idmap_free(&w->claims);
-    idmap_free(&w->parting);
+    pieces_drop(w);
     free(w);
 }

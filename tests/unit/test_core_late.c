@@ -72,19 +72,22 @@ static void expect_result(const char *result)
     assert_memory_equal(task_result(told->task).data, result, strlen(result));
 }
 
-/* Pieces of two attempts meet: they do not spoil the result of the one that counts. */
+/* Pieces of two attempts meet: none spoils the result of the other, and the first that ends wins.
+ */
 static void pieces_of_two_attempts_meet(void **state)
 {
     (void)state;
-    uint64_t lease, again, id = overtaken(&lease, &again);
-    fix_answer(&d.f, 0, part_of(id, lease, "abcd"));
-    fix_answer(&d.f, 1, part_of(id, again, "0123"));
-    fix_answer(&d.f, 0, part_of(id, lease, "efg"));
-    fix_answer(&d.f, 1, part_of(id, again, "456"));
-    fix_answer(&d.f, 0, fix_done(id, lease, "hij"));
-    fix_answer(&d.f, 1, fix_done(id, again, "789"));
-    expect_result("0123456789");
-    durable_free(&d);
+    for (unsigned first = 0; first < 2; first++) {
+        uint64_t lease, again, id = overtaken(&lease, &again);
+        fix_answer(&d.f, 0, part_of(id, lease, "abcd"));
+        fix_answer(&d.f, 1, part_of(id, again, "0123"));
+        fix_answer(&d.f, 0, part_of(id, lease, "efg"));
+        fix_answer(&d.f, 1, part_of(id, again, "456"));
+        fix_answer(&d.f, first, first ? fix_done(id, again, "789") : fix_done(id, lease, "hij"));
+        fix_answer(&d.f, !first, first ? fix_done(id, lease, "hij") : fix_done(id, again, "789"));
+        expect_result(first ? "0123456789" : "abcdefghij");
+        durable_free(&d);
+    }
 }
 
 /* Its connection broke between two pieces: in the next session it sends all of them again. */
@@ -103,6 +106,24 @@ static void pieces_are_sent_again_in_a_new_session(void **state)
     fix_answer(&d.f, 0, part_of(id, lease, "0123"));
     fix_answer(&d.f, 0, part_of(id, lease, "456"));
     fix_answer(&d.f, 0, fix_done(id, lease, "789"));
+    expect_result("0123456789");
+    durable_free(&d);
+}
+
+/* Meanwhile what its last session had sent arrives, late: that does not spoil it. */
+static void pieces_of_two_sessions_meet(void **state)
+{
+    (void)state;
+    uint64_t lease, again, id = overtaken(&lease, &again);
+    fix_join_held(&d.f, 2, "*", 1, &(struct held){id, lease, true, true}, 1);
+    durable_ask(&d);
+    durable_stored(&d, 1);
+    fix_answer(&d.f, 2, (struct answer){.kind = MSG_READY});
+    fix_answer(&d.f, 2, part_of(id, lease, "0123"));
+    fix_answer(&d.f, 0, part_of(id, lease, "0123"));
+    fix_answer(&d.f, 2, part_of(id, lease, "456"));
+    fix_answer(&d.f, 0, part_of(id, lease, "456"));
+    fix_answer(&d.f, 2, fix_done(id, lease, "789"));
     expect_result("0123456789");
     durable_free(&d);
 }
@@ -310,21 +331,13 @@ static void a_late_result_finds_its_task_in_the_store(void **state)
     (void)state;
     uint64_t lease, id = timed_out(&lease, false);
     fix_answer(&d.f, 0, fix_done(id, lease, "late"));
-    const struct conn_action *told = NULL;
-    do {
-        durable_end(&d);
-        told = fix_conn(&d.f, 5, MSG_FINISHED, 0);
-    } while (!told && durable_stored(&d, 1));
-    assert_non_null(told);
-    assert_int_equal(told->code, 0);
-    struct slice result = task_result(told->task);
-    assert_true(slice_equal(result, S("late")));
+    expect_result("late");
     assert_int_equal(core_stats(d.f.core)->delayed, 0);
     durable_free(&d);
 }
 
-/* Nobody has all of its pieces: of those that came before its time was over, and after. */
-static void a_late_result_in_pieces_is_none(void **state)
+/* So does one in pieces: of those that came before its time was over, and after. */
+static void a_late_result_in_pieces_finds_its_task_in_the_store(void **state)
 {
     (void)state;
     for (int before = 0; before < 2; before++) {
@@ -332,6 +345,22 @@ static void a_late_result_in_pieces_is_none(void **state)
         if (!before)
             piece(id, lease);
         fix_answer(&d.f, 0, fix_done(id, lease, "more"));
+        expect_result("halfmore");
+        assert_int_equal(core_stats(d.f.core)->delayed, 0);
+        durable_free(&d);
+    }
+}
+
+/* What is not the whole, or more than that, is none. */
+static void a_late_result_without_a_piece_is_none(void **state)
+{
+    (void)state;
+    const char *ends[] = {"mor", "more."};
+    for (int i = 0; i < 2; i++) {
+        uint64_t lease, id = timed_out(&lease, i);
+        if (!i)
+            piece(id, lease);
+        fix_answer(&d.f, 0, fix_done(id, lease, ends[i]));
         durable_settle(&d);
         assert_int_equal(core_stats(d.f.core)->delayed, 1);
         assert_int_equal(core_stats(d.f.core)->done, 0);
@@ -370,11 +399,13 @@ int main(void)
         cmocka_unit_test(a_failure_that_a_result_overtakes_is_acknowledged),
         cmocka_unit_test(pieces_of_two_attempts_meet),
         cmocka_unit_test(pieces_are_sent_again_in_a_new_session),
+        cmocka_unit_test(pieces_of_two_sessions_meet),
         cmocka_unit_test(what_a_worker_runs_all_the_same_has_no_time),
         cmocka_unit_test(a_death_is_stored_while_its_time_comes),
         cmocka_unit_test(a_suspect_waits_for_the_record_of_its_worker),
         cmocka_unit_test(a_late_result_finds_its_task_in_the_store),
-        cmocka_unit_test(a_late_result_in_pieces_is_none),
+        cmocka_unit_test(a_late_result_in_pieces_finds_its_task_in_the_store),
+        cmocka_unit_test(a_late_result_without_a_piece_is_none),
         cmocka_unit_test(a_core_ends_beside_a_loss),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
