@@ -213,9 +213,9 @@ void answer_looked_up(struct core *c, struct request *r, const struct store_even
     assert(r->kind == REQUEST_DONE);
     if (!t || task_ended(t) || t->state == TASK_STORING)
         return;
-    const struct body *result = result_is_wanted(t) ? r->result : NULL;
-    if (result && !task_set_result(t, slice_of(result->data, result->size)))
-        return;
+    assert(!t->result && t->result_size == 0);
+    if (result_is_wanted(t))
+        t->result = body_ref(r->result);
     if (t->state == TASK_LEASED)
         attempt_fence(c, t);
     task_ran(t, r->run_ns);
