@@ -305,19 +305,16 @@ static void attempt_end(struct worker *w, const struct answer *a)
         pieces_end(w, a->lease);
 }
 
-/* Of a session that is over: only a result is of use to anybody. w: NULL, if it is forgotten. */
-static void answer_late(struct core *c, struct worker *w, const struct answer *a)
+/* Of a session that is over: only a result is of use to anybody. */
+static void answer_late(struct core *c, struct worker *w, struct task *t, const struct answer *a)
 {
-    struct task *t = w ? ledger_find_lease(&c->ledger, a->lease, a->id) : NULL;
-    assert(!w || w->state == WORKER_OVER);
-    if (w && a->kind == MSG_PART)
+    assert(w->state == WORKER_OVER);
+    if (a->kind == MSG_PART)
         answer_part(c, w, t, a);
-    else if (w && a->kind == MSG_TASK_DONE)
+    else if (a->kind == MSG_TASK_DONE)
         answer_done(c, w, t, a);
     else
         c->stats.stale_answers++;
-    if (w && w->parting.count)
-        attempt_end(w, a);
 }
 
 static void answer_take(struct core *c, struct worker *w, const struct answer *a)
@@ -329,7 +326,10 @@ static void answer_take(struct core *c, struct worker *w, const struct answer *a
     w->received = a->sequence;
     w->ack_bytes += a->data.size;
     struct task *t = a->id ? ledger_find_lease(&c->ledger, a->lease, a->id) : NULL;
-    answer_table[a->kind](c, w, t, a);
+    if (w->state == WORKER_OVER)
+        answer_late(c, w, t, a);
+    else
+        answer_table[a->kind](c, w, t, a);
     if (w->parting.count)
         attempt_end(w, a);
 }
@@ -354,10 +354,10 @@ void core_answers(
             ledger_expect(&c->ledger, a[i + ANSWERS_AHEAD].lease);
         if (i + FOLLOWS_AHEAD < count)
             follow_expect(ledger_hint(&c->ledger, a[i + FOLLOWS_AHEAD].lease));
-        if (!w || w->state == WORKER_OVER)
-            answer_late(c, w, &a[i]);
-        else
+        if (w)
             answer_take(c, w, &a[i]);
+        else
+            c->stats.stale_answers++; /* of a session that is forgotten */
     }
     if (live)
         worker_ack_later(c, w);

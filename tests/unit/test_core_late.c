@@ -90,6 +90,21 @@ static void pieces_of_two_attempts_meet(void **state)
     }
 }
 
+/* Nor is the end of one that was torn the whole of another, when it comes again. */
+static void what_comes_again_of_an_old_session_is_nothing_new(void **state)
+{
+    (void)state;
+    uint64_t lease, again, id = overtaken(&lease, &again);
+    fix_answer(&d.f, 0, part_of(id, lease, "abcd"));
+    for (int i = 0; i < 2; i++) {
+        fix_answer(&d.f, 0, fix_done(id, lease, "hij"));
+        d.f.sequence[0]--;
+    }
+    fix_answer(&d.f, 1, fix_done(id, again, "result"));
+    expect_result("result");
+    durable_free(&d);
+}
+
 /* Its connection broke between two pieces: in the next session it sends all of them again. */
 static void pieces_are_sent_again_in_a_new_session(void **state)
 {
@@ -398,6 +413,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_failure_that_a_result_overtakes_is_acknowledged),
         cmocka_unit_test(pieces_of_two_attempts_meet),
+        cmocka_unit_test(what_comes_again_of_an_old_session_is_nothing_new),
         cmocka_unit_test(pieces_are_sent_again_in_a_new_session),
         cmocka_unit_test(pieces_of_two_sessions_meet),
         cmocka_unit_test(what_a_worker_runs_all_the_same_has_no_time),
