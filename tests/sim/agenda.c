@@ -130,6 +130,51 @@ void link_cut(struct link *link)
     link->last = 0;
 }
 
+static bool on_link(const struct event *e, const struct link *link)
+{
+    return e->link == link && e->epoch == link->epoch;
+}
+
+static int by_time(const void *a, const void *b)
+{
+    return earlier(*(struct event *const *)a, *(struct event *const *)b) ? -1 : 1;
+}
+
+void link_hurry(struct sim *sim, struct link *link, uint64_t gap)
+{
+    struct event **heap = sim->heap;
+    size_t count = sim->heap_count, moved = 0;
+    struct event **events = malloc((count + 1) * sizeof(struct event *));
+    if (!events)
+        abort();
+    sim->heap_count = 0; /* the heap is built anew, in its own place */
+    for (size_t i = 0; i < count; i++) {
+        if (on_link(heap[i], link))
+            events[moved++] = heap[i];
+        else
+            heap_add(sim, heap[i]);
+    }
+    qsort(events, moved, sizeof(struct event *), by_time);
+    for (size_t i = 0; i < moved; i++) {
+        uint64_t from = i ? link->last : sim->now.mono_ns;
+        link->last = events[i]->at = from + sim_below(sim, gap);
+        events[i]->tie = ++sim->tie;
+        heap_add(sim, events[i]);
+    }
+    free(events);
+}
+
+void link_leave(struct sim *sim, struct link *link)
+{
+    if (sim_chance(sim, 50))
+        link_hurry(sim, link, sim_below(sim, 20 * MS));
+    for (size_t i = 0; i < sim->heap_count && !link->silent; i++) {
+        if (on_link(sim->heap[i], link))
+            sim->heap[i]->link = NULL;
+    }
+    link_cut(link);
+}
+
 static bool arrives(const struct sim *sim, const struct event *e)
 {
     if (e->link && (e->link->epoch != e->epoch || e->link->silent))

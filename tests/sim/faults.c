@@ -8,7 +8,7 @@
 
 static int some_node(struct sim *sim)
 {
-    int node = (int)sim_below(sim, sim->plan.workers);
+    int node = sim->aim ? sim->aim - 1 : (int)sim_below(sim, sim->plan.workers);
     return sim->nodes[node].session ? node : -1;
 }
 
@@ -77,10 +77,25 @@ static void fault_answers_cut(struct sim *sim)
     if (node < 0 || !sim->nodes[node].port)
         return;
     sim_trace(sim, "%s: its answers are cut", sim->nodes[node].name);
-    link_cut(&sim->nodes[node].answers_up);
+    if (sim_chance(sim, 50))
+        link_cut(&sim->nodes[node].answers_up);
+    else
+        link_leave(sim, &sim->nodes[node].answers_up);
     /* libzmq connects again by itself; nobody may have noticed, then a stalled ACK tells. */
     if (sim_chance(sim, 70))
         sim_send(sim, node, NULL, sim_below(sim, 200 * MS), node_on_answers_renewed);
+}
+
+/* What it says comes late, and all of it in order. */
+static void fault_stall(struct sim *sim)
+{
+    int node = some_node(sim);
+    if (node < 0 || !sim->nodes[node].port)
+        return;
+    uint64_t ms = sim_chance(sim, 50) ? sim_between(sim, 1, 500) : sim_between(sim, 500, 6000);
+    sim_trace(
+        sim, "%s: its answers are late by %llu ms", sim->nodes[node].name, (unsigned long long)ms);
+    sim->nodes[node].answers_up.last = sim->now.mono_ns + ms * MS;
 }
 
 static void on_server_restart(struct sim *sim, struct event *event)
@@ -197,18 +212,14 @@ static void fault_clock(struct sim *sim)
     sim_trace(sim, "the wall clock is off by %lld ms", (long long)sim->wall_offset);
 }
 
-static void on_fault(struct sim *sim, struct event *event)
+/* False: this seed has none. */
+static bool fault_draw(struct sim *sim)
 {
-    (void)event;
     const struct plan *p = &sim->plan;
-    if (sim->over)
-        return;
     unsigned sum = 0;
 #define X(name) sum += p->name;
     SIM_FAULTS(X)
 #undef X
-    if (!sum)
-        return;
     uint64_t draw = sim_below(sim, sum);
 #define X(name)                                                                                    \
     if (draw < p->name) {                                                                          \
@@ -219,7 +230,31 @@ static void on_fault(struct sim *sim, struct event *event)
     }
     SIM_FAULTS(X)
 #undef X
-    sim_after(sim, sim_below(sim, (uint64_t)p->fault_every_ms * 2 * MS), on_fault, 0, 0);
+    return sum;
+}
+
+static void on_fault(struct sim *sim, struct event *event)
+{
+    (void)event;
+    if (sim->over || !fault_draw(sim))
+        return;
+    uint64_t most = (uint64_t)sim->plan.fault_every_ms * 2 * MS;
+    sim_after(sim, sim_below(sim, most), on_fault, 0, 0);
+}
+
+static void on_torn(struct sim *sim, struct event *event)
+{
+    if (sim->over)
+        return;
+    sim->aim = (int)event->a + 1;
+    sim->totals.torn += fault_draw(sim);
+    sim->aim = 0;
+}
+
+/* Its next pieces are on their way, or are not sent yet. */
+void faults_torn(struct sim *sim, int node)
+{
+    sim_after(sim, sim_below(sim, 2 * sim->plan.delay_ns), on_torn, (uint64_t)node, 0);
 }
 
 void faults_start(struct sim *sim)

@@ -112,6 +112,9 @@ static void add_totals(struct totals *all, const struct sim *sim)
     all->told += t->told;
     all->restarts += t->restarts;
     all->deaths += t->deaths;
+    all->pieced += t->pieced;
+    all->torn += t->torn;
+    all->met += t->met;
     all->calm += sim->plan.calm;
     all->seeds++;
 }
@@ -142,5 +145,7 @@ int main(void)
         (unsigned long long)all.accepted, (unsigned long long)all.told,
         (unsigned long long)all.executed, (unsigned long long)all.repeated,
         (unsigned long long)all.deaths, (unsigned long long)all.restarts);
+    printf("sim: %llu results in pieces, %llu faults between two, %llu times two results met\n",
+        (unsigned long long)all.pieced, (unsigned long long)all.torn, (unsigned long long)all.met);
     return 0;
 }

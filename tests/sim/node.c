@@ -26,6 +26,7 @@ void node_start(struct sim *sim, int node)
         .slots = n->slots,
         .max_prefetch = n->max_prefetch,
         .ahead = n->ahead,
+        .part_bytes = sim->plan.part_bytes,
         .queues = queues,
         .queue_count = n->queue_count};
     memcpy(config.instance, n->instance, sizeof n->instance);
@@ -82,8 +83,10 @@ void node_kill(struct sim *sim, int node)
     sim->totals.deaths++;
     truth_worker_faulty(sim, node);
     lane_lost(sim, n, sim_below(sim, 5 * MS));
-    if (sim_chance(sim, 50))
-        link_cut(&n->answers_up); /* what is in its buffers goes with it, or gets out */
+    if (sim_chance(sim, 50)) /* what is in its buffers goes with it, or gets out */
+        link_cut(&n->answers_up);
+    else
+        link_leave(sim, &n->answers_up);
     /* A poisonous task ends only if deaths are told. */
     if (!sim_chance(sim, sim->plan.poison || sim->over ? 0 : sim->plan.no_obituary)) {
         struct buf instance = {.data = n->instance, .size = sizeof n->instance};
@@ -140,8 +143,10 @@ static void do_disconnect(struct sim *sim, struct node *n)
 {
     lane_lost(sim, n, sim_below(sim, 5 * MS));
     link_cut(&n->lane);
-    if (sim_chance(sim, 50))
+    if (sim_chance(sim, 30))
         link_cut(&n->answers_up);
+    else
+        link_leave(sim, &n->answers_up);
     n->port = 0;
 }
 
@@ -172,9 +177,9 @@ static void node_out(struct sim *sim, int node, const struct session_actions *ac
     if (actions->answers.size && n->port) {
         struct buf out = {
             .data = (uint8_t *)(uintptr_t)actions->answers.data, .size = actions->answers.size};
-        event_frame(sim_send(sim, NODE_SERVER, &n->answers_up, sim_below(sim, sim->plan.delay_ns),
-                        server_on_answers),
-            &out);
+        bool slow = sim->plan.part_bytes && out.size > sim->plan.part_bytes;
+        uint64_t delay = sim_below(sim, sim->plan.delay_ns + (slow ? sim->plan.slow_ns : 0));
+        event_frame(sim_send(sim, NODE_SERVER, &n->answers_up, delay, server_on_answers), &out);
     }
     if (actions->disconnect)
         do_disconnect(sim, n);

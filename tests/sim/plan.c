@@ -25,6 +25,23 @@ static void draw_chances(struct sim *sim)
 #undef X
     p->poison = p->poison ? 1 + p->poison / 8 : 0;
     p->big = p->big ? 1 + p->big / 4 : 0;
+    p->torn = p->torn ? 1 + p->torn / 8 : 0; /* drawn at each frame that ends between two */
+}
+
+/* Now and then results in pieces are what it is about: many, slow ones, and what cuts them. */
+static void draw_pieces(struct sim *sim)
+{
+    struct plan *p = &sim->plan;
+    if (sim_chance(sim, 15)) {
+        p->pieces = (unsigned)sim_between(sim, 20, 100);
+        p->torn = (unsigned)sim_between(sim, 5, 40);
+        p->slow_ns = sim_between(sim, 1, 20000) * US;
+        unsigned *cuts[] = {
+            &p->stall, &p->lane_cut, &p->answers_cut, &p->death, &p->silence, &p->restart};
+        for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++)
+            *cuts[i] = sim_chance(sim, 50) ? 100 : *cuts[i];
+    }
+    p->part_bytes = p->pieces ? sim_between(sim, 16, 1000) : 0;
 }
 
 static void draw_sizes(struct sim *sim)
@@ -51,7 +68,8 @@ static void draw_sizes(struct sim *sim)
 static bool may_repeat(const struct plan *p)
 {
     return p->death || p->pause || p->silence || p->lane_cut || p->server_pause || p->join_lost ||
-           p->join_repeated || p->poison || p->hangs || p->timeout || p->drain || p->replay;
+           p->join_repeated || p->poison || p->hangs || p->timeout || p->drain || p->replay ||
+           p->stall;
 }
 
 static bool is_listed(const char *list, const char *name)
@@ -88,6 +106,7 @@ void plan_draw(struct sim *sim)
     if (!p->calm) {
         draw_faults(sim);
         draw_chances(sim);
+        draw_pieces(sim);
     } else {
         p->priority = sim_chance(sim, 50) ? 50 : 0;
         p->big = sim_chance(sim, 20) ? 3 : 0;
@@ -103,10 +122,11 @@ void plan_print(const struct sim *sim)
         p->workers, p->clients, p->subs, p->active_ms, p->fault_every_ms);
     fprintf(stderr,
         "sim: plan: delay %.3f ms, commit %.3f ms, run %.3f ms, window %u, "
-        "lane bytes %zu, prefetch %u, durability %d %d %d %d%s%s\n",
+        "lane bytes %zu, prefetch %u, durability %d %d %d %d%s%s%s\n",
         (double)p->delay_ns / 1e6, (double)p->commit_ns / 1e6, (double)p->run_ns / 1e6, p->window,
         p->lane_bytes, p->max_prefetch, p->durability[0], p->durability[1], p->durability[2],
-        p->durability[3], p->calm ? ", calm" : "", p->strict ? ", strict" : "");
+        p->durability[3], p->calm ? ", calm" : "", p->strict ? ", strict" : "",
+        p->raw ? ", raw" : "");
     fprintf(stderr, "sim: plan:");
 #define X(name)                                                                                    \
     if (p->name)                                                                                   \

@@ -2,7 +2,6 @@
 /* The runner of a worker: handlers of every outcome and duration, drawn from the seed. */
 #include "tests/sim/sim.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -133,15 +132,12 @@ void runner_on_revoke(struct sim *sim, struct event *event)
 
 static void end_done(struct sim *sim, struct node *n, const struct run *run, uint64_t run_ns)
 {
-    bool large = sim_chance(sim, sim->plan.big);
-    size_t size = large ? sim_between(sim, 1000, 300000) : 32;
-    char *result = calloc(1, size);
-    snprintf(result, size, "result of %llu.", (unsigned long long)run->id);
+    struct body *result = result_new(sim, run->id, run->lease);
     run->sub->done++;
     run->sub->doer = (int)(n - sim->nodes);
     run->sub->doer_life = n->life;
-    session_done(n->session, run->lease, run_ns, slice_of(result, size));
-    free(result);
+    session_done(n->session, run->lease, run_ns, body_slice(result));
+    body_unref(result);
 }
 
 static void end_failed(struct sim *sim, struct node *n, const struct run *run, enum outcome outcome)

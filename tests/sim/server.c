@@ -340,6 +340,22 @@ static bool answer_decode(struct dec *d, unsigned kind, struct answer *a)
 #undef CASE
 }
 
+/* How often results come in pieces, and those of one between those of another. */
+static void note_piece(struct sim *sim, const struct lane *lane, const struct answer *a)
+{
+    bool ends = a->kind == MSG_TASK_DONE;
+    struct sub *sub = ends || a->kind == MSG_PART ? truth_by_id(sim, a->id) : NULL;
+    if (!sub)
+        return;
+    bool first = sub->piece_of != lane->worker;
+    sim->totals.pieced += ends && !first;
+    sim->totals.met += first && sub->piece_before == lane->worker;
+    if (!first || ends)
+        return;
+    sub->piece_before = sub->piece_of;
+    sub->piece_of = lane->worker;
+}
+
 /* Takes each answer once, in order: what was taken is dropped, what follows a gap comes again.
  * `raw`: leaves that to the core. */
 void server_on_answers(struct sim *sim, struct event *event)
@@ -365,6 +381,7 @@ void server_on_answers(struct sim *sim, struct event *event)
         bool next = sequence == lane->expected;
         if (!next && !sim->plan.raw)
             continue;
+        note_piece(sim, lane, &a);
         SIM_CHECK(sim, count < ANSWERS_MAX, "more than %d answers in a frame", ANSWERS_MAX);
         answers[count++] = a;
         if (!next)
@@ -375,6 +392,8 @@ void server_on_answers(struct sim *sim, struct event *event)
             msg_name(kind), (unsigned long long)sequence, (unsigned long long)a.id);
     }
     SIM_CHECK(sim, !dec_failed(&d), "answers: %s", d.error);
+    if (count && answers[count - 1].kind == MSG_PART && sim_chance(sim, sim->plan.torn))
+        faults_torn(sim, lane->node);
     if (count)
         core_answers(sim->server.core, from.worker, from.session, answers, count);
     if (beat.kind)

@@ -111,6 +111,9 @@ static void do_close(struct sim *sim, const struct join_action *a)
     struct node *n = &sim->nodes[lane->node];
     if (n->life != lane->life || n->port != lane->port || !n->session)
         return;
+    /* What was late comes when others have its tasks. */
+    if (n->answers_up.last > sim->now.mono_ns && sim_chance(sim, 50))
+        link_hurry(sim, &n->answers_up, sim_below(sim, 20 * MS));
     /* Destroying the socket discards what is queued on it; some of it may have left. */
     if (sim_chance(sim, 50))
         link_cut(&n->lane);
@@ -164,13 +167,14 @@ static void put_task(struct sim *sim, struct lane *lane, const struct lane_actio
         lane_flush(sim, lane, r->body);
 }
 
-/* Of a task that two workers have ended, the answer that is stored is kept by one of them. */
-static bool kept_elsewhere(const struct sim *sim, const struct lane *lane, uint64_t id)
+/* Of a task that was ended twice, the answer that is stored is kept; if by this worker, later. */
+static bool kept_elsewhere(
+    const struct sim *sim, const struct lane *lane, uint64_t id, uint64_t number)
 {
     for (size_t i = 0; i < sim->server.lane_count; i++) {
         const struct lane *other = &sim->server.lanes[i];
-        for (size_t k = 0; other != lane && other->open && k < other->done_count; k++)
-            if (other->dones[k].id == id)
+        for (size_t k = 0; other->open && k < other->done_count; k++)
+            if (other->dones[k].id == id && (other != lane || other->dones[k].sequence > number))
                 return true;
     }
     return false;
@@ -192,7 +196,8 @@ static void check_ack(struct sim *sim, struct lane *lane, uint64_t number)
         /* It is looked up first: a server that dies in between runs it again. */
         bool late = lane->dones[i].stored;
         SIM_CHECK(sim,
-            !sync || !disk_keeps(&sim->disk, sub->id) || late || kept_elsewhere(sim, lane, sub->id),
+            !sync || !disk_keeps(&sim->disk, sub->id) || late ||
+                kept_elsewhere(sim, lane, sub->id, number),
             "ACK of the DONE of task %llu, whose finish is not settled",
             (unsigned long long)lane->dones[i].id);
         lane->dones[i--] = lane->dones[--lane->done_count];

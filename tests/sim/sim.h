@@ -13,6 +13,7 @@
  *   node.c    a session and a model of the runner
  *   runner.c  handlers
  *   client.c  who submits, follows, cancels, vanishes and comes back
+ *   result.c  what handlers give back
  *   keys.c    who may hold a unique key
  *   truth.c   what really happened, and the checks against it
  *   faults.c  what breaks, when, and how it is mended
@@ -80,7 +81,10 @@ struct event *sim_after(struct sim *, uint64_t delay, apply_fn *, uint64_t a, ui
 struct event *sim_send(struct sim *, int node, struct link *, uint64_t delay, apply_fn *);
 void event_frame(struct event *, const struct buf *); /* copies the bytes */
 void link_cut(struct link *);
-bool sim_run_next(struct sim *); /* false: nothing is left */
+/* What is under way arrives from now on, each up to `gap` ns behind the one before. */
+void link_hurry(struct sim *, struct link *, uint64_t gap);
+void link_leave(struct sim *, struct link *); /* cut, but what is under way still arrives */
+bool sim_run_next(struct sim *);              /* false: nothing is left */
 void agenda_free(struct sim *);
 void event_free(struct event *);
 
@@ -103,13 +107,13 @@ void sim_report(struct sim *); /* seed, step, last events; also from the abort h
 #define SIM_FAULTS(X)                                                                              \
     X(death) X(pause) X(silence) X(lane_cut) X(answers_cut) X(restart) X(server_pause)             \
     X(store_full) X(store_down) X(store_unknown) X(client_cut) X(cancel) X(purge) X(drain)         \
-    X(queue_pause) X(replay) X(look) X(clock)
+    X(queue_pause) X(replay) X(look) X(clock) X(stall)
 
 /* X(name): chances in percent, of each message, task or attempt. */
 #define SIM_CHANCES(X)                                                                             \
     X(join_lost) X(join_repeated) X(no_obituary) X(fails) X(permanent) X(hangs) X(broken)          \
     X(poison) X(priority) X(delay) X(unique) X(timeout) X(expires) X(target) X(big) X(keep)        \
-    X(attached) X(unfollowed) X(talks)
+    X(attached) X(unfollowed) X(talks) X(pieces) X(torn)
 /* clang-format on */
 
 struct plan {
@@ -123,8 +127,10 @@ struct plan {
     uint64_t delay_ns;       /* of a message, at the most */
     uint64_t commit_ns;      /* of the disk, at the most */
     uint64_t run_ns;         /* of a handler, usually */
+    uint64_t slow_ns;        /* of answers with pieces in them, at the most, beside delay_ns */
     uint32_t window;         /* tasks of a queue in memory */
     size_t lane_bytes;
+    size_t part_bytes; /* of a result in pieces; 0: as usual */
     uint32_t max_prefetch;
     enum durability durability[SIM_QUEUES];
     bool raw;    /* the plane hands on answers that came before, or after a gap */
@@ -156,13 +162,14 @@ struct sub {
     uint64_t cancel_life;        /* of the server that said that it is cancelled; 0: none */
     uint64_t accepted_ns;
     bool sent, accepted, rejected;
-    bool known;         /* its client has the id */
-    bool received;      /* its client has the finish */
-    bool excused;       /* may be lost: purged, or volatile and the server died */
-    bool may_repeat;    /* a fault justifies another execution */
-    uint64_t told_conn; /* connection that was told last */
-    uint32_t status;    /* that was told; 0: none yet */
-    unsigned running;   /* executions right now */
+    bool known;                      /* its client has the id */
+    bool received;                   /* its client has the finish */
+    bool excused;                    /* may be lost: purged, or volatile and the server died */
+    bool may_repeat;                 /* a fault justifies another execution */
+    uint64_t piece_of, piece_before; /* workers that sent pieces of its result last */
+    uint64_t told_conn;              /* connection that was told last */
+    uint32_t status;                 /* that was told; 0: none yet */
+    unsigned running;                /* executions right now */
     unsigned executions, retries, done;
     int doer;             /* node whose process did it, and keeps the answer until it is stored; */
     uint64_t doer_life;   /* 0: nobody has done it */
@@ -189,6 +196,11 @@ void truth_idle(struct sim *);                  /* no idle slot beside a task th
 void truth_unknown(struct sim *, struct sub *); /* STATUS did not find it */
 void truth_final(struct sim *);
 const char *truth_queue(unsigned queue);
+
+/* ---- result.c ---- */
+
+struct body *result_new(struct sim *, uint64_t id, uint64_t lease);
+void result_check(struct sim *, const struct sub *, struct slice result);
 
 /* ---- keys.c: who may hold a unique key ---- */
 
@@ -327,16 +339,19 @@ apply_fn client_on_act;
 /* ---- faults.c ---- */
 
 void faults_start(struct sim *);
-void faults_end(struct sim *); /* mends everything; time goes on */
+void faults_torn(struct sim *, int node); /* between two pieces of a result that it sends */
+void faults_end(struct sim *);            /* mends everything; time goes on */
 
 /* ---- all of it ---- */
 
 struct totals {
     uint64_t steps, ticks, accepted, executed, repeated, told, restarts, deaths, seeds, calm;
+    uint64_t pieced, torn, met; /* results in pieces: whole, cut, and crossed by another's */
 };
 
 struct sim {
     uint64_t seed, random;
+    int aim;            /* the node that the next fault is for, + 1; 0: any */
     bool verbose, over; /* over: faults are off, all should end */
     uint64_t step;
     struct now now;

@@ -79,15 +79,6 @@ void truth_rejected(struct sim *sim, const struct conn_action *a)
         keys_refused(sim, sub, a->id);
 }
 
-static void check_result(struct sim *sim, const struct sub *sub, const struct task *task)
-{
-    char expected[32];
-    struct slice result = task_result(task);
-    int size = snprintf(expected, sizeof expected, "result of %llu.", (unsigned long long)sub->id);
-    SIM_CHECK(sim, result.size >= (size_t)size && memcmp(result.data, expected, (size_t)size) == 0,
-        "task %llu has the result of another", (unsigned long long)sub->id);
-}
-
 static uint64_t expires_at(const struct sub *sub)
 {
     return sub->options.expires_ms ? sub->sent_ms + sub->options.expires_ms : UINT64_MAX;
@@ -103,8 +94,11 @@ static void check_reason(struct sim *sim, const struct sub *sub, const struct ta
         task->status != PUSHROD_EXPIRED || expires_at(sub) <= sim->wall_most || sub->excused,
         "task %llu expired before its time", id);
     SIM_CHECK(sim,
-        task->status != PUSHROD_FAILED || sub->retries || !sim->plan.strict || sub->excused,
+        task->status != PUSHROD_FAILED || sub->retries || sub->may_repeat || !sim->plan.strict ||
+            sub->excused,
         "task %llu failed, and no attempt of it did", id);
+    SIM_CHECK(sim, task->code != PUSHROD_E_RESULT_TOO_BIG,
+        "task %llu failed, since its result did not come whole", id);
     if (task->status == PUSHROD_FAILED || !sub->options.keep_ms || sim->plan.clock ||
         !settled_on_disk(sim, sub))
         return;
@@ -130,7 +124,7 @@ void truth_finished(struct sim *sim, const struct conn_action *a)
         "the finish of task %llu was told before it was settled", id);
     check_reason(sim, sub, task);
     if (task->status == PUSHROD_DONE)
-        check_result(sim, sub, task);
+        result_check(sim, sub, task_result(task));
     /* Of what was purged behind the window nobody remembers the tag. */
     SIM_CHECK(sim, sub->excused || slice_equal(task_tag(task), slice_str(sub->tag)),
         "task %llu: wrong tag", id);
