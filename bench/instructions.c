@@ -134,7 +134,7 @@ static void run_core(void)
         dispatch_all(core, worker, session, answers);
         finish_all(core, worker, session, answers);
         tick(core);
-        core_worker_lost(core, worker, PUSHROD_E_CLOSED);
+        core_worker_lost(core, worker, PUSHROD_E_CLOSED, UINT64_MAX); /* just now */
         core_end(core);
     }
     core_free(core);

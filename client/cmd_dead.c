@@ -199,7 +199,7 @@ static int control_all(struct cli *cli, const char *verb)
     } while (rows == PAGE);
     buf_free(&ids);
     if (params_bool(cli->p, "json"))
-        cli_print_act(cli, &(struct json_act){.action = verb, .queue = queue},
+        cli_print_act(cli, &(struct json_act){.action = verb, .queue = queue, .tasks = touched},
             rows < 0 ? rows : (int64_t)touched);
     if (rows < 0)
         return cli_error(cli, (int)rows);

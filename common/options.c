@@ -55,7 +55,7 @@ const struct param option_rows[] = {
     NUMBER("max-payload", SIZE, SERVER, "16m", 1 KIB, 1 GIB, "largest payload of a task", NONE),
     NUMBER("max-result", SIZE, SERVER | WORKER, "16m", 1 KIB, 1 GIB, "largest result of a task", NONE),
     NUMBER("max-tasks", UNSIGNED, SERVER, "0", 0, 0, "unfinished tasks in a queue, 0 for no bound", RELOAD),
-    NUMBER("metrics-queues", UNSIGNED, SERVER, "1000", 0, 100000, "queues that /metrics shows one by one, those that came first", NONE),
+    NUMBER("metrics-queues", UNSIGNED, SERVER, "1000", 0, 10000, "queues that /metrics shows one by one, those that came first; a thousand take some ms", NONE),
     NUMBER("max-queues", UNSIGNED, SERVER, "100000", 1, 10000000, "queues that submissions may make", NONE),
     NUMBER("max-bytes", SIZE, SERVER, "1g", 1 MIB, 0, "payloads of all tasks that are only in memory", RELOAD),
     NUMBER("max-unsettled", SIZE, SERVER, "16m", 64 KIB, 0, "submissions that wait for their commit", NONE),

@@ -222,7 +222,7 @@ enum msg_plane {
 #define FIELDS_CONTROL(F)                                                                          \
     F(U64, request, "echoed in OK or REJECTED")                                                    \
     F(TEXT, verb, "pause, resume, purge, drain, replay, drop")                                     \
-    F(TEXT, name, "of the queue (pause makes it, resume, purge) or worker (drain); nil: none")     \
+    F(TEXT, name, "of the queue (pause, resume, purge) or worker (drain); nil: none")              \
     F(U64, id, "of the dead task (replay, drop)")
 
 #define FIELDS_WATCH(F)                                                                            \

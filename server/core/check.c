@@ -26,6 +26,7 @@ static void check_heap(const struct heap *heap)
 
 static void check_state(const struct core *c, const struct task *t)
 {
+    CHECK(!t->recovering || (!task_ended(t) && t->state != TASK_LEASED));
     switch ((enum task_state)t->state) {
     case TASK_STORING:
         CHECK(t->operations > 0);

@@ -233,11 +233,11 @@ static uint64_t next_wake(const struct core *c, uint64_t withdraw)
     assert(withdraw > 0);
     wake = earlier(wake, c->rejoin_ns);
     if (c->store_down)
-        return wake;
+        return later(wake, c->now.mono_ns);
     wake = earlier(wake, c->refused_ns);
     if (c->next_due_ms && !c->due_until_ms)
         wake = earlier(wake, wall_to_mono(c, c->next_due_ms));
-    return wake;
+    return later(wake, c->now.mono_ns);
 }
 
 /* "Above 16 MiB of submissions that wait for their commit, clients are not read until it is below

@@ -144,6 +144,8 @@ static void keep(struct core *c, struct worker *w, struct task *t, const struct 
     t->record.suspect = false; /* the process lives, and runs it beside others */
     if (t->record.due_ms)
         keep_now(c, t);
+    if (t->recovering)
+        task_ran(t, 0); /* it was not lost */
     worker_give(c, w, t);
     worker_arrived(c, t);
     t->started = held->started || held->answered;

@@ -102,14 +102,13 @@ void core_worker_lost(struct core *c, uint64_t id, int code, uint64_t since_ns)
     /* Only a connection that went down may mean that the process died. */
     struct lost lost = {.cut = code == PUSHROD_E_CLOSED || code == PUSHROD_E_TASK_CRASHED};
     lost.alone = lost.cut && runs_one(w);
-    lost.since_ns = earlier(since_ns, c->now.mono_ns);
+    lost.since_ns = joining ? 0 : earlier(since_ns, c->now.mono_ns);
     if (w->outstanding_count)
         lost.ids = arena_alloc(c, w->outstanding_count * sizeof *lost.ids);
     take_back(c, w, &lost);
     if (!joining) {
         loss_add(c, w, &lost);
         c->stats.workers_lost++;
-        c->stats.workers_silent += code == PUSHROD_E_TIMED_OUT;
         watch_event(c, "worker-lost", 0, w->name, (struct slice){0}, pushrod_strerror(code));
     }
     out_notice(c, (struct notice){.kind = joining ? NOTICE_WORKER_UNREADY : NOTICE_WORKER_LOST,

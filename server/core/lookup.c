@@ -66,6 +66,7 @@ static struct task *finish_adopt(struct core *c, const struct finish *f)
     t->code = (uint16_t)f->code;
     t->hand_overs = hand_overs_of(f->attempts);
     task_ran(t, f->run_ns);
+    t->record.due_ms = f->finished_ms;
     t->result = f->body          ? body_ref(f->body)
                 : f->result.size ? body_copy(f->result.data, f->result.size)
                                  : NULL;

@@ -75,7 +75,7 @@ void pieces_add(struct core *c, struct worker *w, const struct answer *a, bool w
     struct pieces *p = pieces_find(w, a->lease);
     assert(a->kind == MSG_PART);
     if (!p)
-        p = pieces_new(w, a->lease, a->number, c->config.max_result);
+        p = pieces_new(w, a->lease, a->number, wanted ? c->config.max_result : 0);
     if (!p)
         c->failed = true; /* its DONE would count as the whole */
     else if (p->body && (!wanted || !pieces_fill(p, a->data)))

@@ -32,7 +32,7 @@
 #define STUCK_NS       (1 * MS)     /* a lane without an answer for so long: WITHDRAW from it */
 #define OVERDUE_NS     (8 * MS)     /* the same, of what is ahead by AHEAD_NS, if no slot is idle */
 #define ACK_BYTES      (256u << 10) /* results of so many bytes are acknowledged at once */
-#define TICK_EXPIRIES  10000u       /* timers that fire in one tick, of each kind: some ms */
+#define TICK_EXPIRIES  10000u       /* timers that fire in one tick, of each heap: some ms */
 #define CANCEL_WAIT    (5000 * MS)  /* for the worker's answer to CANCEL */
 #define BACKOFF_CAP_MS 3600000u
 #define FAR_MS         (UINT64_C(1) << 40) /* 35 years: in ns it does not wrap. Longer is as long */
@@ -46,6 +46,11 @@ static inline struct order_key order_key(uint8_t priority, uint64_t id)
 static inline uint64_t earlier(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
+}
+
+static inline uint64_t later(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
 }
 
 /* ---- growable arrays of actions ---- */

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What is counted, and what is summed up when somebody looks: no decision depends on any of it. */
+/*
+ * What is counted, and what is summed up when somebody looks, and how long a lost worker's tasks
+ * were with nobody: no decision depends on any of it.
+ */
 #include <assert.h>
 #include "server/core/verbs.h"
 

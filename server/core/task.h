@@ -54,7 +54,7 @@ struct task_record {
     struct slice payload; /* behind the struct, or borrowed from `body` */
     struct body *body;    /* NULL: payload is inline */
     uint64_t submitted_ms;
-    uint64_t due_ms;     /* 0: ready; else not before */
+    uint64_t due_ms;     /* 0: ready; else not before; of a finished one: since when */
     uint64_t timeout_ms; /* duration of one attempt; 0: the worker's default */
     uint32_t backoff_ms; /* duration before the first retry */
     uint16_t attempts;   /* hand-overs that count */

@@ -229,8 +229,10 @@ static bool worker_fired(struct core *c, struct worker *w)
         return false;
     }
     bool late = w->deadline_ns && w->deadline_ns <= now;
-    if (late || heard_ns(c, w) + silence_ns(c, w) <= now) {
-        core_worker_lost(c, w->id, PUSHROD_E_TIMED_OUT, w->heard_ns);
+    bool silent = heard_ns(c, w) + silence_ns(c, w) <= now;
+    if (late || silent) {
+        c->stats.workers_silent += silent;
+        core_worker_lost(c, w->id, PUSHROD_E_TIMED_OUT, silent ? heard_ns(c, w) : now);
         return false;
     }
     bool due = ping_ns(c, w) <= now;

@@ -10,7 +10,8 @@
  *
  * After a crash the journal is read into the index again. Rows of the aging generation whose id
  * is not above meta "applied" are in the tables already and are passed over, so each row has its
- * effect once.
+ * effect once. While only the generation's rows are left, which go bit by bit, all ids are not
+ * above it; a PURGE among them finds an empty index, and does nothing.
  *
  * Rule: what an operation does to `tasks`, `ready`, `agenda` (due, expiry) and small results waits
  * for its application; what it does to parts, unique, dead and large results is done within its
@@ -248,6 +249,7 @@ struct lmdb {
     uint64_t asked_ns;    /* when the last batch was taken */
     uint64_t group_ops;   /* operations in the group */
     uint64_t group_bytes;
+    size_t group_rows;       /* of the journal, written with it */
     uint64_t unlooked_bytes; /* submitted since the last look at the room that is left */
     uint64_t spare;          /* bytes that may be, each of which is written twice */
     bool busy;               /* the last group was a large one */

@@ -11,7 +11,8 @@
 #define NEAR 6u  /* its bytes are */
 
 #define MAPPED           32u /* journal rows, of 64 KiB at the most, whose pages stay mapped */
-#define ENTRIES_OF_A_ROW 16u /* to delete one takes as long as to apply so many that ended */
+#define ALL_APPLIED      UINT64_MAX /* meta "applied": only rows are left of the generation */
+#define ENTRIES_OF_A_ROW 16u        /* to delete one takes as long as to apply so many that ended */
 
 /* A step goes through the ids in order, so the next rows are mostly beside the last ones. */
 struct step {
@@ -148,27 +149,31 @@ static void apply_record(struct lmdb *l, const struct step *s, const struct entr
     }
 }
 
+static bool aging_row(struct lmdb *l, MDB_cursor *c)
+{
+    struct slice key, value;
+    uint64_t sequence = UINT64_MAX;
+    if (cursor_get(l, c, &key, &value, MDB_FIRST))
+        memcpy(&sequence, key.data, sizeof(sequence));
+    return sequence <= l->index.aging_seq;
+}
+
 /*
- * Deletes that many rows of the aging generation; false: none was left. Of a row only the head is
+ * Deletes so many rows of the aging generation. False: none is left. Of a row only the head is
  * read, but the kernel maps what is around it, too: all of the row.
  */
 static bool journal_trim(struct lmdb *l, size_t rows)
 {
     MDB_cursor *c = table_cursor(l, TABLE_JOURNAL);
-    struct slice key = {0};
-    struct slice value;
-    bool more = true;
-    for (size_t i = 0; more && i < rows; i++) {
-        uint64_t sequence = UINT64_MAX;
-        if (cursor_get(l, c, &key, &value, MDB_FIRST))
-            memcpy(&sequence, key.data, sizeof(sequence));
-        more = sequence <= l->index.aging_seq && cursor_delete(l, c);
+    bool left = aging_row(l, c);
+    for (; left && rows > 0 && cursor_delete(l, c); rows--) {
         if (++l->trimmed % MAPPED == 0)
             lmdb_release_pages(l);
+        left = aging_row(l, c);
     }
     if (c)
         mdb_cursor_close(c);
-    return more;
+    return left;
 }
 
 static void aging_ends(struct lmdb *l)
@@ -228,13 +233,16 @@ static size_t apply_some(struct lmdb *l, size_t entries, uint64_t *last)
     return entries;
 }
 
-/* All is in the tables: the rows go, in steps, or the next group would wait for thousands of them.
+/*
+ * All is in the tables: the rows go, in steps, or the next group would wait for thousands of them;
+ * but faster than they come, or each generation would be larger than the one before. What says that
+ * the generation ages goes with the last of them: of an empty journal the numbers begin anew.
  */
 static void trim_step(struct lmdb *l, size_t rows)
 {
     if (journal_trim(l, rows)) {
         meta_put(l, "aging", l->index.aging_seq);
-        meta_put(l, "applied", UINT64_MAX);
+        meta_put(l, "applied", ALL_APPLIED);
     } else if (!l->error) {
         aging_ends(l);
     }
@@ -251,7 +259,7 @@ void apply_step(struct lmdb *l, size_t entries)
     if (entries)
         entries = apply_some(l, entries, &id);
     if (entries && !l->error) {
-        trim_step(l, 1 + entries / ENTRIES_OF_A_ROW);
+        trim_step(l, 1 + entries / ENTRIES_OF_A_ROW + 2 * l->group_rows);
     } else if (id) {
         meta_put(l, "aging", x->aging_seq);
         meta_put(l, "applied", id);

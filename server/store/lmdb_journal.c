@@ -141,6 +141,7 @@ void journal_write(struct lmdb *l)
     struct writer w = {l->pending, l->pending ? l->pending->chunks : NULL};
     struct writer end;
     writer_skip(&w);
+    l->group_rows = 0;
     for (size_t size; (size = row_measure(w, &end)) > 0; w = end) {
         uint64_t sequence = l->sequence + 1;
         uint8_t *to = table_reserve(l, TABLE_JOURNAL, &sequence, sizeof(sequence), size);
@@ -149,6 +150,7 @@ void journal_write(struct lmdb *l)
         for (; w.chunk != end.chunk; writer_next(&w))
             to = copy_live(w.chunk, to);
         l->sequence = sequence;
+        l->group_rows++;
         if (l->index.fresh_since_ns == LMDB_NO_AGE)
             l->index.fresh_since_ns = clock_mono_ns();
     }
@@ -290,7 +292,9 @@ static void aging_begins(struct lmdb *l, const struct replay *p)
 {
     journal_rotate(l);
     l->index.aging_seq = p->aging_seq;
-    apply_step(l, 0); /* sorts */
+    if (l->sequence < p->aging_seq)
+        l->sequence = p->aging_seq; /* no row of this number comes again */
+    apply_step(l, 0);               /* sorts */
 }
 
 void journal_replay(struct lmdb *l)

@@ -263,6 +263,47 @@ static void many_tasks_are_due_at_once(void **state)
     fix_free(&f);
 }
 
+/* Everything that worker n was given fails, and is to be tried again after 10 ms. */
+static void all_fail(struct fix *f, unsigned n, const struct lane_action *given, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct answer failed = fix_failed(given[i].id, given[i].lease, "");
+        failed.number = 10;
+        if (given[i].kind == LANE_TASK && given[i].worker == f->worker[n])
+            fix_answer(f, n, failed);
+    }
+}
+
+/* What is left is to come at once, but not in the past: that would look as if we had slept. */
+static void many_retries_are_due_at_once(void **state)
+{
+    (void)state;
+    enum { COUNT = TICK_EXPIRIES + 1, WORKERS = 3 };
+    struct msg_options o = fix_options();
+    struct fix f;
+    fix_new(&f, NULL);
+    for (unsigned n = 0; n < WORKERS; n++)
+        fix_worker(&f, n, "q", WORKER_SLOTS_MAX);
+    for (unsigned i = 0; i < COUNT; i++)
+        fix_submit(&f, 5, "q", "", &o, FOLLOW_NONE);
+    for (unsigned i = 0; i < 20 && core_stats(f.core)->delayed < COUNT; i++) {
+        size_t count = fix_end(&f)->lane_count;
+        struct lane_action *given = calloc(count + 1, sizeof *given);
+        memcpy(given, f.acts->lane, count * sizeof *given);
+        fix_later(&f, 0);
+        for (unsigned n = 0; n < WORKERS; n++)
+            all_fail(&f, n, given, count);
+        free(given);
+    }
+    assert_int_equal(core_stats(f.core)->delayed, COUNT);
+    fix_end(&f);
+    fix_later(&f, 11);
+    const struct actions *a = fix_end(&f);
+    assert_int_equal(core_stats(f.core)->delayed, 1);
+    assert_int_equal(a->wake_ns, f.now.mono_ns);
+    fix_free(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -273,6 +314,7 @@ int main(void)
         cmocka_unit_test(many_queues_take_turns),
         cmocka_unit_test(many_lists_in_one_tick),
         cmocka_unit_test(many_tasks_are_due_at_once),
+        cmocka_unit_test(many_retries_are_due_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
