@@ -5,7 +5,8 @@
  * The tables (json_fields.c) are all that says which fields there are: json_object_of() goes by
  * them, and so does the section of the manual page. A thing has one name in all of them, and in the
  * columns that people see: `queue` and `worker` are names, `id` is a task's. A time has its unit
- * behind it. What is not known, or does not apply, is null.
+ * behind it. A text, an id or a moment that is not known, or does not apply, is null; a number is
+ * 0.
  */
 #ifndef CLIENT_JSON_H
 #define CLIENT_JSON_H

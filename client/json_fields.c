@@ -323,11 +323,13 @@ const struct json_table json_tables[JSON_KINDS] = {
 
 void json_man(struct buf *out)
 {
-    buf_printf(out, ".SH JSON\nWith\n.B \\-\\-json\neach thing that is listed or answered is an "
-                    "object on a line of its own.\nIds are strings, since they do not fit a "
-                    "double. A text that is not UTF\\-8 is an object with the\nfield base64. What "
-                    "is not known, or does not apply, is null. A name that ends in _ms or _ns is "
-                    "a\ntime in that unit; of operands that fail, the object says why.\n");
+    buf_printf(out,
+        ".SH JSON\nWith\n.B \\-\\-json\neach thing that is listed or answered is an "
+        "object on a line of its own.\nIds are strings, since they do not fit a "
+        "double. A text that is not UTF\\-8 is an object with the\nfield base64. A text, "
+        "an id or a moment that is not known, or does not apply, is null; a number is "
+        "0. A name\nthat ends in _ms or _ns is a time in that unit; of operands that "
+        "fail, the object says why.\n");
     for (size_t kind = 0; kind < JSON_KINDS; kind++) {
         const struct json_table *table = &json_tables[kind];
         buf_printf(out, ".SS \"");
