@@ -249,11 +249,11 @@ static ssize_t read_part(struct conn *c)
     return got;
 }
 
-/* What lacks of a body, and what is behind it; both in one read. */
-static ssize_t read_around(struct conn *c, uint8_t *behind)
+/* What lacks of a body, and `size` bytes behind it; both in one read. */
+static ssize_t read_around(struct conn *c, uint8_t *behind, size_t size)
 {
-    struct iovec parts[2] = {{c->fill_to, c->fill_left}, {behind, CONN_READ}};
-    return c->fill_to ? readv(c->fd, parts, 2) : read(c->fd, behind, CONN_READ);
+    struct iovec parts[2] = {{c->fill_to, c->fill_left}, {behind, size}};
+    return c->fill_to ? readv(c->fd, parts, 2) : read(c->fd, behind, size);
 }
 
 /* With room for a payload as large as the last one to go on in, if that can be had. */
@@ -271,15 +271,17 @@ static uint8_t *input_room(struct conn *c, size_t size)
 static ssize_t read_input(struct conn *c)
 {
     size_t left = c->in.size;
+    size_t size = c->eager ? CONN_READ : CONN_FIRST;
     assert(left <= CONN_READ);
-    uint8_t *input = input_room(c, left + CONN_READ);
+    uint8_t *input = input_room(c, left + size);
     if (!input) {
         errno = ENOMEM;
         return -1;
     }
-    ssize_t got = read_around(c, input + left);
+    ssize_t got = read_around(c, input + left, size);
     if (got <= 0)
         return got;
+    c->eager |= (size_t)got >= size;
     size_t behind = (size_t)got - fill_advance(c, (size_t)got);
     if (c->fill_to)
         return got;

@@ -29,6 +29,7 @@
 #include "server/net/loop.h"
 
 #define CONN_READ     (256u << 10) /* bytes of one read into the shared buffer */
+#define CONN_FIRST    (16u << 10)  /* ... until one was full */
 #define CONN_LARGE    (64u << 10)  /* bytes of a body that is not copied, if that can be helped */
 #define CONN_PAUSE    (1u << 20)   /* unsent bytes above which a connection is not read */
 #define CONN_RESUME   (256u << 10) /* ... until it is below this */
@@ -69,6 +70,7 @@ struct conn {
     bool writing;         /* the write event is added */
     bool choked;          /* not read: too much unsent */
     bool greeted;         /* the protocol's handshake is done */
+    bool eager;           /* a read was full: they are of CONN_READ from now on */
     uint8_t large_reads;  /* that get room for another body of `large` bytes */
     int code;             /* why it closes */
     size_t unsent;        /* bytes in `out` */
