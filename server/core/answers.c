@@ -122,10 +122,11 @@ static bool result_is_wanted(const struct task *t)
 /* DONE has the last piece. */
 static int pieces_result(struct task *t, struct worker *w, const struct answer *a)
 {
-    struct body *whole = pieces_take(w, a->lease, a->data);
+    struct body *whole;
+    int error = pieces_take(w, a->lease, a->data, &whole);
     assert(!t->result);
-    if (!whole)
-        return PUSHROD_E_RESULT_TOO_BIG;
+    if (error)
+        return error;
     if (result_is_wanted(t))
         t->result = whole;
     else
@@ -179,8 +180,9 @@ static void done_wins(struct core *c, struct worker *w, struct task *t, const st
     service_add(w->group, t->queue, a->run_ns);
     task_ran(t, a->run_ns);
     w->done++;
+    bool for_good = error != PUSHROD_E_NO_MEMORY;
     if (error)
-        attempt_over(c, t, (uint32_t)error, slice_str(pushrod_strerror(error)), true, 0);
+        attempt_over(c, t, (uint32_t)error, slice_str(pushrod_strerror(error)), for_good, 0);
     else
         task_finish(c, t, PUSHROD_DONE, 0);
     settle_later(w, t, a);

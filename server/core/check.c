@@ -61,9 +61,26 @@ static void check_followers(const struct task *t)
     }
 }
 
+/* Those for a worker by name that wait in memory; those that queues count. */
+static bool is_targeted(const struct task *t)
+{
+    return t->rare && t->rare->target.data && !task_ended(t) && t->state != TASK_LEASED;
+}
+
+static uint64_t targeted_in_memory(const struct core *c)
+{
+    uint64_t count = 0;
+    for (const struct queue *q = c->first_queue; q; q = q->next) {
+        CHECK(q->targeted + q->targeted_stored <= q->targeted_all);
+        count += q->targeted_all - q->targeted_stored;
+    }
+    return count;
+}
+
 static void check_tasks(const struct core *c)
 {
     uint64_t counts[TASK_STATE_COUNT] = {0}, bypass = 0, bytes = 0, flight = 0, reserved = 0;
+    uint64_t targeted = 0;
     uint32_t found = 0;
     for (uint32_t slot = 0; slot < c->ledger.used; slot++) {
         const struct task *t = ledger_at(&c->ledger, slot);
@@ -77,6 +94,7 @@ static void check_tasks(const struct core *c)
         bytes += t->record.payload.size;
         flight += t->in_flight && t->ahead ? t->record.payload.size : 0;
         reserved += t->reserved_by != 0;
+        targeted += is_targeted(t);
         check_state(c, t);
         check_followers(t);
     }
@@ -84,7 +102,7 @@ static void check_tasks(const struct core *c)
     for (size_t i = 0; i < c->group_count; i++)
         reserved -= c->groups[i] ? c->groups[i]->reserved : 0;
     CHECK(bypass == c->bypass_bytes && bytes == c->stats.ledger_bytes);
-    CHECK(flight == c->flight_bytes && reserved == 0);
+    CHECK(flight == c->flight_bytes && reserved == 0 && targeted == targeted_in_memory(c));
     for (unsigned state = 0; state < TASK_GONE; state++)
         CHECK(counts[state] == c->counts[state]);
 }

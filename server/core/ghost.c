@@ -69,7 +69,7 @@ static bool late_result(
     assert(a->kind == MSG_TASK_DONE);
     *result = NULL;
     if (pieces_came(w, a->lease))
-        return (*result = pieces_take(w, a->lease, a->data));
+        return pieces_take(w, a->lease, a->data, result) == 0;
     if (a->data.size == 0)
         return true;
     *result = a->data.size <= c->config.max_result ? body_copy(a->data.data, a->data.size) : NULL;

@@ -12,6 +12,7 @@ struct joining {
     struct join join;
     size_t waiting;
     bool failed;      /* there was no memory to ask for all */
+    bool outdated;    /* its process has sent another JOIN since */
     struct buf bytes; /* what join.name, .host and .queues point to */
     struct slice *queues;
     struct held *held;
@@ -161,7 +162,8 @@ static enum verdict verdict_running(
     if (!t || task_ended(t) || t->cancelling || t->state == TASK_STORING)
         return VERDICT_CANCEL;
     if (t->state == TASK_LEASED) {
-        assert(t->worker != w || t->lease != held->lease);
+        if (t->worker == w && t->lease == held->lease)
+            return VERDICT_KEEP; /* named twice */
         /* Another has it: it stays there if it runs there, else it goes on here. */
         if (t->worker == w || t->started)
             return VERDICT_CANCEL;
@@ -324,18 +326,35 @@ void join_looked_up(struct core *c, struct request *r, const struct store_event 
         return;
     assert(c->joining > 0);
     c->joining--;
+    if (joining->outdated) {
+        joining_free(joining);
+        return;
+    }
     if (joining->failed)
         refuse(c, &joining->join, PUSHROD_E_NO_MEMORY, true, NULL);
     else if (join_check(c, &joining->join))
         welcome(c, &joining->join);
     joining_free(joining);
-    restart_run(c);
+}
+
+/* The same process has asked anew: what its older JOIN waits for would end the newer session. */
+static void outdate(struct core *c, const uint8_t instance[INSTANCE_SIZE])
+{
+    assert(c->joining > 0);
+    list_foreach(it, next, &c->requests)
+    {
+        struct request *r = container_of(it, struct request, in_core);
+        if (r->joining && memcmp(r->joining->join.instance, instance, INSTANCE_SIZE) == 0)
+            r->joining->outdated = true;
+    }
 }
 
 void core_join(struct core *c, const struct join *j)
 {
     if (!join_check(c, j))
         return;
+    if (c->joining)
+        outdate(c, j->instance);
     assert(j->held_count == 0 || j->held);
     if (c->bypass || all_in_memory(c, j)) {
         welcome(c, j);

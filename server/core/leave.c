@@ -106,7 +106,9 @@ void core_worker_lost(struct core *c, uint64_t id, int code, uint64_t since_ns)
     if (w->outstanding_count)
         lost.ids = arena_alloc(c, w->outstanding_count * sizeof *lost.ids);
     take_back(c, w, &lost);
-    if (!joining) {
+    if (joining) {
+        worker_off_record(c, w->instance);
+    } else {
         loss_add(c, w, &lost);
         c->stats.workers_lost++;
         watch_event(c, "worker-lost", 0, w->name, (struct slice){0}, pushrod_strerror(code));
@@ -127,6 +129,7 @@ void core_lane_failed(struct core *c, uint64_t id)
         return;
     assert(w->state == WORKER_JOINING);
     take_back(c, w, &(struct lost){0});
+    worker_off_record(c, w->instance);
     worker_remove(c, w, 0, false);
 }
 
@@ -190,31 +193,4 @@ void drain_check(struct core *c)
         return;
     c->drained = true;
     out_notice(c, (struct notice){.kind = NOTICE_DRAINED});
-}
-
-/* ---- a worker that cannot run one of its handlers ---- */
-
-/* It moves to a group that has the queue as an exception: a pattern that begins with '!'. */
-void worker_stop_serving(struct core *c, struct worker *w, struct queue *q)
-{
-    struct group *from = w->group;
-    assert(w->state != WORKER_OVER);
-    if (!group_serves(from, q))
-        return;
-    size_t count = from->pattern_count;
-    struct slice *patterns = arena_alloc(c, (count + 1) * sizeof *patterns);
-    const char *except = arena_text(c, "!%.*s", (int)q->name.size, (const char *)q->name.data);
-    if (!patterns || !except)
-        return;
-    memcpy(patterns, from->patterns, count * sizeof *patterns);
-    patterns[count] = slice_str(except);
-    struct group *to = group_get(c, patterns, count + 1);
-    if (!to)
-        return;
-    assert(to != from);
-    worker_regroup(c, w, to);
-    char *queue = arena_text(c, "%.*s", (int)q->name.size, (const char *)q->name.data);
-    out_worker_notice(c, NOTICE_WORKER_BROKEN, w, PUSHROD_E_HANDLER_BROKEN, queue ? queue : "");
-    watch_event(
-        c, "worker-broken", 0, w->name, q->name, pushrod_strerror(PUSHROD_E_HANDLER_BROKEN));
 }

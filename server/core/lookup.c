@@ -230,7 +230,7 @@ static void replayed(struct core *c, struct request *r, const struct store_event
         reject(c, r, e);
         return;
     }
-    if (!t && (t = window_adopt(c, &e->records[0], STORED_DEAD)))
+    if (!t && !r->stale && (t = window_adopt(c, &e->records[0], STORED_DEAD)))
         window_enter(c, t);
     else if (!t)
         window_missed(c, &e->records[0], STORED_DEAD);
@@ -339,10 +339,12 @@ static request_fn *const request_table[] = {
     [REQUEST_OUTCOME] = outcome_known,
 };
 
-/* Behind the purge that was asked meanwhile. */
+/* Behind the purge that was asked meanwhile. What was replayed is for a fetch to find. */
 static bool look_again(struct core *c, struct request *r)
 {
-    struct store_op *op = r->stale ? out_store(c, STORE_LOOKUP, (uintptr_t)r) : NULL;
+    if (!r->stale || r->kind == REQUEST_REPLAY)
+        return false;
+    struct store_op *op = out_store(c, STORE_LOOKUP, (uintptr_t)r);
     r->stale = false;
     if (!op)
         return false;

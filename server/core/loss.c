@@ -171,10 +171,13 @@ void loss_rejoined(struct core *c, const uint8_t instance[INSTANCE_SIZE])
 void loss_expire(struct core *c, struct loss *loss)
 {
     assert(!heap_holds(&loss->timer));
-    if (loss->lost && loss->cut)
+    if (loss->lost && loss->cut) {
         loss_is_death(c, loss);
-    else
-        loss_drop(c, loss);
+        return;
+    }
+    if (loss->lost) /* else it was of an obituary, and its process is still here */
+        worker_off_record(c, loss->instance);
+    loss_drop(c, loss);
 }
 
 void loss_free(struct core *c)

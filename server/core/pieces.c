@@ -12,13 +12,13 @@
 
 struct pieces {
     struct body *body; /* of the whole result; NULL: it will not be one */
-    size_t size;       /* that have come */
+    int code;          /* enum pushrod_error: why not */
+    size_t size;       /* bytes that have come */
 };
 
 static struct pieces *pieces_find(const struct worker *w, uint64_t lease)
 {
     uint64_t pointer;
-    assert(lease);
     if (!w->parting.count || !idmap_get(&w->parting, lease, &pointer))
         return NULL;
     return (struct pieces *)(uintptr_t)pointer;
@@ -32,6 +32,7 @@ bool pieces_came(const struct worker *w, uint64_t lease)
 
 static void pieces_tear(struct pieces *p)
 {
+    p->code = PUSHROD_E_RESULT_TOO_BIG;
     assert(p->size <= (p->body ? p->body->size : p->size));
     body_unref(p->body);
     p->body = NULL;
@@ -52,6 +53,7 @@ static struct pieces *pieces_new(struct worker *w, uint64_t lease, uint64_t tota
         return NULL;
     assert(!pieces_find(w, lease));
     p->body = total <= most ? body_new(total) : NULL;
+    p->code = total <= most ? PUSHROD_E_NO_MEMORY : PUSHROD_E_RESULT_TOO_BIG;
     if (idmap_put(&w->parting, lease, (uintptr_t)p))
         return p;
     pieces_free(p);
@@ -82,15 +84,17 @@ void pieces_add(struct core *c, struct worker *w, const struct answer *a, bool w
         pieces_tear(p);
 }
 
-struct body *pieces_take(struct worker *w, uint64_t lease, struct slice last)
+int pieces_take(struct worker *w, uint64_t lease, struct slice last, struct body **whole)
 {
     struct pieces *p = pieces_find(w, lease);
     assert(p);
-    if (!p->body || !pieces_fill(p, last) || p->size != p->body->size)
-        return NULL;
-    struct body *body = p->body;
+    if (!p->body)
+        return p->code;
+    if (!pieces_fill(p, last) || p->size != p->body->size)
+        return PUSHROD_E_RESULT_TOO_BIG;
+    *whole = p->body;
     p->body = NULL;
-    return body;
+    return 0;
 }
 
 void pieces_end(struct worker *w, uint64_t lease)

@@ -302,7 +302,7 @@ static void touch_groups(struct core *c, struct queue *q, bool active, bool susp
         struct link *link = container_of(it, struct link, in_queue);
         link_place(&link->group->ring, &link->in_ring, active);
         link_place(&link->group->suspected, &link->in_suspected, suspected);
-        if (runs)
+        if (runs || q->suspected)
             group_touch(c, link->group);
     }
     q->active = active;

@@ -213,14 +213,15 @@ static int compare_ids(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* What was looked up before would come into memory after the purge, and nothing would end it. */
+/* What was asked for before would come into memory after the purge, and nothing would end it. */
 static void purge_lookups(struct core *c)
 {
     list_foreach(it, next, &c->requests)
     {
         struct request *r = container_of(it, struct request, in_core);
         assert(!r->stale || r->id != 0);
-        r->stale |= r->kind == REQUEST_CANCEL || r->kind == REQUEST_HELD || r->kind == REQUEST_DONE;
+        r->stale |= r->kind == REQUEST_CANCEL || r->kind == REQUEST_HELD ||
+                    r->kind == REQUEST_DONE || r->kind == REQUEST_REPLAY;
     }
 }
 
@@ -240,10 +241,13 @@ static void purge_store(struct core *c, uint64_t conn, const struct msg_control 
     r->ready = q->stored_ready;
     r->delayed = q->stored_delayed;
     q->stored_ready = q->stored_delayed = 0;
+    q->targeted_all -= q->targeted_stored;
+    q->targeted_stored = 0;
     op->queue = q->name;
     op->keep = keep;
     op->keep_count = kept;
     q->fetch_void = q->fetching;
+    q->due_purged = c->due_until_ms ? c->due_number : 0;
     purge_lookups(c);
 }
 
@@ -304,6 +308,30 @@ static void control_dead(struct core *c, uint64_t conn, const struct msg_control
         if (!r || !request_ask(c, r, ask, m->id))
             out_reject(c, conn, m->request, PUSHROD_E_NO_MEMORY, NULL);
     }
+}
+
+/* The same task, with its attempts and deaths forgotten; its key is taken again, if it is free. */
+static bool dead_replay(struct core *c, struct task *t)
+{
+    struct record record;
+    struct queue *q = t->queue;
+    assert(q->bypass && t->state == TASK_FINISHED);
+    task_record(t, &record);
+    record.attempts = 0;
+    record.deaths = 0;
+    record.suspect = false;
+    record.due_ms = record.expires_ms = 0;
+    struct task *again = task_make(c, q, &record);
+    if (!again)
+        return false;
+    finish_drop(c, t);
+    bool added = task_add(c, again); /* in its place */
+    assert(added);
+    (void)added;
+    if (record.unique.data && !unique_find(c, q, record.unique))
+        unique_hold(c, again);
+    task_requeue(c, again);
+    return true;
 }
 
 static void control_replay(struct core *c, uint64_t conn, const struct msg_control *m)

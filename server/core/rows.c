@@ -346,28 +346,6 @@ static void list_dead(struct core *c, uint64_t conn, const struct msg_list *m)
     }
 }
 
-/* The same task, with its attempts and deaths forgotten. */
-bool dead_replay(struct core *c, struct task *t)
-{
-    struct record record;
-    struct queue *q = t->queue;
-    assert(q->bypass && t->state == TASK_FINISHED);
-    task_record(t, &record);
-    record.attempts = 0;
-    record.deaths = 0;
-    record.suspect = false;
-    record.due_ms = record.expires_ms = 0;
-    struct task *again = task_make(c, q, &record);
-    if (!again)
-        return false;
-    finish_drop(c, t);
-    bool added = task_add(c, again); /* in its place */
-    assert(added);
-    (void)added;
-    task_requeue(c, again);
-    return true;
-}
-
 typedef void list_fn(struct core *, uint64_t conn, const struct msg_list *);
 
 static const struct {

@@ -113,11 +113,14 @@ struct queue {
     uint64_t touched; /* core.round in which all of them were; 0: not since */
     bool backlog;     /* something lies behind the edge, in the store */
     bool fetching;
-    bool fetch_void;         /* what comes is out of date */
-    struct order_key edge;   /* if backlog: what comes after it is in the store only */
-    struct order_key unseen; /* the most urgent that was announced during a fetch; id 0: none */
-    struct list low_node;    /* in core.low: a fetch may be due */
-    uint32_t targeted;       /* READY, for one worker */
+    bool fetch_void;          /* what comes is out of date */
+    struct order_key edge;    /* if backlog: what comes after it is in the store only */
+    struct order_key unseen;  /* the most urgent that was announced during a fetch; id 0: none */
+    struct list low_node;     /* in core.low: a fetch may be due */
+    uint64_t due_purged;      /* number of the DUE during which it was purged */
+    uint32_t targeted;        /* READY, for one worker by name */
+    uint64_t targeted_all;    /* that wait, too, but for what a former life left in the store */
+    uint64_t targeted_stored; /* ... of them, in the store only */
     uint64_t max_tasks;
     uint16_t filled;                             /* bit r: fifo[r] is not empty */
     struct list fifo[PRIORITIES];                /* by rank: those that came in order of id */
@@ -423,6 +426,7 @@ struct core {
     bool stopped;          /* queues that the store keeps dispatch nothing */
     uint64_t next_due_ms;  /* of the store's agenda; 0: nothing */
     uint64_t due_until_ms; /* of the DUE that is under way; 0: none */
+    uint64_t due_number;   /* of DUEs */
     struct list held;      /* tasks that a worker from before the restart may run */
     uint8_t (*missing)[INSTANCE_SIZE]; /* workers on record that have not rejoined */
     size_t missing_count;

@@ -42,13 +42,35 @@ static uint64_t waiting(const struct queue *q)
     return q->counts[TASK_READY] + q->counts[TASK_HELD] + q->stored_ready;
 }
 
+static uint64_t age_ms(const struct core *c, const struct task *t)
+{
+    assert(t->state == TASK_READY);
+    return t->record.submitted_ms < c->now.wall_ms ? c->now.wall_ms - t->record.submitted_ms : 0;
+}
+
+static uint64_t top_age_ms(const struct core *c, const struct heap *heap)
+{
+    const struct heap_node *top = heap_top(heap);
+    assert(!top == !heap->count);
+    return top ? age_ms(c, container_of(top, struct task, place)) : 0;
+}
+
+/* Of the most urgent ones, whatever they wait for: that their queue goes on, a worker by name, ...
+ */
 static uint64_t oldest_ms(const struct core *c, const struct queue *q)
 {
-    const struct task *first = queue_head(q);
-    assert(!first || first->state == TASK_READY);
-    if (!first || first->record.submitted_ms > c->now.wall_ms)
-        return 0;
-    return c->now.wall_ms - first->record.submitted_ms;
+    uint64_t oldest = later(top_age_ms(c, &q->requeued), top_age_ms(c, &q->suspects));
+    assert(q->name.size > 0);
+    if (q->filled) {
+        const struct list *first = q->fifo[__builtin_ctz(q->filled)].next;
+        oldest = later(oldest, age_ms(c, container_of(first, struct task, node)));
+    }
+    list_foreach(it, next, &q->targets)
+    {
+        const struct target *target = container_of(it, struct target, in_queue);
+        oldest = later(oldest, top_age_ms(c, &target->ready));
+    }
+    return oldest;
 }
 
 static void count_workers(const struct queue *q, uint64_t *workers, uint64_t *slots)

@@ -5,6 +5,7 @@
  * the submitter is a follower that waits for that; with `async` and `memory` it is told at once.
  */
 #include <assert.h>
+#include <inttypes.h>
 #include "common/name.h"
 #include "server/core/verbs.h"
 
@@ -79,6 +80,9 @@ static bool options_check(const struct msg_options *o, struct refusal *why)
         return refuse(why, PUSHROD_E_BAD_OPTION, "a unique key has 1 to 256 bytes");
     if (o->tag.size > PUSHROD_MAX_TAG)
         return refuse(why, PUSHROD_E_BAD_OPTION, "a tag has at most 256 bytes");
+    if (o->worker.data && !name_valid(o->worker))
+        return refuse(why, PUSHROD_E_BAD_OPTION,
+            "a worker's name has 1 to 128 characters of A-Z a-z 0-9 . _ : / + -");
     if (o->headers.size > PUSHROD_MAX_HEADERS || (o->headers.data && !headers_valid(o->headers)))
         return refuse(why, PUSHROD_E_BAD_OPTION,
             "headers are a map of text to text of at most 8 KiB, names are A-Z a-z 0-9 _ -");
@@ -117,14 +121,16 @@ static bool submit_queue(
 }
 
 /*
- * What only one worker may run stays in memory, where it is found when that worker comes: behind an
- * edge it would hide what others could run. So no more of it may wait than fits into a window.
+ * What only one worker may run gathers in memory, where it is found when that worker comes: the
+ * window moves past it, or it would hide what others could run. So no more of it may wait, wherever
+ * it lies now, than fits into a window.
  */
 static bool target_full(const struct core *c, const struct queue *q, const struct submit *s)
 {
-    bool targeted = s->options && s->options->worker.data;
-    assert(q->targeted <= q->counts[TASK_READY]);
-    return targeted && q->targeted + q->counts[TASK_STORING] >= c->config.window_tasks;
+    if (!s->options || !s->options->worker.data)
+        return false;
+    assert(q->targeted + q->targeted_stored <= q->targeted_all);
+    return q->targeted_all >= c->config.window_tasks;
 }
 
 /* What the queue, and what stands behind it, cannot take now. */
@@ -142,8 +148,9 @@ static bool queue_check(
     if (target_full(c, q, s))
         return refuse(why, PUSHROD_E_QUEUE_FULL,
             arena_text(c,
-                "%u tasks of the queue wait for workers by name already: start those workers",
-                q->targeted));
+                "%" PRIu64
+                " tasks of the queue wait for workers by name already: start those workers",
+                q->targeted_all));
     return true;
 }
 
@@ -257,7 +264,6 @@ static void tell_accepted(
     struct core *c, uint64_t conn, uint64_t request, uint64_t id, bool patient)
 {
     assert(id > 0);
-    c->stats.submitted++;
     struct conn_action *a = out_conn(c, conn, request, MSG_ACCEPTED);
     a->patient = patient;
     a->id = id;
@@ -326,6 +332,7 @@ static bool submit_one(
     assert(*id > 0);
     if (submit_waits(t))
         return true;
+    c->stats.submitted++;
     tell_accepted(c, conn, s->request, *id, s->patient);
     if (q->bypass || t->record.windowed)
         submit_start(c, t);
@@ -378,6 +385,7 @@ void submit_settled(struct core *c, struct task *t, bool stored)
 void submit_accepted(struct core *c, struct task *t)
 {
     assert(t->state == TASK_STORING);
+    c->stats.submitted++;
     for (struct follower *f = t->followers, *next; f; f = next) {
         next = f->next;
         if (!f->submitter)

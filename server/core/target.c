@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Tasks for one worker by name (option `worker`), in a heap for each pair of queue and name. They
- * are handed out before all others, because nobody else can run them, and never lie behind an edge.
+ * are handed out before all others, because nobody else can run them. What lies behind an edge
+ * comes into memory with the fetch that moves the edge past it, and stays: submit.c bounds how many
+ * may wait.
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -111,6 +113,19 @@ bool target_put(struct core *c, struct task *t)
     t->queue->targeted++;
     target_touch(c, target->named);
     return true;
+}
+
+/* Does it wait for its worker, or for its time, in this state? */
+static bool target_waits(enum task_state state)
+{
+    return state < TASK_FINISHING && state != TASK_LEASED;
+}
+
+void target_move(const struct task *t, enum task_state from, enum task_state to)
+{
+    assert(t->rare->target.data);
+    t->queue->targeted_all += target_waits(to);
+    t->queue->targeted_all -= target_waits(from);
 }
 
 void target_take(struct core *c, struct task *t)

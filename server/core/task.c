@@ -106,6 +106,8 @@ void task_move(struct core *c, struct task *t, enum task_state to)
         task_lighten(c, t);
     if (t->rare && heap_holds(&t->rare->timer))
         timer_stop(c, t);
+    if (t->rare && t->rare->target.data)
+        target_move(t, from, to);
     c->counts[from]--;
     t->queue->counts[from]--;
     c->counts[to]++;
@@ -243,6 +245,7 @@ bool task_add(struct core *c, struct task *t)
         return false;
     c->counts[TASK_STORING]++;
     q->counts[TASK_STORING]++;
+    q->targeted_all += t->rare && t->rare->target.data;
     if (q->bypass)
         c->bypass_bytes += t->record.payload.size;
     c->stats.ledger_bytes += t->record.payload.size;

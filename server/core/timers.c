@@ -73,9 +73,10 @@ void timer_stop(struct core *c, struct task *t)
 /* Does it run, as far as anybody can know? The worker starts them in the order of hand-over. */
 static bool is_running(const struct task *t)
 {
-    const struct list *it = t->worker->outstanding.next;
+    const struct list *it = t->worker->outstanding.next, *end = &t->worker->outstanding;
+    uint32_t slots = worker_running(t->worker);
     assert(t->state == TASK_LEASED);
-    for (uint32_t i = 0; i < t->worker->slots && it != &t->worker->outstanding; i++, it = it->next)
+    for (uint32_t i = 0; i < slots && it != end; i++, it = it->next)
         if (it == &t->node)
             return true;
     return t->started;

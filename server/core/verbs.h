@@ -113,6 +113,7 @@ void worker_remove(struct core *c, struct worker *w, int code, bool tell_lane);
 void worker_free(struct worker *w);
 void worker_settle(struct worker *w, struct task *t, uint64_t sequence);
 void worker_regroup(struct core *c, struct worker *w, struct group *to);
+void worker_stop_serving(struct core *c, struct worker *w, struct queue *q);
 void worker_record(struct core *c, struct worker *w);
 void worker_recorded(struct core *c, uint64_t id, bool stored);
 void worker_off_record(struct core *c, const uint8_t instance[INSTANCE_SIZE]);
@@ -124,6 +125,12 @@ uint64_t worker_acks_next(const struct core *c); /* when one goes alone; NEVER: 
 static inline uint32_t worker_load(const struct worker *w)
 {
     return w->outstanding_count + (uint32_t)w->ghosts.count;
+}
+
+/* Slots that its own tasks may run in: ghosts have the others. */
+static inline uint32_t worker_running(const struct worker *w)
+{
+    return w->ghosts.count < w->slots ? w->slots - (uint32_t)w->ghosts.count : 0;
 }
 
 /* ghost.c: attempts that were taken from a worker, or whose answer it held */
@@ -141,11 +148,11 @@ void worker_forget(struct core *c); /* whose answers must be in by now */
 void worker_drain(struct core *c, struct worker *w, uint64_t limit_ms);
 void worker_bye(struct core *c, struct worker *w);
 void worker_supersede(struct core *c, struct worker *w);
-void worker_stop_serving(struct core *c, struct worker *w, struct queue *q);
 void drain_check(struct core *c);
 
 /* target.c: tasks for workers of one name */
 bool target_put(struct core *c, struct task *t); /* false: no memory */
+void target_move(const struct task *t, enum task_state from, enum task_state to); /* counts it */
 void target_take(struct core *c, struct task *t);
 void target_touch(struct core *c, struct named *n);
 void target_dispatch(struct core *c);
@@ -170,8 +177,8 @@ void attempt_fence(struct core *c, struct task *t); /* its worker is to stop it 
 /* pieces.c: results in pieces */
 void pieces_add(struct core *c, struct worker *w, const struct answer *a, bool wanted);
 bool pieces_came(const struct worker *w, uint64_t lease); /* and no end of its attempt */
-/* The whole with its last piece: the caller's reference. NULL: it is not whole. */
-struct body *pieces_take(struct worker *w, uint64_t lease, struct slice last);
+/* 0, and the whole with its last piece: the caller's reference; or why that cannot be had. */
+int pieces_take(struct worker *w, uint64_t lease, struct slice last, struct body **whole);
 void pieces_end(struct worker *w, uint64_t lease);
 void pieces_drop(struct worker *w); /* all */
 
@@ -265,7 +272,6 @@ void row_record(struct core *c, const struct request *r, const struct record *re
 /* Stored ones, and those of queues without a store; gives the number of rows. */
 size_t rows_dead(struct core *c, const struct request *r, const struct msg_list *m,
     const struct record *records, const struct finish *finishes, size_t count);
-bool dead_replay(struct core *c, struct task *t); /* false: no memory, and it stays */
 void request_stored(struct core *c, struct request *r, const struct store_event *e);
 
 /* stats.c */

@@ -94,7 +94,10 @@ static void window_leave(struct core *c, struct task *t)
         window_due_at(c, t->rare->expires_ms);
     t->followers = NULL;
     uint64_t id = t->record.id;
+    bool targeted = t->rare && t->rare->target.data;
     task_drop(c, t);
+    q->targeted_all += targeted;
+    q->targeted_stored += targeted;
     if (chain)
         follow_absent(c, q, id, chain);
 }
@@ -162,7 +165,10 @@ static bool window_evict(struct core *c, struct queue *q)
     return true;
 }
 
-/* No memory for what has come from the store: the edge comes before it, and it is fetched again. */
+/*
+ * There is no memory for what has come from the store, or it was purged meanwhile: the edge comes
+ * before it, and what is still there is fetched.
+ */
 void window_missed(struct core *c, const struct record *r, enum stored_as as)
 {
     struct queue *q = queue_find(c, r->queue);
@@ -208,6 +214,10 @@ struct task *window_adopt(struct core *c, const struct record *r, enum stored_as
     uint64_t *counts[] = {&q->stored_ready, &q->stored_delayed, &q->dead};
     if (*counts[as])
         --*counts[as];
+    if (r->target.data && q->targeted_stored) {
+        q->targeted_stored--;
+        q->targeted_all--;
+    }
     struct follower *f = follow_claim(c, r->id);
     for (struct follower *next; f; f = next) {
         next = f->next;
@@ -281,6 +291,10 @@ void window_fetched(struct core *c, struct queue *q, const struct store_event *e
         if (e->outcome == OUTCOME_STORED && e->exhausted && !q->fetch_void) {
             q->backlog = false;
             q->stored_ready = 0;
+            if (!q->stored_delayed) {
+                q->targeted_all -= q->targeted_stored;
+                q->targeted_stored = 0;
+            }
         }
         if (q->unseen.id)
             window_close(c, q, q->unseen);
@@ -300,6 +314,7 @@ void window_due_ask(struct core *c)
         return;
     assert(!c->bypass);
     op->until_ms = c->due_until_ms = c->now.wall_ms;
+    c->due_number++;
     op->limit = DUE_LIMIT;
     c->next_due_ms = 0;
 }
@@ -334,7 +349,8 @@ static void window_due_one(struct core *c, const struct record *r)
     /* A ready one that expired while it was not in memory lay behind the edge. */
     bool behind = q && !window_open(q, record_key(r));
     enum stored_as as = expired && behind ? STORED_READY : STORED_DELAYED;
-    struct task *t = window_adopt(c, r, as);
+    bool purged = q && q->due_purged == c->due_number; /* since; a fetch sees what is left */
+    struct task *t = purged ? NULL : window_adopt(c, r, as);
     if (!t) {
         window_missed(c, r, as);
         return;

@@ -43,10 +43,11 @@ static void withdraw(struct core *c, struct worker *w, struct task *t, struct gr
     out_lane_task(c, w, LANE_WITHDRAW, t);
 }
 
-/* From the end: what was handed over last waits longest. The first `slots` are running. */
+/* From the end: what was handed over last waits longest. The first ones are running. */
 static void withdraw_from(struct core *c, struct worker *w)
 {
-    uint32_t behind = w->outstanding_count > w->slots ? w->outstanding_count - w->slots : 0;
+    uint32_t running = worker_running(w);
+    uint32_t behind = w->outstanding_count > running ? w->outstanding_count - running : 0;
     struct list *it = w->outstanding.prev;
     assert(w->state == WORKER_READY);
     for (; behind > 0; behind--, it = it->prev) {

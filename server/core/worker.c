@@ -114,6 +114,8 @@ static enum room worker_room_now(const struct worker *w, uint32_t load)
         return ROOM_NONE;
     if (load < w->slots)
         return load ? ROOM_IDLE : ROOM_EMPTY;
+    if (w->ghosts.count >= w->slots) /* nobody knows for how long */
+        return ROOM_NONE;
     bool one_more = load < 2 * w->slots && w->expected_ns < w->slots * AHEAD_NS;
     bool filling = w->expected_ns < w->slots * FILL_NS || one_more;
     return filling && load < w->slots + w->max_prefetch ? ROOM_FILLING : ROOM_NONE;
@@ -189,8 +191,11 @@ void worker_arrived(struct core *c, struct task *t)
     t->worker->bytes -= t->record.payload.size;
     if (t->ahead)
         c->flight_bytes -= t->record.payload.size;
-    if (t->worker->room != ROOM_NONE)
-        group_touch(c, t->worker->group);
+    if (t->worker->room == ROOM_NONE)
+        return;
+    group_touch(c, t->worker->group);
+    if (t->worker->named->waiting)
+        target_touch(c, t->worker->named);
 }
 
 /* The WITHDRAW was answered, by whatever: the idle slot that it had reserved is free again. */
@@ -318,6 +323,31 @@ void worker_regroup(struct core *c, struct worker *w, struct group *to)
     to->workers += ready;
     to->slots += ready ? w->slots : 0;
     worker_room(c, w);
+}
+
+/* It moves to a group that has the queue as an exception: a pattern that begins with '!'. */
+void worker_stop_serving(struct core *c, struct worker *w, struct queue *q)
+{
+    struct group *from = w->group;
+    assert(w->state != WORKER_OVER);
+    if (!group_serves(from, q))
+        return;
+    size_t count = from->pattern_count;
+    struct slice *patterns = arena_alloc(c, (count + 1) * sizeof *patterns);
+    const char *except = arena_text(c, "!%.*s", (int)q->name.size, (const char *)q->name.data);
+    if (!patterns || !except)
+        return;
+    memcpy(patterns, from->patterns, count * sizeof *patterns);
+    patterns[count] = slice_str(except);
+    struct group *to = group_get(c, patterns, count + 1);
+    if (!to)
+        return;
+    assert(to != from);
+    worker_regroup(c, w, to);
+    char *queue = arena_text(c, "%.*s", (int)q->name.size, (const char *)q->name.data);
+    out_worker_notice(c, NOTICE_WORKER_BROKEN, w, PUSHROD_E_HANDLER_BROKEN, queue ? queue : "");
+    watch_event(
+        c, "worker-broken", 0, w->name, q->name, pushrod_strerror(PUSHROD_E_HANDLER_BROKEN));
 }
 
 /* Its tasks have gone elsewhere before, and left their leases among the ghosts. */

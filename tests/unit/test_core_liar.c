@@ -183,6 +183,39 @@ static void a_lie_frees_no_slot(void **state)
     fix_free(&f);
 }
 
+/* A piece of its result has come, so that there is something to look for. */
+static void an_answer_without_a_lease_is_no_answer(void **state)
+{
+    (void)state;
+    begin();
+    struct answer part = fix_done(id, lease, "re");
+    part.kind = MSG_PART;
+    part.number = 6;
+    fix_answer(&f, 0, part);
+    fix_answer(&f, 0, fix_done(id, 0, "lie"));
+    fix_answer(&f, 0, fix_failed(id, 0, "lie"));
+    fix_answer(&f, 0, fix_done(id, lease, "sult"));
+    assert_finished("result");
+    fix_free(&f);
+}
+
+static void a_join_may_name_a_task_twice(void **state)
+{
+    (void)state;
+    fix_new(&f, NULL);
+    id = fix_submit(&f, 5, "q", "payload", NULL, FOLLOW_FINISH);
+    fix_end(&f);
+    fix_later(&f, 1);
+    lease = UINT64_C(7) << 48 | 5;
+    struct held held[] = {{.id = id, .lease = lease}, {.id = id, .lease = lease}};
+    assert_int_not_equal(fix_join_held(&f, 0, "q", 1, held, 2), 0);
+    fix_later(&f, 1);
+    fix_answer(&f, 0, (struct answer){.kind = MSG_READY});
+    fix_answer(&f, 0, fix_done(id, lease, "result"));
+    assert_finished("result");
+    fix_free(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -194,6 +227,8 @@ int main(void)
         cmocka_unit_test(an_answer_that_comes_much_later_is_dropped),
         cmocka_unit_test(an_answer_that_was_held_wins),
         cmocka_unit_test(a_lie_frees_no_slot),
+        cmocka_unit_test(an_answer_without_a_lease_is_no_answer),
+        cmocka_unit_test(a_join_may_name_a_task_twice),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

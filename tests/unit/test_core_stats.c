@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Figures of queues: who waits for a worker in vain, and how long a lost worker's tasks waited. */
 #include "server/core/state.h"
-#include "tests/unit/core_fixture.h"
+#include "tests/unit/core_durable.h"
 
 static struct core_queue_stats stats_of(struct fix *f, const char *name)
 {
@@ -145,6 +145,44 @@ static void what_ends_before_it_recovers_did_not_run(void **state)
     fix_free(&f);
 }
 
+/* Just then it is of interest how long. */
+static void what_waits_in_a_paused_queue_grows_old(void **state)
+{
+    (void)state;
+    struct fix f;
+    struct msg_options o = fix_options();
+    o.worker = S("absent");
+    fix_new(&f, NULL);
+    fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_submit(&f, 5, "targeted", "", &o, FOLLOW_NONE);
+    struct msg_control m = {.request = 1, .verb = S("pause"), .name = S("q")};
+    core_control(f.core, 5, &m);
+    fix_end(&f);
+    fix_later(&f, 3000);
+    assert_int_equal(stats_of(&f, "q").oldest_ms, 3000);
+    assert_int_equal(stats_of(&f, "targeted").oldest_ms, 3000);
+    fix_end(&f);
+    fix_free(&f);
+}
+
+/* Its client has gone before the store had it, and it runs all the same. */
+static void a_task_counts_though_nobody_hears_of_it(void **state)
+{
+    (void)state;
+    struct durable d;
+    durable_begin(&d, DURABILITY_SYNC);
+    fix_submit(&d.f, 5, "q", "payload", NULL, FOLLOW_NONE);
+    durable_end(&d);
+    fix_later(&d.f, 1);
+    core_conn_closed(d.f.core, 5);
+    durable_end(&d);
+    durable_stored(&d, 1);
+    durable_end(&d);
+    assert_int_equal(core_stats(d.f.core)->running, 1);
+    assert_int_equal(core_stats(d.f.core)->submitted, 1);
+    durable_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -154,6 +192,8 @@ int main(void)
         cmocka_unit_test(a_silent_worker_is_lost_since_it_was_heard),
         cmocka_unit_test(who_leaves_in_order_is_not_lost),
         cmocka_unit_test(what_ends_before_it_recovers_did_not_run),
+        cmocka_unit_test(what_waits_in_a_paused_queue_grows_old),
+        cmocka_unit_test(a_task_counts_though_nobody_hears_of_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

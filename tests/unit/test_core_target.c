@@ -92,12 +92,106 @@ static void short_ones_are_sent_ahead(void **state)
     assert_int_equal(handed(50000000), 1);
 }
 
+/* Two that do not fit into the lane together: the second one goes when the first has arrived. */
+static void bytes_that_come_free_are_used(void **state)
+{
+    (void)state;
+    static char large[3000];
+    memset(large, 'x', sizeof large - 1);
+    struct core_config config = {.seed = 1, .lane_bytes = 4096, .store = {.bypass = true}};
+    struct fix f;
+    struct msg_options o = fix_options();
+    o.worker = S("w0");
+    fix_new(&f, &config);
+    fix_worker(&f, 0, "q", 2);
+    uint64_t a = fix_submit(&f, 5, "q", large, &o, FOLLOW_NONE);
+    uint64_t b = fix_submit(&f, 5, "q", large, &o, FOLLOW_NONE);
+    fix_end(&f);
+    uint64_t lease = fix_lane(&f, 0, LANE_TASK, 0)->lease;
+    assert_null(fix_lane(&f, 0, LANE_TASK, 1));
+    fix_later(&f, 1);
+    fix_answer(&f, 0, (struct answer){.kind = MSG_STARTED, .id = a, .lease = lease});
+    fix_end(&f);
+    assert_non_null(fix_lane(&f, 0, LANE_TASK, 0));
+    assert_int_equal(fix_lane(&f, 0, LANE_TASK, 0)->id, b);
+    fix_free(&f);
+}
+
+/* Behind the edge of a queue, too: once what is before it has run, they would all come into memory.
+ */
+static void they_are_bounded_wherever_they_lie(void **state)
+{
+    (void)state;
+    struct durable d;
+    durable_new(&d, 3, DURABILITY_SYNC);
+    struct msg_options o = fix_options();
+    o.worker = S("absent");
+    for (int i = 0; i < 5; i++) {
+        fix_submit(&d.f, 5, "q", "payload", NULL, FOLLOW_NONE);
+        durable_settle(&d);
+    }
+    for (int i = 0; i < 50; i++) {
+        if (i == 1)
+            o.delay_ms = 1000000;
+        fix_submit(&d.f, 5, "q", "payload", &o, FOLLOW_NONE);
+        durable_settle(&d);
+    }
+    assert_int_equal(core_stats(d.f.core)->submitted, 5 + 3);
+    /* One that is cancelled makes room for another. */
+    core_cancel(d.f.core, 5, 1, core_stats(d.f.core)->submitted);
+    durable_settle(&d);
+    fix_submit(&d.f, 5, "q", "payload", &o, FOLLOW_NONE);
+    fix_submit(&d.f, 5, "q", "payload", &o, FOLLOW_NONE);
+    durable_settle(&d);
+    assert_int_equal(core_stats(d.f.core)->submitted, 5 + 3 + 1);
+    durable_free(&d);
+}
+
+static void others_that_are_being_stored_do_not_count(void **state)
+{
+    (void)state;
+    struct durable d;
+    durable_new(&d, 3, DURABILITY_SYNC);
+    struct msg_options o = fix_options();
+    o.worker = S("w0");
+    for (int i = 0; i < 3; i++)
+        fix_submit(&d.f, 5, "q", "payload", NULL, FOLLOW_NONE);
+    fix_submit(&d.f, 5, "q", "payload", &o, FOLLOW_NONE);
+    durable_end(&d);
+    assert_null(fix_conn(&d.f, 5, MSG_REJECTED, 0));
+    durable_free(&d);
+}
+
+/* A name is kept for as long as the task: it is no longer than that of a worker may be. */
+static void the_name_is_one_of_a_worker(void **state)
+{
+    (void)state;
+    static char name[200];
+    memset(name, 'x', sizeof name - 1);
+    struct fix f;
+    struct msg_options o = fix_options();
+    fix_new(&f, NULL);
+    const char *const wrong[] = {name, "", "a b"};
+    for (unsigned i = 0; i < 3; i++) {
+        o.worker = S(wrong[i]);
+        assert_int_equal(fix_submit(&f, 5, "q", "", &o, FOLLOW_NONE), 0);
+    }
+    fix_end(&f);
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(fix_conn(&f, 5, MSG_REJECTED, i)->code, PUSHROD_E_BAD_OPTION);
+    fix_free(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(targeted_tasks_wait_for_their_worker),
         cmocka_unit_test(tasks_for_an_absent_worker_are_bounded),
         cmocka_unit_test(short_ones_are_sent_ahead),
+        cmocka_unit_test(bytes_that_come_free_are_used),
+        cmocka_unit_test(they_are_bounded_wherever_they_lie),
+        cmocka_unit_test(others_that_are_being_stored_do_not_count),
+        cmocka_unit_test(the_name_is_one_of_a_worker),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

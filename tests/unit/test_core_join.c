@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* JOINs that cross each other, and how long a worker is on record. */
+#include "tests/unit/core_durable.h"
+
+/* Welcomed, and never ready; or ready, and then silent for good: neither holds anything any more.
+ */
+static void who_does_not_come_back_is_off_the_record(void **state)
+{
+    (void)state;
+    struct durable d;
+    durable_new(&d, 0, DURABILITY_SYNC);
+    durable_settle(&d);
+    for (unsigned n = 0; n < 8; n++) {
+        assert_int_not_equal(fix_join_held(&d.f, n, "q", 1, NULL, 0), 0);
+        durable_ask(&d);
+        durable_stored(&d, 1);
+        if (n >= 4)
+            fix_answer(&d.f, n, (struct answer){.kind = MSG_READY});
+        durable_settle(&d);
+    }
+    for (int i = 0; i < 60; i++) {
+        durable_end(&d);
+        durable_stored(&d, 1000);
+    }
+    durable_settle(&d);
+    durable_end(&d);
+    assert_int_equal(core_stats(d.f.core)->workers, 0);
+    fix_later(&d.f, 1);
+    durable_restart(&d);
+    assert_int_equal(d.opened.worker_count, 0);
+    durable_free(&d);
+}
+
+/* The older one waits for a look-up, the newer for none: it is the newer session that counts. */
+static void the_newer_of_two_joins_wins(void **state)
+{
+    (void)state;
+    struct durable d;
+    durable_new(&d, 1, DURABILITY_SYNC);
+    durable_settle(&d);
+    uint64_t id = 0;
+    for (int i = 0; i < 5; i++) {
+        id = fix_submit(&d.f, 5, "q", "payload", NULL, FOLLOW_NONE);
+        durable_settle(&d);
+    }
+    struct held held = {.id = id, .lease = UINT64_C(1) << 48 | 7, .started = true};
+    assert_int_equal(fix_join_held(&d.f, 0, "q", 1, &held, 1), 0);
+    durable_ask(&d);
+    fix_later(&d.f, 1);
+    uint64_t newer = fix_join_held(&d.f, 0, "q", 1, NULL, 0);
+    assert_int_not_equal(newer, 0);
+    durable_ask(&d);
+    durable_stored(&d, 1);
+    durable_end(&d);
+    for (size_t i = 0; i < d.f.acts->lane_count; i++)
+        assert_int_not_equal(d.f.acts->lane[i].kind, LANE_FENCED);
+    assert_int_equal(core_stats(d.f.core)->workers, 1);
+    durable_free(&d);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(who_does_not_come_back_is_off_the_record),
+        cmocka_unit_test(the_newer_of_two_joins_wins),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A purge beside what was asked of the store just before it; dead letters that live again. */
+#include "tests/unit/core_durable.h"
+
+static void purge(struct durable *d)
+{
+    struct msg_control m = {.request = 1, .verb = S("purge"), .name = S("q")};
+    fix_later(&d->f, 1);
+    core_control(d->f.core, 5, &m);
+    durable_end(d);
+    assert_non_null(durable_op(d, STORE_PURGE, 0));
+    durable_stored(d, 1);
+}
+
+/* The id of the task that is handed out next; 0: none. */
+static uint64_t runs_next(struct durable *d)
+{
+    for (int i = 0; i < 10; i++) {
+        durable_end(d);
+        const struct lane_action *a = fix_lane(&d->f, 0, LANE_TASK, 0);
+        if (a)
+            return a->id;
+        durable_stored(d, 1);
+    }
+    durable_end(d);
+    return 0;
+}
+
+static void what_came_due_just_before_a_purge_does_not_run(void **state)
+{
+    (void)state;
+    struct durable d;
+    durable_begin(&d, DURABILITY_SYNC);
+    struct msg_options o = fix_options();
+    o.delay_ms = 1000;
+    fix_submit(&d.f, 5, "q", "payload", &o, FOLLOW_NONE);
+    durable_settle(&d);
+    durable_end(&d);
+    fix_later(&d.f, 2000);
+    fix_answer(&d.f, 0, (struct answer){.kind = MSG_HEARTBEAT});
+    durable_end(&d);
+    assert_non_null(durable_op(&d, STORE_DUE, 0));
+    purge(&d);
+    assert_int_equal(runs_next(&d), 0);
+    fix_later(&d.f, 1);
+    /* The next one that comes due does. */
+    uint64_t id = fix_submit(&d.f, 5, "q", "payload", &o, FOLLOW_NONE);
+    durable_settle(&d);
+    durable_end(&d);
+    fix_later(&d.f, 2000);
+    fix_answer(&d.f, 0, (struct answer){.kind = MSG_HEARTBEAT});
+    assert_int_equal(runs_next(&d), id);
+    durable_free(&d);
+}
+
+static void what_was_replayed_just_before_a_purge_does_not_run(void **state)
+{
+    (void)state;
+    struct durable d;
+    durable_begin(&d, DURABILITY_SYNC);
+    struct msg_options o = fix_options();
+    o.max_attempts = 1;
+    uint64_t lease, id = durable_leased(&d, &lease, &o);
+    fix_later(&d.f, 1);
+    fix_answer(&d.f, 0, fix_failed(id, lease, "no"));
+    durable_settle(&d);
+    core_received(d.f.core, 5, 1);
+    durable_settle(&d);
+    struct msg_control m = {.request = 2, .verb = S("replay"), .id = id};
+    core_control(d.f.core, 5, &m);
+    durable_end(&d);
+    purge(&d);
+    assert_int_equal(runs_next(&d), 0);
+    const struct queue *at = NULL;
+    struct core_queue_stats stats;
+    assert_true(core_queue_next(d.f.core, &at, &stats));
+    assert_int_equal(stats.dead, 0);
+    durable_free(&d);
+}
+
+/* Its second life holds its key, if nobody else does by then. */
+static void a_replayed_task_takes_its_key_again(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 1);
+    struct msg_options o = fix_options();
+    o.unique_key = S("key");
+    o.max_attempts = 1;
+    uint64_t id = fix_submit(&f, 5, "q", "", &o, FOLLOW_NONE);
+    fix_end(&f);
+    uint64_t lease = fix_lane(&f, 0, LANE_TASK, 0)->lease;
+    fix_later(&f, 1);
+    fix_answer(&f, 0, fix_failed(id, lease, "no"));
+    fix_end(&f);
+    fix_later(&f, 1);
+    struct msg_control m = {.request = 1, .verb = S("replay"), .id = id};
+    core_control(f.core, 5, &m);
+    fix_end(&f);
+    assert_non_null(fix_conn(&f, 5, MSG_OK, 0));
+    lease = fix_lane(&f, 0, LANE_TASK, 0)->lease;
+    fix_later(&f, 1);
+    assert_int_equal(fix_submit(&f, 5, "q", "", &o, FOLLOW_NONE), 0);
+    fix_end(&f);
+    const struct conn_action *rejected = fix_conn(&f, 5, MSG_REJECTED, 0);
+    assert_non_null(rejected);
+    assert_int_equal(rejected->code, PUSHROD_E_DUPLICATE);
+    assert_int_equal(rejected->id, id);
+    fix_later(&f, 1);
+    fix_answer(&f, 0, fix_done(id, lease, ""));
+    assert_int_not_equal(fix_submit(&f, 5, "q", "", &o, FOLLOW_NONE), 0);
+    fix_end(&f);
+    fix_free(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_came_due_just_before_a_purge_does_not_run),
+        cmocka_unit_test(what_was_replayed_just_before_a_purge_does_not_run),
+        cmocka_unit_test(a_replayed_task_takes_its_key_again),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
