@@ -87,7 +87,7 @@ const struct param option_rows[] = {
     TITLE("Store"),
     OPTION("data", STRING, SERVER, NULL, "where tasks are kept; without it they are in memory only", .value_name = "DIR"),
     OPTION("durability", ENUM, SERVER, "sync", "of queues not named by --queue; sync, async: needs --data", .allowed = "sync|async|memory"),
-    OPTION("queue", LIST, SERVER, NULL, "PATTERN=SETTING,...: durability and max-tasks of queues", .value_name = "PATTERN=..."),
+    OPTION("queue", LIST, SERVER, NULL, "PATTERN=SETTING,...: sync, async, memory, max-tasks:NUMBER; mail.*=async,max-tasks:1000", .value_name = "PATTERN=..."),
     NUMBER("max-disk", SIZE, SERVER, "16g", 16 MIB, 0, "share of the disk that the store may take", NONE),
 
     TITLE("Handlers"),

@@ -346,7 +346,7 @@ enum msg_plane {
     F(U64, at_ms, "Unix time")                                                                     \
     F(TEXT, kind,                                                                                  \
         "worker-join, worker-lost, worker-bye, worker-broken, attempt-failed, task-dead, "         \
-        "queue-new, store-failed, store-ok")                                                       \
+        "queue-new, store-failed, store-ok, control (the verb is the text)")                       \
     F(U64, id, "of the task, or 0")                                                                \
     F(TEXT, worker, "name, or nil")                                                                \
     F(TEXT, queue, "name, or nil")                                                                 \

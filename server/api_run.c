@@ -124,6 +124,22 @@ static void stops_look(struct pushrod_server *s)
 
 /* ---------------------------------------------------------------------------------- serving */
 
+/* What becomes of what has not ended: nobody should have to find out by its absence. */
+static void left_log(const struct pushrod_server *s)
+{
+    const struct queue *at = NULL;
+    struct core_queue_stats q;
+    uint64_t stored = 0, lost = 0;
+    while (core_queue_next(host_core(s->host), &at, &q))
+        *(q.stored ? &stored : &lost) += q.ready + q.delayed + q.running;
+    if (stored)
+        log_info("%llu %s on disk for the next start", (unsigned long long)stored,
+            stored == 1 ? "task is" : "tasks are");
+    if (lost)
+        log_warning("%llu %s with this process: no disk has %s", (unsigned long long)lost,
+            lost == 1 ? "task ends" : "tasks end", lost == 1 ? "it" : "them");
+}
+
 /* One round; false: it is over. */
 static bool server_turn(struct pushrod_server *s, bool wait)
 {
@@ -139,6 +155,7 @@ static bool server_turn(struct pushrod_server *s, bool wait)
     loop_enter(s->loop);
     posts_run(s);
     loop_turn(s->loop, false);
+    left_log(s);
     server_end(s);
     return false;
 }

@@ -343,6 +343,7 @@ const struct core_stats *core_stats(struct core *); /* the gauges are summed now
 
 struct core_queue_stats {
     struct slice name; /* the core's: a queue is never forgotten */
+    bool stored;       /* its tasks outlive this process */
 #define S(name, kind, text) uint64_t name;
     CORE_QUEUE_STATS(S)
 #undef S

@@ -5,6 +5,7 @@
  * so whether a death is counted, is loss.c's business.
  */
 #include <assert.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include "common/name.h"
 #include "server/core/verbs.h"
@@ -92,6 +93,19 @@ static void take_back(struct core *c, struct worker *w, struct lost *lost)
 
 /* ---- the ways to go ---- */
 
+/* For people, who want to know which of both it was. */
+static const char *loss_text(struct core *c, const struct worker *w, int code, uint64_t since_ns)
+{
+    assert(code > 0);
+    if (code != PUSHROD_E_TIMED_OUT)
+        return pushrod_strerror(code);
+    if (w->state == WORKER_DRAINING && since_ns >= c->now.mono_ns)
+        return "it was to leave, and did not in time";
+    const char *text = arena_text(c, "nothing was heard of it for %" PRIu64 ".%" PRIu64 " s",
+        (c->now.mono_ns - since_ns) / (1000 * MS), (c->now.mono_ns - since_ns) / (100 * MS) % 10);
+    return text ? text : pushrod_strerror(code);
+}
+
 void core_worker_lost(struct core *c, uint64_t id, int code, uint64_t since_ns)
 {
     struct worker *w = worker_find(c, id);
@@ -103,6 +117,7 @@ void core_worker_lost(struct core *c, uint64_t id, int code, uint64_t since_ns)
     struct lost lost = {.cut = code == PUSHROD_E_CLOSED || code == PUSHROD_E_TASK_CRASHED};
     lost.alone = lost.cut && runs_one(w);
     lost.since_ns = joining ? 0 : earlier(since_ns, c->now.mono_ns);
+    const char *text = loss_text(c, w, code, earlier(since_ns, c->now.mono_ns));
     if (w->outstanding_count)
         lost.ids = arena_alloc(c, w->outstanding_count * sizeof *lost.ids);
     take_back(c, w, &lost);
@@ -111,14 +126,15 @@ void core_worker_lost(struct core *c, uint64_t id, int code, uint64_t since_ns)
     } else {
         loss_add(c, w, &lost);
         c->stats.workers_lost++;
-        watch_event(c, "worker-lost", 0, w->name, (struct slice){0}, pushrod_strerror(code));
+        watch_event(c, "worker-lost", 0, w->name, (struct slice){0}, text);
     }
     out_notice(c, (struct notice){.kind = joining ? NOTICE_WORKER_UNREADY : NOTICE_WORKER_LOST,
                       .worker = w->id,
                       .code = code,
                       .name = (const char *)w->name.data,
                       .ids = lost.ids,
-                      .count = lost.count});
+                      .count = lost.count,
+                      .text = text});
     worker_remove(c, w, code, !lost.cut && !joining);
 }
 

@@ -43,8 +43,10 @@ struct store_op *request_ask(
 static void reject(struct core *c, const struct request *r, const struct store_event *e)
 {
     assert(r->kind != REQUEST_OUTCOME);
+    bool dead = r->kind == REQUEST_REPLAY || r->kind == REQUEST_DROP;
     if (e->outcome == OUTCOME_GONE || e->outcome == OUTCOME_STORED)
-        out_reject(c, r->conn, r->request, PUSHROD_E_UNKNOWN_TASK, unknown_text(c, r->id));
+        out_reject(c, r->conn, r->request, PUSHROD_E_UNKNOWN_TASK,
+            dead ? not_dead_text(c, r->id) : unknown_text(c, r->id));
     else
         out_reject(
             c, r->conn, r->request, stored_code(e), e->text ? arena_text(c, "%s", e->text) : NULL);

@@ -19,6 +19,13 @@ const char *unknown_text(struct core *c, uint64_t id)
     return "no such task: it finished, and its result was not kept (see --keep)";
 }
 
+const char *not_dead_text(struct core *c, uint64_t id)
+{
+    return never_issued(c, id)
+               ? unknown_text(c, id)
+               : "no dead task has this id: `pushrod status` says what became of it";
+}
+
 /* ---- wait, status ---- */
 
 static void wait_here(
@@ -301,8 +308,11 @@ static void control_dead(struct core *c, uint64_t conn, const struct msg_control
             out_ok(c, conn, m->request, 1);
         else
             out_reject(c, conn, m->request, PUSHROD_E_NO_MEMORY, NULL);
-    } else if (c->bypass) {
-        out_reject(c, conn, m->request, PUSHROD_E_UNKNOWN_TASK, "no such dead task");
+    } else if (t && !task_ended(t)) {
+        out_reject(c, conn, m->request, PUSHROD_E_WRONG_STATE,
+            arena_text(c, "the task is not dead, but %s", task_state_name(t->state)));
+    } else if (c->bypass || never_issued(c, m->id)) {
+        out_reject(c, conn, m->request, PUSHROD_E_UNKNOWN_TASK, not_dead_text(c, m->id));
     } else {
         struct request *r = request_new(c, kind, conn, m->request);
         if (!r || !request_ask(c, r, ask, m->id))
@@ -370,6 +380,9 @@ void core_control(struct core *c, uint64_t conn, const struct msg_control *m)
     assert(conn != 0);
     for (size_t i = 0; i < sizeof control_table / sizeof *control_table; i++) {
         if (slice_equal(m->verb, slice_str(control_table[i].verb))) {
+            bool drain = control_table[i].run == control_drain;
+            watch_event(c, "control", m->id, drain ? m->name : (struct slice){0},
+                drain ? (struct slice){0} : m->name, control_table[i].verb);
             control_table[i].run(c, conn, m);
             return;
         }

@@ -89,6 +89,7 @@ void queue_stats(const struct core *c, const struct queue *q, struct core_queue_
 {
     assert(q->name.size > 0);
     *s = (struct core_queue_stats){.name = q->name,
+        .stored = !q->bypass,
         .ready = waiting(q),
         .delayed = q->counts[TASK_DELAYED] + q->counts[TASK_MOVING] + q->stored_delayed,
         .running = q->counts[TASK_LEASED],

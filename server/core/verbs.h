@@ -265,6 +265,7 @@ struct store_op *request_ask(
  * or no memory. */
 struct task *request_adopt(struct core *c, const struct request *r, const struct store_event *e);
 const char *unknown_text(struct core *c, uint64_t id);
+const char *not_dead_text(struct core *c, uint64_t id); /* likewise, of a dead task */
 void row_task(struct core *c, uint64_t conn, uint64_t request, const struct task *t);
 void row_end(struct core *c, uint64_t conn, uint64_t request, uint64_t rows);
 void row_record(struct core *c, const struct request *r, const struct record *record,

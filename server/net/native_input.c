@@ -7,6 +7,7 @@
 #include <pushrod/error.h>
 #include <pushrod/task.h>
 #include "common/log.h"
+#include "common/name.h"
 #include "proto/codec.h"
 #include "proto/frame.h"
 #include "server/net/native.h"
@@ -113,6 +114,42 @@ static void on_hello(struct native *n, struct conn *c, const struct msg_hello *m
     }
 }
 
+/* NULL: no such verb. Each has a limit of its own: who drops a thousand dead tasks hides no purge.
+ */
+static struct log_limit *verb_limit(struct slice verb)
+{
+    static struct {
+        const char *verb;
+        struct log_limit limit;
+    } verbs[] = {{.verb = "pause"}, {.verb = "resume"}, {.verb = "purge"}, {.verb = "drain"},
+        {.verb = "replay"}, {.verb = "drop"}};
+    for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
+        if (slice_equal(verb, slice_str(verbs[i].verb)))
+            return &verbs[i].limit;
+    return NULL;
+}
+
+/* Who paused or purged what is asked for afterwards. A name that is none could be any bytes. */
+static void control_log(struct conn *c, const struct msg_control *m)
+{
+    struct log_limit *limit = verb_limit(m->verb);
+    char more[LOG_MORE], peer[CONN_PEER_TEXT], what[PUSHROD_MAX_QUEUE_NAME + 1] = "";
+    if (!limit || !log_allowed(limit, more))
+        return;
+    if (name_valid(m->name))
+        snprintf(what, sizeof what, "%.*s", (int)m->name.size, (const char *)m->name.data);
+    else if (m->id)
+        snprintf(what, sizeof what, "%llu", (unsigned long long)m->id);
+    log_info("client %s asks: %.*s %s%s", conn_peer(c, peer), (int)m->verb.size,
+        (const char *)m->verb.data, what, more);
+}
+
+static void on_control(struct native *n, struct conn *c, const struct msg_control *m)
+{
+    control_log(c, m);
+    core_control(host_core(n->host), c->id, m);
+}
+
 /* Decodes message `name` into m and runs the statement; the decoder keeps what is wrong. */
 #define REQUEST(NAME, name, statement)                                                             \
     case MSG_##NAME: {                                                                             \
@@ -133,7 +170,7 @@ static void request_handle(struct native *n, struct conn *c, unsigned number, st
         REQUEST(CANCEL, cancel, core_cancel(core, c->id, m.request, m.id))
         REQUEST(STATUS, status, core_status(core, c->id, m.request, m.id))
         REQUEST(LIST, list, core_list(core, c->id, &m))
-        REQUEST(CONTROL, control, core_control(core, c->id, &m))
+        REQUEST(CONTROL, control, on_control(n, c, &m))
         REQUEST(WATCH, watch, core_watch(core, c->id, m.request, m.on))
         REQUEST(ECHO, echo, native_say_ok(c, m.request, 0))
         REQUEST(WAIT, wait, if (m.follow > FOLLOW_ALL) dec_fail(d, "follow is 0, 1 or 2");

@@ -101,6 +101,10 @@ static void a_replayed_task_takes_its_key_again(void **state)
     assert_non_null(fix_conn(&f, 5, MSG_OK, 0));
     lease = fix_lane(&f, 0, LANE_TASK, 0)->lease;
     fix_later(&f, 1);
+    core_control(f.core, 5, &m); /* it lives */
+    fix_end(&f);
+    assert_int_equal(fix_conn(&f, 5, MSG_REJECTED, 0)->code, PUSHROD_E_WRONG_STATE);
+    fix_later(&f, 1);
     assert_int_equal(fix_submit(&f, 5, "q", "", &o, FOLLOW_NONE), 0);
     fix_end(&f);
     const struct conn_action *rejected = fix_conn(&f, 5, MSG_REJECTED, 0);
