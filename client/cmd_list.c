@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cmd_list: pushrod queues, workers, events. */
+/* cmd_list: pushrod queues, workers, running, events. */
 #include <inttypes.h>
 #include <string.h>
 #include <time.h>
@@ -128,6 +128,45 @@ int cmd_workers(struct cli *cli)
     return listing_end(cli, &l, rows,
         cli->count ? "no worker has such a name (pushrod workers)"
                    : "no worker has joined (pushrod-worker --join HOST)");
+}
+
+/* --------------------------------------------------------------------------------- running */
+
+static const char *const running_titles[] = {
+    "-ID", "QUEUE", "WORKER", "-FOR", "-ATTEMPTS", "-PRIORITY", "-SIZE", "-AGE"};
+
+static const char *const running_spare[] = {"PRIORITY", "SIZE", "ATTEMPTS", "AGE", NULL};
+
+static void on_running(const struct pushrod_task_info *t, void *arg)
+{
+    struct listing *l = arg;
+    char text[TEXT_SIZE];
+    if (l->json) {
+        json_print_row(JSON_TASK, t);
+        return;
+    }
+    table_cell(&l->table, "%" PRIu64, t->id);
+    table_cell(&l->table, "%s", t->queue);
+    table_cell(&l->table, "%s", t->worker);
+    table_cell(&l->table, "%s", text_age(text, t->since_ms));
+    table_cell(&l->table, "%" PRIu64, t->attempts);
+    table_cell(&l->table, "%u", t->priority);
+    table_cell(&l->table, "%s", text_bytes(text, t->size));
+    table_cell(&l->table, "%s", text_age(text, t->submitted_ms));
+}
+
+int cmd_running(struct cli *cli)
+{
+    struct listing l = {.json = params_bool(cli->p, "json")};
+    int code = cli_open(cli);
+    if (code)
+        return code;
+    table_begin(&l.table, running_titles, sizeof running_titles / sizeof running_titles[0]);
+    l.table.spare = running_spare;
+    int64_t rows =
+        pushrod_client_running(cli->client, cli->count ? cli->operands[0] : NULL, on_running, &l);
+    return listing_end(cli, &l, rows,
+        cli->count ? "no worker has a task of such a queue" : "no worker has a task");
 }
 
 /* ---------------------------------------------------------------------------------- events */

@@ -125,6 +125,9 @@ const struct command commands[] = {
         OWN(list_rows), 0, 1},
     {"workers", "[WORKER|PATTERN]", "who is there, and what they serve", NARROW, cmd_workers,
         OWN(list_rows), 0, 1},
+    {"running", "[QUEUE|PATTERN]", "what workers have, and for how long",
+        "By id. What waits at a worker for its turn is shown as well. " NARROW, cmd_running,
+        OWN(list_rows), 0, 1},
     {"top", "", "queues and workers, looked at every second",
         "q leaves. What the terminal has no room for is counted; arrows, page keys, home and end "
         "scroll, tab changes between queues and workers. Not on a terminal: plain text. " NARROW,

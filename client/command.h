@@ -194,6 +194,7 @@ int cmd_status(struct cli *cli);
 int cmd_cancel(struct cli *cli);
 int cmd_queues(struct cli *cli);
 int cmd_workers(struct cli *cli);
+int cmd_running(struct cli *cli);
 int cmd_top(struct cli *cli);
 int cmd_events(struct cli *cli);
 int cmd_pause(struct cli *cli);

@@ -67,8 +67,8 @@ static bool task_info(struct pushrod_client *c, const struct msg_task_row *m,
     text_begin(c, m->queue.size + m->state.size + m->worker.size + m->text.size + m->history.size +
                       m->head.size + 2 * count + 5);
     *info = (struct pushrod_task_info){m->id, text_of(c, m->queue), text_of(c, m->state),
-        (unsigned)m->priority, m->attempts, m->deaths, m->submitted_ms, m->due_ms, m->size,
-        text_of(c, m->worker), (int)m->code, text_of(c, m->text), *history, count,
+        (unsigned)m->priority, m->attempts, m->deaths, m->submitted_ms, m->due_ms, m->since_ms,
+        m->size, text_of(c, m->worker), (int)m->code, text_of(c, m->text), *history, count,
         m->head.data ? text_of(c, m->head) : NULL, m->head.size};
     return history_decode(c, m->history, *history, count);
 }
@@ -80,6 +80,7 @@ static void row_task(struct pushrod_client *c, struct dec *in, struct call *call
     struct pushrod_death *history;
     if (!msg_task_row_decode(in, &m))
         return;
+    call->after = m.id;
     if (task_info(c, &m, &info, &history)) {
         pushrod_task_fn *fn = (pushrod_task_fn *)call->fn;
         c->inside++;
@@ -180,6 +181,15 @@ int64_t pushrod_client_workers(
     struct msg_list m = {.what = slice_str("workers"), .filter = slice_str(filter)};
     struct call call = {
         .row_kind = MSG_WORKER_ROW, .row = row_worker, .fn = (void (*)(void))fn, .arg = arg};
+    return list_pages(c, &m, &call);
+}
+
+int64_t pushrod_client_running(
+    struct pushrod_client *c, const char *filter, pushrod_task_fn *fn, void *arg)
+{
+    struct msg_list m = {.what = slice_str("running"), .filter = slice_str(filter)};
+    struct call call = {
+        .row_kind = MSG_TASK_ROW, .row = row_task, .fn = (void (*)(void))fn, .arg = arg};
     return list_pages(c, &m, &call);
 }
 

@@ -214,9 +214,10 @@ enum msg_plane {
 
 #define FIELDS_LIST(F)                                                                             \
     F(U64, request, "echoed in each row and in END")                                               \
-    F(TEXT, what, "queues, workers, dead, stats")                                                  \
-    F(TEXT, filter, "name or pattern of queues (dead: of theirs) or workers; nil: all")            \
-    F(U64, after, "workers, dead: ids above this one; queues: rows that came before")              \
+    F(TEXT, what, "queues, workers, running, dead, stats")                                         \
+    F(TEXT, filter,                                                                                \
+        "name or pattern of queues (running, dead: of their tasks') or workers; nil: all")         \
+    F(U64, after, "workers, running, dead: ids above this one; queues: rows that came before")     \
     F(U64, limit, "rows, 1,000 at most; 0: 1,000")
 
 #define FIELDS_CONTROL(F)                                                                          \
@@ -329,6 +330,7 @@ enum msg_plane {
     F(U64, submitted_ms, "Unix time")                                                              \
     F(U64, due_ms,                                                                                 \
         "Unix time of the next attempt if delayed, of the finish if it has one; else 0")           \
+    F(U64, since_ms, "Unix time from which on its worker has it; or 0")                            \
     F(U64, size, "of the payload, bytes")                                                          \
     F(TEXT, worker, "that has it, or the only one that may; or nil")                               \
     F(U64, code, "the error code of the last attempt")                                             \

@@ -281,8 +281,9 @@ struct pushrod_task_info {
     uint64_t attempts;
     uint64_t deaths; /* workers that died while they ran it alone */
     uint64_t submitted_ms;
-    uint64_t due_ms; /* of the next attempt if delayed, of the finish if it has one; else 0 */
-    uint64_t size;   /* of the payload, bytes */
+    uint64_t due_ms;   /* of the next attempt if delayed, of the finish if it has one; else 0 */
+    uint64_t since_ms; /* Unix time from which on its worker has it; 0: none has */
+    uint64_t size;     /* of the payload, bytes */
     const char *worker;
     int error; /* enum pushrod_error of the last attempt, or 0 */
     const char *text;
@@ -326,12 +327,14 @@ typedef void pushrod_stat_fn(const char *name, uint64_t value, void *arg);
 int pushrod_client_status(struct pushrod_client *c, uint64_t id, struct pushrod_task_info *info);
 
 /* Calls `fn` for each row and returns how many there were, or a negative error. filter: a
- * name or pattern of queues, of workers, or of the queues of the dead, NULL: all. dead: ids above
- * `after`, at most `limit` (0: 1,000). */
+ * name or pattern of queues, of workers, or of the queues of the tasks, NULL: all. running: what
+ * workers have, by id. dead: ids above `after`, at most `limit` (0: 1,000). */
 int64_t pushrod_client_queues(
     struct pushrod_client *c, const char *filter, pushrod_queue_fn *fn, void *arg);
 int64_t pushrod_client_workers(
     struct pushrod_client *c, const char *filter, pushrod_worker_fn *fn, void *arg);
+int64_t pushrod_client_running(
+    struct pushrod_client *c, const char *filter, pushrod_task_fn *fn, void *arg);
 int64_t pushrod_client_dead(struct pushrod_client *c, const char *filter, uint64_t after,
     uint64_t limit, pushrod_task_fn *fn, void *arg);
 int64_t pushrod_client_stats(struct pushrod_client *c, pushrod_stat_fn *fn, void *arg);

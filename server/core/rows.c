@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Answers that are lists: queues, workers, dead letters, counters; and one task. */
+/* Answers that are lists: queues, workers, what they run, dead letters, counters; and one task. */
 #include <assert.h>
 #include <stdlib.h>
 #include "common/name.h"
@@ -31,6 +31,13 @@ static uint64_t due_ms(const struct core *c, const struct task *t)
     return c->now.wall_ms + (over ? 0 : (t->place.key - c->now.mono_ns) / MS);
 }
 
+/* Unix time, by the monotonic clock: a clock that was set is no reason to have it for longer. */
+static uint64_t since_ms(const struct core *c, const struct task *t)
+{
+    assert(t->state != TASK_LEASED || t->leased_ns <= c->now.mono_ns);
+    return t->state == TASK_LEASED ? c->now.wall_ms - (c->now.mono_ns - t->leased_ns) / MS : 0;
+}
+
 /* Enough to see what it is. A large one that the store has stays there. */
 static struct slice payload_head(struct core *c, struct slice payload, const struct body *body)
 {
@@ -52,6 +59,7 @@ void row_task(struct core *c, uint64_t conn, uint64_t request, const struct task
         .deaths = t->record.deaths,
         .submitted_ms = t->record.submitted_ms,
         .due_ms = due_ms(c, t),
+        .since_ms = since_ms(c, t),
         .size = t->record.payload.size,
         .code = t->code,
         .text = arena_slice(c, slice_str(t->text)),
@@ -237,6 +245,54 @@ static void list_workers(struct core *c, uint64_t conn, const struct msg_list *m
     row_end(c, conn, m->request, rows);
 }
 
+/* ---- what workers have ---- */
+
+static int compare_tasks(const void *a, const void *b)
+{
+    const struct task *x = *(struct task *const *)a, *y = *(struct task *const *)b;
+    assert(x && y);
+    return x->record.id < y->record.id ? -1 : x->record.id > y->record.id;
+}
+
+/* Those that are asked for, by id; NULL: no memory. */
+static struct task **running_find(struct core *c, const struct msg_list *m, size_t *count)
+{
+    struct task **found = arena_alloc(c, (size_t)(c->counts[TASK_LEASED] + 1) * sizeof *found);
+    *count = 0;
+    if (!found)
+        return NULL;
+    list_foreach(it, next, &c->workers)
+    {
+        struct worker *w = container_of(it, struct worker, in_core);
+        list_foreach(at, after, &w->outstanding)
+        {
+            struct task *t = container_of(at, struct task, node);
+            if (t->record.id > m->after && listed(m, t->queue->name))
+                found[(*count)++] = t;
+        }
+    }
+    assert(*count <= c->counts[TASK_LEASED]);
+    qsort(found, *count, sizeof *found, compare_tasks);
+    return found;
+}
+
+/* Looking for a page costs a tick as all of its rows do. */
+static void list_running(struct core *c, uint64_t conn, const struct msg_list *m)
+{
+    size_t count;
+    struct task **found = running_find(c, m, &count);
+    assert(m->limit > 0);
+    if (!found) {
+        out_reject(c, conn, m->request, PUSHROD_E_NO_MEMORY, NULL);
+        return;
+    }
+    size_t rows = count < m->limit ? count : (size_t)m->limit;
+    for (size_t i = 0; i < rows; i++)
+        row_task(c, conn, m->request, found[i]);
+    row_end(c, conn, m->request, rows);
+    c->listed += (size_t)c->counts[TASK_LEASED] / 16;
+}
+
 /* ---- counters ---- */
 
 static void list_stats(struct core *c, uint64_t conn, const struct msg_list *m)
@@ -262,13 +318,6 @@ static bool dead_listed(const struct task *t, const struct msg_list *m)
 {
     assert(m->limit > 0);
     return finish_is_dead_letter(t) && t->record.id > m->after && listed(m, t->queue->name);
-}
-
-static int compare_tasks(const void *a, const void *b)
-{
-    const struct task *x = *(struct task *const *)a, *y = *(struct task *const *)b;
-    assert(x && y);
-    return x->record.id < y->record.id ? -1 : x->record.id > y->record.id;
 }
 
 /* Those of queues without a store behind them, by id. */
@@ -354,6 +403,7 @@ static const struct {
 } list_table[] = {
     {"queues", list_queues},
     {"workers", list_workers},
+    {"running", list_running},
     {"stats", list_stats},
     {"dead", list_dead},
 };
@@ -378,6 +428,6 @@ void core_list(struct core *c, uint64_t conn, const struct msg_list *given)
         c->listed += c->out.count - before;
         return;
     }
-    out_reject(
-        c, conn, m.request, PUSHROD_E_INVALID, "what can be listed: queues, workers, dead, stats");
+    out_reject(c, conn, m.request, PUSHROD_E_INVALID,
+        "what can be listed: queues, workers, running, dead, stats");
 }

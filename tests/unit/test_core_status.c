@@ -104,6 +104,31 @@ static void workers_are_listed_by_name(void **state)
     fix_free(&f);
 }
 
+/* By id over all workers; what waits is not among them. */
+static void what_workers_have_is_listed(void **state)
+{
+    (void)state;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "*", 2);
+    fix_worker(&f, 1, "*", 2);
+    uint64_t ids[5];
+    for (unsigned i = 0; i < 5; i++)
+        ids[i] = fix_submit(&f, 5, i % 2 ? "odd" : "even", "", NULL, FOLLOW_NONE);
+    fix_end(&f);
+    uint64_t since_ms = f.now.wall_ms;
+    fix_later(&f, 300);
+    assert_int_equal(rows_of("running", NULL, 0, MSG_TASK_ROW), 4);
+    const struct msg_task_row *row = fix_conn(&f, 5, MSG_TASK_ROW, 0)->row;
+    assert_int_equal(row->id, ids[0]);
+    assert_int_equal(row->since_ms, since_ms);
+    assert_true(row->worker.size > 0);
+    assert_int_equal(rows_of("running", NULL, ids[1], MSG_TASK_ROW), 2);
+    assert_int_equal(rows_of("running", "odd", 0, MSG_TASK_ROW), 2);
+    assert_int_equal(rows_of("running", "none", 0, MSG_TASK_ROW), 0);
+    assert_int_equal(status(ids[4])->since_ms, 0);
+    fix_free(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -111,6 +136,7 @@ int main(void)
         cmocka_unit_test(a_payload_shows_how_it_begins),
         cmocka_unit_test(all_queues_are_listed),
         cmocka_unit_test(workers_are_listed_by_name),
+        cmocka_unit_test(what_workers_have_is_listed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
