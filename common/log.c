@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
 #include "common/log.h"
 
 #include <errno.h>
@@ -19,7 +20,7 @@
 #define LOG_TEXT 1800u /* bytes of a message before escaping, which may double it */
 
 /* Set once by log_setup(), before there are threads. */
-static const char *log_program = "pushrod";
+static const char *log_program; /* NULL: the name that the process was started by */
 static enum log_level log_highest = LOG_INFO;
 static bool log_json;
 
@@ -125,15 +126,16 @@ static void line_stamp(struct line *l)
 static void line_make(struct line *l, enum log_level level, const char *message)
 {
     const char *name = log_level_names[level];
+    const char *program = log_program ? log_program : program_invocation_short_name;
     long pid = (long)getpid();
     if (log_json)
         line_add(l, "{\"time\":\"");
     line_stamp(l);
     if (log_json)
-        line_add(l, "\",\"level\":\"%s\",\"program\":\"%s\",\"pid\":%ld,\"text\":\"", name,
-            log_program, pid);
+        line_add(l, "\",\"level\":\"%s\",\"program\":\"%s\",\"pid\":%ld,\"text\":\"", name, program,
+            pid);
     else
-        line_add(l, " %s[%ld] %s: ", log_program, pid, name);
+        line_add(l, " %s[%ld] %s: ", program, pid, name);
     line_escaped(l, message);
     line_add(l, "%s", log_json ? "\"}\n" : "\n");
 }

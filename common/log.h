@@ -16,6 +16,7 @@ enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
  * still an error: results that nobody gets are no success.
  */
 void log_open_standard(void);
+/* `program` is borrowed for ever; NULL, and before any setup: the name of the process. */
 void log_setup(const char *program, enum log_level level, bool json);
 enum log_level log_level_named(const char *name); /* "warning"; LOG_INFO if there is none */
 bool log_enabled(enum log_level level);

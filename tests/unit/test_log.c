@@ -26,6 +26,18 @@ static size_t logged(char line[8192], enum log_level level, const char *message)
     return (size_t)size;
 }
 
+/* A library is not the program that people have started. */
+static void the_name_is_the_programs(void **state)
+{
+    (void)state;
+    char line[8192];
+    assert_true(logged(line, LOG_WARNING, "before any setup") > 0);
+    assert_non_null(strstr(line, " test_log["));
+    log_setup(NULL, LOG_DEBUG, false);
+    assert_true(logged(line, LOG_DEBUG, "x") > 0);
+    assert_non_null(strstr(line, " test_log["));
+}
+
 static void text_lines_are_whole_and_harmless(void **state)
 {
     (void)state;
@@ -139,6 +151,7 @@ static void who_logs_to_nobody_lives(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_name_is_the_programs),
         cmocka_unit_test(text_lines_are_whole_and_harmless),
         cmocka_unit_test(long_messages_are_cut),
         cmocka_unit_test(json_lines_are_json),
