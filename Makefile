@@ -47,7 +47,7 @@ SIM     := agenda client disk disk_copy disk_state faults keys main node plan re
 STORE_LIB := store_fault rig
 STORE_TESTS := store_equal store_conform store_recover store_full store_away store_replay store_dead store_nth
 FUZZ    := worker_plane client_plane config plane native handler http map_input
-E2E     := examples server options bad_client strangers liars command json map worker one_slot unix_sockets instructions bench failure_table redelivery large_results python install
+E2E     := examples server options bad_client strangers liars command json map worker own_worker one_slot unix_sockets instructions bench failure_table redelivery large_results python install
 
 # ---- from here on nothing changes when a file is added ----
 SEEDS   ?= 200

@@ -289,9 +289,19 @@ static int run_link(struct pushrod_worker *w, const struct settings *s)
     return end.code ? worker_error(w, end.code, "%s", end.text) : 0;
 }
 
+/* In a program of somebody's own; pushrod-worker has done it, and servers do it for theirs. */
+static void setup_log(const struct pushrod_worker *w)
+{
+    const struct params *p = w->params;
+    if (!w->named && (params_given(p, "log-level") || params_given(p, "log-format")))
+        log_setup(NULL, log_level_named(params_text(p, "log-level")),
+            strcmp(params_text(p, "log-format"), "json") == 0);
+}
+
 int pushrod_worker_run(struct pushrod_worker *w)
 {
     struct settings s;
+    setup_log(w);
     int error = load_handlers(w);
     if (error)
         return error;
@@ -336,11 +346,12 @@ int worker_child(struct pushrod_worker *w, const struct supervise_child *child)
     int error = stop_fd_renew(w);
     if (!error)
         error = pushrod_worker_run(w);
-    if (error)
-        log_error("%s", w->error);
     if (w->recycle)
         return SUPERVISE_EXIT_RECYCLE;
-    if (!error)
+    if (error)
+        log_error("%s", w->error);
+    /* What did not return goes with the process, which was to leave anyway. */
+    if (!error || error == -PUSHROD_E_TASK_TIMEOUT)
         return SUPERVISE_EXIT_DONE;
     return is_hopeless(error) ? SUPERVISE_EXIT_NEVER : 1;
 }

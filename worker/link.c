@@ -44,21 +44,29 @@ static void check_stops(struct link *l)
         session_drain(l->session, 0);
 }
 
+/* Nobody but a supervisor starts a process again, and only a supervisor is told when it is ready.
+ */
+static bool is_supervised(const struct link *l)
+{
+    return l->config->ready_fd >= 0;
+}
+
 /* Its process cannot go on: the thread, and what it holds, can only be got rid of with it. */
 static void check_overdue(struct link *l)
 {
     uint64_t run_ns = 0;
-    uint64_t lease = l->stuck ? 0 : run_overdue(l->run, l->now.mono_ns, &run_ns);
+    uint64_t lease = l->hung ? 0 : run_overdue(l->run, l->now.mono_ns, &run_ns);
     if (!lease)
         return;
     struct attempt_failure f = {
         .code = PUSHROD_E_TASK_TIMEOUT,
-        .text = slice_str("the handler went on after its timeout; its process is replaced"),
+        .text = slice_str("the handler went on after its timeout; its process cannot go on"),
     };
-    log_error("a handler went on after its timeout: the process is replaced");
+    log_error("a handler went on after its timeout: this process cannot go on%s",
+        is_supervised(l) ? ", and is replaced" : "");
     session_abandoned(l->session, lease, run_ns, &f);
     session_drain(l->session, STUCK_DRAIN_MS);
-    l->stuck = l->recycle = true;
+    l->hung = l->recycle = true;
 }
 
 static size_t resident_bytes(void)
@@ -80,8 +88,8 @@ static void check_memory(struct link *l)
     size_t bytes = resident_bytes();
     if (bytes <= l->config->max_memory)
         return;
-    log_info("%zu bytes of memory in use, max-memory is %zu: the process is replaced", bytes,
-        l->config->max_memory);
+    log_info("%zu bytes of memory in use, max-memory is %zu: this process %s", bytes,
+        l->config->max_memory, is_supervised(l) ? "is replaced" : "leaves");
     session_drain(l->session, 0);
     l->recycle = true;
 }
@@ -220,11 +228,21 @@ static bool link_init(struct link *l, const struct link_config *config, struct l
 static void link_fini(struct link *l)
 {
     link_close(l);
-    l->stuck = !run_free(l->run, l->stuck ? 0 : END_WAIT_MS);
-    if (!l->stuck)
+    l->end->stuck = !run_free(l->run, l->hung ? 0 : END_WAIT_MS);
+    if (!l->end->stuck)
         session_free(l->session);
     free(l->starts);
     free(l->revoked);
+}
+
+/* Whoever called us would take 0 for a good end, and free what the handler uses. */
+static void tell_hung(const struct link *l)
+{
+    if (l->end->code || !(l->hung || l->end->stuck))
+        return;
+    l->end->code = PUSHROD_E_TASK_TIMEOUT;
+    snprintf(l->end->text, sizeof l->end->text, "%s: this process cannot go on",
+        l->hung ? "a handler went on after its timeout" : "a handler did not return in time");
 }
 
 void link_run(const struct link_config *config, struct link_end *end)
@@ -245,7 +263,7 @@ void link_run(const struct link_config *config, struct link_end *end)
     }
     link_fini(&l);
     end->recycle = l.recycle;
-    end->stuck = l.stuck;
+    tell_hung(&l);
     if (end->code && !end->text[0])
         snprintf(end->text, sizeof end->text, "%s", pushrod_strerror(end->code));
 }

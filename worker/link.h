@@ -29,9 +29,9 @@ struct link_config {
 };
 
 struct link_end {
-    int code;       /* enum pushrod_error; 0: drained */
+    int code;       /* enum pushrod_error; 0: drained. TASK_TIMEOUT: a handler hangs, see `stuck` */
     bool recycle;   /* because of max_tasks, max_memory, or a handler that hangs */
-    bool stuck;     /* a handler did not return; its memory was not freed */
+    bool stuck;     /* a handler did not return: what it uses was not freed, the process must go */
     char text[600]; /* of the error */
 };
 

@@ -74,7 +74,7 @@ struct link {
 
     uint64_t memory_ns; /* when to look at the memory again */
     bool recycle;       /* draining because of memory or a handler that hangs */
-    bool stuck;
+    bool hung;          /* a handler that hangs was given up */
 };
 
 /* link_net.c */

@@ -57,15 +57,18 @@ typedef int (*pushrod_handler)(struct pushrod_task *task, void *arg);
 /* A worker with default settings; no thread and no socket yet. NULL: out of memory. */
 struct pushrod_worker *pushrod_worker_new(void);
 
-/* Frees it; NULL is fine. Not while pushrod_worker_run() runs. */
+/* Frees it; NULL is fine. Not while pushrod_worker_run() runs. After TASK_TIMEOUT it frees nothing
+ * that a handler may use. */
 void pushrod_worker_free(struct pushrod_worker *worker);
 
 /*
  * Sets an option, as it is called and written on the command line of pushrod-worker: "join"
- * (host[:port]), "name", "slots" (here 1; 0: one for each CPU), "max-tasks", "max-memory",
- * "max-result", "drain-timeout", "timeout". Both strings are copied. BAD_OPTION:
- * pushrod_worker_error() names the option, the value and what is allowed. Before
- * pushrod_worker_run(), one thread.
+ * (host[:port]), "name", "slots" (here 1; 0: one for each CPU), "max-tasks", "max-memory" (bytes
+ * resident, looked at once a second: above, the worker leaves as after pushrod_worker_stop()),
+ * "max-result", "drain-timeout", "timeout", "token". "log-level" (error, warning, info, debug) and
+ * "log-format" (text, json) are those of the whole process; lines on standard error bear the
+ * program's name. Both strings are copied. BAD_OPTION: pushrod_worker_error() names the option, the
+ * value and what is allowed. Before pushrod_worker_run(), one thread.
  */
 int pushrod_worker_set(struct pushrod_worker *worker, const char *name, const char *value);
 
@@ -85,10 +88,16 @@ void pushrod_worker_catch_signals(struct pushrod_worker *worker, bool yes);
 
 /*
  * Joins the server and runs tasks until it was stopped. While the server is away, stopped or not,
- * it keeps trying, and says so on standard error. 0: drained (stopped, `pushrod drain`, or
- * max-tasks reached). SUPERSEDED,
- * BAD_VERSION, NOT_ALLOWED and others: the server refused it for good; BAD_OPTION: nothing to
- * handle, or no address that can be resolved. One call for each worker.
+ * it keeps trying, and says so on standard error. One call for each worker.
+ *
+ * 0: drained (stopped, `pushrod drain`, max-tasks or max-memory reached): no handler runs.
+ * TASK_TIMEOUT: a handler did not return, 2 s past its timeout or when the worker had to leave. Its
+ * thread goes on, and uses the worker and what its `arg` points to: free neither, end the process.
+ * SUPERSEDED, BAD_VERSION, BAD_TOKEN, NOT_ALLOWED and others: the server refused it for good;
+ * BAD_OPTION: nothing to handle, or no address that can be resolved.
+ *
+ * Nobody starts the process again, whatever the end: that is for whoever started it (a service
+ * manager, a loop in the shell), or for pushrod-worker, which supervises plug-ins.
  */
 int pushrod_worker_run(struct pushrod_worker *worker);
 
@@ -118,7 +127,7 @@ uint64_t pushrod_task_remaining_ms(const struct pushrod_task *task);
 /*
  * True when the attempt should end early: the task was cancelled, its timeout is over, or the
  * worker leaves. Costs next to nothing: ask in every loop. A handler that goes on 2 s past its
- * timeout loses its whole process. Any thread.
+ * timeout loses its whole process: pushrod_worker_run() returns TASK_TIMEOUT. Any thread.
  */
 bool pushrod_task_cancelled(const struct pushrod_task *task);
 
