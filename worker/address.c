@@ -150,26 +150,33 @@ static bool is_line(struct slice bytes)
     return false;
 }
 
+/* Which port it is only the server knows: many have another than the default. */
+static void explain_other(const char *what, char *text, size_t size)
+{
+    snprintf(
+        text, size, "%s; workers join at the server's --join-port, %u by default", what, JOIN_PORT);
+}
+
 /* `bytes`: what the peer says to the first bytes of a ZMTP greeting, with a NUL behind them. */
 static bool explain(struct slice bytes, char *text, size_t size)
 {
     const char *body = NULL; /* `bytes` end with a NUL */
-    if (bytes.size >= 5 && memcmp(bytes.data, "HTTP/", 5) == 0)
+    bool http = bytes.size >= 5 && memcmp(bytes.data, "HTTP/", 5) == 0;
+    if (http)
         body = strstr((const char *)bytes.data, "\r\n\r\nthis is the port");
     if (bytes.size == 0)
-        snprintf(text, size, "what listens there says nothing; workers join at port %u", JOIN_PORT);
+        explain_other("what listens there says nothing", text, size);
     else if (bytes.data[0] == 0xff)
-        snprintf(text, size, "ZeroMQ is there, but no server answers; workers join at port %u",
-            JOIN_PORT);
+        explain_other("ZeroMQ is there, but no server answers", text, size);
     else if (body)
         snprintf(text, size, "%.*s", (int)strcspn(body + 4, "\n"), body + 4);
-    else if (bytes.size >= 5 && memcmp(bytes.data, "HTTP/", 5) == 0)
-        snprintf(text, size, "that is an HTTP port; workers join at port %u", JOIN_PORT);
+    else if (http)
+        explain_other("that is an HTTP port", text, size);
     else if (is_line(bytes))
         snprintf(text, size, "%.*s", (int)strcspn((const char *)bytes.data, "\n"),
             (const char *)bytes.data);
     else
-        snprintf(text, size, "something else listens there; workers join at port %u", JOIN_PORT);
+        explain_other("something else listens there", text, size);
     return true;
 }
 
