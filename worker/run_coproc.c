@@ -26,9 +26,6 @@
 #define READ_SIZE 65536u
 /* A slot keeps buffers up to this size: the rest of a message, and room for a read. */
 #define KEEP_SIZE ((size_t)2 * READ_SIZE)
-/* Between the end of its output and that of the process. */
-#define EXIT_WAIT_MS 100
-
 /* One process; the state of a slot and a handler. */
 struct coproc {
     struct child child; /* pid 0: none right now */
@@ -57,7 +54,8 @@ struct attempt_run {
     struct pushrod_task *task;
     struct coproc *p;
     enum turn turn;
-    uint64_t kill_ns; /* SIGTERM was sent: SIGKILL then; UINT64_MAX: was not */
+    const char *wrong; /* GARBAGE: what of it, as talk_message.wrong */
+    uint64_t kill_ns;  /* SIGTERM was sent: SIGKILL then; UINT64_MAX: was not */
 };
 
 static int coproc_end(struct coproc *p)
@@ -107,6 +105,12 @@ static int coproc_ready(struct coproc *p, const char *command)
 
 /* --------------------------------------------------------------------- answers */
 
+static void garbage(struct attempt_run *r, const char *wrong)
+{
+    r->turn = TURN_GARBAGE;
+    r->wrong = wrong;
+}
+
 /* Bytes behind the line that we are willing to hold. */
 static bool too_big(const struct attempt_run *r, const struct talk_message *m)
 {
@@ -117,9 +121,13 @@ static bool too_big(const struct attempt_run *r, const struct talk_message *m)
 static void take_answer(struct attempt_run *r, const struct talk_message *m, uint8_t *bytes)
 {
     struct pushrod_task *task = r->task;
+    /* The text of a failure is the body, or, without one, that of the line. */
+    const char *text = m->size ? (const char *)bytes : m->text;
     int size = (int)(m->size < PUSHROD_MAX_ERROR_TEXT ? m->size : PUSHROD_MAX_ERROR_TEXT);
     if (m->type == TALK_FAIL || m->type == TALK_RETRY)
         utf8_repair(bytes, (size_t)size);
+    if (!m->size)
+        size = (int)strlen(text);
     switch (m->type) {
     case TALK_PROGRESS:
         attempt_report(task, REPORT_PROGRESS, m->done, m->total, m->text, strlen(m->text));
@@ -131,10 +139,10 @@ static void take_answer(struct attempt_run *r, const struct talk_message *m, uin
         buf_append(&task->result, bytes, m->size);
         break;
     case TALK_FAIL:
-        attempt_fail(task, PUSHROD_E_TASK_FAILED, true, "%.*s", size, (const char *)bytes);
+        attempt_fail(task, PUSHROD_E_TASK_FAILED, true, "%.*s", size, text);
         break;
     case TALK_RETRY:
-        attempt_fail(task, PUSHROD_E_TASK_FAILED, false, "%.*s", size, (const char *)bytes);
+        attempt_fail(task, PUSHROD_E_TASK_FAILED, false, "%.*s", size, text);
         task->failure.retry_ms = m->after_ms;
         break;
     }
@@ -151,9 +159,9 @@ static void take_output(struct attempt_run *r)
         struct talk_message m;
         int known = talk_parse(slice_of(out->data + at, out->size - at), &m);
         if (known < 0)
-            r->turn = TURN_GARBAGE;
+            garbage(r, m.wrong);
         else if (known > 0 && m.id && m.id != r->task->attempt->id)
-            r->turn = TURN_GARBAGE; /* the answer to an earlier task */
+            garbage(r, "\"id\" is that of another task"); /* the answer to an earlier one */
         else if (known > 0 && too_big(r, &m))
             r->turn = TURN_TOO_BIG;
         if (known <= 0 || r->turn != TURN_OPEN || out->size - at - m.head < m.size)
@@ -275,30 +283,76 @@ static void turn_finish(struct attempt_run *r)
 
 /* ----------------------------------------------------------------- the outcome */
 
-static void fail_closed(struct attempt_run *r, int status, struct slice tail)
+/* How its process came to its end, as far as people want to know. */
+struct crash {
+    bool ended; /* by itself */
+    int status;
+    char output[256]; /* what became of the answer */
+    struct slice last_words;
+};
+
+/* A line of what is left of its output; before coproc_end(), which forgets it. */
+static void describe_output(const struct attempt_run *r, char *text, size_t size)
+{
+    struct buf *out = &r->p->out;
+    struct talk_message m;
+    int length = (int)(out->size < 80 ? out->size : 80);
+    if (r->turn == TURN_CLOSED && out->size == 0) {
+        snprintf(text, size, " without an answer");
+    } else if (r->turn == TURN_CLOSED && talk_parse(buf_slice(out), &m) > 0) {
+        snprintf(text, size, " in the middle of its answer");
+    } else {
+        utf8_repair(out->data, (size_t)length);
+        const uint8_t *feed = memchr(out->data, '\n', (size_t)length);
+        snprintf(text, size, "; what it printed is not the protocol%s%s%s: %.*s",
+            *r->wrong ? " (" : "", r->wrong, *r->wrong ? ")" : "",
+            feed ? (int)(feed - out->data) : length, (const char *)out->data);
+    }
+}
+
+static void fail_crashed(struct attempt_run *r, const struct crash *c)
 {
     char how[128];
-    child_describe(status, how, sizeof how);
-    int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    child_describe(c->status, how, sizeof how);
+    int code = c->ended && WIFEXITED(c->status) ? WEXITSTATUS(c->status) : -1;
     enum pushrod_error error = PUSHROD_E_TASK_CRASHED;
     if (code == 126 || code == 127)
         error = PUSHROD_E_HANDLER_BROKEN;
-    attempt_fail(r->task, error, false, "`%s` %s without an answer%s%.*s",
-        r->task->handler->command, how, tail.size ? ": " : "", (int)tail.size,
-        (const char *)tail.data);
+    attempt_fail(r->task, error, false, "the handler's process (`%s`) %s%s%s%.*s",
+        r->task->handler->command,
+        c->ended                  ? how
+        : r->turn == TURN_GARBAGE ? "was ended"
+                                  : "closed its output",
+        c->output,
+        !c->last_words.size   ? ""
+        : c->output[0] == ';' ? "; its last words: "
+                              : ": ",
+        (int)c->last_words.size, (const char *)c->last_words.data);
 }
 
-static void fail_garbage(struct attempt_run *r)
+/* A command that breaks the protocol does so with each task: its author looks here. */
+static void tell_crash(const struct pushrod_task *task)
 {
-    struct buf *out = &r->p->out;
-    int size = (int)(out->size < 80 ? out->size : 80);
-    char text[81];
-    utf8_repair(out->data, (size_t)size);
-    snprintf(text, sizeof text, "%.*s", size, out->size ? (const char *)out->data : "");
-    text[strcspn(text, "\n")] = '\0';
-    attempt_fail(r->task, PUSHROD_E_TASK_CRASHED, false,
-        "`%s` answered with something that is not the protocol: %s", r->task->handler->command,
-        text);
+    static struct log_limit limit;
+    char more[LOG_MORE];
+    if (task->failure.code == PUSHROD_E_TASK_CRASHED && log_allowed(&limit, more))
+        log_warning("task %llu: %.*s%s", (unsigned long long)task->attempt->id,
+            (int)task->text.size, (const char *)task->text.data, more);
+}
+
+/* Most that say nothing more, or nonsense, are about to end: a moment for that, for their status.
+ */
+static void crashed(struct attempt_run *r)
+{
+    struct crash c = {0};
+    c.ended = child_ends_within(&r->p->child, (int)run_settings(r->slot->run)->exit_ms);
+    if (r->p->child.error >= 0)
+        read_error(r->p);
+    describe_output(r, c.output, sizeof c.output);
+    c.last_words = said_tail(&r->p->said);
+    c.status = coproc_end(r->p);
+    fail_crashed(r, &c);
+    tell_crash(r->task);
 }
 
 /* The process is replaced in each of these cases. */
@@ -307,13 +361,12 @@ static void judge(struct attempt_run *r)
     struct pushrod_task *task = r->task;
     if (r->kill_ns != UINT64_MAX) /* it was told to end: whatever else it did then */
         r->turn = atomic_load(&task->cancelled) ? TURN_CANCELLED : TURN_LATE;
-    if (r->turn == TURN_GARBAGE)
-        fail_garbage(r);
-    struct slice tail = said_tail(&r->p->said);
-    int status = coproc_end(r->p);
-    if (r->turn == TURN_CLOSED)
-        fail_closed(r, status, tail);
-    else if (r->turn == TURN_TOO_BIG)
+    if (r->turn == TURN_GARBAGE || r->turn == TURN_CLOSED) {
+        crashed(r);
+        return;
+    }
+    coproc_end(r->p);
+    if (r->turn == TURN_TOO_BIG)
         attempt_fail_too_big(task);
     else if (r->turn == TURN_CANCELLED)
         attempt_fail(task, PUSHROD_E_TASK_CANCELLED, true, "cancelled");
@@ -322,10 +375,10 @@ static void judge(struct attempt_run *r)
 }
 
 /* It has ended with 0: some do so after a number of tasks. Then it is gone from here as well. */
-static bool left_well(struct coproc *p)
+static bool left_well(struct coproc *p, int exit_ms)
 {
     siginfo_t info = {0};
-    if (!child_ends_within(&p->child, EXIT_WAIT_MS) ||
+    if (!child_ends_within(&p->child, exit_ms) ||
         waitid(P_PID, (id_t)p->child.pid, &info, WEXITED | WNOWAIT) != 0 ||
         info.si_code != CLD_EXITED || info.si_status != 0)
         return false;
@@ -350,7 +403,7 @@ static struct coproc *coproc_of(struct slot *slot, const struct handler *handler
 static bool coproc_turn(struct slot *slot, struct pushrod_task *task, struct coproc *p)
 {
     bool used = p->used;
-    struct attempt_run r = {.slot = slot, .task = task, .p = p, .kill_ns = UINT64_MAX};
+    struct attempt_run r = {.slot = slot, .task = task, .p = p, .wrong = "", .kill_ns = UINT64_MAX};
     p->written = 0;
     p->used = true;
     p->heard = false;
@@ -361,7 +414,8 @@ static bool coproc_turn(struct slot *slot, struct pushrod_task *task, struct cop
         turn_finish(&r);
         return true;
     }
-    if (r.turn == TURN_CLOSED && used && !p->heard && r.kill_ns == UINT64_MAX && left_well(p))
+    if (r.turn == TURN_CLOSED && used && !p->heard && r.kill_ns == UINT64_MAX &&
+        left_well(p, (int)run_settings(slot->run)->exit_ms))
         return false;
     judge(&r);
     return true;

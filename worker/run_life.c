@@ -79,6 +79,7 @@ struct run *run_new(const struct run_config *config)
         return NULL;
     run->config = *config;
     run->config.grace_ms = config->grace_ms ? config->grace_ms : 2000;
+    run->config.exit_ms = config->exit_ms ? config->exit_ms : 100;
     run->tail = &run->head;
     lock_init(run);
     run->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

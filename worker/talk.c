@@ -57,6 +57,37 @@ static bool number_of(const json_t *object, const char *name, uint64_t *value)
     return true;
 }
 
+/* Seconds; absent: 0. */
+static bool seconds_of(const json_t *object, const char *name, uint64_t *ms)
+{
+    const json_t *found = json_object_get(object, name);
+    double seconds = json_number_value(found);
+    *ms = 0;
+    if (!found || json_is_null(found))
+        return true;
+    if (!json_is_number(found) || !(seconds >= 0 && seconds < 1e9))
+        return false;
+    *ms = (uint64_t)(seconds * 1000);
+    return true;
+}
+
+static bool text_of(const json_t *object, const char *name, char *text, size_t size)
+{
+    const json_t *found = json_object_get(object, name);
+    snprintf(text, size, "%s", json_is_string(found) ? json_string_value(found) : "");
+    return !found || json_is_null(found) || json_is_string(found);
+}
+
+/* As it was told, in a string, since not all languages have integers of 63 bits. */
+static bool id_of(const json_t *object, uint64_t *id)
+{
+    const json_t *found = json_object_get(object, "id");
+    if (!json_is_string(found))
+        return number_of(object, "id", id);
+    *id = strtoull(json_string_value(found), NULL, 10);
+    return true;
+}
+
 static bool type_of(const json_t *object, enum talk_type *type)
 {
     static const char *const names[] = {[TALK_PROGRESS] = "progress",
@@ -74,30 +105,41 @@ static bool type_of(const json_t *object, enum talk_type *type)
     return false;
 }
 
-static bool read_object(const json_t *object, struct talk_message *m)
+/* What is wrong with it, as talk_message.wrong; NULL: nothing. A field that is none of ours is for
+ * later versions; one of ours that is of another type would look as if it worked, were it passed
+ * over. */
+static const char *read_object(const json_t *object, struct talk_message *m)
 {
     uint64_t size;
-    if (!type_of(object, &m->type) || !number_of(object, "size", &size) ||
-        !number_of(object, "done", &m->done) || !number_of(object, "total", &m->total))
-        return false;
+    if (!json_is_object(object))
+        return "";
+    if (!type_of(object, &m->type))
+        return "\"type\" is none of progress, data, done, fail, retry";
+    if (!number_of(object, "size", &size))
+        return "\"size\" is no whole number";
+    if (!number_of(object, "done", &m->done))
+        return "\"done\" is no whole number";
+    if (!number_of(object, "total", &m->total))
+        return "\"total\" is no whole number";
+    if (!seconds_of(object, "after", &m->after_ms))
+        return "\"after\" is no number of seconds";
+    if (!text_of(object, "text", m->text, sizeof m->text))
+        return "\"text\" is no string";
+    if (!id_of(object, &m->id))
+        return "\"id\" is none";
     m->size = m->type == TALK_PROGRESS ? 0 : size;
-    double after = json_number_value(json_object_get(object, "after"));
-    m->after_ms = after > 0 && after < 1e9 ? (uint64_t)(after * 1000) : 0;
-    const char *id = json_string_value(json_object_get(object, "id"));
-    m->id = id ? strtoull(id, NULL, 10) : 0;
-    const char *text = json_string_value(json_object_get(object, "text"));
-    snprintf(m->text, sizeof m->text, "%s", text ? text : "");
-    return true;
+    return NULL;
 }
 
 int talk_parse(struct slice bytes, struct talk_message *m)
 {
     const uint8_t *end = bytes.size ? memchr(bytes.data, '\n', bytes.size) : NULL;
+    m->wrong = "a line is too long"; /* or not at its end yet */
     if (!end)
         return bytes.size > TALK_LINE ? -1 : 0;
     m->head = (size_t)(end - bytes.data) + 1;
     json_t *object = json_loadb((const char *)bytes.data, m->head, 0, NULL);
-    bool good = json_is_object(object) && read_object(object, m);
+    m->wrong = read_object(object, m);
     json_decref(object);
-    return good ? 1 : -1;
+    return m->wrong ? -1 : 1;
 }

@@ -12,6 +12,7 @@
  *     {"type":"done","size":6}\nresult
  *     {"type":"fail","size":10}\nnot a JPEG             it fails for good
  *     {"type":"retry","size":4,"after":2.5}\nbusy       again, 2.5 s from now at the earliest
+ * A failure without bytes may have its "text" in the line.
  *
  * Each of them may repeat the task's "id"; then an answer to an earlier task is never mistaken for
  * one to this. Its standard error goes to the log. It ends when its standard input does.
@@ -19,6 +20,7 @@
 #ifndef WORKER_TALK_H
 #define WORKER_TALK_H
 
+#include <pushrod/task.h>
 #include "common/buf.h"
 #include "worker/session.h"
 
@@ -34,7 +36,8 @@ struct talk_message {
     uint64_t done;
     uint64_t total;
     uint64_t after_ms;
-    char text[512]; /* PROGRESS */
+    const char *wrong;                     /* -1: what of it, a literal; "": all of it */
+    char text[PUSHROD_MAX_ERROR_TEXT + 1]; /* PROGRESS; FAIL and RETRY without bytes */
 };
 
 /* The line and the payload. False: no memory. */

@@ -47,7 +47,7 @@ extern "C" {
     /* how an attempt or a task ended */                                                           \
     X(TASK_FAILED, 60, "the handler failed")                                                       \
     X(TASK_TIMEOUT, 61, "the attempt took longer than its timeout")                                \
-    X(TASK_CRASHED, 62, "the worker process died while it ran the task")                           \
+    X(TASK_CRASHED, 62, "the process that ran the task ended without an answer")                   \
     X(TASK_POISON, 63, "every worker that ran the task died")                                      \
     X(TASK_CANCELLED, 64, "cancelled")                                                             \
     X(TASK_EXPIRED, 65, "expired before it was started")                                           \

@@ -85,6 +85,22 @@ static void it_fails_for_good_or_asks_for_another_time(void **state)
     run_play_stop(&p);
 }
 
+/* As people write it first: there is no body, so nothing else could be the text. */
+static void a_text_in_the_line_is_the_errors(void **state)
+{
+    (void)state;
+    begin();
+    struct outcome *o = run_play_do(&p, "echo '{\"type\":\"fail\",\"text\":\"no JPEG\"}'");
+    assert_true(o->permanent);
+    assert_string_equal(o->text, "no JPEG");
+    o = run_play_do(&p, "echo '{\"type\":\"retry\",\"text\":\"busy\",\"after\":1}'");
+    assert_int_equal(o->retry_ms, 1000);
+    assert_string_equal(o->text, "busy");
+    o = run_play_do(&p, "printf '{\"type\":\"fail\",\"text\":\"line\",\"size\":4}\\nbody'");
+    assert_string_equal(o->text, "body");
+    run_play_stop(&p);
+}
+
 static void a_crash_fails_its_task_and_not_the_next(void **state)
 {
     (void)state;
@@ -92,8 +108,9 @@ static void a_crash_fails_its_task_and_not_the_next(void **state)
     struct outcome *o = run_play_do(&p, "echo last words >&2; kill -SEGV $$");
     assert_int_equal(o->kind, REPORT_FAILED);
     assert_int_equal(o->code, PUSHROD_E_TASK_CRASHED);
-    assert_non_null(strstr(o->text, "killed by signal 11"));
-    assert_non_null(strstr(o->text, "last words"));
+    assert_non_null(strstr(o->text, "the handler's process (`say()"));
+    assert_non_null(strstr(o->text, ") was killed by signal 11 (Segmentation fault)"));
+    assert_non_null(strstr(o->text, " without an answer: last words"));
     assert_string_equal((char *)run_play_do(&p, "say done well")->result.data, "well");
     run_play_stop(&p);
 }
@@ -121,6 +138,66 @@ static void nonsense_is_answered_with_a_new_process(void **state)
     }
     assert_string_equal((char *)run_play_do(&p, "say done well")->result.data, "well");
     run_play_stop(&p);
+}
+
+/* What the error says behind the handler's command, if the process has so long to end by itself. */
+static void crashes_with(const char *const crashes[][2], size_t count, uint64_t exit_ms)
+{
+    begin_with(SHELL, (struct run_config){.exit_ms = exit_ms});
+    for (size_t i = 0; i < count; i++) {
+        struct outcome *o = run_play_do(&p, crashes[i][0]);
+        assert_int_equal(o->code, PUSHROD_E_TASK_CRASHED);
+        assert_false(o->permanent);
+        if (!strstr(o->text, crashes[i][1]))
+            fail_msg("%s: %s", crashes[i][0], o->text);
+    }
+    run_play_stop(&p);
+}
+
+static void what_it_printed_and_its_status_are_told(void **state)
+{
+    (void)state;
+    static const char *const ends[][2] = {
+        {"echo 'Warning: x'; exit 255",
+            ") exited with 255; what it printed is not the protocol: Warning: x"},
+        {"printf half; echo why >&2; exit 3",
+            ") exited with 3; what it printed is not the protocol: half; its last words: why"},
+        {"printf '{\"type\":\"done\",\"size\":9}\\nhalf'; exit 0",
+            ") exited with 0 in the middle of its answer"},
+        {"exec 1>&-; exit 4", ") exited with 4 without an answer"},
+    };
+    static const char *const stays[][2] = {
+        {"exec 1>&-; exec sleep 1000", ") closed its output without an answer"},
+        {"echo no; exec sleep 1000", ") was ended; what it printed is not the protocol: no"},
+        {"echo '{\"type\":\"done\",\"id\":\"77\"}'; exec sleep 1000",
+            "is not the protocol (\"id\" is that of another task): {"},
+    };
+    crashes_with(ends, sizeof ends / sizeof ends[0], 20000);
+    crashes_with(stays, sizeof stays / sizeof stays[0], 1);
+}
+
+/* A field that is ignored looks as if it worked. */
+static void a_field_of_another_type_is_named(void **state)
+{
+    (void)state;
+    static const char *const lines[][2] = {
+        {"{\"type\":\"retry\",\"after\":\"2\"}\n", "\"after\" is no number of seconds"},
+        {"{\"type\":\"retry\",\"after\":-1}\n", "\"after\" is no number of seconds"},
+        {"{\"type\":\"done\",\"size\":\"5\"}\n", "\"size\" is no whole number"},
+        {"{\"type\":\"progress\",\"done\":0.5}\n", "\"done\" is no whole number"},
+        {"{\"type\":\"progress\",\"total\":-1}\n", "\"total\" is no whole number"},
+        {"{\"type\":\"fail\",\"text\":7}\n", "\"text\" is no string"},
+        {"{\"type\":\"ok\"}\n", "\"type\" is none of progress, data, done, fail, retry"},
+        {"{\"type\":\"done\",\"id\":true}\n", "\"id\" is none"},
+        {"[]\n", ""},
+        {"PHP Warning: x\n", ""},
+    };
+    struct talk_message m;
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
+        assert_int_equal(talk_parse(slice_str(lines[i][0]), &m), -1);
+        assert_string_equal(m.wrong, lines[i][1]);
+    }
+    assert_int_equal(talk_parse(slice_str("{\"type\":\"retry\",\"after\":null}\n"), &m), 1);
 }
 
 static void what_nobody_asked_for_replaces_it_quietly(void **state)
@@ -300,9 +377,12 @@ int main(void)
         cmocka_unit_test(it_is_told_what_the_task_is),
         cmocka_unit_test(data_and_progress_come_before_the_answer),
         cmocka_unit_test(it_fails_for_good_or_asks_for_another_time),
+        cmocka_unit_test(a_text_in_the_line_is_the_errors),
         cmocka_unit_test(a_crash_fails_its_task_and_not_the_next),
         cmocka_unit_test(an_answer_just_before_the_end_counts),
         cmocka_unit_test(nonsense_is_answered_with_a_new_process),
+        cmocka_unit_test(what_it_printed_and_its_status_are_told),
+        cmocka_unit_test(a_field_of_another_type_is_named),
         cmocka_unit_test(what_nobody_asked_for_replaces_it_quietly),
         cmocka_unit_test(an_answer_before_the_input_was_read_counts),
         cmocka_unit_test(an_answer_to_another_task_is_none),
