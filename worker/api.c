@@ -172,6 +172,7 @@ static int make_session(struct pushrod_worker *w, struct settings *s)
     c->queues = s->patterns;
     c->queue_count = w->handler_count;
     uint64_t drain_ms = params_number(w->params, "drain-timeout");
+    c->signals = w->catch_signals;
     c->drain_ms = drain_ms ? drain_ms : 1; /* 0 would mean the default */
     c->max_tasks = params_number(w->params, "max-tasks");
     bool drawn = getrandom(&c->seed, sizeof c->seed, 0) == (ssize_t)sizeof c->seed;

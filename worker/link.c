@@ -37,11 +37,12 @@ static void check_stops(struct link *l)
     if (stops == l->stops)
         return;
     l->stops = stops;
-    log_info(stops > 1 ? "leaving now" : "draining");
-    if (stops > 1)
-        session_quit(l->session);
-    else
+    if (stops == 1) {
         session_drain(l->session, 0);
+        return;
+    }
+    log_info("leaving now");
+    session_quit(l->session);
 }
 
 /* Nobody but a supervisor starts a process again, and only a supervisor is told when it is ready.
@@ -178,6 +179,23 @@ static void wait_events(struct link *l, bool wait)
 
 /* ------------------------------------------------------------------------------ life */
 
+static const char *plural(size_t count)
+{
+    return count == 1 ? "" : "s";
+}
+
+/* The last word of a worker that was asked to leave; one that is replaced has said so. */
+static void tell_end(const struct link *l, const struct session_actions *a)
+{
+    if (a->code || l->recycle)
+        return;
+    if (a->running)
+        log_warning("leaving, while %zu task%s still ran: others get %s", a->running,
+            plural(a->running), a->running == 1 ? "it" : "them");
+    else
+        log_info("drained: it has run %zu task%s", a->done, plural(a->done));
+}
+
 static void link_step(struct link *l, bool wait)
 {
     wait_events(l, wait);
@@ -199,6 +217,7 @@ static void link_step(struct link *l, bool wait)
         return;
     l->end->code = a->code;
     l->recycle |= a->recycle;
+    tell_end(l, a);
 }
 
 /* On the slot's thread, while it leads. */

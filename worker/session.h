@@ -36,6 +36,7 @@ struct session_config {
     const struct slice *queues;
     size_t queue_count;
     uint64_t drain_ms;       /* 25000 */
+    bool signals;            /* SIGTERM drains, and leaves the second time: the log says so */
     uint64_t max_tasks;      /* 0: no bound; else drain after so many */
     size_t keep_bytes;       /* 64 MiB of answers not acknowledged: start nothing above it */
     size_t part_bytes;       /* 64 KiB of a result in one message; frames and the window follow */

@@ -15,13 +15,49 @@ static void drain(struct session *s, uint64_t until_ns)
     item_return_unstarted(s);
 }
 
-void session_drain(struct session *s, uint64_t limit_ms)
+/* For good. False: it drains already. */
+static bool drain_for_good(struct session *s, uint64_t limit_ms)
 {
     if ((s->draining && !s->coming_back) || s->state == SESSION_OVER)
-        return;
-    uint64_t limit = limit_ms && limit_ms < s->config.drain_ms ? limit_ms : s->config.drain_ms;
+        return false;
     s->coming_back = false;
-    drain(s, session_in_ms(s, limit));
+    drain(s, session_in_ms(s, limit_ms));
+    return true;
+}
+
+static uint64_t drain_limit_ms(const struct session *s, uint64_t told_ms)
+{
+    return told_ms && told_ms < s->config.drain_ms ? told_ms : s->config.drain_ms;
+}
+
+/* Whoever looks at a process that does not end wants to know what it waits for, and how long yet.
+ * `hurry`: how to wait no longer. */
+static void say_drain(struct session *s, const char *who, uint64_t limit_ms, const char *hurry)
+{
+    size_t slots = s->config.slots;
+    size_t running = s->handed_count < slots ? s->handed_count : slots;
+    if (running == 0)
+        session_say(s, "%s: no task runs", who);
+    else
+        session_say(s, "%s: %zu task%s, for %g s at the most%s", who, running,
+            running == 1 ? " runs" : "s run", (double)limit_ms / 1000,
+            s->config.signals ? hurry : "");
+}
+
+void session_drain(struct session *s, uint64_t limit_ms)
+{
+    uint64_t limit = drain_limit_ms(s, limit_ms);
+    if (drain_for_good(s, limit))
+        say_drain(s, "draining", limit, "; a second SIGTERM leaves at once");
+}
+
+/* The first SIGTERM asks for what is done already. */
+static void drain_for_server(struct session *s, uint64_t limit_ms)
+{
+    uint64_t limit = drain_limit_ms(s, limit_ms);
+    if (drain_for_good(s, limit))
+        say_drain(s, "the server has this worker drained (pushrod drain)", limit,
+            "; SIGTERM twice leaves at once");
 }
 
 /*
@@ -31,7 +67,7 @@ void session_drain(struct session *s, uint64_t limit_ms)
 void session_told_to_drain(struct session *s, const struct msg_drain *m)
 {
     if (!m->again) {
-        session_drain(s, m->limit_ms);
+        drain_for_server(s, m->limit_ms);
     } else if (!s->draining && session_active(s)) {
         s->coming_back = true;
         drain(s, UINT64_MAX);
@@ -40,7 +76,7 @@ void session_told_to_drain(struct session *s, const struct msg_drain *m)
 
 void session_quit(struct session *s)
 {
-    session_drain(s, 0);
+    drain_for_good(s, s->config.drain_ms);
     s->quitting = true;
 }
 
@@ -86,7 +122,7 @@ void leave_judge(struct session *s)
 {
     if (has_run_enough(s) && !s->draining) {
         s->recycle = true;
-        session_drain(s, 0);
+        drain_for_good(s, s->config.drain_ms);
     }
     if (!s->draining || s->state == SESSION_OVER)
         return;

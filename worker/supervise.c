@@ -202,6 +202,8 @@ static void place_died(struct guard *g, struct place *p, int code)
             (int)p->pid);
         g->exit_code = SUPERVISE_EXIT_NEVER;
     }
+    if (code == SUPERVISE_EXIT_DONE && !p->retiring && !g->stopping)
+        log_info("worker process %d was drained: it is not started again", (int)p->pid);
     /* One that never got to work would be recycled a thousand times a second. */
     if (now - p->started_ms >= HEALTHY_MS || (code == SUPERVISE_EXIT_RECYCLE && p->ready))
         p->pause_ms = 0;
@@ -420,6 +422,8 @@ static int guard_run(struct guard *g)
         replace_step(g);
         kill_late(g);
     }
+    if (!g->stopping)
+        log_info("no worker process is left: leaving");
     return g->exit_code;
 }
 

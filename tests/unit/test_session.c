@@ -276,12 +276,14 @@ static void drain_returns_finishes_and_says_bye(void **state)
 static void drain_does_not_wait_for_ever(void **state)
 {
     (void)state;
-    restart((struct session_config){.slots = 1, .drain_ms = 500, .seed = 1});
+    restart((struct session_config){.slots = 1, .drain_ms = 500, .signals = true, .seed = 1});
     play_up(&r);
     play_tasks(&r, 1, 1);
     play_begin(&r);
     session_drain(r.session, 0);
     play_end(&r);
+    assert_string_equal(r.actions->text,
+        "draining: 1 task runs, for 0.5 s at the most; a second SIGTERM leaves at once");
     play_run_until(&r, r.ms + 400);
     assert_int_equal(r.actions->state, SESSION_DRAINING);
     play_run_until(&r, r.ms + 1700);
@@ -294,6 +296,16 @@ static void told_to_drain(uint64_t limit_ms, bool again)
     play_begin(&r);
     session_told_to_drain(r.session, &(struct msg_drain){limit_ms, again});
     play_end(&r);
+}
+
+static void who_asks_it_to_leave_is_told(void **state)
+{
+    (void)state;
+    play_up(&r);
+    play_tasks(&r, 1, 3);
+    told_to_drain(3000, false);
+    assert_string_equal(r.actions->text,
+        "the server has this worker drained (pushrod drain): 2 tasks run, for 3 s at the most");
 }
 
 static void a_server_that_stops_takes_no_worker_along(void **state)
@@ -460,6 +472,7 @@ int main(void)
         TEST(superseded_is_over_any_other_fence_is_not),
         TEST(drain_returns_finishes_and_says_bye),
         TEST(drain_does_not_wait_for_ever),
+        TEST(who_asks_it_to_leave_is_told),
         TEST(a_server_that_stops_takes_no_worker_along),
         TEST(a_server_that_stops_may_be_faster),
         TEST(who_is_told_to_leave_as_well_leaves),
