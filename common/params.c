@@ -158,6 +158,7 @@ static void value_empty(struct value *v)
     free(v->items);
     free(v->text);
     free(v->where);
+    free(v->file);
     *v = (struct value){0};
 }
 
@@ -322,6 +323,8 @@ static bool value_copy(struct value *to, const struct value *from)
         done = (copy.text = strdup(from->text)) != NULL;
     if (from->where)
         done = done && (copy.where = strdup(from->where)) != NULL;
+    if (from->file)
+        done = done && (copy.file = strdup(from->file)) != NULL;
     for (size_t i = 0; done && i < from->count; i++)
         done = value_add_item(&copy, from->items[i], strlen(from->items[i]));
     if (!done) {

@@ -86,6 +86,12 @@ int params_read_environment(struct params *p, char *const *environment,
 int params_read_file(struct params *p, const char *path);
 
 /*
+ * Reads the files of secrets again that are in use, as far as they are regular files: a pipe can be
+ * read once. How many changed; or a negative error, with which the old secret stays.
+ */
+int params_renew_secrets(struct params *p);
+
+/*
  * Takes over the reloadable values of `fresh` (read anew from the same sources). `report` gets a
  * line for each value that changed, and for each one that needs a restart. Gives how many changed.
  */

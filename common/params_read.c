@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <pushrod/error.h>
 #include "common/params_value.h"
@@ -22,29 +23,76 @@ static const struct param *secret_row(const struct params *p, const char *name, 
     return row && (row->flags & PARAM_SECRET) ? row : NULL;
 }
 
+#define SECRET_SIZE 4096u
+
 /* A secret may end in the newline that every editor adds. An empty one would mean none at all. */
-static int store_from_file(struct params *p, const struct param *row, const char *path,
-    enum param_source source, const char *where)
+static int secret_read(struct params *p, const struct param *row, const char *path,
+    const char *where, char text[SECRET_SIZE])
 {
-    char text[4096];
     FILE *file = fopen(path, "re");
     if (!file)
         return params_fail(p, PUSHROD_E_BAD_OPTION, "%s: cannot read '%s' (from %s): %s", row->name,
             path, where, strerror(errno));
-    size_t size = fread(text, 1, sizeof text - 1, file);
-    bool whole = !ferror(file) && size < sizeof text - 1;
+    size_t size = fread(text, 1, SECRET_SIZE - 1, file);
+    bool whole = !ferror(file) && size < SECRET_SIZE - 1;
     fclose(file);
     if (!whole)
         return params_fail(p, PUSHROD_E_BAD_OPTION,
-            "%s: '%s' (from %s) is no file of under %zu bytes", row->name, path, where,
-            sizeof text - 1);
+            "%s: '%s' (from %s) is no file of under %u bytes", row->name, path, where,
+            SECRET_SIZE - 1);
     while (size > 0 && (text[size - 1] == '\n' || text[size - 1] == '\r'))
         size--;
     text[size] = '\0';
     if (size == 0 || strcspn(text, "\r\n") != size)
         return params_fail(p, PUSHROD_E_BAD_OPTION, "%s: '%s' (from %s) is not one line of text",
             row->name, path, where);
-    return params_store(p, row, text, source, where);
+    return 0;
+}
+
+static int store_from_file(struct params *p, const struct param *row, const char *path,
+    enum param_source source, const char *where)
+{
+    char text[SECRET_SIZE];
+    bool used = source >= params_value(p, row)->source;
+    int error = secret_read(p, row, path, where, text);
+    if (!error)
+        error = params_store(p, row, text, source, where);
+    if (error || !used)
+        return error;
+    params_value(p, row)->file = strdup(path);
+    return params_value(p, row)->file ? 0 : params_fail(p, PUSHROD_E_NO_MEMORY, "out of memory");
+}
+
+/* 1: it has changed; 0; or a negative error. */
+static int secret_renew(struct params *p, const struct param *row)
+{
+    struct value *v = params_value(p, row);
+    char text[SECRET_SIZE];
+    struct stat status;
+    if (stat(v->file, &status) == 0 && !S_ISREG(status.st_mode))
+        return 0;
+    int error = secret_read(p, row, v->file, v->where, text);
+    if (error || strcmp(text, v->text) == 0)
+        return error;
+    char *fresh = strdup(text);
+    if (!fresh)
+        return params_fail(p, PUSHROD_E_NO_MEMORY, "out of memory");
+    free(v->text);
+    v->text = fresh;
+    return 1;
+}
+
+int params_renew_secrets(struct params *p)
+{
+    int changed = 0, error = 0;
+    for (size_t i = 0; i < p->count; i++) {
+        if (!p->values[i].file)
+            continue;
+        int renewed = secret_renew(p, &p->rows[i]);
+        changed += renewed > 0;
+        error = renewed < 0 ? renewed : error;
+    }
+    return error ? error : changed;
 }
 
 /* ----------------------------------------------------------------------------------- flags */

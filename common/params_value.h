@@ -12,6 +12,7 @@ struct value {
     enum param_source source;
     char *where;     /* "/etc/pushrod.conf:3", "PUSHROD_JOIN"; NULL: the source says it all */
     char *text;      /* as written; NULL: unset */
+    char *file;      /* of a secret, where the text was read; NULL: it was not */
     uint64_t number; /* of all types that have one; PORTS: first << 16 | last */
     char **items;    /* LIST and HOST_PORTS */
     size_t count;

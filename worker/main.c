@@ -47,6 +47,17 @@ static int child_main(void *arg, const struct supervise_child *child)
     return code;
 }
 
+/* Whoever changes the server's secret changes the file as well, and expects no more to be needed.
+ */
+static bool child_renew(void *arg)
+{
+    struct pushrod_worker *w = arg;
+    int changed = params_renew_secrets(w->params);
+    if (changed < 0)
+        log_warning("%s; the last one that was read is used", params_error(w->params));
+    return changed > 0;
+}
+
 /* A plug-in that is not thread-safe uses the machine through several processes. */
 static unsigned process_count(const struct pushrod_worker *w)
 {
@@ -65,6 +76,7 @@ static int supervise(struct pushrod_worker *w)
         .join = join,
         .drain_ms = params_number(w->params, "drain-timeout"),
         .run = child_main,
+        .renew = child_renew,
         .arg = w,
     };
     if (!worker_join(w, join))

@@ -76,9 +76,17 @@ static int child_main(struct guard *g, struct place *p, const int ready[2], pid_
     return code;
 }
 
+static void guard_renew(struct guard *g)
+{
+    if (g->config->renew && g->config->renew(g->config->arg))
+        g->renewals++;
+}
+
 static void place_start(struct guard *g, struct place *p)
 {
     int ready[2];
+    guard_renew(g);
+    p->renewal = g->renewals;
     if (getrandom(p->instance, sizeof p->instance, 0) != (ssize_t)sizeof p->instance ||
         pipe2(ready, O_CLOEXEC | O_NONBLOCK) != 0) {
         log_error("cannot start a worker process: %s", strerror(errno));
@@ -191,10 +199,22 @@ static void tell_death(struct guard *g, const struct place *p, int status, const
     obituary_post(g->join, &o, &g->old_mask);
 }
 
+/* It can never work with what it was given; and with what there is now? */
+static bool is_outdated(struct guard *g, const struct place *p)
+{
+    guard_renew(g);
+    if (p->renewal == g->renewals)
+        return false;
+    log_info("worker process %d is started again: its secrets have changed since", (int)p->pid);
+    return true;
+}
+
 /* What a dead child means for its place: empty, again at once, or again after a pause. */
 static void place_died(struct guard *g, struct place *p, int code)
 {
     uint64_t now = mono_ms();
+    if (code == SUPERVISE_EXIT_NEVER && !p->retiring && !g->stopping && is_outdated(g, p))
+        code = -1;
     bool stays_empty =
         p->retiring || g->stopping || code == SUPERVISE_EXIT_DONE || code == SUPERVISE_EXIT_NEVER;
     if (code == SUPERVISE_EXIT_NEVER) {

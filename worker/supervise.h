@@ -42,7 +42,7 @@
     64 /* max_tasks, max_memory, a handler that hangs: again, at once                              \
         */
 #define SUPERVISE_EXIT_NEVER                                                                       \
-    78 /* it can never work (refused, bad plug-in): the place stays empty */
+    78 /* it can never work (refused, bad plug-in): empty, unless `renew` has news */
 
 /* What a child is told; valid as long as it lives. */
 struct supervise_child {
@@ -68,6 +68,9 @@ struct supervise_config {
     /* Runs in the child, with signal handlers and mask as they were in the caller, but SIGINT
      * and SIGQUIT ignored; its value is the child's exit code. */
     int (*run)(void *arg, const struct supervise_child *child);
+    /* In the supervisor, before it forks a child and when one has said that it can never work: what
+     * children are given may be another now (a secret in a file). True: it is. NULL: never. */
+    bool (*renew)(void *arg);
     /* In the supervisor: what supervisor_tell() said, if it is not the supervisor's own; or NULL.
      */
     void (*told)(void *arg, const char *name, const char *value);

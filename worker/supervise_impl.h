@@ -34,6 +34,7 @@ struct place {
     uint64_t start_ms; /* PAUSING: not before */
     uint64_t pause_ms; /* before the restart after the next one */
     uint64_t kill_ms;  /* told to drain: SIGKILL then; 0: not told */
+    unsigned renewal;  /* what it was given: guard.renewals at its start */
     bool retiring;     /* replaced: stays empty when it dies */
     unsigned round;    /* of replacements, in which it was started */
 };
@@ -49,6 +50,7 @@ struct guard {
     char input[2 * SUPERVISE_LINE]; /* of control: the beginning of a line */
     size_t input_size;
     unsigned processes; /* how many there are to be */
+    unsigned renewals;  /* how often `renew` had news */
     pid_t keeper;       /* keeper.h; 0: none */
     sigset_t old_mask;
     uint64_t drain_ms;
