@@ -1,6 +1,9 @@
 #!/usr/bin/env php
 <?php // SPDX-License-Identifier: Apache-2.0
 // pushrod-worker --coproc upper='examples/coproc/worker.php'
+// What goes in and out: PROCESSES THAT STAY in pushrod-worker(8).
+
+ini_set('display_errors', 'stderr'); // standard output is the protocol's: a warning there ends it
 
 function say(array $message, string $data = ''): void
 {

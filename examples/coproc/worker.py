@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 # pushrod-worker --coproc upper='examples/coproc/worker.py'
+# What goes in and out: PROCESSES THAT STAY in pushrod-worker(8). Standard output is the protocol's:
+# print() with file=sys.stderr goes to the worker's log.
 import json
 import sys
 
