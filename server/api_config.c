@@ -108,7 +108,7 @@ static void plane_settings(const struct pushrod_server *s, struct plane_config *
 void settings_log(const struct pushrod_server *s)
 {
     bool asked = s->program || params_given(s->params, "log-level");
-    log_setup(s->program ? "pushrod-server" : "pushrod",
+    log_setup(s->program ? "pushrod-server" : NULL,
         asked ? log_level_named(params_text(s->params, "log-level")) : LOG_WARNING,
         strcmp(params_text(s->params, "log-format"), "json") == 0);
 }

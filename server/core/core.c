@@ -198,7 +198,7 @@ void core_free(struct core *c)
 
 /* ---- a tick ---- */
 
-void core_begin(struct core *c, struct now now)
+bool core_begin(struct core *c, struct now now)
 {
     c->ticking = true;
     recycle(c);
@@ -211,6 +211,7 @@ void core_begin(struct core *c, struct now now)
     c->now = now;
     c->woken = false;
     c->listed = 0;
+    return away;
 }
 
 /* Deadlines are judged after what was said in this tick, which may have met them. */

@@ -76,7 +76,8 @@ void core_free(struct core *);
 
 /* ---- what goes in ---- */
 
-void core_begin(struct core *, struct now);
+/* True: late by more than a heartbeat, so that what was said meanwhile has not been read yet. */
+bool core_begin(struct core *, struct now);
 
 /* The embedding program itself, as a connection that is always there. */
 #define CONN_SELF UINT64_C(1)
@@ -157,7 +158,7 @@ struct answer {
     uint64_t id;
     uint64_t lease;
     uint64_t run_ns;   /* TASK_DONE, TASK_FAILED */
-    uint64_t number;   /* PROGRESS: done; PART: total; TASK_FAILED: retry_ms; HEARTBEAT: running */
+    uint64_t number;   /* PROGRESS: done; PART: total; TASK_FAILED: retry_ms */
     uint64_t total;    /* PROGRESS */
     struct slice data; /* DATA, PART, TASK_DONE: bytes; PROGRESS, TASK_FAILED: text */
 };
@@ -167,6 +168,7 @@ struct answer {
 void core_answers(struct core *, uint64_t worker, uint64_t session, const struct answer *, size_t);
 
 void core_stored(struct core *, const struct store_event *, size_t count);
+int core_store_code(const struct core *); /* why the store takes no tasks; 0: it does */
 
 /* Other bounds, with the meaning of core_config; what was accepted stays. */
 void core_configure(struct core *, uint64_t max_tasks, uint64_t max_bytes, uint64_t drain_ms);

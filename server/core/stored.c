@@ -153,6 +153,12 @@ void stored_stop(struct core *c)
         queue_halt(c, q, q->paused, stop && !q->bypass);
 }
 
+int core_store_code(const struct core *c)
+{
+    assert(c->store_code || !c->store_down);
+    return c->store_code;
+}
+
 static void store_changed(struct core *c, const struct store_event *e)
 {
     bool down = e->event == EVENT_STORE_DOWN;
@@ -160,9 +166,7 @@ static void store_changed(struct core *c, const struct store_event *e)
     assert(down || e->event == EVENT_STORE_UP);
     /* A full store takes finishes, and only they make room: nothing but submissions stops. */
     c->store_down = down && e->code != PUSHROD_E_STORE_FULL;
-    c->store_code = down ? (int)e->code : 0;
-    if (c->store_down && !c->store_code)
-        c->store_code = PUSHROD_E_STORE_FAILED;
+    c->store_code = !down ? 0 : e->code ? (int)e->code : PUSHROD_E_STORE_FAILED;
     out_notice(c, (struct notice){.kind = down ? NOTICE_STORE_DOWN : NOTICE_STORE_UP,
                       .code = (int)e->code,
                       .text = down ? text : NULL});

@@ -2,8 +2,9 @@
 /*
  * task: the noun that everything turns around, and its allowed transitions.
  *
- * One allocation holds the struct and every byte that its record points to (queue, payload up to
- * 4 KiB, headers, tag, ...). Larger payloads lie in a body that is referenced.
+ * One allocation holds the struct and every byte that its record points to (payload up to 4 KiB,
+ * headers, tag, ...), but for the queue's name, which is the queue's. Larger payloads lie in a body
+ * that is referenced.
  *
  * The world outside the core reads a task through the actions that name it, and only until the
  * next core_begin().

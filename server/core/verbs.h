@@ -87,6 +87,8 @@ void queue_halt(struct core *c, struct queue *q, bool paused, bool stopped);
 uint64_t queue_unfinished(const struct queue *q);
 void queue_free(struct queue *q);
 bool key_before(struct order_key a, struct order_key b);
+
+/* service.c */
 void service_add(struct group *g, struct queue *q, uint64_t run_ns); /* g: NULL: unknown */
 uint32_t service_estimate(const struct group *g, const struct queue *q);
 bool service_short(const struct service *s); /* not worth waking up another worker for */

@@ -111,17 +111,8 @@ static void read_returned(struct dec *d, struct answer *a)
 static void read_heartbeat(struct answer_frame *f)
 {
     struct msg_heartbeat m;
-    if (!msg_heartbeat_decode(&f->dec, &m))
-        return;
-    f->beat = true;
-    f->running = m.running;
-}
-
-static void read_bye(struct dec *d, struct answer *a)
-{
-    struct msg_bye m;
-    if (msg_bye_decode(d, &m))
-        a->number = m.returned;
+    if (msg_heartbeat_decode(&f->dec, &m))
+        f->beat = true;
 }
 
 static void read_any(struct answer_frame *f, unsigned kind, struct answer *a)
@@ -153,7 +144,7 @@ static void read_any(struct answer_frame *f, unsigned kind, struct answer *a)
         read_returned(d, a);
         break;
     case MSG_BYE:
-        read_bye(d, a);
+        msg_bye_decode(d, &(struct msg_bye){0});
         break;
     default:
         dec_fail(d, "this message is not an answer");

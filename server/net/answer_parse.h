@@ -17,7 +17,6 @@ struct answer_frame {
     struct dec dec;
     struct msg_from from;
     uint64_t sequence; /* of the next message */
-    uint64_t running;  /* said the last HEARTBEAT */
     bool beat;         /* there was one; it has no number and is no answer */
 };
 

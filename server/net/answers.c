@@ -65,7 +65,7 @@ static bool answers_take(struct plane *plane, struct speaker *speaker, struct an
         if ((size_t)(frame->dec.at - begun) > ANSWERS_BUDGET && dec_more(&frame->dec))
             return true;
     }
-    struct answer beat = {.kind = MSG_HEARTBEAT, .number = frame->running};
+    struct answer beat = {.kind = MSG_HEARTBEAT};
     if (answer_frame_error(frame))
         answers_garbage(plane, speaker, answer_frame_error(frame));
     else if (frame->beat)

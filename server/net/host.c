@@ -28,19 +28,10 @@ struct host {
     const struct host_events *events;
     void *arg;
     struct now now;
-    uint64_t heartbeat_ns;
     uint64_t late_ticks;
-    bool store_down;
 };
 
 /* ------------------------------------------------------------------------------- the store */
-
-static void stored_look(struct host *h, const struct store_event *events, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        if (events[i].event != EVENT_OP)
-            h->store_down = events[i].event == EVENT_STORE_DOWN;
-}
 
 /* Reads what the store has done; if more is there than a tick should take, comes again. */
 static void store_ready(struct host *h)
@@ -50,7 +41,6 @@ static void store_ready(struct host *h)
     size_t count = h->ops->poll(h->store, &events, STORE_POLL);
     if (count == 0)
         return;
-    stored_look(h, events, count);
     core_stored(h->core, events, count);
     if (count == STORE_POLL || events[count - 1].more)
         loop_defer(h->loop, &h->store_poll);
@@ -215,11 +205,8 @@ static void dispatch_conns(struct host *h, const struct actions *a)
 static void tick_begin(void *arg, struct now now)
 {
     struct host *h = arg;
-    bool late = heap_holds(&h->wake.node) && now.mono_ns > h->wake.node.key &&
-                now.mono_ns - h->wake.node.key > h->heartbeat_ns;
     h->now = now;
-    core_begin(h->core, now);
-    if (!late)
+    if (!core_begin(h->core, now))
         return;
     h->late_ticks++;
     plane_drain_input(h->plane);
@@ -289,7 +276,6 @@ static bool host_open(struct host *h, const struct host_config *config, char **e
     h->core = core_new(&core, config->queues, config->queue_count, &opened);
     if (!h->core)
         return false;
-    h->heartbeat_ns = (core.heartbeat_ms ? core.heartbeat_ms : 1000) * NS_PER_MS;
     h->plane = plane_new(h->loop, &config->plane, &plane_events, h, error);
     return h->plane != NULL;
 }
@@ -373,7 +359,7 @@ uint64_t host_unsettled(const struct host *h)
 
 bool host_store_down(const struct host *h)
 {
-    return h->store_down;
+    return core_store_code(h->core) != 0;
 }
 
 uint64_t host_late_ticks(const struct host *h)

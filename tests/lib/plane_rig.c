@@ -44,7 +44,6 @@ static void on_answers(
         const struct answer *a = &answers[i];
         if (a->kind == MSG_HEARTBEAT) {
             rig->beats++;
-            rig->running = a->number;
             continue;
         }
         rig->out_of_order |= a->sequence != rig->last_sequence + 1;

@@ -36,8 +36,7 @@ struct rig {
     uint64_t sum;                 /* of their ids, where they have one */
     struct answer seen[RIG_SEEN]; /* the last ones, by sequence number; data is gone */
     uint64_t last_sequence;
-    uint64_t beats;   /* HEARTBEATs, which have no number */
-    uint64_t running; /* said the last of them */
+    uint64_t beats; /* HEARTBEATs, which have no number */
     uint64_t from_worker, from_session;
     bool out_of_order;
     size_t lost;

@@ -353,8 +353,9 @@ static void rows_go_in_steps(void **state)
     open_rows(&r, ROWS, ROWS / 3);
     wait_for_rows_gone(&r, ROWS);
     assert_false(atomic_load(&no_memory));
+    while (r.downs == 0) /* it has been down, but we may not have heard of that yet */
+        rig_id(&r, STORE_LOOKUP, 1);
     rig_wait_up(&r);
-    assert_true(r.downs > 0);
     wait_for_tables(&r);
     assert_int_equal(index_bytes(&r), 0);
     const struct store_event *e = rig_fetch(&r, "q", start, ROWS + 1);
@@ -407,6 +408,7 @@ static void a_group_is_a_row(void **state)
     for (size_t i = 0; i < BATCHES; i++)
         assert_int_equal(rig_next(&r)->outcome, OUTCOME_STORED);
     append(&r, BATCHES + 1, "q");
+    rig_id(&r, STORE_LOOKUP, 1); /* comes behind that commit, which is counted then */
     assert_in_range(row_sequence(&r), 1, commits(&r)); /* an async one waits 20 ms for more */
     rig_reopen(&r);
     assert_int_equal(ready_at_open(&r, "q"), BATCHES + 1);
