@@ -27,8 +27,10 @@ static void on_dead(const struct pushrod_task_info *t, void *arg)
     table_cell(&l->table, "%" PRIu64, t->deaths);
     table_cell(&l->table, "%s", text_bytes(text, t->size));
     table_cell(&l->table, "%s", text_age(text, task_ended_ms(t)));
-    table_cell(&l->table, "%s%s%s", t->error ? pushrod_error_name(t->error) : "",
-        *t->text ? ": " : "", t->text);
+    char error[64];
+    snprintf(error, sizeof error, "%s%s", t->error ? pushrod_error_name(t->error) : "",
+        t->error && *t->text ? ": " : "");
+    table_reason(&l->table, error, t->text);
 }
 
 static int dead_ls(struct cli *cli)

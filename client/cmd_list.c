@@ -184,7 +184,7 @@ static void print_event(const struct pushrod_event *e)
         buf_printf(&line, "  worker %s", e->worker);
     if (*e->text) {
         buf_printf(&line, "  ");
-        text_clean(&line, e->text, strlen(e->text), 300);
+        text_reason(&line, e->text, strlen(e->text), REASON_WIDTH);
     }
     buf_append(&line, "\n", 1);
     fwrite(line.data, 1, line.size, stdout);

@@ -85,7 +85,7 @@ static void status_row(struct table *t, const struct pushrod_task_info *info)
     table_cell(t, "%s", text_age(age, info->submitted_ms));
     due_cell(t, task_due_ms(info));
     table_cell(t, "%s", *info->worker ? info->worker : "-");
-    table_cell(t, "%s",
+    table_reason(t, "",
         *info->text   ? info->text
         : info->error ? pushrod_strerror(info->error)
                       : "");

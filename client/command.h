@@ -127,6 +127,12 @@ uint64_t task_due_ms(const struct pushrod_task_info *task);   /* of its next att
 uint64_t task_ended_ms(const struct pushrod_task_info *task); /* of its end, if it is known */
 /* What may be shown on a terminal: control characters become spaces; cut with "..." at `width`. */
 void text_clean(struct buf *to, const char *text, size_t size, size_t width);
+/*
+ * The text of an error as one line of at most `width` characters: all of it if it fits, else the
+ * beginning and the line that says what went wrong, which is seldom the first.
+ */
+#define REASON_WIDTH 300u /* of a line that is nothing but a failure */
+void text_reason(struct buf *to, const char *text, size_t size, size_t width);
 unsigned terminal_width(int fd); /* columns; 80 if it cannot be known */
 
 /* Columns of text, aligned when all rows are known. Numbers are set flush right. */
@@ -141,6 +147,8 @@ struct table {
 };
 void table_begin(struct table *t, const char *const *titles, size_t columns);
 void table_cell(struct table *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* In the last column: text_reason() of both texts, when the room for it is known. */
+void table_reason(struct table *t, const char *before, const char *text);
 /*
  * Appends the table to `out` and empties it. Where lines are wider than `width` (0: never) spare
  * columns are left out, the first of them first; then lines are cut, but not within a number.

@@ -82,7 +82,9 @@ static void on_dead(const struct pushrod_task_info *t, void *arg)
     char id[24];
     struct buf meaning = BUF_EMPTY;
     snprintf(id, sizeof id, "%" PRIu64, t->id);
-    buf_printf(&meaning, "%s: %s", t->queue, *t->text ? t->text : pushrod_strerror(t->error));
+    const char *why = *t->text ? t->text : pushrod_strerror(t->error);
+    buf_printf(&meaning, "%s: ", t->queue);
+    text_reason(&meaning, why, strlen(why), 50);
     buf_append(&meaning, "", 1);
     offer(arg, id, meaning.data ? (const char *)meaning.data : "");
     buf_free(&meaning);

@@ -45,7 +45,7 @@ struct job {
     bool dropped;               /* cancelled because we stop: no result, no failure */
     int error;
     struct buf result;
-    struct buf text;
+    struct buf text; /* whole, with its lines */
 };
 
 enum input_result { INPUT_ONE, INPUT_TOO_LONG, INPUT_AGAIN, INPUT_END, INPUT_FAILED };

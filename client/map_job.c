@@ -252,7 +252,7 @@ void map_on_finish(struct pushrod_client *c, const struct pushrod_finish *f, voi
         return;
     }
     if (f->status != PUSHROD_DONE)
-        why_failed(&job->text, f);
+        buf_printf(&job->text, "%s", *f->error_text ? f->error_text : pushrod_strerror(f->error));
     job_end(m, job);
 }
 

@@ -76,20 +76,26 @@ void map_flush(struct map *m)
         output_failed(m);
 }
 
+/* What the job keeps of its finish; the text is in `text`, whose owner is the caller. */
+static struct pushrod_finish finish_of(const struct job *job, struct buf *text)
+{
+    buf_append(text, job->text.data, job->text.size);
+    buf_append(text, "", 1);
+    return (struct pushrod_finish){.id = job->id,
+        .status = job->status,
+        .error = job->error,
+        .error_text = text->data ? (const char *)text->data : "",
+        .result = job->result.size ? job->result.data : NULL,
+        .result_size = job->result.size};
+}
+
 static void print_json(const struct job *job)
 {
     struct buf text = BUF_EMPTY;
-    buf_append(&text, job->text.data, job->text.size);
-    buf_append(&text, "", 1);
     struct json_job row = {.seq = job->seq,
         .input = job->input,
         .input_size = job->input_size,
-        .finish = {.id = job->id,
-            .status = job->status,
-            .error = job->error,
-            .error_text = (const char *)text.data,
-            .result = job->result.size ? job->result.data : NULL,
-            .result_size = job->result.size},
+        .finish = finish_of(job, &text),
         .took_ns = job->took_ns};
     json_print_row(JSON_JOB, &row);
     buf_free(&text);
@@ -120,14 +126,17 @@ static void print_result(struct map *m, const struct job *job)
 /* What is remembered of a failure, for the list at the end. */
 static void note_failure(struct map *m, const struct job *job)
 {
-    struct buf *to = &m->failures;
+    struct buf *to = &m->failures, text = BUF_EMPTY;
     if (m->listed == MAP_LISTED)
         return;
     m->listed++;
+    struct pushrod_finish finish = finish_of(job, &text);
     buf_printf(to, "  input %" PRIu64 " '", job->seq);
     text_clean(to, job->input, job->input_size, 60);
-    buf_printf(
-        to, "': %.*s\n", (int)job->text.size, job->text.data ? (const char *)job->text.data : "");
+    buf_printf(to, "': ");
+    why_failed(to, &finish);
+    buf_printf(to, "\n");
+    buf_free(&text);
 }
 
 /* Memory of a job ends here; its place in the ring is free for another number. */

@@ -147,6 +147,107 @@ void text_clean(struct buf *to, const char *text, size_t size, size_t width)
     }
 }
 
+static size_t shown_width(const char *text)
+{
+    size_t width = 0;
+    for (; *text; text++)
+        width += ((uint8_t)*text & 0xc0) != 0x80;
+    return width;
+}
+
+/* Appends at most `room` characters of a text. */
+static void line_add(struct buf *out, size_t *room, const char *text)
+{
+    for (; *text; text++) {
+        if (((uint8_t)*text & 0xc0) != 0x80) {
+            if (*room == 0)
+                return;
+            --*room;
+        }
+        buf_append(out, text, 1);
+    }
+}
+
+/* ---------------------------------------------------------------------------------- reasons */
+
+#define BETWEEN     " ... "
+#define LEAST_FIRST 12u /* characters of the first line; fewer say nothing */
+
+static bool is_blank(uint8_t c)
+{
+    return c == ' ' || c == '\t' || c == '\r';
+}
+
+/* The next line that is not empty, with its indentation; false: there is none. */
+static bool next_line(struct slice *rest, struct slice *line)
+{
+    while (rest->size) {
+        const uint8_t *end = memchr(rest->data, '\n', rest->size);
+        *line = slice_of(rest->data, end ? (size_t)(end - rest->data) : rest->size);
+        slice_skip(rest, line->size + (end != NULL));
+        while (line->size && is_blank(line->data[line->size - 1]))
+            line->size--;
+        if (line->size)
+            return true;
+    }
+    return false;
+}
+
+/*
+ * Shells, C and Python end with the reason. What PHP and Java say behind it are the calls that led
+ * there: indented, or numbered with #, under a line that ends in a colon.
+ */
+static bool may_be_reason(struct slice line)
+{
+    return !is_blank(line.data[0]) && line.data[0] != '#' && line.data[line.size - 1] != ':';
+}
+
+static void clean_line(struct buf *to, struct slice line, size_t width)
+{
+    while (is_blank(line.data[0]))
+        slice_skip(&line, 1);
+    text_clean(to, (const char *)line.data, line.size, width);
+}
+
+/* The reason as whole as it can be, and before it what there is room for of the first line. */
+static void add_ends(struct buf *to, struct slice first, struct slice reason, size_t width)
+{
+    struct buf begin = BUF_EMPTY, end = BUF_EMPTY;
+    clean_line(&begin, first, SIZE_MAX);
+    clean_line(&end, reason, width);
+    buf_append(&begin, "", 1);
+    buf_append(&end, "", 1);
+    size_t size = end.data ? shown_width((const char *)end.data) + strlen(BETWEEN) : width;
+    if (begin.data && first.data != reason.data && size + LEAST_FIRST <= width) {
+        size_t room = width - size;
+        line_add(to, &room, (const char *)begin.data);
+        buf_printf(to, BETWEEN);
+    }
+    buf_append(to, end.data, end.size ? end.size - 1 : 0);
+    buf_free(&begin);
+    buf_free(&end);
+}
+
+void text_reason(struct buf *to, const char *text, size_t size, size_t width)
+{
+    struct slice rest = slice_of(text, size), line, first = {0}, last = {0}, reason = {0};
+    struct buf all = BUF_EMPTY;
+    while (next_line(&rest, &line)) {
+        buf_append(&all, " ", first.data != NULL);
+        clean_line(&all, line, SIZE_MAX);
+        first = first.data ? first : line;
+        last = line;
+        reason = may_be_reason(line) ? line : reason;
+    }
+    buf_append(&all, "", 1);
+    bool fits = all.data && shown_width((const char *)all.data) <= width;
+    if (fits || first.data == last.data)
+        text_clean(to, (const char *)all.data, all.size ? all.size - 1 : 0, width);
+    else
+        add_ends(to, first, reason.data ? reason : last, width);
+    buf_free(&all);
+}
+
 unsigned terminal_width(int fd)
 {
     struct winsize size;
@@ -175,31 +276,23 @@ void table_cell(struct table *t, const char *format, ...)
     t->rows++;
 }
 
-static size_t shown_width(const char *text)
-{
-    size_t width = 0;
-    for (; *text; text++)
-        width += ((uint8_t)*text & 0xc0) != 0x80;
-    return width;
-}
-
-/* Appends at most `room` characters of a text, `pad` spaces before or after. */
-static void line_add(struct buf *out, size_t *room, const char *text)
-{
-    for (; *text; text++) {
-        if (((uint8_t)*text & 0xc0) != 0x80) {
-            if (*room == 0)
-                return;
-            --*room;
-        }
-        buf_append(out, text, 1);
-    }
-}
-
 static void line_pad(struct buf *out, size_t *room, size_t count)
 {
     for (; count && *room; count--, --*room)
         buf_append(out, " ", 1);
+}
+
+/* Its lines stay until it is known how much room there is for them. */
+void table_reason(struct table *t, const char *before, const char *text)
+{
+    struct slice rest = slice_str(text), line;
+    text_clean(&t->cells, before, strlen(before), SIZE_MAX);
+    for (bool first = true; next_line(&rest, &line); first = false) {
+        buf_append(&t->cells, "\n", !first);
+        text_clean(&t->cells, (const char *)line.data, line.size, SIZE_MAX);
+    }
+    buf_append(&t->cells, "", 1);
+    t->rows++;
 }
 
 struct layout {
@@ -249,7 +342,10 @@ static void table_line(
         size_t pad = l->widths[i] - shown_width(cells[i]);
         if (right)
             line_pad(out, &room, pad);
-        line_add(out, &room, cells[i]);
+        if (strchr(cells[i], '\n'))
+            text_reason(out, cells[i], strlen(cells[i]), room);
+        else
+            line_add(out, &room, cells[i]);
         if (i + 1 < t->columns)
             line_pad(out, &room, (right ? 0 : pad) + 2);
     }

@@ -94,16 +94,31 @@ static void say_nobody(struct look *l)
     buf_free(&names);
 }
 
+static void add_text(struct buf *to, const char *text)
+{
+    text_reason(to, text, strlen(text), REASON_WIDTH);
+}
+
+static void say_delayed(struct look *l, const struct pushrod_task_info *t, uint64_t left_ms)
+{
+    char age[TEXT_SIZE];
+    struct buf after = BUF_EMPTY;
+    if (*t->text)
+        buf_printf(&after, ", after: ");
+    add_text(&after, t->text);
+    snprintf(l->text, sizeof l->text, "task %llu %s: in %s%.*s", (unsigned long long)t->id,
+        *t->text ? "waits for its next attempt" : "is not due yet", text_ms(age, left_ms),
+        (int)after.size, after.data ? (const char *)after.data : "");
+    buf_free(&after);
+}
+
 /* Where the one task is; false: nothing worth saying. */
 static bool say_task(struct look *l, const struct pushrod_task_info *t)
 {
-    char age[TEXT_SIZE];
     uint64_t now = clock_now().wall_ms;
     unsigned long long id = t->id;
     if (strcmp(t->state, "delayed") == 0 && t->due_ms > now)
-        snprintf(l->text, sizeof l->text, "task %llu %s: in %s%s%s", id,
-            *t->text ? "waits for its next attempt" : "is not due yet",
-            text_ms(age, t->due_ms - now), *t->text ? ", after: " : "", t->text);
+        say_delayed(l, t, t->due_ms - now);
     else if (strcmp(t->state, "held") == 0)
         snprintf(l->text, sizeof l->text,
             "task %llu may be running since before the server restarted: waiting for its worker",
@@ -176,15 +191,6 @@ void why_explain(struct cli *cli, struct why *why, const char *queue, uint64_t i
 
 /* ---------------------------------------------------------------------------------- failures */
 
-/* The last line of an error text: what a command printed last is what went wrong. */
-static void add_text(struct buf *to, const char *text)
-{
-    size_t size = strlen(text);
-    while (size && (text[size - 1] == '\n' || text[size - 1] == ' '))
-        size--;
-    text_clean(to, text, size, 300);
-}
-
 void why_attempt(struct cli *cli, const char *what, const struct pushrod_attempt *a)
 {
     struct buf text = BUF_EMPTY;
@@ -197,16 +203,26 @@ void why_attempt(struct cli *cli, const char *what, const struct pushrod_attempt
     buf_free(&text);
 }
 
-void why_failed(struct buf *to, const struct pushrod_finish *f)
+/* What is said for all that ended so; false: the task's own text says it all. */
+static bool add_kind(struct buf *to, const struct pushrod_finish *f)
 {
+    bool plain = f->error == PUSHROD_E_TASK_FAILED || f->error == PUSHROD_E_TASK_TIMEOUT;
     if (f->status && f->status != PUSHROD_FAILED)
         buf_printf(to, "%s", pushrod_status_name((int)f->status));
-    else if (!f->status || !*f->error_text ||
-             (f->error != PUSHROD_E_TASK_FAILED && f->error != PUSHROD_E_TASK_TIMEOUT))
+    else if (!*f->error_text || (f->status && !plain))
         buf_printf(to, "%s", pushrod_strerror(f->error));
-    if (*f->error_text && strcmp(f->error_text, pushrod_strerror(f->error)) != 0) {
-        if (to->size)
-            buf_printf(to, ": ");
-        add_text(to, f->error_text);
-    }
+    else
+        return false;
+    return true;
+}
+
+/* Without a status the text is that of whoever could not tell how the task ended, or begin it. */
+void why_failed(struct buf *to, const struct pushrod_finish *f)
+{
+    bool kind = add_kind(to, f);
+    if (!*f->error_text || (kind && strcmp(f->error_text, pushrod_strerror(f->error)) == 0))
+        return;
+    if (kind)
+        buf_printf(to, ": ");
+    add_text(to, f->error_text);
 }
