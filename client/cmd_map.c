@@ -175,12 +175,16 @@ static uint64_t oldest(struct map *m)
     return 0;
 }
 
+/* With nothing in flight it is the tasks of others that have to end first. */
 static void tell_why(struct map *m)
 {
     uint64_t now = clock_mono_ns();
-    if (!m->in_flight || m->stopping || now - m->moved_ns < QUIET_NS)
+    bool refused = m->ready && *m->refused;
+    if ((!m->in_flight && !refused) || m->stopping || now - m->moved_ns < QUIET_NS)
         return;
     m->moved_ns = now;
+    if (refused)
+        why_refused(m->cli, &m->why_refused, m->queue, m->refused);
     why_explain(m->cli, &m->why, m->queue, oldest(m));
 }
 

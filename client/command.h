@@ -189,6 +189,8 @@ struct why {
 };
 /* Says on standard error why a task (id 0: the tasks) of the queue has not finished yet. */
 void why_explain(struct cli *cli, struct why *why, const char *queue, uint64_t id);
+/* The same of tasks for which the server has no room yet; `text` is what it says. */
+void why_refused(struct cli *cli, struct why *why, const char *queue, const char *text);
 /* A failed attempt of a task, as a line on standard error. `what` names the task. */
 void why_attempt(struct cli *cli, const char *what, const struct pushrod_attempt *attempt);
 /* How a task ended badly, in one line: "exit code 1: no such file". */

@@ -106,6 +106,8 @@ struct map {
     uint64_t listed;     /* of them */
     uint64_t moved_ns;   /* when something finished last */
     struct why why;
+    char refused[256]; /* why the server has no room for more now; "": it has */
+    struct why why_refused;
     /* progress */
     bool progress, drawn;
     uint64_t began_ns, drawn_ns;

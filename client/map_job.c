@@ -191,6 +191,7 @@ void map_on_accepted(struct pushrod_client *c, uint64_t id, int error, const cha
         return;
     if (!error) {
         job->id = id;
+        m->refused[0] = '\0';
         if (m->stopping)
             pushrod_client_cancel_async(c, id);
         return;
@@ -199,6 +200,8 @@ void map_on_accepted(struct pushrod_client *c, uint64_t id, int error, const cha
     case PUSHROD_E_QUEUE_FULL:
     case PUSHROD_E_OVERLOADED:
     case PUSHROD_E_DRAINING:
+        snprintf(m->refused, sizeof m->refused, "%s", text);
+        /* fallthrough */
     case PUSHROD_E_CLOSED: /* attached: the server cancelled whatever arrived */
         m->retry_ns = clock_mono_ns() + RETRY_NS;
         if (!m->stopping) {

@@ -172,6 +172,22 @@ static void explain(struct cli *cli, struct look *l, uint64_t id)
     say_queue(l);
 }
 
+/* Once, until there is another reason. */
+static void say(struct cli *cli, struct why *why, const char *text)
+{
+    if (!*text || strcmp(text, why->said) == 0)
+        return;
+    snprintf(why->said, sizeof why->said, "%s", text);
+    cli_say(cli, "waiting: %s", text);
+}
+
+void why_refused(struct cli *cli, struct why *why, const char *queue, const char *text)
+{
+    char line[sizeof why->said];
+    snprintf(line, sizeof line, "'%s' takes no more tasks yet: %s", queue, text);
+    say(cli, why, line);
+}
+
 void why_explain(struct cli *cli, struct why *why, const char *queue, uint64_t id)
 {
     struct look l = {.queue = queue, .many = why->many};
@@ -182,10 +198,7 @@ void why_explain(struct cli *cli, struct why *why, const char *queue, uint64_t i
      */
     if (cli_interrupts())
         pushrod_client_interrupt(cli->client);
-    if (*l.text && strcmp(l.text, why->said) != 0) {
-        snprintf(why->said, sizeof why->said, "%s", l.text);
-        cli_say(cli, "waiting: %s", l.text);
-    }
+    say(cli, why, l.text);
     buf_free(&l.serving);
 }
 
