@@ -53,29 +53,47 @@ static void read_line(struct map *m, char *line, size_t size)
     }
     uint64_t seq = n == 9 ? strtoull(fields[0], NULL, 10) : 0;
     if (seq == 0)
-        return; /* the header, or a line that was cut off */
+        return; /* a line that was cut off */
     size_t command = size - (size_t)(fields[8] - line);
     bool good = strcmp(fields[6], "0") == 0 && strcmp(fields[7], "0") == 0;
     idmap_put(&m->log.done, seq, fingerprint(fields[8], command) << 1 | good);
 }
 
-/* True: its last line was cut off. */
-static bool read_log(struct map *m, const char *path)
+/* What a log is that cannot be gone on with; NULL: it is none such. *cut: its last line was cut
+ * off. */
+static const char *read_lines(struct map *m, FILE *file, bool *cut)
 {
-    bool cut = false;
-    FILE *file = fopen(path, "re");
     char *line = NULL;
     size_t room = 0;
+    bool first = true, strange = false;
     ssize_t n;
-    while (file && (n = getline(&line, &room, file)) > 0) {
-        cut = line[n - 1] != '\n';
-        if (!cut)
+    while (!strange && (n = getline(&line, &room, file)) > 0) {
+        *cut = line[n - 1] != '\n';
+        strange = first && strcmp(line, header) != 0;
+        if (!first && !*cut)
             read_line(m, line, (size_t)n);
+        first = false;
     }
     free(line);
+    return strange ? "it does not begin with the header of a joblog" : NULL;
+}
+
+/*
+ * A name that was mistyped, or the log of another program, must not be written to: its lines would
+ * say nothing of what was done, and ours would spoil it. An exit code.
+ */
+static int read_log(struct map *m, const char *path, bool *cut)
+{
+    FILE *file = fopen(path, "re");
+    if (!file && errno == ENOENT)
+        return 0;
+    const char *why = file ? read_lines(m, file, cut) : strerror(errno);
     if (file)
         fclose(file);
-    return cut;
+    if (!why)
+        return 0;
+    cli_say(m->cli, "cannot resume from %s: %s", path, why);
+    return EXIT_USAGE;
 }
 
 /* A new run begins a new log; a resumed one goes on behind the old lines. */
@@ -83,11 +101,13 @@ int map_log_open(struct map *m)
 {
     const struct params *p = m->cli->p;
     const char *path = params_text(p, "joblog");
-    bool resume = params_bool(p, "resume") || params_bool(p, "resume-failed");
+    bool resume = params_bool(p, "resume") || params_bool(p, "resume-failed"), cut = false;
     m->log.only_good = params_bool(p, "resume-failed");
     if (!*path)
         return resume ? cli_usage(m->cli, "--resume needs the --joblog of the earlier run") : 0;
-    bool cut = resume && read_log(m, path);
+    int code = resume ? read_log(m, path, &cut) : 0;
+    if (code)
+        return code;
     m->log.file = fopen(path, resume ? "ae" : "we");
     if (!m->log.file) {
         cli_say(m->cli, "cannot write joblog %s: %s", path, strerror(errno));
