@@ -50,7 +50,8 @@ static int read_payload(struct submit *s, struct buf *to, const char *operand)
 
 static bool waits(const struct cli *cli)
 {
-    return params_bool(cli->p, "wait") || params_given(cli->p, "wait-for");
+    return params_bool(cli->p, "wait") || params_given(cli->p, "wait-for") ||
+           params_bool(cli->p, "stream");
 }
 
 /* Options that do nothing without another, or not what was meant. */
@@ -60,7 +61,7 @@ static int check_options(struct cli *cli)
         return cli_usage(cli, "--unique-for is how long a key holds: --unique KEY is missing");
     if (params_bool(cli->p, "attached") && !waits(cli))
         return cli_usage(cli, "--attached without --wait would cancel the task at once");
-    return EXIT_OK;
+    return waiter_check(cli);
 }
 
 /* Options that map does not have, or has with another meaning. */

@@ -26,7 +26,7 @@ static uint64_t *read_ids(struct cli *cli, int first)
 
 int cmd_wait(struct cli *cli)
 {
-    uint64_t *ids = read_ids(cli, 0);
+    uint64_t *ids = waiter_check(cli) ? NULL : read_ids(cli, 0);
     if (!ids)
         return EXIT_USAGE;
     struct waiter w = {.cli = cli,

@@ -6,6 +6,9 @@
 
 #define JSON_ROW ROW("json", BOOL, "one JSON object a line (man pushrod, JSON)")
 
+#define STREAM_ROW                                                                                 \
+    ROW("stream", BOOL, "wait, and print the chunks that the handler sends as they come")
+
 static const struct param list_rows[] = {JSON_ROW};
 static const ROWS(list_rows);
 
@@ -13,6 +16,7 @@ static const struct param submit_rows[] = {
     ROW_TITLE("Submitting"),
     ROW("wait", BOOL, "wait for the result and print it", .letter = 'w'),
     ROW("wait-for", DURATION, "wait this long at the most; exit code 124 if it ends"),
+    STREAM_ROW,
     ROW("unique", STRING, "a second task with this key is refused while it holds",
         .value_name = "KEY"),
     ROW("unique-for", DURATION, "how long that key holds; else until the task ends"),
@@ -56,6 +60,7 @@ static const ROWS(map_rows);
 
 static const struct param wait_rows[] = {
     ROW("wait-for", DURATION, "wait this long at the most; exit code 124 if it ends"),
+    STREAM_ROW,
     JSON_ROW,
 };
 static const ROWS(wait_rows);
@@ -110,7 +115,10 @@ const struct command commands[] = {
     {"submit", "QUEUE [PAYLOAD...]", "submit a task, and print its id",
         "PAYLOAD is the text itself, @FILE for a file's contents, - for standard input, or @@TEXT "
         "for a text that begins with @. Without one, standard input is the payload. Several "
-        "payloads are several tasks.\nWith --wait the result goes to standard output, as it is.",
+        "payloads are several tasks.\nWith --wait the result goes to standard output, as it is. "
+        "With "
+        "--stream the chunks that the handler sends go there before it, as they come: of several "
+        "tasks in any order, and once more if an attempt fails.",
         cmd_submit, OWN(submit_rows), 1, -1},
     {"map", "QUEUE [INPUT...]", "a task for each line of standard input, results in their order",
         "An xargs over many machines: the payload is the line without its end. Inputs may be given "
@@ -118,7 +126,10 @@ const struct command commands[] = {
         "left, a second ^C exits at once.\nExit code 1 if a task failed.",
         cmd_map, OWN(map_rows), 1, -1},
     {"wait", "ID...", "wait for tasks, and print their results",
-        "Results are printed in the order of the ids.", cmd_wait, OWN(wait_rows), 1, -1},
+        "Results are printed in the order of the ids. On a terminal the progress that handlers "
+        "tell "
+        "is shown meanwhile.",
+        cmd_wait, OWN(wait_rows), 1, -1},
     {"status", "ID...", "where tasks are", "", cmd_status, OWN(list_rows), 1, -1},
     {"cancel", "ID...", "stop tasks", "", cmd_cancel, OWN(list_rows), 1, -1},
     {"queues", "[QUEUE|PATTERN]", "what waits, runs and failed in each queue", NARROW, cmd_queues,

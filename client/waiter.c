@@ -50,10 +50,42 @@ static void on_progress(struct pushrod_client *c, const struct pushrod_progress 
     cli->erase_arg = cli;
 }
 
+static bool line_open; /* what went to standard output last has no newline at its end */
+
+static void print_bytes(const void *data, size_t size)
+{
+    fwrite(data, 1, size, stdout);
+    if (size)
+        line_open = ((const char *)data)[size - 1] != '\n';
+}
+
+static void on_data(struct pushrod_client *c, uint64_t id, const void *data, size_t size, void *arg)
+{
+    const struct cli *cli = pushrod_client_data(c);
+    (void)id, (void)arg;
+    if (cli->erase)
+        cli->erase(cli->erase_arg);
+    print_bytes(data, size);
+    fflush(stdout);
+}
+
+int waiter_check(struct cli *cli)
+{
+    if (params_bool(cli->p, "stream") && params_bool(cli->p, "json"))
+        return cli_usage(cli, "a chunk is no line of JSON: --stream cannot go with --json");
+    return EXIT_OK;
+}
+
+/* On one screen a line that is drawn over would take the beginnings of chunks along. */
 void waiter_begin(struct cli *cli)
 {
-    static const struct pushrod_client_events events = {
+    bool stream = params_bool(cli->p, "stream");
+    struct pushrod_client_events events = {
         .attempt = on_attempt, .progress = on_progress, .connection = cli_connection};
+    if (stream)
+        events.data = on_data;
+    if (stream && isatty(STDOUT_FILENO))
+        events.progress = NULL;
     pushrod_client_on(cli->client, &events);
 }
 
@@ -98,10 +130,9 @@ static int wait_one(
 /* Byte for byte; only on a terminal a line is ended, so that the prompt does not stick to it. */
 static void print_result(const struct pushrod_finish *f)
 {
-    const char *data = f->result;
-    fwrite(data, 1, f->result_size, stdout);
-    if (f->result_size && data[f->result_size - 1] != '\n' && isatty(STDOUT_FILENO))
-        putchar('\n');
+    print_bytes(f->result, f->result_size);
+    if (line_open && isatty(STDOUT_FILENO))
+        print_bytes("\n", 1);
 }
 
 /* The result is all that goes to standard output. */

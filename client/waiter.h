@@ -15,6 +15,7 @@ struct waiter {
     bool attached; /* the tasks end with this command */
 };
 
+int waiter_check(struct cli *cli); /* options that cannot go together: said; an exit code */
 /* To be called before the tasks are submitted or followed. */
 void waiter_begin(struct cli *cli);
 int waiter_run(struct waiter *w); /* an exit code */

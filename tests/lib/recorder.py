@@ -7,6 +7,7 @@ each, so that the file is whole whoever is killed. The payload says what to do, 
     ms=N      take N milliseconds        fail      fail the attempt
     crash     kill the worker process    size=N    give N bytes back
     until=F   run until the file F is there
+    tell=T    before that send T as a chunk, and say that half is done
 The result is the payload, unless size is given.
 """
 import json
@@ -33,8 +34,8 @@ def worker_above():
     raise ProcessLookupError("no pushrod-worker above")
 
 
-def answer(out, kind, data):
-    out.write(json.dumps({"type": kind, "size": len(data)}).encode() + b"\n" + data)
+def answer(out, kind, data, **more):
+    out.write(json.dumps({"type": kind, "size": len(data), **more}).encode() + b"\n" + data)
     out.flush()
 
 
@@ -52,6 +53,9 @@ def main():
             signal.pause()  # until the process group is killed, too
         if "ms" in words:
             select.select([], [], [], int(words["ms"]) / 1000)
+        if "tell" in words:
+            answer(out, "progress", b"", done=1, total=2, text="half")
+            answer(out, "data", words["tell"].encode() + b"\n")
         while "until" in words and not os.path.exists(words["until"]):
             select.select([], [], [], 0.005)
         note(record, b"E", task, attempt)
