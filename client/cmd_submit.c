@@ -152,6 +152,17 @@ static int wait_for(struct submit *s)
     return code;
 }
 
+/* Interrupted between the task and its answer nobody knows an id to name. */
+static int not_answered(const struct submit *s, int error)
+{
+    bool attached = params_bool(s->cli->p, "attached");
+    if (error != -PUSHROD_E_INTERRUPTED)
+        return cli_error(s->cli, error);
+    cli_say(s->cli, "interrupted; what '%s' has accepted %s", s->cli->operands[0],
+        attached ? "is cancelled (--attached)" : "goes on");
+    return cli_exit_code(error);
+}
+
 static int submit_run(struct submit *s)
 {
     struct cli *cli = s->cli;
@@ -167,7 +178,7 @@ static int submit_run(struct submit *s)
     waiter_begin(cli);
     int64_t accepted = pushrod_client_submit_many(cli->client, s->tasks, s->count, s->receipts);
     if (accepted < 0)
-        return cli_error(cli, (int)accepted);
+        return not_answered(s, (int)accepted);
     code = report_refused(s);
     print_receipts(s, wait);
     if (!wait || !accepted)
