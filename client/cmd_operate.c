@@ -33,13 +33,15 @@ static int one(struct cli *cli, const char *name, const char *verb, const char *
     return count < 0 ? cli_exit_code((int)count) : EXIT_OK;
 }
 
-/* The verb for each operand; the exit code is that of the first that failed. */
-static int for_each(struct cli *cli, const char *verb, const char *done)
+typedef int act_fn(struct cli *cli, const char *name);
+
+/* For each operand; the exit code is that of the first that failed. */
+static int for_each(struct cli *cli, act_fn *act)
 {
     int code = cli_open(cli);
     bool on = !code;
     for (int i = 0; on && i < cli->count; i++) {
-        int ended = one(cli, cli->operands[i], verb, done);
+        int ended = act(cli, cli->operands[i]);
         code = code ? code : ended;
         on = cli_goes_on(ended);
     }
@@ -66,26 +68,29 @@ static int pause_one(struct cli *cli, const char *name)
     return code;
 }
 
+static int resume_one(struct cli *cli, const char *name)
+{
+    return one(cli, name, "resume", "resumed");
+}
+
+static int purge_one(struct cli *cli, const char *name)
+{
+    return one(cli, name, "purge", "purged");
+}
+
 int cmd_pause(struct cli *cli)
 {
-    int code = cli_open(cli);
-    bool on = !code;
-    for (int i = 0; on && i < cli->count; i++) {
-        int ended = pause_one(cli, cli->operands[i]);
-        code = code ? code : ended;
-        on = cli_goes_on(ended);
-    }
-    return code;
+    return for_each(cli, pause_one);
 }
 
 int cmd_resume(struct cli *cli)
 {
-    return for_each(cli, "resume", "resumed");
+    return for_each(cli, resume_one);
 }
 
 int cmd_purge(struct cli *cli)
 {
-    return for_each(cli, "purge", "purged");
+    return for_each(cli, purge_one);
 }
 
 /* ---------------------------------------------------------------------------------- drain */
@@ -99,27 +104,54 @@ static void collect_name(const struct pushrod_worker_info *w, void *arg)
     buf_append(names, w->name, strlen(w->name) + 1);
 }
 
-static int drain_all(struct cli *cli)
+/* One that left meanwhile has done what was asked, and one of two of a name that was the first. */
+static int drain_names(struct cli *cli, const struct buf *names)
 {
-    struct buf names = BUF_EMPTY;
-    int code = cli_open(cli);
-    if (code)
-        return code;
-    int64_t error = pushrod_client_workers(cli->client, NULL, collect_name, &names);
-    if (error >= 0 && !names.size)
-        cli_say(cli, "there is no worker that is not draining already");
-    for (size_t at = 0; error >= 0 && at < names.size;) {
-        const char *name = (const char *)names.data + at;
+    int64_t error = 0;
+    for (size_t at = 0; error >= 0 && at < names->size;) {
+        const char *name = (const char *)names->data + at;
         error = pushrod_client_control(cli->client, "drain", name, 0);
-        /* One that left meanwhile has done what was asked. */
         if (error == -PUSHROD_E_UNKNOWN_WORKER)
             error = 0;
         else
             report(cli, &(struct json_act){.action = "drain", .worker = name}, "draining", error);
         at += strlen(name) + 1;
     }
-    buf_free(&names);
     return error < 0 ? cli_error(cli, (int)error) : EXIT_OK;
+}
+
+/* Nothing was drained: a pattern that matches nobody was not what was meant. */
+static int drain_none(struct cli *cli, const char *pattern, int64_t rows)
+{
+    struct json_act act = {.action = "drain",
+        .worker = pattern,
+        .error = PUSHROD_E_UNKNOWN_WORKER,
+        .text = "no worker has such a name"};
+    if (!pattern || rows) {
+        cli_say(cli, "there is no %sworker that is not draining already", pattern ? "such " : "");
+        return EXIT_OK;
+    }
+    if (params_bool(cli->p, "json"))
+        json_print_row(JSON_ACT, &act);
+    cli_say(cli, "cannot drain '%s': %s (pushrod workers)", pattern, act.text);
+    return cli_exit_code(act.error);
+}
+
+/* The pattern may be NULL: all. */
+static int drain_matching(struct cli *cli, const char *pattern)
+{
+    struct buf names = BUF_EMPTY;
+    int64_t rows = pushrod_client_workers(cli->client, pattern, collect_name, &names);
+    int code = rows < 0     ? cli_error(cli, (int)rows)
+               : names.size ? drain_names(cli, &names)
+                            : drain_none(cli, pattern, rows);
+    buf_free(&names);
+    return code;
+}
+
+static int drain_one(struct cli *cli, const char *name)
+{
+    return strchr(name, '*') ? drain_matching(cli, name) : one(cli, name, "drain", "draining");
 }
 
 int cmd_drain(struct cli *cli)
@@ -127,7 +159,10 @@ int cmd_drain(struct cli *cli)
     bool all = params_bool(cli->p, "all");
     if (all == (cli->count > 0))
         return cli_usage(cli, "name the workers, or say --all");
-    return all ? drain_all(cli) : for_each(cli, "drain", "draining");
+    if (!all)
+        return for_each(cli, drain_one);
+    int code = cli_open(cli);
+    return code ? code : drain_matching(cli, NULL);
 }
 
 /* ---------------------------------------------------------------------------------- ping */

@@ -151,7 +151,8 @@ const struct command commands[] = {
     {"resume", "QUEUE...", "hand out again", "", cmd_resume, OWN(list_rows), 1, -1},
     {"purge", "QUEUE...", "cancel everything that waits in a queue", "", cmd_purge, OWN(list_rows),
         1, -1},
-    {"drain", "[WORKER...]", "let workers finish what they run, and leave", "", cmd_drain,
+    {"drain", "[WORKER|PATTERN...]", "let workers finish what they run, and leave",
+        "A pattern is the beginning of names and a *; each worker that leaves is named.", cmd_drain,
         OWN(drain_rows), 0, -1},
     {"dead", "ls|show|replay|drop [QUEUE|ID...]", "tasks that failed for good",
         "dead ls [QUEUE]        list them\n"
