@@ -195,6 +195,18 @@ static const struct json_field queue_fields[] = {
         "95 % of recent attempts took less; 0: not known yet"),
 };
 
+/* On the wire they are one text; scripts want one name at a time. */
+static json_t *worker_queues(const void *row)
+{
+    json_t *queues = json_array();
+    for (const char *at = ((const struct pushrod_worker_info *)row)->queues; *at;) {
+        size_t size = strcspn(at, ",");
+        json_array_append_new(queues, json_bytes(at, size));
+        at += size + (at[size] == ',');
+    }
+    return queues;
+}
+
 static const struct json_field worker_fields[] = {
     F("worker", pushrod_worker_info, name, "its name"),
     FIELD_AS(ID, "worker_id", pushrod_worker_info, id, "another one each time it joins"),
@@ -204,7 +216,8 @@ static const struct json_field worker_fields[] = {
     F("slots", pushrod_worker_info, slots, "tasks that it runs at the same time"),
     F("tasks", pushrod_worker_info, outstanding, "that it has"),
     F("started", pushrod_worker_info, started, "of these, the ones that run"),
-    F("queues", pushrod_worker_info, queues, "patterns, separated by commas"),
+    MADE("queues", worker_queues,
+        "an array of names and patterns; ! before one: its handler is broken there"),
     F("done", pushrod_worker_info, done, "tasks, since it joined"),
     F("failed", pushrod_worker_info, failed, "attempts, likewise"),
     F("silent_ms", pushrod_worker_info, silent_ms, "since it was heard of"),
