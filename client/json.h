@@ -40,6 +40,11 @@ struct json_receipt {
     const char *text;
 };
 
+struct json_finish { /* of wait */
+    struct pushrod_finish finish;
+    const char *state; /* of a task that has not finished; NULL: it has, or it is not known */
+};
+
 struct json_job { /* of map */
     uint64_t seq;
     const char *input;

@@ -46,17 +46,18 @@ static json_t *result_of(const struct pushrod_finish *f)
 
 static json_t *finish_state(const void *row)
 {
-    return state_of(row);
+    const struct json_finish *f = row;
+    return f->state ? json_string(text_state(f->state)) : state_of(&f->finish);
 }
 
 static json_t *finish_result(const void *row)
 {
-    return result_of(row);
+    return result_of(&((const struct json_finish *)row)->finish);
 }
 
 static json_t *finish_tag(const void *row)
 {
-    const struct pushrod_finish *f = row;
+    const struct pushrod_finish *f = &((const struct json_finish *)row)->finish;
     return f->tag ? json_bytes(f->tag, f->tag_size) : json_null();
 }
 
@@ -120,12 +121,14 @@ static const struct json_field receipt_fields[] = {
 };
 
 static const struct json_field finish_fields[] = {
-    FIELD_AS(ID, "id", pushrod_finish, id, "of the task"),
-    MADE("state", finish_state, STATE_FINISHED "; null if the server can no longer tell it"),
-    F("error", pushrod_finish, error, "why it is not done"),
-    F("text", pushrod_finish, error_text, "the same in the words of whoever found it"),
-    F("attempts", pushrod_finish, attempts, "hand-overs to a worker"),
-    F("run_ns", pushrod_finish, run_ns, "how long the last attempt ran"),
+    FIELD_AS(ID, "id", json_finish, finish.id, "of the task"),
+    MADE("state", finish_state,
+        STATE_FINISHED "; where it is if the wait ended before (then error is TIMED_OUT); null if "
+                       "the server cannot tell it"),
+    F("error", json_finish, finish.error, "why it is not done"),
+    F("text", json_finish, finish.error_text, "the same in the words of whoever found it"),
+    F("attempts", json_finish, finish.attempts, "hand-overs to a worker"),
+    F("run_ns", json_finish, finish.run_ns, "how long the last attempt ran"),
     MADE("result", finish_result, "what the handler returned"),
     MADE("tag", finish_tag, "what --tag gave it"),
 };

@@ -142,7 +142,7 @@ static int report(const struct waiter *w, const struct pushrod_finish *f)
     if (w->cli->erase)
         w->cli->erase(w->cli->erase_arg);
     if (w->json)
-        json_print_row(JSON_FINISH, f);
+        json_print_row(JSON_FINISH, &(struct json_finish){*f, NULL});
     else if (f->status == PUSHROD_DONE)
         print_result(f);
     fflush(stdout);
@@ -159,40 +159,77 @@ static int report(const struct waiter *w, const struct pushrod_finish *f)
     return f->status ? EXIT_TASK_FAILED : cli_exit_code(f->error);
 }
 
-/* A task outlives the command that waits for it, or does not: the reader is told which. */
-static int wait_ended(const struct waiter *w, int error, size_t at)
+/* What is known of a task when the wait for it ends; without a connection that is its id. */
+static void report_unfinished(const struct waiter *w, uint64_t id)
 {
-    bool interrupted = error == -PUSHROD_E_INTERRUPTED;
-    if (w->attached && (interrupted || error == -PUSHROD_E_TIMED_OUT))
-        cli_say(w->cli, "%s; task %" PRIu64 " has not finished and is cancelled (--attached)",
-            interrupted ? "interrupted" : "the wait ended", w->ids[at]);
-    else if (error == -PUSHROD_E_TIMED_OUT)
-        cli_say(w->cli, "the wait ended; task %" PRIu64 " has not finished", w->ids[at]);
-    else if (interrupted)
-        cli_say(w->cli, "interrupted; task %" PRIu64 " goes on (pushrod cancel %" PRIu64 ")",
-            w->ids[at], w->ids[at]);
-    else
-        return cli_error(w->cli, error);
-    return cli_exit_code(error);
+    struct pushrod_task_info info = {0};
+    struct json_finish row = {.finish = {.id = id, .error = PUSHROD_E_TIMED_OUT}};
+    row.finish.error_text = "the wait ended before the task did";
+    if (!w->json)
+        return;
+    if (pushrod_client_connected(w->cli->client) &&
+        pushrod_client_status(w->cli->client, id, &info) == 0)
+        row.state = info.state;
+    row.finish.attempts = (unsigned)info.attempts;
+    json_print_row(JSON_FINISH, &row);
 }
 
-/* In the order of the ids; what ends earlier is kept by the library until its turn. */
+/* A task outlives the command that waits for it, or does not: the reader is told which. */
+static int say_unfinished(const struct waiter *w, uint64_t first, size_t count)
+{
+    char others[48] = "", number[TEXT_SIZE];
+    bool one = count == 1;
+    if (!one)
+        snprintf(others, sizeof others, " and %s other%s", text_count(number, count - 1),
+            count == 2 ? "" : "s");
+    cli_say(w->cli, "the wait ended; task %" PRIu64 "%s %s not finished%s", first, others,
+        one ? "has" : "have",
+        !w->attached ? ""
+        : one        ? " and is cancelled (--attached)"
+                     : " and are cancelled (--attached)");
+    return EXIT_TIMED_OUT;
+}
+
+/* Likewise. */
+static int wait_failed(const struct waiter *w, int error, uint64_t id)
+{
+    if (error != -PUSHROD_E_INTERRUPTED)
+        return cli_error(w->cli, error);
+    if (w->attached)
+        cli_say(w->cli,
+            "interrupted; task %" PRIu64 " has not finished and is cancelled (--attached)", id);
+    else
+        cli_say(
+            w->cli, "interrupted; task %" PRIu64 " goes on (pushrod cancel %" PRIu64 ")", id, id);
+    return EXIT_INTERRUPTED;
+}
+
+/*
+ * In the order of the ids; what ends earlier is kept by the library until its turn. When the time
+ * is over that is told as well: the server has been told that it came, and may have forgotten it.
+ */
 int waiter_run(struct waiter *w)
 {
     struct why why = {.many = w->count > 1};
-    uint64_t began = now_ms();
+    uint64_t began = now_ms(), first = 0;
+    size_t unfinished = 0;
     int code = EXIT_OK;
     for (size_t i = 0; i < w->count; i++)
         pushrod_client_follow(w->cli->client, w->ids[i], PUSHROD_FOLLOW_ALL, NULL);
     for (size_t i = 0; i < w->count; i++) {
         struct pushrod_finish f;
         int error = wait_one(w, &why, w->ids[i], began, &f);
-        if (error)
-            return wait_ended(w, error, i);
+        if (error && error != -PUSHROD_E_TIMED_OUT)
+            return wait_failed(w, error, w->ids[i]);
+        if (error) {
+            first = unfinished++ ? first : w->ids[i];
+            report_unfinished(w, w->ids[i]);
+            continue;
+        }
         int one = report(w, &f);
         /* A failed task says more than an unknown one, and both more than none. */
         if (one && code != EXIT_TASK_FAILED)
             code = one;
     }
-    return code;
+    return unfinished ? say_unfinished(w, first, unfinished) : code;
 }
