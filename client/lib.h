@@ -231,7 +231,8 @@ void followed_forget(struct pushrod_client *c, struct task_record *record, bool 
 int followed_ask(struct pushrod_client *c, uint64_t id); /* sends a WAIT, at once or in its turn */
 void followed_answered(struct pushrod_client *c);        /* a WAIT was: the next ones may go */
 void followed_finished(struct pushrod_client *c, const struct msg_finished *m);
-void followed_unknown(struct pushrod_client *c, uint64_t id, int error); /* a WAIT was rejected */
+/* A WAIT was rejected, with this text. */
+void followed_unknown(struct pushrod_client *c, uint64_t id, int error, const char *text);
 /* A WAIT for each record, after a loss. NO_MEMORY: not for all of them. */
 int followed_wait_again(struct pushrod_client *c);
 void followed_free(struct pushrod_client *c);

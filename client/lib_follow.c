@@ -305,8 +305,8 @@ void followed_finished(struct pushrod_client *c, const struct msg_finished *m)
 }
 
 /* The server cannot tell how it ended; whoever waits must not wait for ever. */
-void followed_unknown(struct pushrod_client *c, uint64_t id, int error)
+void followed_unknown(struct pushrod_client *c, uint64_t id, int error, const char *text)
 {
-    struct pushrod_finish f = {.id = id, .error = error, .error_text = pushrod_strerror(error)};
+    struct pushrod_finish f = {.id = id, .error = error, .error_text = text};
     finish_deliver(c, &f);
 }

@@ -61,7 +61,7 @@ static void receive_rejected(struct pushrod_client *c, struct dec *in)
     } else if (p && p->kind == PENDING_WAIT) {
         uint64_t id = p->id;
         pending_remove(c, m.request);
-        followed_unknown(c, id, (int)m.code);
+        followed_unknown(c, id, (int)m.code, text);
         followed_answered(c);
     } else if (p) {
         pending_settle(c, m.request, m.id, (int)m.code, text);

@@ -139,7 +139,8 @@ struct pushrod_client_events {
      * with the finish, a millisecond later than the server could have said it at the most. */
     void (*accepted)(struct pushrod_client *c, uint64_t id, int error, const char *text, void *arg);
     /* A followed task has finished; once for each id. Status 0: the server no longer knows how
-     * (error: UNKNOWN_TASK or RESULT_GONE). Not called for ids that wait() or call() wait for. */
+     * (error: UNKNOWN_TASK or RESULT_GONE; error_text: what it knows instead). Not called for ids
+     * that wait() or call() wait for. */
     void (*finish)(struct pushrod_client *c, const struct pushrod_finish *finish, void *arg);
     /* Only for tasks that are followed with PUSHROD_FOLLOW_ALL. */
     void (*progress)(struct pushrod_client *c, const struct pushrod_progress *progress, void *arg);
