@@ -97,26 +97,66 @@ static int make_tasks(struct submit *s, bool follow)
     return 0;
 }
 
-/* The server's words are those of the last refusal; others may have had other reasons. */
+/* The server's words are those of the last refusal; those for another reason have only its name. */
 static const char *refusal_text(const struct submit *s, const struct pushrod_receipt *r)
 {
-    return s->count == 1 ? pushrod_client_error_text(s->cli->client) : pushrod_strerror(r->error);
+    size_t last = s->count - 1;
+    while (last && !s->receipts[last].error)
+        last--;
+    return r->error == s->receipts[last].error ? pushrod_client_error_text(s->cli->client)
+                                               : pushrod_strerror(r->error);
 }
 
-/* The receipts of those that were refused, and the exit code that they make. */
+static void add_refusal(struct buf *to, const struct submit *s, const struct pushrod_receipt *r)
+{
+    if (r->error == -PUSHROD_E_DUPLICATE && r->id)
+        buf_printf(to, "task %" PRIu64 " has this unique key already", r->id);
+    else
+        buf_printf(to, "%s", refusal_text(s, r));
+}
+
+/* Of several payloads those that were refused are listed, the first of them. */
+static void list_refused(const struct submit *s, size_t refused)
+{
+    struct buf lines = BUF_EMPTY;
+    char a[TEXT_SIZE], b[TEXT_SIZE];
+    size_t listed = 0;
+    cli_say(s->cli, "%s of %s cannot be submitted to '%s':", text_count(a, refused),
+        text_count(b, s->count), s->cli->operands[0]);
+    for (size_t i = 0; i < s->count && listed < CLI_LISTED; i++) {
+        const char *payload = s->cli->operands[i + 1];
+        if (!s->receipts[i].error)
+            continue;
+        listed++;
+        buf_printf(&lines, "  payload %zu '", i + 1);
+        text_clean(&lines, payload, strlen(payload), 60);
+        buf_printf(&lines, "': ");
+        add_refusal(&lines, s, &s->receipts[i]);
+        buf_printf(&lines, "\n");
+    }
+    if (refused > listed)
+        buf_printf(&lines, "  and %s more\n", text_count(a, refused - listed));
+    fwrite(lines.data, 1, lines.size, stderr);
+    buf_free(&lines);
+}
+
+/* What was refused, and the exit code that it makes. */
 static int report_refused(struct submit *s)
 {
+    size_t refused = 0;
     int code = EXIT_OK;
     for (size_t i = 0; i < s->count; i++) {
-        const struct pushrod_receipt *r = &s->receipts[i];
-        if (!r->error)
-            continue;
-        code = cli_exit_code(r->error);
-        if (r->error == -PUSHROD_E_DUPLICATE && r->id)
-            cli_say(s->cli, "cannot submit to '%s': task %" PRIu64 " has this unique key already",
-                s->cli->operands[0], r->id);
-        else
-            cli_say(s->cli, "cannot submit to '%s': %s", s->cli->operands[0], refusal_text(s, r));
+        refused += s->receipts[i].error != 0;
+        code = s->receipts[i].error ? cli_exit_code(s->receipts[i].error) : code;
+    }
+    if (refused && s->count > 1) {
+        list_refused(s, refused);
+    } else if (refused) {
+        struct buf text = BUF_EMPTY;
+        add_refusal(&text, s, s->receipts);
+        cli_say(s->cli, "cannot submit to '%s': %.*s", s->cli->operands[0], (int)text.size,
+            text.data ? (const char *)text.data : "");
+        buf_free(&text);
     }
     return code;
 }

@@ -69,6 +69,8 @@ const struct command *command_find(const char *name); /* NULL: there is none */
 
 /* ---- cli.c ---- */
 
+#define CLI_LISTED 20u /* of many failures: enough to see what is wrong; the others are counted */
+
 /* The client with the options that were given, connected. Not 0: an exit code; it was reported. */
 int cli_open(struct cli *cli);
 /* The client without a connection yet: for who sets callbacks or settings first. */

@@ -19,10 +19,9 @@
 #include "client/command.h"
 #include "common/map.h"
 
-#define MAP_BYTES  (64u << 20) /* payloads in flight, and results that wait for their turn */
-#define MAP_JOBS   100000u     /* in flight, of --jobs 0 */
-#define MAP_LISTED 20u         /* failures that are listed at the end */
-#define MAP_AHEAD  4u          /* times --jobs: how far output may lag behind */
+#define MAP_BYTES (64u << 20) /* payloads in flight, and results that wait for their turn */
+#define MAP_JOBS  100000u     /* in flight, of --jobs 0 */
+#define MAP_AHEAD 4u          /* times --jobs: how far output may lag behind */
 
 enum job_state {
     JOB_FREE,  /* printed, left out, or not read yet */
@@ -102,7 +101,7 @@ struct map {
     bool stopping;       /* what runs is cancelled */
     bool halted;         /* what --halt waits for has happened */
     int fatal;           /* exit code that ends it; 0: none */
-    struct buf failures; /* lines, the first MAP_LISTED */
+    struct buf failures; /* lines, the first CLI_LISTED */
     uint64_t listed;     /* of them */
     uint64_t moved_ns;   /* when something finished last */
     struct why why;

@@ -127,7 +127,7 @@ static void print_result(struct map *m, const struct job *job)
 static void note_failure(struct map *m, const struct job *job)
 {
     struct buf *to = &m->failures, text = BUF_EMPTY;
-    if (m->listed == MAP_LISTED)
+    if (m->listed == CLI_LISTED)
         return;
     m->listed++;
     struct pushrod_finish finish = finish_of(job, &text);
