@@ -48,7 +48,8 @@ static const struct param map_rows[] = {
     ROW("json", BOOL, "one JSON object for each input, with its result or its error"),
     ROW("results", STRING, "write each input, result and error to DIR/NUMBER/ as well",
         .value_name = "DIR"),
-    ROW("joblog", STRING, "write a line for each task, in the format of GNU parallel",
+    ROW("joblog", STRING,
+        "write a line for each task, in the columns of GNU parallel (man pushrod, JOBLOG)",
         .value_name = "FILE"),
     ROW("resume", BOOL, "leave out what the joblog has"),
     ROW("resume-failed", BOOL, "leave out what the joblog has as successful"),
@@ -123,7 +124,9 @@ const struct command commands[] = {
     {"map", "QUEUE [INPUT...]", "a task for each line of standard input, results in their order",
         "An xargs over many machines: the payload is the line without its end. Inputs may be given "
         "as arguments instead. A result without a newline at its end gets one. ^C cancels what is "
-        "left, a second ^C exits at once.\nExit code 1 if a task failed.",
+        "left, a second ^C exits at once.\nExit code 1 if a task failed. What failed is also a "
+        "dead "
+        "letter on the server, each time: pushrod dead drop --all QUEUE.",
         cmd_map, OWN(map_rows), 1, -1},
     {"wait", "ID...", "wait for tasks, and print their results",
         "Results are printed in the order of the ids. On a terminal the progress that handlers "

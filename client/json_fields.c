@@ -141,6 +141,7 @@ static const struct json_field job_fields[] = {
     F("error", json_job, finish.error, "why it is not done"),
     F("text", json_job, finish.error_text, "the same in words"),
     F("elapsed_ns", json_job, took_ns, "from the submission to the finish"),
+    F("run_ns", json_job, finish.run_ns, "how long the last attempt ran"),
     MADE("result", job_result, "what the handler returned"),
 };
 

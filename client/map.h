@@ -36,9 +36,10 @@ struct job {
     char *input; /* owned */
     size_t input_size;
     size_t payload_size;
-    uint64_t id;         /* 0: not accepted yet */
-    unsigned connection; /* count of connections when it was sent */
-    uint64_t began_wall_ms, began_ns, took_ns;
+    uint64_t id;                               /* 0: not accepted yet */
+    unsigned connection;                       /* count of connections when it was sent */
+    uint64_t began_wall_ms, began_ns, took_ns; /* from the submission on */
+    uint64_t run_ns;                           /* of the last attempt, in the handler */
     /* finish */
     enum pushrod_status status; /* 0: never ran; `text` says why */
     bool dropped;               /* cancelled because we stop: no result, no failure */

@@ -248,6 +248,7 @@ void map_on_finish(struct pushrod_client *c, const struct pushrod_finish *f, voi
     }
     job->status = f->status;
     job->error = f->error;
+    job->run_ns = f->run_ns;
     job->dropped = m->stopping && f->status != PUSHROD_DONE && f->status != PUSHROD_FAILED;
     buf_append(&job->result, f->result, f->result_size);
     if (job->result.failed) {

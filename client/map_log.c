@@ -133,7 +133,10 @@ bool map_log_has(const struct map *m, uint64_t seq, struct slice input)
     return same;
 }
 
-/* Exitval is the error number of Pushrod: 0 is done, as everywhere. */
+/*
+ * What the columns mean here is in the manual. The run is the last thing that was known of a task:
+ * it began its own time before the finish came. One that never ran began when it was submitted.
+ */
 void map_log_write(struct map *m, const struct job *job)
 {
     struct buf text = BUF_EMPTY;
@@ -141,9 +144,10 @@ void map_log_write(struct map *m, const struct job *job)
         return;
     escape(&text, slice_of(job->input, job->input_size));
     int exit = job->status == PUSHROD_DONE ? 0 : job->error ? job->error : PUSHROD_E_TASK_FAILED;
+    uint64_t waited = job->run_ns && job->run_ns < job->took_ns ? job->took_ns - job->run_ns : 0;
     fprintf(m->log.file, "%" PRIu64 "\t%s\t%.3f\t%10.3f\t%zu\t%zu\t%d\t0\t", job->seq, "pushrod",
-        (double)job->began_wall_ms / 1000, (double)job->took_ns / 1e9, job->payload_size,
-        job->result.size, exit);
+        (double)job->began_wall_ms / 1e3 + (double)waited / 1e9, (double)job->run_ns / 1e9,
+        job->payload_size, job->result.size, exit);
     fwrite(text.data, 1, text.size, m->log.file);
     fputc('\n', m->log.file);
     buf_free(&text);

@@ -86,7 +86,8 @@ static struct pushrod_finish finish_of(const struct job *job, struct buf *text)
         .error = job->error,
         .error_text = text->data ? (const char *)text->data : "",
         .result = job->result.size ? job->result.data : NULL,
-        .result_size = job->result.size};
+        .result_size = job->result.size,
+        .run_ns = job->run_ns};
 }
 
 static void print_json(const struct job *job)
