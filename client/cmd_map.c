@@ -154,15 +154,30 @@ static int read_inputs(struct map *m, bool *wants)
 
 /* ---------------------------------------------------------------------------------- the loop */
 
+/* How many come through a pipe is known when its end was read: the sooner the better for the bar.
+ */
+static bool wants_end(const struct map *m)
+{
+    return m->progress && !m->total && !m->no_more && input_may_read_ahead(&m->input);
+}
+
+static void read_more(struct map *m)
+{
+    bool ahead = wants_end(m);
+    input_fill(&m->input);
+    if (ahead && m->input.eof)
+        m->total = m->next - 1 + input_left(&m->input);
+}
+
 /* Waits for the server or, if more input is of use, for that. */
 static int wait_for_something(struct map *m, bool wants)
 {
     struct pollfd fds[2] = {{.fd = pushrod_client_fd(m->cli->client), .events = POLLIN},
-        {.fd = wants ? m->input.fd : -1, .events = POLLIN}};
+        {.fd = wants || wants_end(m) ? m->input.fd : -1, .events = POLLIN}};
     pushrod_client_flush(m->cli->client);
     poll(fds, 2, 100); /* the progress bar moves, and jobs that were refused are tried again */
     if (fds[1].revents)
-        input_fill(&m->input);
+        read_more(m);
     return pushrod_client_process(m->cli->client, 0);
 }
 

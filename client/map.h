@@ -117,6 +117,9 @@ struct map {
 enum input_result input_next(struct input *in, struct slice *line);
 void input_fill(struct input *in);            /* one read(); may block */
 uint64_t input_count(const struct input *in); /* inputs in all; 0: cannot be known */
+/* More may be read than there is use for now: whoever draws a bar wants to see the end. */
+bool input_may_read_ahead(const struct input *in);
+uint64_t input_left(const struct input *in); /* inputs that were read and not taken yet */
 /* One character, or \n \t \0 \xHH. False: neither. */
 bool input_delimiter(const char *text, uint8_t *delimiter);
 void input_free(struct input *in);

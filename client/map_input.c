@@ -8,6 +8,7 @@
 #include "client/map.h"
 
 #define READ_SIZE 65536u
+#define AHEAD     (16u << 20) /* bytes that are read before their turn */
 
 bool input_delimiter(const char *text, uint8_t *delimiter)
 {
@@ -100,13 +101,18 @@ enum input_result input_next(struct input *in, struct slice *line)
     }
 }
 
-/* Called when poll() says that a read will not block; on a file it never does. */
+/*
+ * Called when poll() says that a read will not block; on a file it never does. What was read ahead
+ * is moved only when it is less than what is done with, so that each byte is moved once or twice.
+ */
 void input_fill(struct input *in)
 {
     if (in->arguments || in->eof)
         return;
-    buf_consume(&in->buf, in->at);
-    in->at = 0;
+    if (in->at > in->buf.size / 2) {
+        buf_consume(&in->buf, in->at);
+        in->at = 0;
+    }
     uint8_t *room = buf_reserve(&in->buf, READ_SIZE);
     ssize_t n = room ? read(in->fd, room, READ_SIZE) : -1;
     if (n > 0) {
@@ -115,6 +121,14 @@ void input_fill(struct input *in)
         in->eof = true;
         in->why = n == 0 ? 0 : room ? errno : ENOMEM;
     }
+}
+
+static uint64_t count_in(const struct input *in, const uint8_t *data, size_t size)
+{
+    uint64_t count = 0;
+    for (size_t i = 0; i < size; i++)
+        count += data[i] == in->delimiter;
+    return count;
 }
 
 /* Delimiters from here to the end of a regular file, without moving its offset. */
@@ -127,8 +141,7 @@ static uint64_t count_file(const struct input *in, off_t at)
         ssize_t n = pread(in->fd, block, sizeof block, at);
         if (n <= 0)
             return count + (last != in->delimiter);
-        for (ssize_t i = 0; i < n; i++)
-            count += block[i] == in->delimiter;
+        count += count_in(in, block, (size_t)n);
         last = block[n - 1];
         at += n;
     }
@@ -143,6 +156,21 @@ uint64_t input_count(const struct input *in)
     if (at < 0 || fstat(in->fd, &st) || !S_ISREG(st.st_mode))
         return 0;
     return count_file(in, at);
+}
+
+bool input_may_read_ahead(const struct input *in)
+{
+    return !in->arguments && !in->eof && in->buf.size - in->at < AHEAD;
+}
+
+/* Of one that is too long the rest does not count once more. */
+uint64_t input_left(const struct input *in)
+{
+    size_t size = in->buf.size - in->at;
+    if (!size)
+        return 0;
+    const uint8_t *at = in->buf.data + in->at;
+    return count_in(in, at, size) + (at[size - 1] != in->delimiter) - in->skipping;
 }
 
 void input_free(struct input *in)

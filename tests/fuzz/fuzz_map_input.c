@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The input of `pushrod map`, read in pieces of any size, is cut as if it had come at once. */
+/* The input of `pushrod map`, read in pieces of any size, also before there is use for it, is cut
+ * as if it had come at once; when all was read it is known how much is left. */
 #include <string.h>
 #include <unistd.h>
 
@@ -38,6 +39,15 @@ static bool line_cut(struct slice *left, uint8_t delimiter, struct slice *line)
     return true;
 }
 
+static uint64_t lines_of(struct slice left, uint8_t delimiter)
+{
+    struct slice line;
+    uint64_t count = 0;
+    while (line_cut(&left, delimiter, &line))
+        count++;
+    return count;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size < 2)
@@ -46,7 +56,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct slice whole = slice_of(data + 2, size - 2), line, wanted;
     enum input_result result;
     pending = whole;
-    piece = 1u + data[1];
+    piece = 1u + (data[1] & 127);
     while ((result = input_next(&in, &line)) != INPUT_END) {
         if (result == INPUT_AGAIN) {
             input_fill(&in);
@@ -55,6 +65,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         FUZZ_CHECK(line_cut(&whole, in.delimiter, &wanted));
         FUZZ_CHECK(result == (wanted.size > LIMIT ? INPUT_TOO_LONG : INPUT_ONE));
         FUZZ_CHECK(result == INPUT_TOO_LONG || slice_equal(line, wanted));
+        if (data[1] & 128)
+            input_fill(&in);
+        FUZZ_CHECK(!in.eof || input_left(&in) == lines_of(whole, in.delimiter));
     }
     FUZZ_CHECK(!line_cut(&whole, in.delimiter, &wanted));
     input_free(&in);
