@@ -24,7 +24,7 @@ TEST_LIBS := -lcmocka -lmsgpackc
 # worker/X.c (SESSION: the pure part), client/X.c.
 COMMON  := err buf utf8 heap map idindex slab body memory unixsock name clock log params params_value params_read params_print options program
 PROTO   := codec messages frame
-CORE    := core out pool ledger task queue service group worker ghost target sched withdraw answers pieces leave loss join submit retry finish follow unique timers window stored restart requests lookup rows stats check
+CORE    := core out pool ledger task queue service group worker ghost target sched withdraw answers pieces progress leave loss join submit retry finish follow unique timers window stored restart requests lookup rows stats check
 STORE   := arena packed tree reply mem_item mem_write mem_read store_mem store_lmdb lmdb_env lmdb_table lmdb_load lmdb_queue lmdb_index lmdb_journal lmdb_apply lmdb_group lmdb_thread lmdb_op lmdb_task lmdb_write lmdb_read lmdb_agenda lmdb_unique lmdb_result lmdb_dead lmdb_purge
 NET     := loop conn inbuf conn_output listen host http native_input native_parts native_output watch zap ports crowd monitor socket peers speakers lane join_parse join answer_parse answers plane_open plane
 SERVER  := api api_config api_conn api_event api_group api_local api_options api_post api_reload api_run api_start api_stats api_task api_timer api_wait

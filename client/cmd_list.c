@@ -132,8 +132,21 @@ int cmd_workers(struct cli *cli)
 
 /* --------------------------------------------------------------------------------- running */
 
+/* "3/10 pages", as far as the handler has said it. */
+void rows_progress(struct table *t, const struct pushrod_task_info *info)
+{
+    char total[TEXT_SIZE] = "";
+    const char *gap = *info->progress ? " " : "";
+    if (info->total)
+        snprintf(total, sizeof total, "/%" PRIu64, info->total);
+    if (info->done || info->total)
+        table_cell(t, "%" PRIu64 "%s%s%s", info->done, total, gap, info->progress);
+    else
+        table_cell(t, "%s", *info->progress ? info->progress : "-");
+}
+
 static const char *const running_titles[] = {
-    "-ID", "QUEUE", "WORKER", "-FOR", "-ATTEMPTS", "-PRIORITY", "-SIZE", "-AGE"};
+    "-ID", "QUEUE", "WORKER", "-FOR", "-ATTEMPTS", "-PRIORITY", "-SIZE", "-AGE", "PROGRESS"};
 
 static const char *const running_spare[] = {"PRIORITY", "SIZE", "ATTEMPTS", "AGE", NULL};
 
@@ -153,6 +166,7 @@ static void on_running(const struct pushrod_task_info *t, void *arg)
     table_cell(&l->table, "%u", t->priority);
     table_cell(&l->table, "%s", text_bytes(text, t->size));
     table_cell(&l->table, "%s", text_age(text, t->submitted_ms));
+    rows_progress(&l->table, t);
 }
 
 int cmd_running(struct cli *cli)

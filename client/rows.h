@@ -9,6 +9,7 @@ void rows_begin_queues(struct table *t);
 void rows_begin_workers(struct table *t);
 void rows_queue(struct table *t, const struct pushrod_queue_info *q);
 void rows_worker(struct table *t, const struct pushrod_worker_info *w);
+void rows_progress(struct table *t, const struct pushrod_task_info *info);
 
 /* The rows of one answer: lines of JSON, printed as they come, or a table, printed at its end. */
 struct listing {

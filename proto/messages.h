@@ -336,7 +336,10 @@ enum msg_plane {
     F(U64, code, "the error code of the last attempt")                                             \
     F(TEXT, text, "of the last error, or nil")                                                     \
     F(RAW, history, "array of DEATH: the attempts of a dead task that failed; or nil")             \
-    F(BYTES, head, "the payload's first 1,024 bytes; nil: not at hand")
+    F(BYTES, head, "the payload's first 1,024 bytes; nil: not at hand")                            \
+    F(U64, done, "as its handler has said last, in its own unit")                                  \
+    F(U64, total, "the same; 0: not known, or nothing was said")                                   \
+    F(TEXT, progress, "the same in words, 200 bytes at the most; or nil")
 
 #define FIELDS_STAT_ROW(F)                                                                         \
     F(U64, request, "of the LIST")                                                                 \

@@ -77,6 +77,7 @@ static void answer_progress(
     if (!answer_current(t, w, a))
         return;
     mark_started(c, t);
+    progress_keep(t, a);
     if (!t->followers)
         return;
     struct msg_task_progress row = {

@@ -45,8 +45,10 @@ static void wait_here(
     }
     follower_attach(t, f);
     out_ok(c, conn, request, 1);
-    if (!finished)
+    if (!finished) {
+        progress_tell(c, t, f);
         return;
+    }
     finish_tell(c, t, f);
     if (f->conn)
         return;

@@ -64,6 +64,7 @@ void row_task(struct core *c, uint64_t conn, uint64_t request, const struct task
         .code = t->code,
         .text = arena_slice(c, slice_str(t->text)),
         .history = history_array(c, t)};
+    progress_show(c, t, &row);
     if (!t->result_size) /* of the result that has taken its place */
         row.head = payload_head(c, t->record.payload, t->record.body);
     if (t->worker)

@@ -67,6 +67,8 @@ static void task_leave(struct core *c, struct task *t)
         break;
     case TASK_LEASED:
         worker_drop(c, t);
+        if (t->rare && t->rare->progress)
+            progress_drop(t->rare);
         break;
     case TASK_FINISHED:
         finish_let_go(c, t);
@@ -266,6 +268,7 @@ static void rare_free(struct rare *rare)
 {
     assert(!rare->holds && !heap_holds(&rare->timer));
     buf_free(&rare->history);
+    progress_drop(rare);
     if (rare->added)
         free(rare);
 }

@@ -45,6 +45,7 @@ struct worker;
 struct follower;
 struct rare;
 struct target;
+struct progress;
 
 /*
  * The lasting part of a task as the core keeps it: struct record, but for what few tasks have.
@@ -124,15 +125,16 @@ struct rare {
     struct slice target; /* worker name, or absent */
     struct buf history;  /* encoded DEATH messages, without the array's head; newest last */
     uint32_t history_count;
-    uint64_t expires_ms;    /* Unix time; 0: never */
-    uint64_t unique_ms;     /* Unix time; 0: the key holds until the task ends */
-    uint64_t keep_ms;       /* duration */
-    struct heap_node timer; /* waiting: expiry, by the wall clock; LEASED: the server's fence;
-                               FINISHED: in core.kept */
-    struct unique *holds;   /* the key that it holds; NULL: none, or the store has it */
-    struct target *awaits;  /* READY: in its heap; NULL: in none */
-    bool by_wall;           /* the timer is in the heap of the wall clock */
-    bool added;             /* allocated on its own */
+    uint64_t expires_ms;       /* Unix time; 0: never */
+    uint64_t unique_ms;        /* Unix time; 0: the key holds until the task ends */
+    uint64_t keep_ms;          /* duration */
+    struct heap_node timer;    /* waiting: expiry, by the wall clock; LEASED: the server's fence;
+                                  FINISHED: in core.kept */
+    struct unique *holds;      /* the key that it holds; NULL: none, or the store has it */
+    struct target *awaits;     /* READY: in its heap; NULL: in none */
+    struct progress *progress; /* LEASED: as its handler has said last; NULL: nothing */
+    bool by_wall;              /* the timer is in the heap of the wall clock */
+    bool added;                /* allocated on its own */
 };
 
 /* What the world reads. Slices are borrowed for as long as the task is. */

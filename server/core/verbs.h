@@ -93,6 +93,12 @@ void service_add(struct group *g, struct queue *q, uint64_t run_ns); /* g: NULL:
 uint32_t service_estimate(const struct group *g, const struct queue *q);
 bool service_short(const struct service *s); /* not worth waking up another worker for */
 
+/* progress.c */
+void progress_keep(struct task *t, const struct answer *a);
+void progress_drop(struct rare *rare);
+void progress_show(struct core *c, const struct task *t, struct msg_task_row *row);
+void progress_tell(struct core *c, const struct task *t, const struct follower *f);
+
 /* group.c */
 struct group *group_get(struct core *c, const struct slice *patterns, size_t count);
 bool group_link_queue(struct core *c, struct queue *q); /* false: no memory */

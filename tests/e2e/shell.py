@@ -11,7 +11,7 @@ from lab import BUILD, Failure, Lab, ROOT, Skip, wait_for  # noqa: E402,F401
 
 PUSHROD = os.path.join(BUILD, "pushrod")
 HANDLERS = ["--exec", "cat=cat", "--exec", "digest=sha256sum", "--exec", "bad=echo no luck >&2; exit 1",
-            "--exec", "gate=read f; while [ ! -e \"$f\" ]; do sleep 0.01; done; cat \"$f\"",
+            "--exec", "gate=read f; echo progress 1 2 reading >&3; while [ ! -e \"$f\" ]; do sleep 0.01; done; cat \"$f\"",
             "--exec", "odd=read n; [ $((n % 2)) = 1 ] && echo $n || { echo even $n >&2; exit 1; }",
             "--exec", "head=printf %s \"$PUSHROD_HEADER_COLOUR\"; cat"]
 

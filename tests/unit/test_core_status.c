@@ -129,6 +129,51 @@ static void what_workers_have_is_listed(void **state)
     fix_free(&f);
 }
 
+static void say_progress(uint64_t id, uint64_t lease, uint64_t done, const char *text)
+{
+    fix_answer(&f, 0,
+        (struct answer){.kind = MSG_PROGRESS,
+            .id = id,
+            .lease = lease,
+            .number = done,
+            .total = 10,
+            .data = S(text)});
+}
+
+/* Who comes late hears of it, and who asks; with the attempt it is over. */
+static void progress_is_kept_while_an_attempt_runs(void **state)
+{
+    (void)state;
+    static char text[202]; /* two bytes of a character would be within the bound, one behind it */
+    memset(text, 'x', 199);
+    memcpy(text + 199, "\xc3\xa4", 2);
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 1);
+    uint64_t id = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_end(&f);
+    uint64_t lease = fix_lane(&f, 0, LANE_TASK, 0)->lease;
+    fix_later(&f, 1);
+    say_progress(id, lease, 2, "pages");
+    say_progress(id, lease, 3, text);
+    const struct msg_task_row *row = status(id);
+    assert_int_equal(row->done, 3);
+    assert_int_equal(row->total, 10);
+    assert_true(slice_equal(row->progress, slice_of(text, 199)));
+    fix_later(&f, 1);
+    core_wait(f.core, 6, 1, id, FOLLOW_ALL);
+    core_wait(f.core, 7, 1, id, FOLLOW_FINISH);
+    fix_end(&f);
+    const struct conn_action *told = fix_conn(&f, 6, MSG_TASK_PROGRESS, 0);
+    assert_non_null(told);
+    assert_int_equal(((const struct msg_task_progress *)told->row)->done, 3);
+    assert_null(fix_conn(&f, 7, MSG_TASK_PROGRESS, 0));
+    fix_later(&f, 1);
+    fix_answer(&f, 0, fix_failed(id, lease, "no"));
+    assert_int_equal(status(id)->done, 0);
+    fix_later(&f, 1);
+    fix_free(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -137,6 +182,7 @@ int main(void)
         cmocka_unit_test(all_queues_are_listed),
         cmocka_unit_test(workers_are_listed_by_name),
         cmocka_unit_test(what_workers_have_is_listed),
+        cmocka_unit_test(progress_is_kept_while_an_attempt_runs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
