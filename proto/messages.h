@@ -215,8 +215,7 @@ enum msg_plane {
 #define FIELDS_LIST(F)                                                                             \
     F(U64, request, "echoed in each row and in END")                                               \
     F(TEXT, what, "queues, workers, running, dead, stats")                                         \
-    F(TEXT, filter,                                                                                \
-        "name or pattern of queues (running, dead: of their tasks') or workers; nil: all")         \
+    F(TEXT, filter, "name or pattern of workers or queues, of tasks by their queue; nil: all")     \
     F(U64, after, "workers, running, dead: ids above this one; queues: rows that came before")     \
     F(U64, limit, "rows, 1,000 at most; 0: 1,000")
 
@@ -322,14 +321,12 @@ enum msg_plane {
     F(U64, request, "of the STATUS or LIST")                                                       \
     F(U64, id, "task id")                                                                          \
     F(TEXT, queue, "queue name")                                                                   \
-    F(TEXT, state,                                                                                 \
-        "storing, delayed, ready, held, leased, finishing, done, failed, cancelled, expired")      \
+    F(TEXT, state, "storing, delayed, ready, held, leased, finishing, or how it ended")            \
     F(U64, priority, "0 to 9")                                                                     \
     F(U64, attempts, "hand-overs so far")                                                          \
     F(U64, deaths, "workers that died while they ran it alone")                                    \
     F(U64, submitted_ms, "Unix time")                                                              \
-    F(U64, due_ms,                                                                                 \
-        "Unix time of the next attempt if delayed, of the finish if it has one; else 0")           \
+    F(U64, due_ms, "Unix time of the next attempt, of the finish if there is one; or 0")           \
     F(U64, since_ms, "Unix time from which on its worker has it; or 0")                            \
     F(U64, size, "of the payload, bytes")                                                          \
     F(TEXT, worker, "that has it, or the only one that may; or nil")                               \
