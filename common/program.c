@@ -2,6 +2,7 @@
 #include "common/program.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,11 @@ extern char **environ;
 static void unknown_variable(void *arg, const char *text)
 {
     buf_append(arg, text, strlen(text) + 1);
+}
+
+void program_hear_children(void)
+{
+    signal(SIGCHLD, SIG_DFL);
 }
 
 int program_options(struct params *p, int argc, char **argv, struct buf *unknown)

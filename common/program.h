@@ -16,6 +16,10 @@ struct program {
     const char *notes;
 };
 
+/* First thing in a program that forks: whoever starts us may ignore SIGCHLD, and so would we. Then
+ * nobody could learn how a child has ended. */
+void program_hear_children(void);
+
 /*
  * Flags, environment, and the file that --config names. `unknown` gets a warning for each variable
  * that means nothing, each with its NUL. 0, or a negative error that params_error() tells. The same

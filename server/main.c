@@ -149,6 +149,7 @@ static int serve(struct pushrod_server *s)
 int main(int argc, char **argv)
 {
     log_open_standard();
+    program_hear_children();
     memory_keep_large();
     struct pushrod_server *s = pushrod_server_new();
     if (!s) {

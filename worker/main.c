@@ -112,6 +112,7 @@ static int worker_main(struct pushrod_worker *w, int argc, char **argv)
 int main(int argc, char **argv)
 {
     log_open_standard();
+    program_hear_children();
     struct pushrod_worker *w = pushrod_worker_new();
     if (!w) {
         fputs("pushrod-worker: out of memory\n", stderr);

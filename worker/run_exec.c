@@ -234,7 +234,7 @@ static void judge_stop(struct exec *e)
 static void judge_exit(struct exec *e, int status)
 {
     struct pushrod_task *task = e->task;
-    int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1; /* so CHILD_UNKNOWN */
     if (e->notes.failed) {
         attempt_fail(task, PUSHROD_E_TASK_FAILED, true, "%s", e->notes.text);
     } else if (code == EXIT_NOT_RUN || code == EXIT_NOT_FOUND) {

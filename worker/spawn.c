@@ -128,11 +128,13 @@ void child_signal(const struct child *c, int number)
         kill(c->pid, number);
 }
 
+/* ECHILD: the kernel or somebody else has reaped it. */
 bool child_ended(const struct child *c)
 {
     siginfo_t info = {0};
-    return waitid(P_PID, (id_t)c->pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
-           info.si_pid == c->pid;
+    if (waitid(P_PID, (id_t)c->pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0)
+        return errno == ECHILD;
+    return info.si_pid == c->pid;
 }
 
 int child_poll(const struct child *c, struct pollfd *fds, nfds_t count, int wait_ms)
@@ -160,13 +162,22 @@ bool child_ends_within(const struct child *c, int ms)
     return child_ended(c);
 }
 
+/* Never 0 by accident: that would be a success. */
+static int child_reap(pid_t pid)
+{
+    int status;
+    pid_t reaped;
+    do
+        reaped = waitpid(pid, &status, 0);
+    while (reaped < 0 && errno == EINTR);
+    return reaped == pid ? status : CHILD_UNKNOWN;
+}
+
 /* The group is killed before its leader is reaped: until then nobody else can have its number. */
 int child_end(struct child *c)
 {
-    int status = 0;
     child_signal(c, SIGKILL);
-    while (c->pid > 0 && waitpid(c->pid, &status, 0) < 0 && errno == EINTR)
-        ;
+    int status = c->pid > 0 ? child_reap(c->pid) : CHILD_UNKNOWN;
     close_all(c);
     c->pid = 0;
     return status;
@@ -174,7 +185,9 @@ int child_end(struct child *c)
 
 void child_describe(int status, char *text, size_t size)
 {
-    if (WIFSIGNALED(status))
+    if (status == CHILD_UNKNOWN)
+        snprintf(text, size, "ended, and how was not to be learned: is SIGCHLD ignored?");
+    else if (WIFSIGNALED(status))
         snprintf(text, size, "was killed by signal %d (%s)", WTERMSIG(status),
             strsignal(WTERMSIG(status)));
     else

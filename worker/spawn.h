@@ -35,6 +35,10 @@ bool child_ends_within(const struct child *c, int ms);
 /* poll(), where fds[0] is the child's `exit`; without a pidfd it is as if there were one. */
 int child_poll(const struct child *c, struct pollfd *fds, nfds_t count, int wait_ms);
 
+/* In place of a wait status, and no exit: somebody else reaped it, as the kernel does where a
+ * program ignores SIGCHLD. */
+#define CHILD_UNKNOWN (-1)
+
 /* Kills what is left of the group, reaps it, closes everything. Gives the wait status. */
 int child_end(struct child *c);
 

@@ -47,6 +47,8 @@ struct place *guard_place(struct guard *g)
 static bool guard_signals(struct guard *g)
 {
     sigset_t mask;
+    /* A program that embeds a server may ignore it: the kernel would reap, and say nothing. */
+    signal(SIGCHLD, SIG_DFL);
     sigemptyset(&mask);
     sigaddset(&mask, SIGCHLD);
     sigaddset(&mask, SIGTERM);

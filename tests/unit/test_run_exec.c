@@ -114,6 +114,19 @@ static void a_silent_failure_is_described(void **state)
     run_play_stop(&p);
 }
 
+/* A program that ignores SIGCHLD has its children reaped by the kernel. */
+static void what_nobody_saw_is_no_success(void **state)
+{
+    (void)state;
+    signal(SIGCHLD, SIG_IGN);
+    begin("read what; exit 3");
+    struct outcome *o = run_play_do(&p, "x\n");
+    assert_int_equal(o->kind, REPORT_FAILED);
+    assert_non_null(strstr(o->text, "SIGCHLD"));
+    run_play_stop(&p);
+    signal(SIGCHLD, SIG_DFL);
+}
+
 static void the_environment_tells_about_the_task(void **state)
 {
     (void)state;
@@ -436,6 +449,7 @@ int main(void)
         cmocka_unit_test(a_command_need_not_read),
         cmocka_unit_test(exit_codes_mean_what_they_mean),
         cmocka_unit_test(a_silent_failure_is_described),
+        cmocka_unit_test(what_nobody_saw_is_no_success),
         cmocka_unit_test(the_environment_tells_about_the_task),
         cmocka_unit_test(notes_on_descriptor_3),
         cmocka_unit_test(what_is_no_text_is_made_one),

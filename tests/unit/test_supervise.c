@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The supervisor and its children, without a server: what they are given. */
 #include <dirent.h>
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -29,21 +30,36 @@ static int count_main(void *arg, const struct supervise_child *child)
     return write(tell, &count, 1) == 1 ? SUPERVISE_EXIT_DONE : SUPERVISE_EXIT_NEVER;
 }
 
+/* A supervisor in a process of its own, which has 20 s. */
+static pid_t supervise_apart(const struct supervise_config *config)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        alarm(20);
+        _exit(supervise_run(config));
+    }
+    return pid;
+}
+
+static int code_of(pid_t pid)
+{
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
 /* The pipes on which its elder siblings speak are their business: a thousand would be too many. */
 static void each_child_has_as_many_descriptors(void **state)
 {
     const struct supervise_config config = {
         .processes = CHILDREN, .join = "127.0.0.1:1", .run = count_main};
     uint8_t counts[CHILDREN];
-    int ends[2], status;
+    int ends[2];
     (void)state;
     assert_int_equal(pipe(ends), 0);
     tell = ends[1];
-    pid_t pid = fork();
-    if (pid == 0)
-        _exit(supervise_run(&config));
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    assert_int_equal(code_of(supervise_apart(&config)), 0);
     assert_int_equal(read(ends[0], counts, sizeof counts), CHILDREN);
     for (size_t i = 1; i < CHILDREN; i++)
         assert_int_equal(counts[i], counts[0]);
@@ -51,11 +67,30 @@ static void each_child_has_as_many_descriptors(void **state)
     close(ends[1]);
 }
 
+static int leave_main(void *arg, const struct supervise_child *child)
+{
+    (void)arg, (void)child;
+    return SUPERVISE_EXIT_DONE;
+}
+
+/* Whoever started us may ignore it: some do, so that they need not wait for anybody. */
+static void the_end_of_a_child_is_heard_where_sigchld_was_ignored(void **state)
+{
+    const struct supervise_config config = {
+        .processes = 2, .join = "127.0.0.1:1", .run = leave_main};
+    (void)state;
+    signal(SIGCHLD, SIG_IGN);
+    pid_t pid = supervise_apart(&config);
+    signal(SIGCHLD, SIG_DFL);
+    assert_int_equal(code_of(pid), 0);
+}
+
 int main(void)
 {
     log_setup("test", LOG_ERROR, false);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_child_has_as_many_descriptors),
+        cmocka_unit_test(the_end_of_a_child_is_heard_where_sigchld_was_ignored),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
