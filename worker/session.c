@@ -211,7 +211,6 @@ void session_lane_hello(struct session *s, const struct msg_lane_hello *m)
         return;
     s->state = SESSION_ACTIVE;
     s->tries = 0;
-    s->returned = 0;
     s->heard_ns = s->said_ns = s->progress_ns = s->now.mono_ns;
     joining_ready(s);
     session_say(s, "joined as worker %llu", (unsigned long long)s->worker);

@@ -11,8 +11,9 @@
 
 void item_say_returned(struct session *s, uint64_t id, uint64_t lease, uint32_t code)
 {
-    /* After a lost session the server hands out again whatever is not `held`: nothing to say. */
-    if (!session_active(s))
+    /* Of what the next JOIN does not name as `held` the server disposes by itself. What the one on
+     * its way has named may be KEPT: then this is its answer, said after READY. */
+    if (s->state == SESSION_IDLE || s->state == SESSION_OVER)
         return;
     struct msg_returned m = {.id = id, .lease = lease, .code = code};
     size_t from = answer_log_open(&s->log);

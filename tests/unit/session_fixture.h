@@ -46,4 +46,16 @@ static inline void ack(uint64_t sequence)
     play_end(&r);
 }
 
+/* The lane is gone, and the next JOIN said. */
+static inline void lose_server(void)
+{
+    unsigned joins = r.joins;
+    play_begin(&r);
+    session_lane_down(r.session);
+    play_end(&r);
+    assert_true(r.actions->disconnect);
+    while (r.joins == joins)
+        play_advance(&r, 1);
+}
+
 #endif

@@ -127,17 +127,6 @@ static void told_to_be_quiet_it_answers_pings_only(void **state)
 
 /* ------------------------------------------------------------------- coming back */
 
-static void lose_server(void)
-{
-    unsigned joins = r.joins;
-    play_begin(&r);
-    session_lane_down(r.session);
-    play_end(&r);
-    assert_true(r.actions->disconnect);
-    while (r.joins == joins)
-        play_advance(&r, 1);
-}
-
 static void comes_back_with_what_it_holds(void **state)
 {
     (void)state;

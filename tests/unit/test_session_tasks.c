@@ -160,21 +160,6 @@ static void too_large_a_result_fails(void **state)
     assert_int_equal(play_first_said(&r, MSG_TASK_FAILED)->code, PUSHROD_E_RESULT_TOO_BIG);
 }
 
-static void a_broken_handler_is_not_served_any_more(void **state)
-{
-    (void)state;
-    play_up(&r);
-    play_tasks(&r, 1, 4);
-    play_clear(&r);
-    play_begin(&r);
-    session_broken(r.session, 1001, slice_str("not found"));
-    session_broken(r.session, 1002, slice_str("not found"));
-    play_end(&r);
-    assert_int_equal(play_said_of(&r, MSG_RETURNED), 4);
-    assert_int_equal(r.said[0].code, PUSHROD_E_HANDLER_BROKEN);
-    assert_int_equal(r.actions->state, SESSION_ACTIVE); /* mail.* is left */
-}
-
 /* ----------------------------------------------------------------------- answers */
 
 static void renewed_connection_resends_in_order(void **state)
@@ -398,7 +383,6 @@ int main(void)
         TEST(an_action_names_its_task_though_it_ended_in_the_same_tick),
         TEST(a_large_result_comes_in_parts),
         TEST(too_large_a_result_fails),
-        TEST(a_broken_handler_is_not_served_any_more),
         TEST(renewed_connection_resends_in_order),
         TEST(a_stalled_ack_resends_after_a_second),
         TEST(heartbeats_are_not_numbered_or_kept),

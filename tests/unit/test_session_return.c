@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a worker gives back: by handlers that are broken, and between two sessions. */
+#include "tests/unit/session_fixture.h"
+
+static void broken(uint64_t lease)
+{
+    play_begin(&r);
+    session_broken(r.session, lease, slice_str("not found"));
+    play_end(&r);
+}
+
+static void a_broken_handler_is_not_served_any_more(void **state)
+{
+    (void)state;
+    play_up(&r);
+    play_tasks(&r, 1, 4);
+    play_clear(&r);
+    play_begin(&r);
+    session_broken(r.session, 1001, slice_str("not found"));
+    session_broken(r.session, 1002, slice_str("not found"));
+    play_end(&r);
+    assert_int_equal(play_said_of(&r, MSG_RETURNED), 4);
+    assert_int_equal(r.said[0].code, PUSHROD_E_HANDLER_BROKEN);
+    assert_int_equal(r.actions->state, SESSION_ACTIVE); /* mail.* is left */
+}
+
+/* The JOIN has named it: if it is to be KEPT, somebody waits for its answer. */
+static void what_breaks_while_it_joins_is_given_back_if_it_is_kept(void **state)
+{
+    (void)state;
+    play_up(&r);
+    play_tasks(&r, 1, 2);
+    lose_server();
+    broken(1001); /* between JOIN and WELCOME */
+    play_welcome(&r, (const uint8_t[]){VERDICT_KEEP, VERDICT_KEEP});
+    broken(1002); /* between WELCOME and LANE_HELLO */
+    play_clear(&r);
+    play_hello(&r);
+    assert_int_equal(r.said[0].kind, MSG_READY);
+    assert_int_equal(play_said_of(&r, MSG_RETURNED), 2);
+    assert_int_equal(r.said[1].lease, 1001);
+    assert_int_equal(r.said[1].code, PUSHROD_E_HANDLER_BROKEN);
+    assert_int_equal(r.said[2].lease, 1002);
+}
+
+static void what_breaks_while_it_joins_is_not_given_back_if_it_is_cancelled(void **state)
+{
+    (void)state;
+    play_up(&r);
+    play_tasks(&r, 1, 1);
+    lose_server();
+    broken(1001);
+    play_welcome(&r, (const uint8_t[]){VERDICT_CANCEL});
+    play_hello(&r);
+    assert_int_equal(play_said_of(&r, MSG_RETURNED), 0);
+}
+
+/* What the next JOIN does not name the server hands to others. */
+static void what_breaks_between_two_tries_is_named_by_none(void **state)
+{
+    (void)state;
+    play_up(&r);
+    play_tasks(&r, 1, 2);
+    play_begin(&r);
+    session_lane_down(r.session);
+    play_end(&r);
+    broken(1001); /* it pauses */
+    while (r.joins < 2)
+        play_advance(&r, 1);
+    assert_int_equal(r.held_count, 1);
+    broken(1002); /* it joins, and nobody answers */
+    while (r.joins < 3)
+        play_advance(&r, 1);
+    assert_int_equal(r.held_count, 0);
+    play_clear(&r);
+    play_welcome(&r, NULL);
+    play_hello(&r);
+    assert_int_equal(play_said_of(&r, MSG_RETURNED), 0);
+}
+
+static void what_has_not_begun_when_it_is_told_to_leave_while_it_joins_is_given_back(void **state)
+{
+    (void)state;
+    play_up(&r);
+    play_tasks(&r, 1, 4); /* 1 and 2 run, 3 and 4 wait */
+    lose_server();
+    play_begin(&r);
+    session_drain(r.session, 0);
+    play_end(&r);
+    play_welcome(&r, (const uint8_t[]){VERDICT_KEEP, VERDICT_KEEP, VERDICT_KEEP, VERDICT_KEEP});
+    play_clear(&r);
+    play_hello(&r);
+    assert_int_equal(play_said_of(&r, MSG_RETURNED), 2);
+    assert_int_equal(play_first_said(&r, MSG_RETURNED)->lease, 1003);
+    assert_int_equal(play_first_said(&r, MSG_RETURNED)->code, PUSHROD_E_DRAINING);
+    play_begin(&r);
+    play_done(&r, 1001, 1);
+    play_done(&r, 1002, 1);
+    play_end(&r);
+    ack(100);
+    assert_int_equal(play_first_said(&r, MSG_BYE)->id, 2); /* it knows how many it gave back */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(a_broken_handler_is_not_served_any_more),
+        TEST(what_breaks_while_it_joins_is_given_back_if_it_is_kept),
+        TEST(what_breaks_while_it_joins_is_not_given_back_if_it_is_cancelled),
+        TEST(what_breaks_between_two_tries_is_named_by_none),
+        TEST(what_has_not_begun_when_it_is_told_to_leave_while_it_joins_is_given_back),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
