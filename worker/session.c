@@ -58,8 +58,8 @@ static bool copy_identity(struct session *s, const struct session_config *c)
     s->config.host = keep(&s->identity, c->host);
     s->config.token = c->token.data ? keep(&s->identity, c->token) : c->token;
     for (size_t i = 0; i < c->queue_count; i++)
-        s->patterns[i] = keep(&s->identity, c->queues[i]);
-    s->pattern_count = c->queue_count;
+        s->patterns[i].text = keep(&s->identity, c->queues[i]);
+    s->pattern_count = s->served_count = c->queue_count;
     return true;
 }
 

@@ -209,21 +209,30 @@ void session_abandoned(
     list_push_back(&s->lost, &it->node);
 }
 
-/* The pattern that `queue` is served by: the most specific one that matches; count: none. */
-static size_t pattern_of(const struct session *s, struct slice queue)
+/* The pattern that `queue` is served by, as the runner chooses: the most specific one that matches,
+ * broken or not. NULL: none. */
+static struct pattern *pattern_of(const struct session *s, struct slice queue)
 {
-    size_t best = s->pattern_count;
+    struct pattern *best = NULL;
     for (size_t i = 0; i < s->pattern_count; i++) {
-        if (!name_matches(s->patterns[i], queue))
+        struct pattern *p = &s->patterns[i];
+        if (!name_matches(p->text, queue))
             continue;
-        if (best == s->pattern_count ||
-            name_specificity(s->patterns[i]) > name_specificity(s->patterns[best]))
-            best = i;
+        if (!best || name_specificity(p->text) > name_specificity(best->text))
+            best = p;
     }
     return best;
 }
 
-static void return_waiting_of(struct session *s, size_t pattern)
+bool item_is_broken(const struct session *s, struct slice queue)
+{
+    if (s->served_count == s->pattern_count)
+        return false;
+    const struct pattern *p = pattern_of(s, queue);
+    return p && p->broken;
+}
+
+static void return_waiting_of(struct session *s, const struct pattern *pattern)
 {
     list_foreach(node, next, &s->waiting)
     {
@@ -240,18 +249,17 @@ void session_broken(struct session *s, uint64_t lease, struct slice text)
     struct item *it = item_find(s, lease);
     if (!it)
         return;
-    size_t pattern = pattern_of(s, it->attempt.queue);
+    struct pattern *pattern = pattern_of(s, it->attempt.queue);
     if (!it->dropped)
         item_say_returned(s, it->attempt.id, lease, PUSHROD_E_HANDLER_BROKEN);
     item_end(s, it);
-    if (pattern == s->pattern_count)
+    if (!pattern || pattern->broken)
         return; /* known already */
     return_waiting_of(s, pattern);
-    struct slice name = s->patterns[pattern];
-    session_say(s, "no longer serving %.*s: %.*s", (int)name.size, (const char *)name.data,
-        (int)text.size, (const char *)text.data);
-    s->patterns[pattern] = s->patterns[--s->pattern_count];
-    if (s->pattern_count > 0)
+    session_say(s, "no longer serving %.*s: %.*s", (int)pattern->text.size,
+        (const char *)pattern->text.data, (int)text.size, (const char *)text.data);
+    pattern->broken = true;
+    if (--s->served_count > 0)
         return;
     s->code = PUSHROD_E_HANDLER_BROKEN;
     session_drain(s, 0);

@@ -102,11 +102,18 @@ struct item {
     bool dropped;         /* nobody waits for its answer */
 };
 
+/* Queues that we serve, or did: what a broken handler leaves is nobody else's here. */
+struct pattern {
+    struct slice text;
+    bool broken;
+};
+
 struct session {
     struct session_config config;
-    struct buf identity;    /* name, host and queue patterns, which config points into */
-    struct slice *patterns; /* queues that we serve; fewer when a handler is broken */
+    struct buf identity; /* name, host and queue patterns, which config points into */
+    struct pattern *patterns;
     size_t pattern_count;
+    size_t served_count; /* of them, those that are not broken */
     struct now now;
     uint64_t random; /* state of the generator */
 
@@ -199,6 +206,8 @@ void run_add(struct session *s, enum run_kind kind, const struct attempt *attemp
 void item_say_started(struct session *s, struct item *it);
 void item_say_progress(struct session *s, struct item *it); /* if there is something to tell */
 void item_say_returned(struct session *s, uint64_t id, uint64_t lease, uint32_t code);
+/* The handler of this queue is known to be broken. */
+bool item_is_broken(const struct session *s, struct slice queue);
 void item_say_failed(
     struct session *s, const struct item *it, uint64_t run_ns, const struct attempt_failure *f);
 

@@ -92,9 +92,11 @@ static void encode_held(struct session *s, struct buf *out)
 
 static void encode_queues(const struct session *s, struct buf *out)
 {
-    enc_array(out, (uint32_t)s->pattern_count);
-    for (size_t i = 0; i < s->pattern_count; i++)
-        enc_text(out, s->patterns[i]);
+    enc_array(out, (uint32_t)s->served_count);
+    for (size_t i = 0; i < s->pattern_count; i++) {
+        if (!s->patterns[i].broken)
+            enc_text(out, s->patterns[i].text);
+    }
 }
 
 static void draw_nonce(struct session *s)

@@ -154,6 +154,11 @@ void session_task(struct session *s, const struct msg_task *m, struct body *body
         item_say_returned(s, m->id, m->lease, PUSHROD_E_DRAINING);
         return;
     }
+    /* The next JOIN cannot tell the server which queues of a broader pattern we had to give up. */
+    if (item_is_broken(s, m->queue)) {
+        item_say_returned(s, m->id, m->lease, PUSHROD_E_HANDLER_BROKEN);
+        return;
+    }
     /* A lease is handed over once; a second time could only be a mistake of the server's. */
     if (m->lease == 0 || item_find(s, m->lease))
         return;

@@ -5,13 +5,12 @@ static const uint8_t zeros[16 << 20];
 
 void play_start(struct play *r, struct session_config config)
 {
-    static const struct slice queues[] = {
-        {(const uint8_t *)"mail.*", 6}, {(const uint8_t *)"q", 1}};
+    const struct slice queues[] = {slice_str("mail.*"), slice_str("mail.x"), slice_str("q")};
     *r = (struct play){.ms = 1000, .number = 100};
     config.name = slice_str("test");
     config.host = slice_str("host");
     config.queues = queues;
-    config.queue_count = 2;
+    config.queue_count = 3;
     r->session = session_new(&config);
     assert_non_null(r->session);
 }
@@ -81,6 +80,8 @@ static void take_join(struct play *r, const struct msg_join *join)
 {
     r->joins++;
     memcpy(r->nonce, join->nonce.data, sizeof r->nonce);
+    struct dec queues = dec_of(join->queues);
+    r->queue_count = dec_array(&queues);
     buf_clear(&r->held);
     buf_append(&r->held, join->held.data, join->held.size);
     struct dec in = dec_of(buf_slice(&r->held));
@@ -185,17 +186,21 @@ void play_up(struct play *r)
     assert_int_equal(r->actions->state, SESSION_ACTIVE);
 }
 
+void play_task_of(struct play *r, const char *queue, uint64_t id)
+{
+    struct msg_task m = {.id = id,
+        .lease = id + 1000,
+        .queue = slice_str(queue),
+        .attempt = 1,
+        .payload = slice_str("payload")};
+    session_task(r->session, &m, NULL);
+}
+
 void play_tasks(struct play *r, uint64_t first, size_t count)
 {
     play_begin(r);
-    for (uint64_t id = first; id < first + count; id++) {
-        struct msg_task m = {.id = id,
-            .lease = id + 1000,
-            .queue = slice_str("q"),
-            .attempt = 1,
-            .payload = slice_str("payload")};
-        session_task(r->session, &m, NULL);
-    }
+    for (uint64_t id = first; id < first + count; id++)
+        play_task_of(r, "q", id);
     play_end(r);
 }
 

@@ -39,8 +39,9 @@ struct play {
     } runs[PLAY_RUNS];
     size_t run_count;
     unsigned joins, connects, disconnects;
-    uint8_t nonce[16]; /* of the last JOIN */
-    struct buf held;   /* likewise */
+    uint8_t nonce[16];    /* of the last JOIN */
+    uint32_t queue_count; /* likewise */
+    struct buf held;      /* likewise */
     uint32_t held_count;
     struct msg_held holds[64];
 };
@@ -58,7 +59,8 @@ void play_welcome(struct play *r, const uint8_t *verdicts); /* one for each held
 void play_hello(struct play *r);
 void play_up(struct play *r); /* joins, is welcomed, has HELLO; READY was said */
 void play_tasks(struct play *r, uint64_t first, size_t count); /* lease = id + 1000; in one tick */
-void play_done(struct play *r, uint64_t lease, size_t size);   /* within a tick */
+void play_task_of(struct play *r, const char *queue, uint64_t id); /* within a tick */
+void play_done(struct play *r, uint64_t lease, size_t size);       /* within a tick */
 
 size_t play_said_of(const struct play *r, unsigned kind);
 const struct said_message *play_first_said(const struct play *r, unsigned kind);

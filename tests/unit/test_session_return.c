@@ -24,6 +24,53 @@ static void a_broken_handler_is_not_served_any_more(void **state)
     assert_int_equal(r.actions->state, SESSION_ACTIVE); /* mail.* is left */
 }
 
+/* The runner has chosen among all patterns: a broken one leaves nothing to a broader one. */
+static void a_broken_handler_takes_no_broader_one_along(void **state)
+{
+    (void)state;
+    play_up(&r);
+    play_begin(&r);
+    for (uint64_t id = 1; id <= 4; id++)
+        play_task_of(&r, "mail.x", id);
+    play_task_of(&r, "mail.y", 5);
+    play_end(&r);
+    play_clear(&r);
+    broken(1001); /* 2 runs; 3 and 4 wait, and are given back at once */
+    assert_int_equal(play_said_of(&r, MSG_RETURNED), 3);
+    broken(1002);
+    assert_int_equal(play_said_of(&r, MSG_RETURNED), 4);
+    assert_int_equal(play_run_of(&r, RUN_START), 1);
+    play_begin(&r);
+    play_done(&r, 1005, 1);
+    play_end(&r);
+    assert_int_equal(play_said_of(&r, MSG_TASK_DONE), 1);
+}
+
+/* A JOIN names mail.*, and cannot say that mail.x is none of them. */
+static void what_is_broken_stays_broken_after_the_next_join(void **state)
+{
+    (void)state;
+    play_up(&r);
+    assert_int_equal(r.queue_count, 3);
+    play_begin(&r);
+    play_task_of(&r, "mail.x", 1);
+    play_end(&r);
+    broken(1001);
+    lose_server();
+    assert_int_equal(r.queue_count, 2);
+    play_welcome(&r, NULL);
+    play_hello(&r);
+    play_clear(&r);
+    play_begin(&r);
+    play_task_of(&r, "mail.x", 2);
+    play_task_of(&r, "mail.z", 3);
+    play_end(&r);
+    assert_int_equal(play_first_said(&r, MSG_RETURNED)->lease, 1002);
+    assert_int_equal(play_first_said(&r, MSG_RETURNED)->code, PUSHROD_E_HANDLER_BROKEN);
+    assert_int_equal(r.run_count, 1);
+    assert_int_equal(r.runs[0].lease, 1003);
+}
+
 /* The JOIN has named it: if it is to be KEPT, somebody waits for its answer. */
 static void what_breaks_while_it_joins_is_given_back_if_it_is_kept(void **state)
 {
@@ -105,6 +152,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_broken_handler_is_not_served_any_more),
+        TEST(a_broken_handler_takes_no_broader_one_along),
+        TEST(what_is_broken_stays_broken_after_the_next_join),
         TEST(what_breaks_while_it_joins_is_given_back_if_it_is_kept),
         TEST(what_breaks_while_it_joins_is_not_given_back_if_it_is_cancelled),
         TEST(what_breaks_between_two_tries_is_named_by_none),
