@@ -53,6 +53,9 @@ static void child_prepare(const struct guard *g, pid_t parent)
     signal(SIGINT, SIG_IGN);
     /* Until the worker listens to it: SIGTERM, which comes first, ends it without a core file. */
     signal(SIGQUIT, SIG_IGN);
+    /* These are the supervisor's business, whoever sends them to all. */
+    signal(SIGHUP, SIG_IGN);
+    signal(SIGUSR2, SIG_IGN);
     sigprocmask(SIG_SETMASK, &g->old_mask, NULL);
     close(g->signals);
     if (g->control >= 0)

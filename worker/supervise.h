@@ -20,8 +20,8 @@
  * Signals to a supervisor: SIGTERM (or SIGINT, if it is its own master) drains the children, the
  * second one makes them leave at once, and so does SIGQUIT: two equal signals that are not taken
  * before the second comes are one. SIGUSR2 replaces them one by one: the new one has joined before
- * the old one is told to drain. SIGHUP is ignored. Signals to a child mean the same, but that
- * SIGTERM, which service managers send to all, only ever drains it.
+ * the old one is told to drain. SIGHUP is ignored. A child ignores both of these; SIGTERM, which
+ * service managers send to all, only ever drains it, and SIGQUIT makes it leave at once.
  */
 #ifndef WORKER_SUPERVISE_H
 #define WORKER_SUPERVISE_H
@@ -65,8 +65,8 @@ struct supervise_config {
     bool others;        /* supervisor_fork(): the caller has descriptors that are not for them */
     const char *join;   /* "host:port"; NULL: it will come through supervisor_join() */
     uint64_t drain_ms;  /* after SIGTERM the children have this long before SIGKILL; 0: 25000 */
-    /* Runs in the child, with signal handlers and mask as they were in the caller, but SIGINT
-     * and SIGQUIT ignored; its value is the child's exit code. */
+    /* Runs in the child, with signal handlers and mask as they were in the caller, but SIGINT,
+     * SIGQUIT, SIGHUP and SIGUSR2 ignored; its value is the child's exit code. */
     int (*run)(void *arg, const struct supervise_child *child);
     /* In the supervisor, before it forks a child and when one has said that it can never work: what
      * children are given may be another now (a secret in a file). True: it is. NULL: never. */

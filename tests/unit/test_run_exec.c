@@ -111,6 +111,10 @@ static void a_silent_failure_is_described(void **state)
     struct outcome *o = run_play_do(&p, "kill -SEGV $$\n");
     assert_int_equal(o->kind, REPORT_FAILED);
     assert_non_null(strstr(o->text, "killed by signal 11"));
+    signal(SIGHUP, SIG_IGN); /* as a worker process does: not the commands */
+    o = run_play_do(&p, "kill -HUP $$\n");
+    signal(SIGHUP, SIG_DFL);
+    assert_non_null(strstr(o->text, "killed by signal 1 "));
     run_play_stop(&p);
 }
 

@@ -85,12 +85,30 @@ static void the_end_of_a_child_is_heard_where_sigchld_was_ignored(void **state)
     assert_int_equal(code_of(pid), 0);
 }
 
+static int signalled_main(void *arg, const struct supervise_child *child)
+{
+    (void)arg, (void)child;
+    kill(getpid(), SIGHUP);
+    kill(getpid(), SIGUSR2);
+    return SUPERVISE_EXIT_DONE;
+}
+
+/* A terminal that goes away, or `pkill`, reaches them as well. */
+static void what_is_meant_for_the_supervisor_kills_no_child(void **state)
+{
+    const struct supervise_config config = {
+        .processes = 1, .join = "127.0.0.1:1", .run = signalled_main};
+    (void)state;
+    assert_int_equal(code_of(supervise_apart(&config)), 0);
+}
+
 int main(void)
 {
     log_setup("test", LOG_ERROR, false);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_child_has_as_many_descriptors),
         cmocka_unit_test(the_end_of_a_child_is_heard_where_sigchld_was_ignored),
+        cmocka_unit_test(what_is_meant_for_the_supervisor_kills_no_child),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
