@@ -253,12 +253,12 @@ static struct pushrod_task *queue_pop(struct run *run, uint64_t *now_ns)
     return task;
 }
 
-static const struct handler *handler_of(const struct run *run, struct slice queue)
+static struct handler *handler_of(const struct run *run, struct slice queue)
 {
-    const struct handler *best = NULL;
+    struct handler *best = NULL;
     unsigned best_rank = 0;
     for (size_t i = 0; i < run->config.handler_count; i++) {
-        const struct handler *h = &run->config.handlers[i];
+        struct handler *h = &run->config.handlers[i];
         struct slice pattern = slice_str(h->pattern);
         if (!name_matches(pattern, queue))
             continue;
@@ -271,8 +271,7 @@ static const struct handler *handler_of(const struct run *run, struct slice queu
 }
 
 /* A worker with one queue, or one after the other from the same: the last answer is the next. */
-static const struct handler *handler_find(
-    const struct run *run, struct slice queue, const struct handler *last)
+static struct handler *handler_find(const struct run *run, struct slice queue, struct handler *last)
 {
     if (last && slice_equal(slice_str(last->pattern), queue))
         return last;
@@ -305,6 +304,8 @@ static void task_end(struct pushrod_task *task)
     struct report *r = &task->report;
     if (!task->failed && task->result.failed)
         attempt_fail(task, PUSHROD_E_NO_MEMORY, false, "no memory for the result");
+    if (!task->failed && !atomic_load_explicit(&task->handler->worked, memory_order_relaxed))
+        atomic_store(&task->handler->worked, true);
     r->kind = !task->failed                                    ? REPORT_DONE
               : task->failure.code == PUSHROD_E_HANDLER_BROKEN ? REPORT_BROKEN
                                                                : REPORT_FAILED;
@@ -325,7 +326,7 @@ void *run_slot_main(void *arg)
 {
     struct slot *slot = arg;
     struct run *run = slot->run;
-    const struct handler *last = NULL;
+    struct handler *last = NULL;
     struct pushrod_task *task;
     uint64_t now_ns = 0;
     while ((task = queue_pop(run, &now_ns))) {

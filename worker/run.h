@@ -48,6 +48,7 @@ struct handler {
     char *command;            /* owned: exec, coproc; else NULL */
     pushrod_handler function; /* function */
     void *arg;
+    atomic_bool worked; /* a task has ended well in this process: it can be run */
 };
 
 /* ---- attempts ---- */
@@ -71,7 +72,7 @@ struct pushrod_task {
     struct pushrod_task *next; /* in the queue, or spare */
     const struct attempt *attempt;
     struct run *run;
-    const struct handler *handler;
+    struct handler *handler;
     uint64_t begin_ns;         /* monotonic */
     atomic_ullong deadline_ns; /* UINT64_MAX: none */
     atomic_bool cancelled;
@@ -97,8 +98,8 @@ struct slot {
 
 struct run_config {
     unsigned slots;
-    unsigned ahead;                 /* attempts beyond the slots that may be handed in */
-    const struct handler *handlers; /* borrowed */
+    unsigned ahead;           /* attempts beyond the slots that may be handed in */
+    struct handler *handlers; /* borrowed; only `worked` is changed */
     size_t handler_count;
     uint64_t timeout_ms; /* of commands, for attempts that say nothing; 0: none */
     uint64_t grace_ms;   /* between SIGTERM and SIGKILL, and for functions; 0: 2000 */

@@ -17,6 +17,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/utf8.h"
+#include "worker/command.h"
 #include "worker/environment.h"
 #include "worker/run.h"
 #include "worker/said.h"
@@ -313,13 +314,13 @@ static void describe_output(const struct attempt_run *r, char *text, size_t size
 static void fail_crashed(struct attempt_run *r, const struct crash *c)
 {
     char how[128];
+    struct handler *h = r->task->handler;
     child_describe(c->status, how, sizeof how);
     int code = c->ended && WIFEXITED(c->status) ? WEXITSTATUS(c->status) : -1;
     enum pushrod_error error = PUSHROD_E_TASK_CRASHED;
-    if (code == 126 || code == 127)
+    if (command_is_broken(h->command, code, atomic_load(&h->worked)))
         error = PUSHROD_E_HANDLER_BROKEN;
-    attempt_fail(r->task, error, false, "the handler's process (`%s`) %s%s%s%.*s",
-        r->task->handler->command,
+    attempt_fail(r->task, error, false, "the handler's process (`%s`) %s%s%s%.*s", h->command,
         c->ended                  ? how
         : r->turn == TURN_GARBAGE ? "was ended"
                                   : "closed its output",

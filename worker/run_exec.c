@@ -17,6 +17,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "worker/command.h"
 #include "worker/environment.h"
 #include "worker/notes.h"
 #include "worker/run.h"
@@ -27,10 +28,8 @@
 /* What a pipe can hold, of a process that has ended; more comes from somebody else. */
 #define LAST_READS 32
 
-#define EXIT_GONE      65 /* EX_DATAERR: no attempt will help */
-#define EXIT_RETRY     75 /* EX_TEMPFAIL */
-#define EXIT_NOT_RUN   126
-#define EXIT_NOT_FOUND 127
+#define EXIT_GONE  65 /* EX_DATAERR: no attempt will help */
+#define EXIT_RETRY 75 /* EX_TEMPFAIL */
 
 /* Why the process was told to end; EXEC_FREE: it was not. */
 enum exec_stop { EXEC_FREE, EXEC_CANCELLED, EXEC_LATE, EXEC_TOO_BIG, EXEC_NO_MEMORY };
@@ -234,13 +233,14 @@ static void judge_stop(struct exec *e)
 static void judge_exit(struct exec *e, int status)
 {
     struct pushrod_task *task = e->task;
+    struct handler *h = task->handler;
     int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1; /* so CHILD_UNKNOWN */
     if (e->notes.failed) {
         attempt_fail(task, PUSHROD_E_TASK_FAILED, true, "%s", e->notes.text);
-    } else if (code == EXIT_NOT_RUN || code == EXIT_NOT_FOUND) {
+    } else if (command_is_broken(h->command, code, atomic_load(&h->worked))) {
         struct slice tail = said_tail(&e->said);
-        attempt_fail(task, PUSHROD_E_HANDLER_BROKEN, false, "`%s` exited with %d: %.*s",
-            task->handler->command, code, (int)tail.size, (const char *)tail.data);
+        attempt_fail(task, PUSHROD_E_HANDLER_BROKEN, false, "`%s` exited with %d: %.*s", h->command,
+            code, (int)tail.size, (const char *)tail.data);
     } else if (code != 0) {
         fail_with(e, PUSHROD_E_TASK_FAILED, code == EXIT_GONE, status);
         task->failure.retry_ms = e->notes.retry_ms;

@@ -88,6 +88,11 @@ static void exit_codes_mean_what_they_mean(void **state)
     o = run_play_do(&p, "127\n");
     assert_int_equal(o->kind, REPORT_BROKEN);
     assert_non_null(strstr(o->text, "exited with 127: said so"));
+    /* It can be run: so it says that of something else. */
+    assert_int_equal(run_play_do(&p, "0\n")->kind, REPORT_DONE);
+    o = run_play_do(&p, "127\n");
+    assert_int_equal(o->kind, REPORT_FAILED);
+    assert_string_equal(o->text, "said so");
     run_play_stop(&p);
 }
 

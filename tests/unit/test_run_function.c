@@ -228,7 +228,7 @@ static void feed(unsigned slots, size_t rounds)
 {
     static struct attempt attempts[1000];
     const struct attempt *batch[100];
-    static const struct handler h = {
+    static struct handler h = {
         .ops = &handler_function, .function = nothing, .pattern = (char *)(uintptr_t) "q"};
     struct run_config c = {.slots = slots, .ahead = 1000, .handlers = &h, .handler_count = 1};
     struct run *run = run_new(&c);
