@@ -26,8 +26,6 @@
 #define MEMORY_MS 1000u
 /* After a handler that hangs was given up, the others have this long. */
 #define STUCK_DRAIN_MS 5000u
-/* At the end, handlers that were cancelled have this long to return. */
-#define END_WAIT_MS 2500u
 
 /* --------------------------------------------------------------------- judgements */
 
@@ -247,7 +245,7 @@ static bool link_init(struct link *l, const struct link_config *config, struct l
 static void link_fini(struct link *l)
 {
     link_close(l);
-    l->end->stuck = !run_free(l->run, l->hung ? 0 : END_WAIT_MS);
+    l->end->stuck = !run_free(l->run, l->hung ? 0 : LINK_END_WAIT_MS);
     if (!l->end->stuck)
         session_free(l->session);
     free(l->starts);

@@ -17,6 +17,10 @@
 #include "worker/run.h"
 #include "worker/session.h"
 
+/* At the end, handlers that were cancelled have this long to return: run_config.grace_ms, and some
+ * time to see what SIGKILL did. */
+#define LINK_END_WAIT_MS 2500u
+
 struct link_config {
     const char *join;              /* host[:port] */
     struct session_config session; /* borrowed until link_run() returns */

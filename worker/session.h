@@ -21,6 +21,9 @@
 
 struct session;
 
+/* How long a BYE may take to be acknowledged before we leave anyway. */
+#define SESSION_BYE_WAIT_MS 1000u
+
 /* Zero means the default that stands behind each. */
 struct session_config {
     uint64_t seed; /* jitter */

@@ -5,9 +5,6 @@
  */
 #include "worker/session_impl.h"
 
-/* How long a BYE may take to be acknowledged before we leave anyway. */
-#define BYE_WAIT_MS 1000u
-
 static void drain(struct session *s, uint64_t until_ns)
 {
     s->draining = true;
@@ -87,7 +84,7 @@ static void say_bye(struct session *s)
     msg_bye_encode(&s->log.bytes, &m);
     answer_log_close(&s->log, from, MSG_BYE, 0, 0);
     s->leaving = true;
-    s->deadline_ns = session_in_ms(s, BYE_WAIT_MS);
+    s->deadline_ns = session_in_ms(s, SESSION_BYE_WAIT_MS);
 }
 
 /* What is of the session itself may stay unacknowledged; what matters is stored before we go. */

@@ -24,6 +24,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/memory.h"
+#include "worker/link.h"
 #include "worker/obituary.h"
 #include "worker/supervise_impl.h"
 
@@ -33,8 +34,9 @@
 #define PAUSE_CAP  10000u /* ... up to this */
 /* A replacement that does not say that it is ready in this time is believed to be. */
 #define READY_WAIT_MS 10000u
-/* After SIGTERM and the drain, a child has this long for its goodbye. */
-#define GRACE_MS 2000u
+/* After SIGTERM and the drain, a child has this long: for its goodbye, for the commands that it
+ * then ends, and to be scheduled. */
+#define GRACE_MS (SESSION_BYE_WAIT_MS + LINK_END_WAIT_MS + 500u)
 
 static uint64_t mono_ms(void)
 {
