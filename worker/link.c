@@ -64,8 +64,8 @@ static void check_overdue(struct link *l)
     log_error("a handler went on after its timeout: this process cannot go on%s",
         is_supervised(l) ? ", and is replaced" : "");
     session_abandoned(l->session, lease, run_ns, &f);
-    session_drain(l->session, STUCK_DRAIN_MS);
-    l->hung = l->recycle = true;
+    session_recycle(l->session, STUCK_DRAIN_MS);
+    l->hung = true;
 }
 
 static size_t resident_bytes(void)
@@ -81,7 +81,7 @@ static size_t resident_bytes(void)
 
 static void check_memory(struct link *l)
 {
-    if (!l->config->max_memory || l->recycle || l->now.mono_ns < l->memory_ns)
+    if (!l->config->max_memory || session_leaves(l->session) || l->now.mono_ns < l->memory_ns)
         return;
     l->memory_ns = l->now.mono_ns + MEMORY_MS * NS_PER_MS;
     size_t bytes = resident_bytes();
@@ -89,8 +89,7 @@ static void check_memory(struct link *l)
         return;
     log_info("%zu bytes of memory in use, max-memory is %zu: this process %s", bytes,
         l->config->max_memory, is_supervised(l) ? "is replaced" : "leaves");
-    session_drain(l->session, 0);
-    l->recycle = true;
+    session_recycle(l->session, 0);
 }
 
 /* ---------------------------------------------------------------------------- waiting */
@@ -107,7 +106,7 @@ static int wait_ms(const struct link *l, uint64_t wake_ns)
         return 0;
     if (run_watched(l->run))
         wake_ns = earlier(wake_ns, now_ns + WATCH_MS * NS_PER_MS);
-    if (l->config->max_memory && !l->recycle)
+    if (l->config->max_memory && !session_leaves(l->session))
         wake_ns = earlier(wake_ns, l->memory_ns);
     if (wake_ns == UINT64_MAX)
         return -1;
@@ -214,7 +213,7 @@ static void link_step(struct link *l, bool wait)
     if (a->state != SESSION_OVER)
         return;
     l->end->code = a->code;
-    l->recycle |= a->recycle;
+    l->recycle = a->recycle;
     tell_end(l, a);
 }
 

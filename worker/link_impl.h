@@ -73,7 +73,7 @@ struct link {
     size_t revoked_capacity;
 
     uint64_t memory_ns; /* when to look at the memory again */
-    bool recycle;       /* draining because of memory or a handler that hangs */
+    bool recycle;       /* over, and another process is to take its place */
     bool hung;          /* a handler that hangs was given up */
 };
 

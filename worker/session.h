@@ -65,7 +65,9 @@ void session_ack(struct session *, uint64_t sequence);
 void session_ping(struct session *, uint64_t sequence, bool beat, uint64_t next_ms);
 void session_told_to_drain(struct session *, const struct msg_drain *);
 void session_drain(struct session *, uint64_t limit_ms); /* from the lane, or SIGTERM */
-void session_quit(struct session *);                     /* the second SIGTERM: return, leave now */
+/* The same, for another process to take its place. False: it leaves already, as it was told. */
+bool session_recycle(struct session *, uint64_t limit_ms);
+void session_quit(struct session *); /* the second SIGTERM: return, leave now */
 void session_fenced(struct session *, uint64_t code);
 void session_lane_down(struct session *);       /* the lane's connection is gone: join again */
 void session_answers_renewed(struct session *); /* the answers connection was made anew: resend */
@@ -143,10 +145,12 @@ struct session_actions {
     size_t running;   /* attempts that run now */
     bool settled;     /* the server has acknowledged something in this session: both
                          connections work, and the join socket may close */
-    bool recycle;     /* OVER: because of max_tasks */
+    bool recycle;     /* OVER: because of max_tasks, or session_recycle() */
     bool full;        /* much waits to be sent: take no more from the runner for now */
 };
 
 const struct session_actions *session_end(struct session *);
+
+bool session_leaves(const struct session *); /* it drains, and does not join again */
 
 #endif

@@ -155,7 +155,7 @@ struct session {
     bool quitting;     /* what runs is not waited for */
     bool leaving;      /* BYE is on its way */
     bool coming_back;  /* it is the server that stops: its next one is joined */
-    bool recycle;      /* draining because of max_tasks */
+    bool recycle;      /* draining because of max_tasks or session_recycle() */
     int code;          /* why it will be over */
     uint64_t drain_ns; /* when draining ends, whatever runs */
 

@@ -12,10 +12,16 @@ static void drain(struct session *s, uint64_t until_ns)
     item_return_unstarted(s);
 }
 
-/* For good. False: it drains already. */
+bool session_leaves(const struct session *s)
+{
+    return (s->draining && !s->coming_back) || s->state == SESSION_OVER;
+}
+
+/* For good: told to leave, it is not to come back. False: it drains already. */
 static bool drain_for_good(struct session *s, uint64_t limit_ms)
 {
-    if ((s->draining && !s->coming_back) || s->state == SESSION_OVER)
+    s->recycle = false;
+    if (session_leaves(s))
         return false;
     s->coming_back = false;
     drain(s, session_in_ms(s, limit_ms));
@@ -55,6 +61,15 @@ static void drain_for_server(struct session *s, uint64_t limit_ms)
     if (drain_for_good(s, limit))
         say_drain(s, "the server has this worker drained (pushrod drain)", limit,
             "; SIGTERM twice leaves at once");
+}
+
+bool session_recycle(struct session *s, uint64_t limit_ms)
+{
+    if (session_leaves(s))
+        return false;
+    drain_for_good(s, drain_limit_ms(s, limit_ms));
+    s->recycle = true;
+    return true;
 }
 
 /*
@@ -117,10 +132,8 @@ static bool has_run_enough(const struct session *s)
 /* BYE when all is done and stored, or the time is over; then a moment for it to arrive. */
 void leave_judge(struct session *s)
 {
-    if (has_run_enough(s) && !s->draining) {
-        s->recycle = true;
-        drain_for_good(s, s->config.drain_ms);
-    }
+    if (has_run_enough(s) && !s->draining)
+        session_recycle(s, 0);
     if (!s->draining || s->state == SESSION_OVER)
         return;
     bool late = s->now.mono_ns >= s->drain_ns;

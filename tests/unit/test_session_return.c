@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a worker gives back: by handlers that are broken, and between two sessions. */
+/* What a worker gives back, by handlers that are broken and between two sessions; and whether
+ * another process takes its place. */
 #include "tests/unit/session_fixture.h"
 
 static void broken(uint64_t lease)
@@ -148,6 +149,42 @@ static void what_has_not_begun_when_it_is_told_to_leave_while_it_joins_is_given_
     assert_int_equal(play_first_said(&r, MSG_BYE)->id, 2); /* it knows how many it gave back */
 }
 
+/* A handler that hangs, or too much memory: the process is to be replaced. */
+static void it_is_replaced_if_it_was_not_told_to_leave(void **state)
+{
+    (void)state;
+    play_up(&r);
+    assert_false(session_leaves(r.session));
+    play_begin(&r);
+    assert_true(session_recycle(r.session, 100));
+    assert_false(session_recycle(r.session, 100)); /* it does already */
+    play_end(&r);
+    assert_true(session_leaves(r.session));
+    play_run_until(&r, r.ms + 2000);
+    assert_int_equal(r.actions->state, SESSION_OVER);
+    assert_true(r.actions->recycle);
+}
+
+/* The operator takes it out: it does not come back, whatever else happens to it, and when. */
+static void who_was_told_to_leave_is_not_replaced(void **state)
+{
+    (void)state;
+    for (unsigned first = 0; first < 2; first++) {
+        restart((struct session_config){.slots = 2, .seed = 1});
+        play_up(&r);
+        play_begin(&r);
+        if (first)
+            session_recycle(r.session, 100);
+        session_told_to_drain(r.session, &(struct msg_drain){.limit_ms = 100});
+        if (!first)
+            assert_false(session_recycle(r.session, 100));
+        play_end(&r);
+        play_run_until(&r, r.ms + 2000);
+        assert_int_equal(r.actions->state, SESSION_OVER);
+        assert_false(r.actions->recycle);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -158,6 +195,8 @@ int main(void)
         TEST(what_breaks_while_it_joins_is_not_given_back_if_it_is_cancelled),
         TEST(what_breaks_between_two_tries_is_named_by_none),
         TEST(what_has_not_begun_when_it_is_told_to_leave_while_it_joins_is_given_back),
+        TEST(it_is_replaced_if_it_was_not_told_to_leave),
+        TEST(who_was_told_to_leave_is_not_replaced),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
