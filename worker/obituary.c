@@ -31,11 +31,11 @@ static void send_frame(void *socket, const struct obituary *o)
 }
 
 /* LINGER keeps the context alive until the message is out, or the time is over. */
-static void obituary_send(const char *join, const struct obituary *o)
+static void obituary_send(const char *join, size_t which, const struct obituary *o)
 {
     struct address_list list;
     char endpoint[ADDRESS_ENDPOINT];
-    if (address_resolve(&list, join, 0) != 0)
+    if (address_resolve(&list, join, which) != 0)
         return;
     void *context = zmq_ctx_new();
     void *socket = zmq_socket(context, ZMQ_DEALER);
@@ -51,7 +51,7 @@ static void obituary_send(const char *join, const struct obituary *o)
     zmq_ctx_term(context);
 }
 
-void obituary_post(const char *join, const struct obituary *o, const sigset_t *mask)
+static void post_to(const char *join, size_t which, const struct obituary *o, const sigset_t *mask)
 {
     pid_t pid = fork();
     if (pid < 0)
@@ -62,6 +62,16 @@ void obituary_post(const char *join, const struct obituary *o, const sigset_t *m
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     sigprocmask(SIG_SETMASK, mask, NULL);
     signal(SIGTERM, SIG_DFL);
-    obituary_send(join, o);
+    obituary_send(join, which, o);
     _exit(0);
+}
+
+/* A process for each server: one whose name takes long to resolve is not waited for by the rest. */
+void obituary_post(const char *join, const struct obituary *o, const sigset_t *mask)
+{
+    size_t count = 1;
+    for (const char *at = join; *at; at++)
+        count += *at == ',';
+    for (size_t i = 0; i < count; i++)
+        post_to(join, i, o, mask);
 }

@@ -18,8 +18,9 @@ struct obituary {
 };
 
 /*
- * Forks, and returns at once; the child gives up after 2 s. `join`: "host:port". `mask`: the
- * child's signal mask.
+ * Forks, and returns at once; the child gives up after 2 s. `join`: "host:port", or several with
+ * commas between them: which of them the dead had joined nobody knows, and to the others it is
+ * nothing. `mask`: the child's signal mask.
  */
 void obituary_post(const char *join, const struct obituary *o, const sigset_t *mask);
 
