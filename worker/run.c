@@ -318,7 +318,11 @@ static void slot_fini(struct slot *slot)
     const struct run_config *c = &slot->run->config;
     for (size_t i = 0; i < c->handler_count; i++) {
         if (slot->state[i])
-            c->handlers[i].ops->slot_close(slot->state[i]);
+            c->handlers[i].ops->slot_leave(slot->state[i]);
+    }
+    for (size_t i = 0; i < c->handler_count; i++) {
+        if (slot->state[i])
+            c->handlers[i].ops->slot_close(slot->state[i], slot->run->stop_ns);
     }
 }
 

@@ -31,8 +31,10 @@ struct handler_ops {
     const char *kind; /* "exec", "coproc", "function" */
     /* Runs task->attempt to its end on the slot's thread and fills in the outcome. */
     void (*run)(struct slot *slot, struct pushrod_task *task);
-    /* The slot ends, or its state is to be made anew; NULL: it has none. */
-    void (*slot_close)(void *state);
+    /* The slot ends; NULL: it has no state. First of all of them the end is told to what they have
+     * running, then each is waited for, until `until_ns` at the most, and freed. */
+    void (*slot_leave)(void *state);
+    void (*slot_close)(void *state, uint64_t until_ns);
     /* run() itself ends when slot->wake is readable and task->cancelled is set, and at the
      * deadline. Otherwise the handler's own code must look, and a watchdog looks after it. */
     bool interruptible;

@@ -68,15 +68,6 @@ static int coproc_end(struct coproc *p)
     return status;
 }
 
-static void coproc_close(void *state)
-{
-    struct coproc *p = state;
-    coproc_end(p);
-    buf_free(&p->in);
-    buf_free(&p->out);
-    free(p);
-}
-
 /* Something that nobody asked for: a second answer, a banner. It would be taken for the next one.
  */
 static bool said_more(const struct coproc *p)
@@ -448,9 +439,63 @@ static void coproc_run(struct slot *slot, struct pushrod_task *task)
     said_end(&p->said);
 }
 
+/* --------------------------------------------------------------------- its end */
+
+/* Nothing of what it still says to us is for anybody, but it may wait for us to take it. */
+static void skip_output(struct coproc *p)
+{
+    char bytes[4096];
+    if (read(p->child.out, bytes, sizeof bytes) == 0) {
+        close(p->child.out);
+        p->child.out = -1;
+    }
+}
+
+static bool ends_by(struct coproc *p, uint64_t until_ns)
+{
+    while (!child_ended(&p->child)) {
+        uint64_t now_ns = clock_mono_ns();
+        if (now_ns >= until_ns)
+            return false;
+        struct pollfd f[] = {{.fd = p->child.exit, .events = POLLIN},
+            {.fd = p->child.out, .events = POLLIN}, {.fd = p->child.error, .events = POLLIN}};
+        child_poll(&p->child, f, sizeof f / sizeof f[0], attempt_wait_ms(until_ns));
+        if (f[1].revents)
+            skip_output(p);
+        if (f[2].revents)
+            read_error(p);
+    }
+    return true;
+}
+
+/* The end of its input is the end of its tasks: it may have something to save. */
+static void coproc_leave(void *state)
+{
+    struct coproc *p = state;
+    child_close_in(&p->child);
+}
+
+/* Half of the time it has for itself, half after SIGTERM. */
+static void coproc_close(void *state, uint64_t until_ns)
+{
+    struct coproc *p = state;
+    uint64_t now_ns = clock_mono_ns();
+    uint64_t left_ns = until_ns > now_ns ? until_ns - now_ns : 0;
+    said_begin(&p->said, 0);
+    if (p->child.pid && !ends_by(p, now_ns + left_ns / 2)) {
+        child_signal(&p->child, SIGTERM);
+        ends_by(p, until_ns);
+    }
+    coproc_end(p);
+    buf_free(&p->in);
+    buf_free(&p->out);
+    free(p);
+}
+
 const struct handler_ops handler_coproc = {
     .kind = "coproc",
     .run = coproc_run,
+    .slot_leave = coproc_leave,
     .slot_close = coproc_close,
     .interruptible = true,
 };

@@ -36,6 +36,7 @@ struct run {
     atomic_size_t reported;           /* bytes of PROGRESS and DATA that were not released */
     atomic_uint running;              /* threads that have not ended */
     atomic_bool stopping;
+    uint64_t stop_ns; /* stopping: what the slots have running is killed then */
 
     /* the queue, and who sleeps in front of it */
     pthread_mutex_t lock;

@@ -139,6 +139,7 @@ static void slots_free(struct run *run)
 static void run_stop(struct run *run)
 {
     pthread_mutex_lock(&run->lock);
+    run->stop_ns = clock_mono_ns() + run->config.grace_ms * NS_PER_MS;
     atomic_store(&run->stopping, true);
     pthread_cond_broadcast(&run->more);
     pthread_mutex_unlock(&run->lock);

@@ -293,6 +293,45 @@ static void a_command_that_is_not_there_is_broken(void **state)
     run_play_stop(&p);
 }
 
+/* What a process has written to $SAID until the end of the runner; it and the file are gone then.
+ */
+static void ends_with(const char *command, const char *word)
+{
+    char path[] = "/tmp/pushrod-coproc-XXXXXX", said[32] = "";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    setenv("SAID", path, 1);
+    begin_with(command, (struct run_config){.grace_ms = 1000});
+    assert_int_equal(run_play_do(&p, "say done ok")->kind, REPORT_DONE);
+    run_play_stop(&p);
+    assert_true(read(fd, said, sizeof said - 1) >= 0);
+    assert_string_equal(said, word);
+    unsetenv("SAID");
+    close(fd);
+    unlink(path);
+}
+
+/* The end of its input: it writes what it has to write, however much of it nobody reads. */
+static void the_end_of_its_input_comes_first(void **state)
+{
+    (void)state;
+    ends_with(SHELL "\nhead -c 300000 /dev/zero; head -c 300000 /dev/zero >&2; echo bye > $SAID",
+        "bye\n");
+}
+
+static void who_goes_on_without_input_is_told_to_end(void **state)
+{
+    (void)state;
+    ends_with(
+        "trap 'echo term > $SAID; exit' TERM\n" SHELL "\nwhile :; do sleep 0.01; done", "term\n");
+}
+
+static void who_will_not_end_is_killed(void **state)
+{
+    (void)state;
+    ends_with("trap 'echo term > $SAID' TERM\n" SHELL "\nwhile :; do sleep 0.01; done", "term\n");
+}
+
 static void closed_output_is_a_crash(void **state)
 {
     (void)state;
@@ -390,6 +429,9 @@ int main(void)
         cmocka_unit_test(cancel_ends_it),
         cmocka_unit_test(too_large_a_result_is_not_read),
         cmocka_unit_test(a_command_that_is_not_there_is_broken),
+        cmocka_unit_test(the_end_of_its_input_comes_first),
+        cmocka_unit_test(who_goes_on_without_input_is_told_to_end),
+        cmocka_unit_test(who_will_not_end_is_killed),
         cmocka_unit_test(closed_output_is_a_crash),
         cmocka_unit_test(the_samples_do_what_they_say),
         cmocka_unit_test(lines_are_parsed_one_at_a_time),
