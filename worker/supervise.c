@@ -257,8 +257,10 @@ static void reap(struct guard *g)
         struct place *p = place_of(g, pid);
         if (pid == g->keeper)
             g->keeper = 0;
-        if (!p)
+        if (!p) {
+            guard_stranger_ended(g, pid);
             continue; /* an obituary, or an orphan that came to us */
+        }
         int code = exit_code_of(p, status);
         bool orderly = code == SUPERVISE_EXIT_DONE || code == SUPERVISE_EXIT_RECYCLE ||
                        code == SUPERVISE_EXIT_NEVER;

@@ -64,6 +64,88 @@ static bool guard_signals(struct guard *g)
     return g->signals >= 0;
 }
 
+/* ------------------------------------------------------------------------- orphans */
+
+static bool is_place(const struct guard *g, pid_t pid)
+{
+    for (unsigned i = 0; i < g->count; i++) {
+        if (g->places[i].state == PLACE_RUNNING && g->places[i].pid == pid)
+            return true;
+    }
+    return false;
+}
+
+static FILE *children_open(void)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
+    return fopen(path, "re");
+}
+
+static bool stranger_add(struct guard *g, pid_t pid)
+{
+    pid_t *all = realloc(g->strangers, (g->stranger_count + 1) * sizeof *all);
+    if (!all)
+        return false;
+    g->strangers = all;
+    g->strangers[g->stranger_count++] = pid;
+    return true;
+}
+
+/* Whoever became us may have started them, as a shell does that ends with `exec pushrod-worker`. */
+static bool strangers_note(struct guard *g)
+{
+    FILE *children = children_open();
+    bool noted = true;
+    int pid;
+    while (children && noted && fscanf(children, "%d", &pid) == 1)
+        noted = stranger_add(g, pid);
+    if (children)
+        fclose(children);
+    return noted;
+}
+
+static pid_t *stranger_of(const struct guard *g, pid_t pid)
+{
+    for (size_t i = 0; i < g->stranger_count; i++) {
+        if (g->strangers[i] == pid)
+            return &g->strangers[i];
+    }
+    return NULL;
+}
+
+void guard_stranger_ended(struct guard *g, pid_t pid)
+{
+    pid_t *at = stranger_of(g, pid);
+    if (at)
+        *at = g->strangers[--g->stranger_count];
+}
+
+/*
+ * Children of ours that are in a process group of their own are commands of a worker that died:
+ * we were made their parent. Everything else (places, obituaries) is in our group, but the keeper,
+ * and what was there before us.
+ */
+void guard_orphans_kill(const struct guard *g)
+{
+    FILE *children = children_open();
+    if (!children)
+        return;
+    int pid;
+    while (fscanf(children, "%d", &pid) == 1) {
+        pid_t group = getpgid(pid);
+        if (is_place(g, pid) || pid == g->keeper || stranger_of(g, pid))
+            continue;
+        if (group <= 0 || group == getpgrp())
+            continue;
+        log_debug("process group %d outlived its worker: killed", (int)group);
+        kill(-group, SIGKILL);
+    }
+    fclose(children);
+}
+
+/* ------------------------------------------------------------------- its life */
+
 bool guard_init(struct guard *g, const struct supervise_config *config, int control)
 {
     *g = (struct guard){
@@ -72,6 +154,8 @@ bool guard_init(struct guard *g, const struct supervise_config *config, int cont
     g->told = config->join != NULL;
     if (config->join)
         snprintf(g->join, sizeof g->join, "%s", config->join);
+    if (!strangers_note(g))
+        return false;
     /* What a dead worker leaves behind comes to us, so that we can end it. */
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     g->keeper = keeper_start();
@@ -98,39 +182,7 @@ void guard_fini(struct guard *g)
     if (g->control >= 0)
         close(g->control);
     sigprocmask(SIG_SETMASK, &g->old_mask, NULL);
+    free(g->strangers);
     free(g->places);
     free(g->fds);
-}
-
-/* ------------------------------------------------------------------------- orphans */
-
-static bool is_place(const struct guard *g, pid_t pid)
-{
-    for (unsigned i = 0; i < g->count; i++) {
-        if (g->places[i].state == PLACE_RUNNING && g->places[i].pid == pid)
-            return true;
-    }
-    return false;
-}
-
-/*
- * Children of ours that are in a process group of their own are commands of a worker that died:
- * we were made their parent. Everything else (places, obituaries) is in our group, but the keeper.
- */
-void guard_orphans_kill(const struct guard *g)
-{
-    char path[64];
-    snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
-    FILE *children = fopen(path, "re");
-    if (!children)
-        return;
-    int pid;
-    while (fscanf(children, "%d", &pid) == 1) {
-        pid_t group = getpgid(pid);
-        if (is_place(g, pid) || pid == g->keeper || group <= 0 || group == getpgrp())
-            continue;
-        log_debug("process group %d outlived its worker: killed", (int)group);
-        kill(-group, SIGKILL);
-    }
-    fclose(children);
 }

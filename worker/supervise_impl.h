@@ -52,6 +52,8 @@ struct guard {
     unsigned processes; /* how many there are to be */
     unsigned renewals;  /* how often `renew` had news */
     pid_t keeper;       /* keeper.h; 0: none */
+    pid_t *strangers;   /* children that we had before, and that have not ended */
+    size_t stranger_count;
     sigset_t old_mask;
     uint64_t drain_ms;
     char join[SUPERVISE_JOIN];
@@ -70,6 +72,8 @@ void guard_fini(struct guard *g);
 struct place *guard_place(struct guard *g); /* an empty one; NULL: no memory */
 /* Kills what a dead child left behind, with its process group. */
 void guard_orphans_kill(const struct guard *g);
+/* It was reaped: its number may be anybody's now. */
+void guard_stranger_ended(struct guard *g, pid_t pid);
 
 /* supervise.c */
 void guard_drain(struct guard *g, struct place *p);

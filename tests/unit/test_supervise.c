@@ -85,6 +85,34 @@ static void the_end_of_a_child_is_heard_where_sigchld_was_ignored(void **state)
     assert_int_equal(code_of(pid), 0);
 }
 
+/* In a process that had a child in a group of its own before. */
+static int supervise_beside_stranger(void)
+{
+    const struct supervise_config config = {
+        .processes = 1, .join = "127.0.0.1:1", .run = leave_main};
+    pid_t stranger = fork();
+    if (stranger == 0)
+        for (;;)
+            pause();
+    setpgid(stranger, stranger);
+    alarm(20);
+    int code = supervise_run(&config);
+    int status;
+    kill(stranger, SIGTERM);
+    bool killed = waitpid(stranger, &status, 0) != stranger || WTERMSIG(status) != SIGTERM;
+    return code || killed;
+}
+
+/* A shell that has become the worker (`exec`) may have started something else before. */
+static void who_was_there_before_is_no_orphan(void **state)
+{
+    (void)state;
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(supervise_beside_stranger());
+    assert_int_equal(code_of(pid), 0);
+}
+
 static int signalled_main(void *arg, const struct supervise_child *child)
 {
     (void)arg, (void)child;
@@ -109,6 +137,7 @@ int main(void)
         cmocka_unit_test(each_child_has_as_many_descriptors),
         cmocka_unit_test(the_end_of_a_child_is_heard_where_sigchld_was_ignored),
         cmocka_unit_test(what_is_meant_for_the_supervisor_kills_no_child),
+        cmocka_unit_test(who_was_there_before_is_no_orphan),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
