@@ -20,6 +20,8 @@
 #define HELLO_WAIT_MS 6000u
 /* Periods of PING that the server may be late with its next word; then it counts as gone. */
 #define MISSED_PINGS 2u
+/* Times resend_ms, at the most, between two messages that are sent again without need. */
+#define RESEND_MOST 32u
 /* Moments in a heartbeat's time at which a HEARTBEAT may be said. */
 #define BEAT_GROUPS 20u
 
@@ -205,13 +207,21 @@ void session_refused(struct session *s, const struct msg_refused *m)
     s->actions.warning = true;
 }
 
+static void stall_reset(struct session *s)
+{
+    s->progress_ns = s->now.mono_ns;
+    s->resend_ms = s->config.resend_ms;
+    s->probe = 0;
+}
+
 void session_lane_hello(struct session *s, const struct msg_lane_hello *m)
 {
     if (s->state != SESSION_CONNECTING || m->worker != s->worker || m->session != s->session)
         return;
     s->state = SESSION_ACTIVE;
     s->tries = 0;
-    s->heard_ns = s->said_ns = s->progress_ns = s->now.mono_ns;
+    s->heard_ns = s->said_ns = s->now.mono_ns;
+    stall_reset(s);
     joining_ready(s);
     session_say(s, "joined as worker %llu", (unsigned long long)s->worker);
     if (s->draining)
@@ -230,6 +240,7 @@ void session_lane_down(struct session *s)
 void session_answers_renewed(struct session *s)
 {
     answer_log_rewind(&s->log);
+    stall_reset(s);
 }
 
 void session_fenced(struct session *s, uint64_t code)
@@ -251,8 +262,13 @@ void session_ack(struct session *s, uint64_t sequence)
         return;
     s->heard_ns = s->now.mono_ns;
     s->settled = true;
-    if (answer_log_ack(&s->log, sequence))
-        s->progress_ns = s->now.mono_ns;
+    if (!answer_log_ack(&s->log, sequence))
+        return;
+    s->progress_ns = s->now.mono_ns;
+    /* Of a frame only the message that came again: it was lost, and so is what came behind it. */
+    if (sequence == s->probe)
+        answer_log_rewind(&s->log);
+    s->probe = 0;
 }
 
 void session_ping(struct session *s, uint64_t sequence, bool beat, uint64_t next_ms)
@@ -277,17 +293,26 @@ static void judge_silence(struct session *s)
         session_rejoin(s, "the server is silent");
 }
 
-/* Acknowledgements that stall: an answer was lost with its connection. */
+/*
+ * Acknowledgements that stall. What is lost with its connection is sent again when there is a new
+ * one; so this is mostly a slow connection or a slow disk, and libzmq's queue, which has no end,
+ * still has all of it. One message goes out again, ever more seldom: session_ack() sees whether it
+ * was missing.
+ */
 static void judge_stall(struct session *s)
 {
+    s->probing = false;
     if (s->log.sent == s->log.acked) {
-        s->progress_ns = s->now.mono_ns;
+        stall_reset(s);
         return;
     }
-    if (s->now.mono_ns - s->progress_ns < s->config.resend_ms * NS_PER_MS)
+    if (s->now.mono_ns - s->progress_ns < s->resend_ms * NS_PER_MS)
         return;
-    answer_log_rewind(&s->log);
+    s->probing = true;
+    s->probe = s->log.head_sequence + s->log.acked;
     s->progress_ns = s->now.mono_ns;
+    if (s->resend_ms < RESEND_MOST * s->config.resend_ms)
+        s->resend_ms *= 2;
 }
 
 /* Due a little early, at a round moment of the host's clock: the heartbeats of a host's workers
@@ -346,10 +371,11 @@ static void send_answers(struct session *s)
 {
     struct buf *f = &s->frame;
     buf_clear(f);
-    uint64_t sequence = s->log.head_sequence + s->log.sent;
+    uint64_t sequence = s->probing ? s->probe : s->log.head_sequence + s->log.sent;
     struct msg_from from = {.worker = s->worker, .session = s->session, .sequence = sequence};
     msg_from_encode(f, &from);
-    if (!answer_log_take(&s->log, f, &sequence) && !beat(s, f))
+    bool taken = s->probing ? answer_log_again(&s->log, f) : answer_log_take(&s->log, f, &sequence);
+    if (!taken && !beat(s, f))
         return;
     s->actions.answers = buf_slice(f);
     s->said_ns = s->now.mono_ns;
@@ -369,7 +395,7 @@ static uint64_t active_wake_ns(const struct session *s)
     uint64_t wake = beat_ns(s);
     earlier(&wake, silent_ns(s));
     if (s->log.sent > s->log.acked)
-        earlier(&wake, s->progress_ns + s->config.resend_ms * NS_PER_MS);
+        earlier(&wake, s->progress_ns + s->resend_ms * NS_PER_MS);
     earlier(&wake, item_wake_ns(s));
     if (s->leaving)
         earlier(&wake, s->deadline_ns);

@@ -43,7 +43,7 @@ struct session_config {
     uint64_t max_tasks;      /* 0: no bound; else drain after so many */
     size_t keep_bytes;       /* 64 MiB of answers not acknowledged: start nothing above it */
     size_t part_bytes;       /* 64 KiB of a result in one message; frames and the window follow */
-    uint64_t resend_ms;      /* 1000 without progress of ACK: send again */
+    uint64_t resend_ms;      /* 1000 without progress of ACK: send something again, doubled */
     uint64_t backoff_ms;     /* 50: first wait before joining again, jittered, doubled ... */
     uint64_t backoff_cap_ms; /* 1000: ... up to this */
 };

@@ -70,6 +70,8 @@ bool answer_log_ack(struct answer_log *l, uint64_t sequence);
 void answer_log_rewind(struct answer_log *l); /* send again all that is not acknowledged */
 /* Adds the next messages to a frame; false: none, nothing added. *sequence: of the first. */
 bool answer_log_take(struct answer_log *l, struct buf *frame, uint64_t *sequence);
+/* Adds the first message that is not acknowledged, once more; false: none was sent. */
+bool answer_log_again(const struct answer_log *l, struct buf *frame);
 bool answer_log_pending(const struct answer_log *l);  /* answer_log_take() would give something */
 size_t answer_log_bytes(const struct answer_log *l);  /* kept */
 size_t answer_log_unsent(const struct answer_log *l); /* bytes that were not sent yet */
@@ -124,6 +126,9 @@ struct session {
     uint64_t heard_ns; /* last sign of life on the lane */
     uint64_t said_ns;  /* last frame of answers */
     uint64_t progress_ns; /* last time that ACK moved, or that there was nothing to wait for */
+    uint64_t resend_ms;   /* since then, before something is sent again */
+    bool probing;         /* it is time to */
+    uint64_t probe;       /* sequence of what was sent again, and is not acknowledged; 0: none */
     bool settled;         /* something was acknowledged in this session */
     enum { BEAT_ALWAYS, BEAT_ONCE, BEAT_NEVER } beat; /* as the last PING said; ONCE: answer it */
 

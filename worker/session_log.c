@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Answers: each is encoded once, numbered by its place, kept until the server has stored it, and
- * sent again from the first unacknowledged one when a connection was renewed or ACK stalls.
+ * sent again from the first unacknowledged one when a connection was renewed; when ACK stalls, that
+ * one alone.
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -154,6 +155,14 @@ bool answer_log_take(struct answer_log *l, struct buf *frame, uint64_t *sequence
     if (l->sent_at == begin)
         return false;
     buf_append(frame, l->bytes.data + begin, l->sent_at - begin);
+    return true;
+}
+
+bool answer_log_again(const struct answer_log *l, struct buf *frame)
+{
+    if (l->sent == l->acked)
+        return false;
+    buf_append(frame, l->bytes.data + l->acked_at, log_record(l, l->acked)->size);
     return true;
 }
 

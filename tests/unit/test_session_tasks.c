@@ -188,12 +188,62 @@ static void a_stalled_ack_resends_after_a_second(void **state)
     play_run_until(&r, r.ms + 900);
     assert_int_equal(play_said_of(&r, MSG_TASK_DONE), 0);
     play_run_until(&r, r.ms + 200);
+    assert_int_equal(play_said_of(&r, MSG_TASK_DONE), 1);
+    assert_int_equal(play_first_said(&r, MSG_TASK_DONE)->sequence, 2);
+    ack(2); /* it was missing: so was the other one */
     assert_int_equal(play_said_of(&r, MSG_TASK_DONE), 2);
+    assert_int_equal(r.said[r.said_count - 1].sequence, 3);
     ack(3);
     play_clear(&r);
     play_run_until(&r, r.ms + 3000);
     assert_int_equal(play_said_of(&r, MSG_TASK_DONE), 0);
     assert_true(play_said_of(&r, MSG_HEARTBEAT) >= 2);
+}
+
+/* A slow connection has it all yet: it would only grow. Nobody acknowledges for a minute. */
+static void what_a_slow_connection_has_is_sent_again_ever_more_seldom(void **state)
+{
+    (void)state;
+    play_up(&r);
+    ack(1);
+    finish(1, 1, (size_t)2 << 20);
+    play_run_until(&r, r.ms);
+    size_t parts = play_said_of(&r, MSG_PART);
+    assert_int_equal(parts, 31);
+    for (unsigned i = 0; i < 60; i++) {
+        play_run_until(&r, r.ms + 1000);
+        play_begin(&r);
+        session_ping(r.session, 0, true, 5000);
+        play_end(&r);
+    }
+    assert_in_range(play_said_of(&r, MSG_PART), parts + 1, parts + 6);
+    play_clear(&r);
+    play_begin(&r);
+    session_answers_renewed(r.session); /* then all of it was lost */
+    play_end(&r);
+    play_run_until(&r, r.ms);
+    assert_int_equal(play_said_of(&r, MSG_PART), parts);
+}
+
+/* It is acknowledged frame by frame: each of them takes longer than the second. */
+static void a_slow_connection_that_moves_is_not_filled(void **state)
+{
+    (void)state;
+    play_up(&r);
+    ack(1);
+    finish(1, 1, (size_t)2 << 20);
+    play_run_until(&r, r.ms);
+    size_t parts = play_said_of(&r, MSG_PART);
+    for (uint64_t sequence = 5; sequence < 33; sequence += 4) {
+        play_run_until(&r, r.ms + 1300);
+        ack(sequence);
+    }
+    assert_in_range(play_said_of(&r, MSG_PART), parts + 1, parts + 2);
+    ack(33);
+    finish(2, 1, 5); /* all was acknowledged: this one is sent again after a second */
+    play_clear(&r);
+    play_run_until(&r, r.ms + 1100);
+    assert_int_equal(play_said_of(&r, MSG_TASK_DONE), 1);
 }
 
 /* An idle worker: nothing to acknowledge, nothing to send again, and no number is used up. */
@@ -385,6 +435,8 @@ int main(void)
         TEST(too_large_a_result_fails),
         TEST(renewed_connection_resends_in_order),
         TEST(a_stalled_ack_resends_after_a_second),
+        TEST(what_a_slow_connection_has_is_sent_again_ever_more_seldom),
+        TEST(a_slow_connection_that_moves_is_not_filled),
         TEST(heartbeats_are_not_numbered_or_kept),
         TEST(acks_of_what_was_never_sent_do_no_harm),
         TEST(a_result_is_kept_until_its_last_part_is_acknowledged),
