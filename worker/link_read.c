@@ -31,8 +31,10 @@ static void take_join_frame(struct link *l, struct slice frame)
     struct msg_refused refused;
     switch (dec_message(&in)) {
     case MSG_WELCOME:
-        if (msg_welcome_decode(&in, &welcome))
+        if (msg_welcome_decode(&in, &welcome)) {
+            l->end->text[0] = '\0'; /* of a REFUSED before it */
             session_welcome(l->session, &welcome);
+        }
         break;
     case MSG_REFUSED:
         if (msg_refused_decode(&in, &refused)) {

@@ -96,6 +96,40 @@ static void wish_to_stop_that_was_seen_already_is_read(void **state)
     close(config.stop_fd);
 }
 
+static void hears(struct link *l, void *peer, struct buf *frame)
+{
+    assert_true(zmq_send(peer, frame->data, frame->size, 0) > 0);
+    l->unread = 1u << SOURCE_JOIN;
+    link_read(l);
+    buf_free(frame);
+}
+
+/* What a worker says at its end is of its last try: an earlier one may have been refused. */
+static void a_welcome_ends_what_was_refused(void **state)
+{
+    struct link_end end = {0};
+    const struct slice queue = slice_str("q");
+    struct link l = {.context = zmq_ctx_new(),
+        .end = &end,
+        .session = session_new(&(struct session_config){.queues = &queue, .queue_count = 1})};
+    struct buf frame = BUF_EMPTY;
+    (void)state;
+    void *peer = zmq_socket(l.context, ZMQ_PAIR);
+    l.join = zmq_socket(l.context, ZMQ_PAIR);
+    assert_int_equal(zmq_bind(peer, "inproc://join"), 0);
+    assert_int_equal(zmq_connect(l.join, "inproc://join"), 0);
+    msg_refused_encode(&frame, &(struct msg_refused){.text = slice_str("full"), .retry = true});
+    hears(&l, peer, &frame);
+    assert_string_equal(end.text, "full");
+    msg_welcome_encode(&frame, &(struct msg_welcome){.worker = 1});
+    hears(&l, peer, &frame);
+    assert_string_equal(end.text, "");
+    session_free(l.session);
+    zmq_close(peer);
+    zmq_close(l.join);
+    zmq_ctx_term(l.context);
+}
+
 /* What the socket was told to connect to begins so. */
 static bool goes_to(void *socket, const char *kind)
 {
@@ -150,6 +184,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(options_that_must_stay),
+        cmocka_unit_test(a_welcome_ends_what_was_refused),
         cmocka_unit_test(unix_socket_that_is_not_for_us_is_given_up),
         cmocka_unit_test(wish_to_stop_that_was_seen_already_is_read),
     };
