@@ -327,7 +327,7 @@ void guard_stop(struct guard *g, bool now)
 {
     bool again = g->stopping;
     g->stopping = true;
-    g->replace_count = 0;
+    g->replace_count = g->replacing = 0; /* all of them leave */
     for (unsigned i = 0; i < g->count; i++) {
         guard_drain(g, &g->places[i]);
         if (now || again)
