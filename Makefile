@@ -29,7 +29,7 @@ STORE   := arena packed tree reply mem_item mem_write mem_read store_mem store_l
 NET     := loop conn inbuf conn_output listen host http native_input native_parts native_output watch zap ports crowd monitor socket peers speakers lane join_parse join answer_parse answers plane_open plane
 SERVER  := api api_config api_conn api_event api_group api_local api_options api_post api_reload api_run api_start api_stats api_task api_timer api_wait
 SESSION := session session_leave session_join session_task session_answer session_log
-WORKER  := address api cgroup command environment handlers keeper link link_act link_net link_read notes obituary plugin run run_lead run_coproc run_exec \
+WORKER  := address api cgroup command coproc environment handlers keeper link link_act link_net link_read notes obituary plugin run run_lead run_coproc run_exec \
 	run_function run_life said spawn supervise supervise_fork supervise_guard supervise_told talk
 CLIENT  := lib lib_connect lib_stream lib_receive lib_pending lib_follow lib_submit lib_wait lib_request lib_row
 # The programs: server/main.c, worker/main.c, and the files of the command in client/.

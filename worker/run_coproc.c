@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * coproc: one process for each slot that stays, and gets one task after the other (talk.h).
+ * The handler "coproc": one process for each slot that stays (coproc.h), and gets one task after
+ * the other (talk.h).
  *
  * Whatever goes wrong with it (it dies, hangs, is cancelled, talks nonsense) ends the attempt with
  * a text that says so, and the process; the next task gets a new one.
  */
-#include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -18,26 +17,9 @@
 #include "common/log.h"
 #include "common/utf8.h"
 #include "worker/command.h"
-#include "worker/environment.h"
+#include "worker/coproc.h"
 #include "worker/run.h"
-#include "worker/said.h"
-#include "worker/spawn.h"
 #include "worker/talk.h"
-
-#define READ_SIZE 65536u
-/* A slot keeps buffers up to this size: the rest of a message, and room for a read. */
-#define KEEP_SIZE ((size_t)2 * READ_SIZE)
-/* One process; the state of a slot and a handler. */
-struct coproc {
-    struct child child; /* pid 0: none right now */
-    struct buf in;      /* to be written */
-    size_t written;
-    struct buf out; /* read, not yet understood */
-    struct said said;
-    bool used;  /* it was given a task */
-    bool deaf;  /* it has closed its input: it is good for no other task */
-    bool heard; /* it has said something since it got the last one */
-};
 
 /* How the attempt stands. */
 enum turn {
@@ -58,42 +40,6 @@ struct attempt_run {
     const char *wrong; /* GARBAGE: what of it, as talk_message.wrong */
     uint64_t kill_ns;  /* SIGTERM was sent: SIGKILL then; UINT64_MAX: was not */
 };
-
-static int coproc_end(struct coproc *p)
-{
-    int status = p->child.pid ? child_end(&p->child) : 0;
-    said_end(&p->said);
-    buf_recycle(&p->out, KEEP_SIZE);
-    p->used = p->deaf = false;
-    return status;
-}
-
-/* Something that nobody asked for: a second answer, a banner. It would be taken for the next one.
- */
-static bool said_more(const struct coproc *p)
-{
-    struct pollfd f = {.fd = p->child.out, .events = POLLIN};
-    return p->out.size > 0 || poll(&f, 1, 0) > 0;
-}
-
-/* A process that died, or said something unasked, between two tasks is replaced without a word. */
-static int coproc_ready(struct coproc *p, const char *command)
-{
-    if (p->child.pid && (child_ended(&p->child) || p->deaf || (p->used && said_more(p))))
-        coproc_end(p);
-    if (p->child.pid)
-        return 0;
-    struct environment env;
-    if (!environment_make(&env, NULL))
-        return ENOMEM;
-    int error = child_spawn(&p->child, command, env.variables);
-    environment_free(&env);
-    if (!error) {
-        close(p->child.notes); /* it talks through its output */
-        p->child.notes = -1;
-    }
-    return error;
-}
 
 /* --------------------------------------------------------------------- answers */
 
@@ -163,29 +109,16 @@ static void take_output(struct attempt_run *r)
     }
     buf_consume(out, at);
     if (out->size == 0)
-        buf_recycle(out, KEEP_SIZE);
+        buf_recycle(out, COPROC_KEEP);
 }
 
 /* ------------------------------------------------------------------- the pipes */
 
-static void feed(struct coproc *p)
-{
-    while (p->written < p->in.size) {
-        ssize_t size = write(p->child.in, p->in.data + p->written, p->in.size - p->written);
-        if (size < 0 && errno == EINTR)
-            continue;
-        if (size < 0 && errno == EAGAIN)
-            return;
-        p->deaf = size < 0; /* whether it answers is seen at its output */
-        p->written += p->deaf ? p->in.size - p->written : (size_t)size;
-    }
-}
-
 static void read_output(struct attempt_run *r)
 {
     struct coproc *p = r->p;
-    uint8_t *room = buf_reserve(&p->out, READ_SIZE);
-    ssize_t size = room ? read(p->child.out, room, READ_SIZE) : 0;
+    uint8_t *room = buf_reserve(&p->out, COPROC_READ);
+    ssize_t size = room ? read(p->child.out, room, COPROC_READ) : 0;
     if (size < 0)
         return;
     if (size == 0) {
@@ -195,18 +128,6 @@ static void read_output(struct attempt_run *r)
     p->out.size += (size_t)size;
     p->heard = true;
     take_output(r);
-}
-
-static void read_error(struct coproc *p)
-{
-    char bytes[4096];
-    ssize_t size = read(p->child.error, bytes, sizeof bytes);
-    if (size > 0) {
-        said_take(&p->said, bytes, (size_t)size);
-    } else if (size == 0) {
-        close(p->child.error);
-        p->child.error = -1;
-    }
 }
 
 static void check_time(struct attempt_run *r)
@@ -238,9 +159,9 @@ static void turn_step(struct attempt_run *r)
     if (child_poll(&p->child, f, sizeof f / sizeof f[0], wait_ms(r)) < 0)
         return;
     if (f[1].revents)
-        feed(p);
+        coproc_feed(p);
     if (f[3].revents)
-        read_error(p);
+        coproc_read_error(p);
     if (f[2].revents)
         read_output(r);
     else if (f[0].revents) /* gone, and all that it said is read */
@@ -267,9 +188,9 @@ static void turn_finish(struct attempt_run *r)
             {.fd = p->child.in, .events = POLLOUT}, {.fd = p->child.error, .events = POLLIN}};
         child_poll(&p->child, f, sizeof f / sizeof f[0], (int)((end_ns - now_ns) / NS_PER_MS) + 1);
         if (f[1].revents)
-            feed(p);
+            coproc_feed(p);
         if (f[2].revents)
-            read_error(p);
+            coproc_read_error(p);
     }
 }
 
@@ -339,7 +260,7 @@ static void crashed(struct attempt_run *r)
     struct crash c = {0};
     c.ended = child_ends_within(&r->p->child, (int)run_settings(r->slot->run)->exit_ms);
     if (r->p->child.error >= 0)
-        read_error(r->p);
+        coproc_read_error(r->p);
     describe_output(r, c.output, sizeof c.output);
     c.last_words = said_tail(&r->p->said);
     c.status = coproc_end(r->p);
@@ -366,27 +287,11 @@ static void judge(struct attempt_run *r)
         attempt_fail_late(task);
 }
 
-/* It has ended with 0: some do so after a number of tasks. Then it is gone from here as well. */
-static bool left_well(struct coproc *p, int exit_ms)
-{
-    siginfo_t info = {0};
-    if (!child_ends_within(&p->child, exit_ms) ||
-        waitid(P_PID, (id_t)p->child.pid, &info, WEXITED | WNOWAIT) != 0 ||
-        info.si_code != CLD_EXITED || info.si_status != 0)
-        return false;
-    coproc_end(p);
-    return true;
-}
-
 static struct coproc *coproc_of(struct slot *slot, const struct handler *handler)
 {
     void **state = &slot->state[handler - run_settings(slot->run)->handlers];
-    if (!*state) {
-        struct coproc *p = calloc(1, sizeof *p);
-        if (p)
-            p->child = (struct child){.exit = -1, .in = -1, .out = -1, .error = -1, .notes = -1};
-        *state = p;
-    }
+    if (!*state)
+        *state = coproc_new();
     return *state;
 }
 
@@ -399,7 +304,7 @@ static bool coproc_turn(struct slot *slot, struct pushrod_task *task, struct cop
     p->written = 0;
     p->used = true;
     p->heard = false;
-    feed(p);
+    coproc_feed(p);
     while (r.turn == TURN_OPEN)
         turn_step(&r);
     if (r.turn == TURN_ANSWERED && r.kill_ns == UINT64_MAX) {
@@ -407,7 +312,7 @@ static bool coproc_turn(struct slot *slot, struct pushrod_task *task, struct cop
         return true;
     }
     if (r.turn == TURN_CLOSED && used && !p->heard && r.kill_ns == UINT64_MAX &&
-        left_well(p, (int)run_settings(slot->run)->exit_ms))
+        coproc_left_well(p, (int)run_settings(slot->run)->exit_ms))
         return false;
     judge(&r);
     return true;
@@ -435,61 +340,8 @@ static void coproc_run(struct slot *slot, struct pushrod_task *task)
     /* The second process is a new one, so there is no third. */
     while (coproc_fresh(p, task) && !coproc_turn(slot, task, p))
         ;
-    buf_recycle(&p->in, KEEP_SIZE);
+    buf_recycle(&p->in, COPROC_KEEP);
     said_end(&p->said);
-}
-
-/* --------------------------------------------------------------------- its end */
-
-/* Nothing of what it still says to us is for anybody, but it may wait for us to take it. */
-static void skip_output(struct coproc *p)
-{
-    char bytes[4096];
-    if (read(p->child.out, bytes, sizeof bytes) == 0) {
-        close(p->child.out);
-        p->child.out = -1;
-    }
-}
-
-static bool ends_by(struct coproc *p, uint64_t until_ns)
-{
-    while (!child_ended(&p->child)) {
-        uint64_t now_ns = clock_mono_ns();
-        if (now_ns >= until_ns)
-            return false;
-        struct pollfd f[] = {{.fd = p->child.exit, .events = POLLIN},
-            {.fd = p->child.out, .events = POLLIN}, {.fd = p->child.error, .events = POLLIN}};
-        child_poll(&p->child, f, sizeof f / sizeof f[0], attempt_wait_ms(until_ns));
-        if (f[1].revents)
-            skip_output(p);
-        if (f[2].revents)
-            read_error(p);
-    }
-    return true;
-}
-
-/* The end of its input is the end of its tasks: it may have something to save. */
-static void coproc_leave(void *state)
-{
-    struct coproc *p = state;
-    child_close_in(&p->child);
-}
-
-/* Half of the time it has for itself, half after SIGTERM. */
-static void coproc_close(void *state, uint64_t until_ns)
-{
-    struct coproc *p = state;
-    uint64_t now_ns = clock_mono_ns();
-    uint64_t left_ns = until_ns > now_ns ? until_ns - now_ns : 0;
-    said_begin(&p->said, 0);
-    if (p->child.pid && !ends_by(p, now_ns + left_ns / 2)) {
-        child_signal(&p->child, SIGTERM);
-        ends_by(p, until_ns);
-    }
-    coproc_end(p);
-    buf_free(&p->in);
-    buf_free(&p->out);
-    free(p);
 }
 
 const struct handler_ops handler_coproc = {
