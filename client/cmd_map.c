@@ -247,7 +247,6 @@ static int loop(struct map *m)
         tell_why(m);
         map_progress(m, false);
         map_flush(m);
-        map_log_flush(m);
     }
     return 0;
 }
@@ -313,7 +312,7 @@ static void map_free(struct map *m)
 static int finish(struct map *m, int code)
 {
     char count[TEXT_SIZE];
-    map_log_flush(m);
+    map_flush(m);
     if (m->progress && !code && !m->fatal) {
         map_progress(m, true);
         /* The full bar stays; what comes after it begins on a line of its own. */

@@ -72,6 +72,7 @@ struct halt {
 
 struct joblog {
     FILE *file;        /* NULL: none */
+    struct buf lines;  /* of results that may not have left yet */
     struct idmap done; /* number -> fingerprint << 1 | successful; what --resume leaves out */
     bool only_good;    /* --resume-failed */
 };
@@ -101,6 +102,7 @@ struct map {
     bool no_more;        /* nothing is read any more */
     bool stopping;       /* what runs is cancelled */
     bool halted;         /* what --halt waits for has happened */
+    bool lost;           /* a result could not be written: none is printed or logged any more */
     int fatal;           /* exit code that ends it; 0: none */
     struct buf failures; /* lines, the first CLI_LISTED */
     uint64_t listed;     /* of them */
@@ -139,14 +141,14 @@ void map_stop(struct map *m); /* reads no more, cancels what is in flight */
 /* ---- map_output.c ---- */
 void map_ended(struct map *m, struct job *job); /* counts it, prints what is due */
 void map_report(struct map *m);                 /* the failures, at the end */
-void map_flush(struct map *m);                  /* standard output; its failure is the end */
-int map_results_begin(struct map *m);           /* makes the directory; an exit code */
+void map_flush(struct map *m);        /* standard output, then the log; their failure is the end */
+int map_results_begin(struct map *m); /* makes the directory; an exit code */
 
 /* ---- map_log.c ---- */
 int map_log_open(struct map *m); /* an exit code */
 bool map_log_has(const struct map *m, uint64_t seq, struct slice input);
 void map_log_write(struct map *m, const struct job *job);
-void map_log_flush(struct map *m); /* its failure is the end, as that of standard output */
+void map_log_flush(struct map *m); /* only for map_flush() */
 void map_log_close(struct map *m);
 
 /* ---- map_halt.c ---- */

@@ -2,8 +2,8 @@
 /*
  * map_log: --joblog in the columns of GNU parallel, and what --resume makes of it.
  *
- * A line is written when the result has been printed, so that a run that was interrupted and
- * resumed prints everything once. An entry counts only if its input is still the same.
+ * A line is written when the result has left this process, so that a run that was interrupted, or
+ * killed, and resumed prints everything. An entry counts only if its input is still the same.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -11,6 +11,8 @@
 #include <string.h>
 
 #include "client/map.h"
+
+#define LINES_BYTES (64u << 10) /* of lines that wait: more is written at once */
 
 static const char header[] =
     "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand\n";
@@ -139,24 +141,40 @@ bool map_log_has(const struct map *m, uint64_t seq, struct slice input)
  */
 void map_log_write(struct map *m, const struct job *job)
 {
-    struct buf text = BUF_EMPTY;
+    struct buf *to = &m->log.lines;
     if (!m->log.file)
         return;
-    escape(&text, slice_of(job->input, job->input_size));
     int exit = job->status == PUSHROD_DONE ? 0 : job->error ? job->error : PUSHROD_E_TASK_FAILED;
     uint64_t waited = job->run_ns && job->run_ns < job->took_ns ? job->took_ns - job->run_ns : 0;
-    fprintf(m->log.file, "%" PRIu64 "\t%s\t%.3f\t%10.3f\t%zu\t%zu\t%d\t0\t", job->seq, "pushrod",
+    buf_printf(to, "%" PRIu64 "\t%s\t%.3f\t%10.3f\t%zu\t%zu\t%d\t0\t", job->seq, "pushrod",
         (double)job->began_wall_ms / 1e3 + (double)waited / 1e9, (double)job->run_ns / 1e9,
         job->payload_size, job->result.size, exit);
-    fwrite(text.data, 1, text.size, m->log.file);
-    fputc('\n', m->log.file);
-    buf_free(&text);
+    escape(to, slice_of(job->input, job->input_size));
+    buf_append(to, "\n", 1);
+    if (to->size >= LINES_BYTES)
+        map_flush(m);
+}
+
+/* False: not all of them are in the file. */
+static bool write_lines(struct joblog *log)
+{
+    const struct buf *lines = &log->lines;
+    if (lines->failed) {
+        errno = ENOMEM;
+        return false;
+    }
+    bool good = !lines->size || fwrite(lines->data, 1, lines->size, log->file) == lines->size;
+    return fflush(log->file) == 0 && good;
 }
 
 /* Who cannot note what is done must not go on: --resume would do it all again. */
 void map_log_flush(struct map *m)
 {
-    if (!m->log.file || (fflush(m->log.file) == 0 && !ferror(m->log.file)))
+    if (!m->log.file)
+        return;
+    bool good = write_lines(&m->log);
+    buf_clear(&m->log.lines);
+    if (good)
         return;
     if (!m->fatal)
         cli_say(m->cli, "cannot write the joblog: %s", strerror(errno));
@@ -170,5 +188,6 @@ void map_log_close(struct map *m)
     if (m->log.file && fclose(m->log.file))
         cli_say(m->cli, "cannot write the joblog: %s", strerror(errno));
     m->log.file = NULL;
+    buf_free(&m->log.lines);
     idmap_free(&m->log.done);
 }

@@ -33,7 +33,7 @@ static bool write_file(const char *dir, const char *name, const void *data, size
     return fclose(file) == 0 && good;
 }
 
-static void write_results(struct map *m, const struct job *job)
+static bool write_results(struct map *m, const struct job *job)
 {
     char dir[4000];
     snprintf(dir, sizeof dir, "%s/%" PRIu64, m->results, job->seq);
@@ -41,10 +41,12 @@ static void write_results(struct map *m, const struct job *job)
         write_file(dir, "input", job->input, job->input_size) &&
         write_file(dir, "result", job->result.data, job->result.size) &&
         write_file(dir, "error", job->text.data, job->text.size))
-        return;
+        return true;
     if (!m->fatal)
         cli_say(m->cli, "cannot write to %s: %s", dir, strerror(errno));
     m->fatal = EXIT_TASK_FAILED;
+    m->lost = true;
+    return false;
 }
 
 /* ---------------------------------------------------------------------------------- printing */
@@ -63,17 +65,23 @@ static void print_tagged(const struct job *job)
     }
 }
 
+/* Which of the results that wait for their lines got out is not known: a resumed run does them all.
+ */
 static void output_failed(struct map *m)
 {
     if (!m->fatal)
         cli_say(m->cli, "cannot write to standard output: %s", strerror(errno));
     m->fatal = EXIT_TASK_FAILED;
+    m->lost = true;
+    buf_clear(&m->log.lines);
 }
 
+/* In this order: whatever ends us between the two, what the log has was printed. */
 void map_flush(struct map *m)
 {
-    if (fflush(stdout) == EOF)
+    if (fflush(stdout) == EOF || ferror(stdout))
         output_failed(m);
+    map_log_flush(m);
 }
 
 /* What the job keeps of its finish; the text is in `text`, whose owner is the caller. */
@@ -105,8 +113,8 @@ static void print_json(const struct job *job)
 static void print_result(struct map *m, const struct job *job)
 {
     const struct buf *r = &job->result;
-    if (*m->results)
-        write_results(m, job);
+    if (*m->results && !write_results(m, job))
+        return;
     if (!r->size && !m->json)
         return;
     /* The bar is on the same screen, if both are terminals. */
@@ -147,8 +155,10 @@ static void job_close(struct map *m, struct job *job)
     if (!job->dropped) {
         if (job->status != PUSHROD_DONE)
             note_failure(m, job);
-        print_result(m, job);
-        map_log_write(m, job);
+        if (!m->lost)
+            print_result(m, job);
+        if (!m->lost)
+            map_log_write(m, job);
     }
     buf_free(&job->result);
     buf_free(&job->text);
