@@ -15,7 +15,7 @@ static const ROWS(list_rows);
 static const struct param submit_rows[] = {
     ROW_TITLE("Submitting"),
     ROW("wait", BOOL, "wait for the result and print it", .letter = 'w'),
-    ROW("wait-for", DURATION, "wait this long at the most; exit code 124 if it ends"),
+    ROW("wait-for", DURATION, "wait this long at the most; exit code 124 if it ends", .min = 1),
     STREAM_ROW,
     ROW("unique", STRING, "a second task with this key is refused while it holds",
         .value_name = "KEY"),
@@ -60,7 +60,7 @@ static const struct param map_rows[] = {
 static const ROWS(map_rows);
 
 static const struct param wait_rows[] = {
-    ROW("wait-for", DURATION, "wait this long at the most; exit code 124 if it ends"),
+    ROW("wait-for", DURATION, "wait this long at the most; exit code 124 if it ends", .min = 1),
     STREAM_ROW,
     JSON_ROW,
 };

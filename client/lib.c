@@ -109,9 +109,11 @@ int pushrod_client_set(struct pushrod_client *c, const char *name, const char *v
         return set_ms(c, &c->wait_ms, name, value);
     if (strcmp(name, "reconnect") == 0)
         return set_ms(c, &c->reconnect_ms, name, value);
+    if (strcmp(name, "answer-timeout") == 0)
+        return set_ms(c, &c->answer_ms, name, value);
     return client_fail(c, PUSHROD_E_BAD_OPTION,
         "there is no setting '%s' (server, token, token-file, name, connect-timeout, "
-        "connect-wait, reconnect)",
+        "connect-wait, reconnect, answer-timeout)",
         name);
 }
 

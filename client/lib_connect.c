@@ -463,12 +463,17 @@ int client_may_wait(struct pushrod_client *c)
 }
 
 /* IDLE after a turn means that dialling was given up: client_turn() gives the reason. */
-int client_up(struct pushrod_client *c)
+int client_up_until(struct pushrod_client *c, uint64_t until_ns)
 {
     int error = client_may_wait(c);
     while (!error && c->state != CLIENT_UP)
-        error = client_turn(c, UINT64_MAX);
+        error = clock_mono_ns() < until_ns ? client_turn(c, until_ns) : -PUSHROD_E_TIMED_OUT;
     return error;
+}
+
+int client_up(struct pushrod_client *c)
+{
+    return client_up_until(c, UINT64_MAX);
 }
 
 int pushrod_client_connect(struct pushrod_client *c)

@@ -33,18 +33,26 @@ void call_restart(struct pushrod_client *c)
         c, PUSHROD_E_CLOSED, "the connection was lost in the middle of a list: ask again");
 }
 
+/* An answer that comes after this finds no call, and is ignored. */
+static int call_late(struct pushrod_client *c)
+{
+    return client_fail(c, PUSHROD_E_TIMED_OUT, "server %s has not answered for %llu ms",
+        c->info.address, (unsigned long long)c->answer_ms);
+}
+
 /* Sends the message and waits for its answer. Gives the count of OK or END, or a negative error. */
 int64_t call_run(struct pushrod_client *c, struct call *call)
 {
-    int error = client_up(c);
+    uint64_t until = c->answer_ms ? client_deadline((int64_t)c->answer_ms) : UINT64_MAX;
+    int error = client_up_until(c, until);
     if (error)
-        return error;
+        return error == -PUSHROD_E_TIMED_OUT ? call_late(c) : error;
     if (call->message->failed)
         return client_no_memory(c);
     c->call = call;
     call_send(c, call);
     while (!call->done && !error)
-        error = client_turn(c, UINT64_MAX);
+        error = clock_mono_ns() < until ? client_turn(c, until) : call_late(c);
     c->call = NULL;
     if (call->done)
         error = call->error;

@@ -11,6 +11,7 @@
 
 #define FIRST_MS 1000u /* of silence, until the reason of waiting is told */
 #define NEXT_MS  3000u
+#define LOOK_MS  3000u /* for one question to the server about that reason */
 
 static void on_attempt(struct pushrod_client *c, const struct pushrod_attempt *a, void *arg)
 {
@@ -97,14 +98,28 @@ static const char *queue_of(
     if (w->queue)
         return w->queue;
     name[0] = '\0';
-    if (pushrod_client_status(w->cli->client, id, &info) == 0)
+    int error = pushrod_client_status(w->cli->client, id, &info);
+    if (!error)
         snprintf(name, PUSHROD_MAX_QUEUE_NAME + 1, "%s", info.queue);
+    else if (error == -PUSHROD_E_INTERRUPTED) /* it is meant for the wait that goes on after this */
+        pushrod_client_interrupt(w->cli->client);
     return name;
 }
 
 static uint64_t now_ms(void)
 {
     return clock_mono_ns() / 1000000;
+}
+
+/* The questions are part of the wait: a server that does not answer them must not prolong it. */
+static void bound_questions(const struct waiter *w, uint64_t began)
+{
+    char ms[24];
+    uint64_t passed = now_ms() - began, bound = LOOK_MS;
+    if (w->limit_ms && w->limit_ms < passed + bound)
+        bound = w->limit_ms > passed ? w->limit_ms - passed : 1;
+    snprintf(ms, sizeof ms, "%" PRIu64, bound);
+    pushrod_client_set(w->cli->client, "answer-timeout", ms);
 }
 
 /* Waits for one task in slices, between which the reason of waiting is told. */
@@ -120,6 +135,7 @@ static int wait_one(
         int error = pushrod_client_wait(w->cli->client, &id, 1, f, (int64_t)(last ? left : slice));
         if (error != -PUSHROD_E_TIMED_OUT || last)
             return error;
+        bound_questions(w, began);
         const char *queue = queue_of(w, id, name);
         if (*queue)
             why_explain(w->cli, why, queue, id);

@@ -18,8 +18,9 @@
  *
  * Waiting: functions with a `timeout_ms` block at the most that long; negative: without a limit;
  * 0: only what is there already. All others wait for the server's answer as long as the connection
- * holds, which a slow disk may need; pushrod_client_interrupt() ends that. The first call that
- * needs the server connects, bounded by the settings `connect-timeout` and `connect-wait`.
+ * holds, which a slow disk may need, or, if they neither submit nor wait for tasks, as long as
+ * `answer-timeout` says; pushrod_client_interrupt() ends that. The first call that needs the server
+ * connects, bounded by the settings `connect-timeout` and `connect-wait`.
  *
  * Reconnects: when the connection is lost the library dials again, with jittered backoff from 50 ms
  * to 1 s, for as long as `reconnect` says, and waits again for every task that it followed. Each
@@ -64,7 +65,7 @@ struct pushrod_client *pushrod_client_new(void);
 void pushrod_client_free(struct pushrod_client *c);
 
 /*
- * A setting by name; takes effect at the next connect. Values are copied.
+ * A setting by name; takes effect at the next connect, answer-timeout at once. Values are copied.
  *   server           HOST[:PORT], [IPV6]:PORT; 127.0.0.1:5570
  *   token            what the server asks for; none
  *   token-file       a file whose first line is the token
@@ -72,7 +73,10 @@ void pushrod_client_free(struct pushrod_client *c);
  *   connect-timeout  ms for one attempt to connect, greeting included; 5000
  *   connect-wait     ms during which a server that is not there yet is tried again; 0
  *   reconnect        ms during which a lost connection is tried again; 60000; 0: never
- * Errors: BAD_OPTION (the text names the setting and what is allowed), SYSTEM (token-file).
+ *   answer-timeout   ms for the answer to what is asked of the server (status, lists, ping,
+ * control, cancel), reconnects included; then TIMED_OUT, and a control or cancel may have been done
+ * or not; 0: no limit Errors: BAD_OPTION (the text names the setting and what is allowed), SYSTEM
+ * (token-file).
  */
 int pushrod_client_set(struct pushrod_client *c, const char *name, const char *value);
 

@@ -2,12 +2,17 @@
 """shell: the command `pushrod` as the end-to-end tests use it."""
 import json
 import os
+import socket
+import struct
 import subprocess
 import sys
 
+import msgpack
+
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
-from lab import BUILD, Failure, Lab, ROOT, Skip, wait_for  # noqa: E402,F401
+from lab import (BUILD, GREETING, HELLO, OK, STATUS, WAIT, Failure, Lab, ROOT, Skip,  # noqa: E402,F401
+                 take_frame, wait_for)
 
 PUSHROD = os.path.join(BUILD, "pushrod")
 HANDLERS = ["--exec", "cat=cat", "--exec", "digest=sha256sum", "--exec", "bad=echo no luck >&2; exit 1",
@@ -27,8 +32,8 @@ class Shell:
     def path(self, name):
         return os.path.join(self.lab.path, name)
 
-    def start(self, *arguments, **options):
-        return subprocess.Popen([PUSHROD, *arguments], env=self.env, stdin=subprocess.PIPE,
+    def start(self, *arguments, env=None, **options):
+        return subprocess.Popen([PUSHROD, *arguments], env={**self.env, **(env or {})}, stdin=subprocess.PIPE,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
     def run(self, *arguments, given=b"", code=0, limit=300, env=None):
@@ -46,6 +51,36 @@ class Shell:
 
     def queue(self, name):
         return next((row for row in self.rows("queues") if row["queue"] == name), None)
+
+
+class Mute:
+    """A server that answers nothing but HELLO and WAIT."""
+
+    def __init__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.env = {"PUSHROD_SERVER": "127.0.0.1:%d" % self.listener.getsockname()[1]}
+
+    def until(self, number):
+        """Takes what comes from one client, up to a message of this number."""
+        self.peer, _ = self.listener.accept()
+        taken, data = [], bytearray()
+        while number not in taken:
+            data += self.peer.recv(65536)
+            while (messages := take_frame(data)) is not None:
+                taken += [m[0] for m in messages]
+                for m in messages:
+                    if m[0] == HELLO:
+                        self.say([GREETING, 1, "mute", 1000, 70000, 0, None])
+                    elif m[0] == WAIT:
+                        self.say([OK, m[1], 1])
+
+    def say(self, message):
+        frame = msgpack.packb(message)
+        self.peer.sendall(struct.pack(">I", len(frame)) + frame)
+
+    def close(self):
+        self.listener.close()
+        self.peer.close()
 
 
 def same(what, found, wanted):

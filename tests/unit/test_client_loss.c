@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What callbacks of a client ask for while its connection is being lost. */
+/* Connections that are lost, and servers that say nothing: what callbacks ask for meanwhile, and
+ * how long a question waits. */
 #include "tests/unit/unit.h"
 
 #include <pushrod/client.h>
@@ -95,11 +96,35 @@ static void what_is_submitted_meanwhile_is_sent(void **state)
     assert_int_equal(pushrod_client_unanswered(f->client), 0);
 }
 
+/* ---------------------------------------------------------------------------------- questions */
+
+/* A server that is stopped, and one that is gone, answer nothing: the bound holds for both. */
+static void a_question_ends_when_its_time_is_over(void **state)
+{
+    struct fixture *f = *state;
+    struct pushrod_task_info info;
+    assert_int_equal(pushrod_client_connect(f->client), 0);
+    assert_int_equal(pushrod_client_set(f->client, "answer-timeout", "20"), 0);
+    pthread_mutex_lock(&f->server.gate);
+    assert_int_equal(pushrod_client_status(f->client, 9, &info), -PUSHROD_E_TIMED_OUT);
+    assert_non_null(strstr(pushrod_client_error_text(f->client), "has not answered for 20 ms"));
+    pthread_mutex_unlock(&f->server.gate);
+    /* The late answer is nobody's, and the next one is that of its question. */
+    assert_int_equal(pushrod_client_set(f->client, "answer-timeout", "0"), 0);
+    assert_int_equal(pushrod_client_status(f->client, 10, &info), 0);
+    assert_int_equal(info.id, 10);
+    fake_stop(&f->server);
+    assert_int_equal(pushrod_client_set(f->client, "answer-timeout", "20"), 0);
+    assert_int_equal(pushrod_client_status(f->client, 9, &info), -PUSHROD_E_TIMED_OUT);
+    fake_start(&f->server);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(what_is_followed_meanwhile_is_asked_for, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_submitted_meanwhile_is_sent, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_question_ends_when_its_time_is_over, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
