@@ -153,6 +153,7 @@ struct pushrod_client {
     size_t out_frame;                 /* the first frame there that is not written completely */
     size_t open_frame;                /* the frame that is being filled; SIZE_MAX: none */
     size_t out_message;               /* where the last message begins */
+    uint64_t max_frame;               /* of the server, bytes; 0: it has not said it yet */
     uint64_t received, received_told; /* FINISHED on this connection */
     /* what is under way */
     struct pending_ring pending;

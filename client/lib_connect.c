@@ -332,6 +332,7 @@ void client_greeted(struct pushrod_client *c, const struct msg_greeting *m)
     addresses_free(c);
     c->tries = 0;
     c->info.max_payload = m->max_payload;
+    c->max_frame = m->max_frame;
     snprintf(c->info.software, sizeof c->info.software, "%.*s", (int)m->software.size,
         m->software.data ? (const char *)m->software.data : "");
     c->info.clock_ahead_ms = (int64_t)m->now_ms - (int64_t)clock_now().wall_ms;

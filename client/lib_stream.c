@@ -59,6 +59,29 @@ static void frame_close(struct pushrod_client *c)
     c->open_frame = SIZE_MAX;
 }
 
+/*
+ * A server takes a message with the largest payload, or many small ones, but not all of that in one
+ * frame. False: no memory.
+ */
+static bool frame_split(struct pushrod_client *c)
+{
+    size_t limit = c->max_frame ? (size_t)c->max_frame : CLIENT_FRAME;
+    size_t size = c->out.size - c->out_message;
+    if (c->out.size - c->open_frame - FRAME_HEAD <= limit ||
+        c->out_message == c->open_frame + FRAME_HEAD)
+        return true;
+    if (!buf_reserve(&c->out, FRAME_HEAD))
+        return false;
+    uint8_t *message = c->out.data + c->out_message;
+    memmove(message + FRAME_HEAD, message, size);
+    c->out.size = c->out_message;
+    frame_close(c);
+    c->open_frame = frame_begin(&c->out);
+    c->out_message = c->out.size;
+    c->out.size += size;
+    return true;
+}
+
 /* `out` becomes a block once it is full. Without memory for one it only grows on. */
 static void out_seal(struct pushrod_client *c)
 {
@@ -102,11 +125,12 @@ static void out_shift(struct pushrod_client *c)
 
 bool stream_added(struct pushrod_client *c)
 {
-    if (c->out.failed) {
+    bool large = !c->out.failed && c->out.size - c->open_frame >= CLIENT_FRAME;
+    if (c->out.failed || (large && !frame_split(c))) {
         take_back(c);
         return false;
     }
-    if (c->out.size - c->open_frame < CLIENT_FRAME)
+    if (!large)
         return true;
     frame_close(c);
     if (c->state == CLIENT_UP)

@@ -177,10 +177,16 @@ static void fake_watch(struct fake_server *s, const struct msg_watch *m)
     fake_ok(s, m->request);
 }
 
+/* A real one closes the connection for a larger frame, and that is final. */
+static uint64_t fake_max_frame(const struct fake_server *s)
+{
+    return (s->max_payload ? s->max_payload : 1000) + (64u << 10);
+}
+
 static void fake_greet(struct fake_server *s)
 {
     struct msg_greeting m = {PROTOCOL_VERSION, slice_str("fake 1.0"),
-        s->max_payload ? s->max_payload : 1000, 1 << 20, 0, s->unix_name};
+        s->max_payload ? s->max_payload : 1000, fake_max_frame(s), 0, s->unix_name};
     if (s->refuses)
         msg_error_encode(&s->out, &(struct msg_error){PUSHROD_E_TOO_MANY, slice_str("full")});
     msg_greeting_encode(&s->out, &m);
@@ -220,6 +226,7 @@ static void fake_frames(struct fake_server *s)
     size_t at = 0;
     while (!s->close && s->in.size - at >= FRAME_HEAD) {
         size_t size = frame_size(s->in.data + at);
+        assert(s->greeting || size <= fake_max_frame(s));
         if (s->in.size - at - FRAME_HEAD < size)
             break;
         struct dec in = dec_of(slice_of(s->in.data + at + FRAME_HEAD, size));

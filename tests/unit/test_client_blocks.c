@@ -176,6 +176,46 @@ static void what_was_not_written_goes_over_the_next_connection(void **state)
     assert_int_equal(atomic_load(&f->server.submits), LOST_AT + 1 + TASKS - gap - f->unknown);
 }
 
+/* What is small and what is as large as may be, with much beside their payloads. */
+static void no_frame_is_larger_than_the_server_takes(void **state)
+{
+    struct fixture *f = *state;
+    char value[5000];
+    memset(value, 'x', sizeof value - 1);
+    value[sizeof value - 1] = '\0';
+    struct pushrod_header header = {"x", value};
+    struct pushrod_options options = {.headers = &header, .header_count = 1};
+    struct pushrod_submission task = {
+        .queue = "never", .data = f->payload, .size = 60000, .options = &options};
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(pushrod_client_submit_async(f->client, &task), 0);
+        task.size = SIZE;
+    }
+    while (f->accepted < 2)
+        assert_int_equal(pushrod_client_process(f->client, -1), 0);
+    assert_int_equal(f->downs, 0);
+}
+
+/* The same before a server has said what it takes, and in the order of the submissions. */
+static void nor_is_one_from_before_the_connection(void **state)
+{
+    struct fixture *f = *state;
+    static const size_t sizes[] = {60000, 1, 900, 64000, 900, 900, SIZE, 1};
+    struct pushrod_client *c = pushrod_client_new();
+    assert_int_equal(pushrod_client_set(c, "server", f->server.address), 0);
+    pushrod_client_set_data(c, f);
+    pushrod_client_on(c, &(struct pushrod_client_events){.accepted = on_accepted});
+    pushrod_client_free(f->client);
+    f->client = c;
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        struct pushrod_submission task = {.queue = "never", .data = f->payload, .size = sizes[i]};
+        assert_int_equal(pushrod_client_submit_async(c, &task), 0);
+        assert_true(c->open_frame == SIZE_MAX || c->out.size - c->open_frame <= CLIENT_FRAME);
+    }
+    while (f->accepted < sizeof sizes / sizeof sizes[0])
+        assert_int_equal(pushrod_client_process(c, -1), 0);
+}
+
 /* A server may allow payloads and results of up to a GiB: one at a time goes, however large. */
 static void what_is_huge_goes_alone(void **state)
 {
@@ -203,6 +243,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(
             what_was_not_written_goes_over_the_next_connection, setup, teardown),
         cmocka_unit_test_setup_teardown(what_left_whole_is_not_sent_again, setup, teardown),
+        cmocka_unit_test_setup_teardown(no_frame_is_larger_than_the_server_takes, setup, teardown),
+        cmocka_unit_test_setup_teardown(nor_is_one_from_before_the_connection, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_huge_goes_alone, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
