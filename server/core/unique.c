@@ -47,7 +47,7 @@ bool unique_hold(struct core *c, struct task *t)
 {
     struct slice key = t->rare->unique;
     assert(!unique_find(c, t->queue, key));
-    struct unique *u = calloc(1, sizeof *u + KEY_MAX);
+    struct unique *u = calloc(1, sizeof *u + t->queue->name.size + 1 + key.size);
     if (!u)
         return false;
     u->key = unique_key(u->bytes, t->queue, key);
