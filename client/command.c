@@ -116,10 +116,12 @@ const struct command commands[] = {
     {"submit", "QUEUE [PAYLOAD...]", "submit a task, and print its id",
         "PAYLOAD is the text itself, @FILE for a file's contents, - for standard input, or @@TEXT "
         "for a text that begins with @. Without one, standard input is the payload. Several "
-        "payloads are several tasks.\nWith --wait the result goes to standard output, as it is. "
-        "With "
-        "--stream the chunks that the handler sends go there before it, as they come: of several "
-        "tasks in any order, and once more if an attempt fails.",
+        "payloads are several tasks.\n"
+        "With --wait the result goes to standard output, as it is. With --stream the chunks that "
+        "the handler sends go there before it, as they come: of several tasks in any order, and "
+        "once more if an attempt fails.\n"
+        "If the connection is lost before the answer came, a task with a key is sent again. One "
+        "that had ended by then runs twice, unless --unique-for still holds its key.",
         cmd_submit, OWN(submit_rows), 1, -1},
     {"map", "QUEUE [INPUT...]", "a task for each line of standard input, results in their order",
         "An xargs over many machines: the payload is the line without its end. Inputs may be given "

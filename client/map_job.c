@@ -13,6 +13,12 @@
     UINT64_C(100000000) /* until a job that the server had no room for is sent again               \
                          */
 
+/*
+ * How long the key of a detached task holds. The library sends it again as long as it dials, 60 s,
+ * after it has noticed that the connection is lost; the server keeps each key so long.
+ */
+#define KEY_MS 90000u
+
 /* ---------------------------------------------------------------------------------- the ring */
 
 struct job *map_job(struct map *m, uint64_t seq)
@@ -106,7 +112,9 @@ static bool read_payload(struct map *m, struct job *job, struct buf *to, struct 
     return false;
 }
 
-/* Options of this job: a detached one has a key, so that a lost answer does not make it run twice.
+/*
+ * Options of this job: a detached one has a key, so that a lost answer does not make it run twice.
+ * It outlasts the task: one that had ended before it is sent again would be taken for a new one.
  */
 static const struct pushrod_options *options_of(
     struct map *m, const struct job *job, char *key, size_t room)
@@ -116,6 +124,7 @@ static const struct pushrod_options *options_of(
     snprintf(key, room, "map-%016" PRIx64 "-%" PRIu64, m->run_id, job->seq);
     m->unique = m->task.options;
     m->unique.unique_key = key;
+    m->unique.unique_ms = KEY_MS;
     return &m->unique;
 }
 

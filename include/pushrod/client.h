@@ -28,9 +28,11 @@
  * handled so:
  *   - a submission that had not left this process: sent over the new connection;
  *   - one that may have arrived, with a unique key: sent again; DUPLICATE then means that it had
- *     arrived, and counts as accepted;
+ *     arrived, and counts as accepted. That needs a key that still holds: one without unique_ms is
+ *     free again when its task has ended, and a task that was so short runs twice;
  *   - one that may have arrived, without a unique key: reported as PUSHROD_E_CLOSED. It may run or
- *     not; nothing sends it twice. Who cannot live with that gives each task a unique key;
+ *     not; nothing sends it twice. Who cannot live with that gives each task a unique key, and a
+ *     unique_ms that is longer than `reconnect`;
  *   - other requests: sent again.
  * An `attached` task is cancelled by the server when its connection closes, reconnect or not.
  *

@@ -59,10 +59,12 @@ struct pushrod_options {
     unsigned max_attempts; /* 0: the default (3) */
     uint64_t backoff_ms;   /* first retry delay, doubled each time, cap 1 h, full jitter; 0: 1 s */
     const char *unique_key; /* NULL: none; a second task with the key is refused as DUPLICATE */
-    uint64_t unique_ms;     /* how long the key holds after submission; 0: until the task ends */
-    const char *worker;     /* only this worker, by name; NULL: any */
-    uint64_t keep_ms;       /* keep the finish and its result this long; 0: only for who waits */
-    const void *tag;        /* stored with the task, given back with its finish */
+    /* How long the key holds after submission; 0: until the task ends, and the next one with the
+     * key may be the same, sent again after a lost connection: see client.h. */
+    uint64_t unique_ms;
+    const char *worker; /* only this worker, by name; NULL: any */
+    uint64_t keep_ms;   /* keep the finish and its result this long; 0: only for who waits */
+    const void *tag;    /* stored with the task, given back with its finish */
     size_t tag_size;
     const struct pushrod_header *headers; /* carried untouched to the handler */
     size_t header_count;

@@ -6,6 +6,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 
 import msgpack
 
@@ -81,6 +82,43 @@ class Mute:
     def close(self):
         self.listener.close()
         self.peer.close()
+
+
+class Lossy:
+    """A way to a server. What that says over the first connection is lost, but for its greeting."""
+
+    def __init__(self, port):
+        self.port, self.first = port, None
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.env = {"PUSHROD_SERVER": "127.0.0.1:%d" % self.listener.getsockname()[1]}
+        self.begin(self.accept)
+
+    @staticmethod
+    def begin(what, *arguments):
+        threading.Thread(target=what, args=arguments, daemon=True).start()
+
+    def accept(self):
+        while True:
+            client, _ = self.listener.accept()
+            server = socket.create_connection(("127.0.0.1", self.port))
+            self.begin(self.carry, client, server, False)
+            self.begin(self.carry, server, client, self.first is None)
+            self.first = self.first or client
+
+    @staticmethod
+    def carry(source, target, loses):
+        said = False
+        try:
+            while data := source.recv(65536):
+                if not (loses and said):
+                    target.sendall(data)
+                said = True
+            target.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    def cut(self):
+        self.first.shutdown(socket.SHUT_RDWR)
 
 
 def same(what, found, wanted):
