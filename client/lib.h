@@ -178,9 +178,9 @@ int client_no_memory(struct pushrod_client *c);
 uint64_t client_deadline(int64_t timeout_ms);
 
 /* ---- lib_connect.c ---- */
-int client_up(struct pushrod_client *c); /* connects if needed; waits until it is up */
-/* The same, until a monotonic time at the most; TIMED_OUT has no text yet. */
-int client_up_until(struct pushrod_client *c, uint64_t until_ns);
+/* Connects if needed; waits until it is up, or until the monotonic time: TIMED_OUT, without a text.
+ */
+int client_up(struct pushrod_client *c, uint64_t until_ns);
 /* One step of everything, waiting until the monotonic time `until_ns` at the most. */
 int client_turn(struct pushrod_client *c, uint64_t until_ns);
 void client_close(struct pushrod_client *c); /* without a reconnect */

@@ -212,6 +212,12 @@ static int split_address(struct pushrod_client *c, char *host, size_t room, char
     return 0;
 }
 
+static int resolve(struct pushrod_client *c, const char *host, const char *port, int flags)
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = flags};
+    return getaddrinfo(host, port, &hints, &c->addresses);
+}
+
 /*
  * Resolving blocks: getaddrinfo has no other portable form, and a numeric address does not wait.
  * The addresses are kept until one of them has greeted.
@@ -223,9 +229,10 @@ static void dial(struct pushrod_client *c)
         give_up(c);
         return;
     }
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG};
     addresses_free(c);
-    int failed = getaddrinfo(host, port, &hints, &c->addresses);
+    int failed = resolve(c, host, port, AI_ADDRCONFIG);
+    if (failed) /* loopback does not count as configured, and is there all the same */
+        failed = resolve(c, host, port, 0);
     if (failed) {
         c->addresses = NULL;
         client_fail(c, PUSHROD_E_UNREACHABLE,
@@ -464,7 +471,7 @@ int client_may_wait(struct pushrod_client *c)
 }
 
 /* IDLE after a turn means that dialling was given up: client_turn() gives the reason. */
-int client_up_until(struct pushrod_client *c, uint64_t until_ns)
+int client_up(struct pushrod_client *c, uint64_t until_ns)
 {
     int error = client_may_wait(c);
     while (!error && c->state != CLIENT_UP)
@@ -472,14 +479,9 @@ int client_up_until(struct pushrod_client *c, uint64_t until_ns)
     return error;
 }
 
-int client_up(struct pushrod_client *c)
-{
-    return client_up_until(c, UINT64_MAX);
-}
-
 int pushrod_client_connect(struct pushrod_client *c)
 {
-    return client_up(c);
+    return client_up(c, UINT64_MAX);
 }
 
 int pushrod_client_process(struct pushrod_client *c, int64_t timeout_ms)

@@ -44,7 +44,7 @@ static int call_late(struct pushrod_client *c)
 int64_t call_run(struct pushrod_client *c, struct call *call)
 {
     uint64_t until = c->answer_ms ? client_deadline((int64_t)c->answer_ms) : UINT64_MAX;
-    int error = client_up_until(c, until);
+    int error = client_up(c, until);
     if (error)
         return error == -PUSHROD_E_TIMED_OUT ? call_late(c) : error;
     if (call->message->failed)
@@ -105,7 +105,7 @@ int pushrod_client_watch(struct pushrod_client *c, bool on)
 
 int pushrod_client_ping(struct pushrod_client *c, uint64_t *round_trip_ns)
 {
-    int error = client_up(c);
+    int error = client_up(c, UINT64_MAX);
     if (error)
         return error;
     struct buf message = BUF_EMPTY;

@@ -255,7 +255,7 @@ int64_t pushrod_client_submit_many(struct pushrod_client *c, const struct pushro
 {
     for (size_t i = 0; i < count; i++)
         receipts[i] = (struct pushrod_receipt){0, -PUSHROD_E_CLOSED};
-    int error = client_up(c);
+    int error = client_up(c, UINT64_MAX);
     for (size_t i = 0; !error && i < count; i++)
         error = submit_one(c, &tasks[i], &receipts[i]);
     if (!error)
@@ -274,7 +274,7 @@ int client_submit(
     struct pushrod_client *c, const struct pushrod_submission *task, uint64_t *id, bool patient)
 {
     struct pushrod_receipt receipt = {0, 0};
-    int error = client_up(c);
+    int error = client_up(c, UINT64_MAX);
     if (!error)
         error = wait_room(c, task->size);
     if (error)
