@@ -40,13 +40,24 @@ static int call_late(struct pushrod_client *c)
         c->info.address, (unsigned long long)c->answer_ms);
 }
 
+static uint64_t call_until(const struct pushrod_client *c)
+{
+    return c->answer_ms ? client_deadline((int64_t)c->answer_ms) : UINT64_MAX;
+}
+
+static int call_up(struct pushrod_client *c, uint64_t until)
+{
+    int error = client_up(c, until);
+    return error == -PUSHROD_E_TIMED_OUT ? call_late(c) : error;
+}
+
 /* Sends the message and waits for its answer. Gives the count of OK or END, or a negative error. */
 int64_t call_run(struct pushrod_client *c, struct call *call)
 {
-    uint64_t until = c->answer_ms ? client_deadline((int64_t)c->answer_ms) : UINT64_MAX;
-    int error = client_up(c, until);
+    uint64_t until = call_until(c);
+    int error = call_up(c, until);
     if (error)
-        return error == -PUSHROD_E_TIMED_OUT ? call_late(c) : error;
+        return error;
     if (call->message->failed)
         return client_no_memory(c);
     c->call = call;
@@ -105,7 +116,7 @@ int pushrod_client_watch(struct pushrod_client *c, bool on)
 
 int pushrod_client_ping(struct pushrod_client *c, uint64_t *round_trip_ns)
 {
-    int error = client_up(c, UINT64_MAX);
+    int error = call_up(c, call_until(c));
     if (error)
         return error;
     struct buf message = BUF_EMPTY;

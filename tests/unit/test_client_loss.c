@@ -116,6 +116,7 @@ static void a_question_ends_when_its_time_is_over(void **state)
     fake_stop(&f->server);
     assert_int_equal(pushrod_client_set(f->client, "answer-timeout", "20"), 0);
     assert_int_equal(pushrod_client_status(f->client, 9, &info), -PUSHROD_E_TIMED_OUT);
+    assert_int_equal(pushrod_client_ping(f->client, NULL), -PUSHROD_E_TIMED_OUT);
     fake_start(&f->server);
 }
 
