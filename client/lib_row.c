@@ -152,19 +152,21 @@ static int64_t list_run(struct pushrod_client *c, const struct msg_list *list, s
     return rows < 0 ? rows : (int64_t)call->rows;
 }
 
-/* Page by page, up to one that is not full. */
-static int64_t list_pages(struct pushrod_client *c, struct msg_list *m, const struct call *call)
+/* Page by page, up to one that is not full, or to `limit` rows. */
+static int64_t list_pages(
+    struct pushrod_client *c, struct msg_list *m, const struct call *call, uint64_t limit)
 {
-    int64_t rows, all = 0;
-    m->limit = LIST_PAGE;
+    int64_t rows;
+    uint64_t all = 0;
     do {
         struct call page = *call;
         page.after = m->after;
+        m->limit = limit - all < LIST_PAGE ? limit - all : LIST_PAGE;
         rows = list_run(c, m, &page);
         m->after = page.after;
-        all += rows;
-    } while (rows == LIST_PAGE);
-    return rows < 0 ? rows : all;
+        all += rows > 0 ? (uint64_t)rows : 0;
+    } while (rows == LIST_PAGE && all < limit);
+    return rows < 0 ? rows : (int64_t)all;
 }
 
 int64_t pushrod_client_queues(
@@ -173,7 +175,7 @@ int64_t pushrod_client_queues(
     struct msg_list m = {.what = slice_str("queues"), .filter = slice_str(filter)};
     struct call call = {
         .row_kind = MSG_QUEUE_ROW, .row = row_queue, .fn = (void (*)(void))fn, .arg = arg};
-    return list_pages(c, &m, &call);
+    return list_pages(c, &m, &call, UINT64_MAX);
 }
 
 int64_t pushrod_client_workers(
@@ -182,7 +184,7 @@ int64_t pushrod_client_workers(
     struct msg_list m = {.what = slice_str("workers"), .filter = slice_str(filter)};
     struct call call = {
         .row_kind = MSG_WORKER_ROW, .row = row_worker, .fn = (void (*)(void))fn, .arg = arg};
-    return list_pages(c, &m, &call);
+    return list_pages(c, &m, &call, UINT64_MAX);
 }
 
 int64_t pushrod_client_running(
@@ -191,17 +193,16 @@ int64_t pushrod_client_running(
     struct msg_list m = {.what = slice_str("running"), .filter = slice_str(filter)};
     struct call call = {
         .row_kind = MSG_TASK_ROW, .row = row_task, .fn = (void (*)(void))fn, .arg = arg};
-    return list_pages(c, &m, &call);
+    return list_pages(c, &m, &call, UINT64_MAX);
 }
 
 int64_t pushrod_client_dead(struct pushrod_client *c, const char *filter, uint64_t after,
     uint64_t limit, pushrod_task_fn *fn, void *arg)
 {
-    struct msg_list m = {
-        .what = slice_str("dead"), .filter = slice_str(filter), .after = after, .limit = limit};
+    struct msg_list m = {.what = slice_str("dead"), .filter = slice_str(filter), .after = after};
     struct call call = {
         .row_kind = MSG_TASK_ROW, .row = row_task, .fn = (void (*)(void))fn, .arg = arg};
-    return list_run(c, &m, &call);
+    return list_pages(c, &m, &call, limit ? limit : LIST_PAGE);
 }
 
 int64_t pushrod_client_stats(struct pushrod_client *c, pushrod_stat_fn *fn, void *arg)

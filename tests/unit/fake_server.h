@@ -29,6 +29,8 @@
 #include "proto/frame.h"
 #include "proto/messages.h"
 
+#define FAKE_DEAD 2500 /* dead tasks, with the ids from 1 on */
+
 struct fake_server {
     int listener;
     int stop[2]; /* a pipe: closing it ends the thread */
@@ -135,8 +137,27 @@ static void fake_pages(struct fake_server *s, const struct msg_list *m)
     msg_end_encode(&s->out, &end);
 }
 
+/* As a real one: 1000 rows at a time, whatever is asked for. */
+static void fake_dead(struct fake_server *s, const struct msg_list *m)
+{
+    uint64_t left = FAKE_DEAD - m->after, limit = m->limit && m->limit < 1000 ? m->limit : 1000;
+    struct msg_end end = {m->request, left < limit ? left : limit};
+    for (uint64_t i = 1; i <= end.rows; i++) {
+        struct msg_task_row row = {.request = m->request,
+            .id = m->after + i,
+            .queue = slice_str("fail"),
+            .state = slice_str("failed")};
+        msg_task_row_encode(&s->out, &row);
+    }
+    msg_end_encode(&s->out, &end);
+}
+
 static void fake_list(struct fake_server *s, const struct msg_list *m)
 {
+    if (slice_equal(m->what, slice_str("dead"))) {
+        fake_dead(s, m);
+        return;
+    }
     if (slice_equal(m->filter, slice_str("many"))) {
         fake_pages(s, m);
         return;
