@@ -138,15 +138,21 @@ int cmd_status(struct cli *cli)
     return code;
 }
 
+/* What has ended need not be stopped: a script that cleans up behind itself has not failed. */
 static int cancel_one(struct cli *cli, uint64_t id)
 {
     int error = pushrod_client_cancel(cli->client, id);
+    const char *text = pushrod_client_error_text(cli->client);
+    bool ended = error == -PUSHROD_E_WRONG_STATE;
+    int touched = ended ? 0 : 1;
     if (params_bool(cli->p, "json"))
-        cli_print_act(cli, &(struct json_act){.action = "cancel", .id = id}, error ? error : 1);
-    if (error)
-        cli_say(
-            cli, "cannot cancel task %" PRIu64 ": %s", id, pushrod_client_error_text(cli->client));
-    return cli_exit_code(error);
+        cli_print_act(cli, &(struct json_act){.action = "cancel", .id = id},
+            error && !ended ? error : touched);
+    if (ended)
+        cli_say(cli, "%s", text);
+    else if (error)
+        cli_say(cli, "cannot cancel task %" PRIu64 ": %s", id, text);
+    return ended ? EXIT_OK : cli_exit_code(error);
 }
 
 /* The exit code is that of the first that cannot be cancelled. */

@@ -76,9 +76,12 @@ int pushrod_client_cancel(struct pushrod_client *c, uint64_t id)
     struct msg_cancel m = {.request = REQUEST_CALL + ++c->calls, .id = id};
     struct call call = {.request = m.request, .message = &message};
     msg_cancel_encode(&message, &m);
-    int64_t error = call_run(c, &call);
+    int64_t count = call_run(c, &call);
     buf_free(&message);
-    return error < 0 ? (int)error : 0;
+    if (count == 0)
+        return client_fail(
+            c, PUSHROD_E_WRONG_STATE, "task %llu has ended already", (unsigned long long)id);
+    return count < 0 ? (int)count : 0;
 }
 
 int pushrod_client_cancel_async(struct pushrod_client *c, uint64_t id)

@@ -243,7 +243,7 @@ int pushrod_client_follow(
     struct pushrod_client *c, uint64_t id, enum pushrod_follow follow, void *arg);
 
 /* Asks the server to stop a task, and waits for the answer. Errors: UNKNOWN_TASK, WRONG_STATE (it
- * has finished). */
+ * has ended already; also by this request, if that was sent again over a new connection). */
 int pushrod_client_cancel(struct pushrod_client *c, uint64_t id);
 
 /* The same without waiting for the answer. */

@@ -71,6 +71,13 @@ static void fake_finish(struct fake_server *s, uint64_t id, int status, struct s
     msg_finished_encode(&s->out, &m);
 }
 
+/* Tasks from 100 on have ended. */
+static void fake_cancel(struct fake_server *s, const struct msg_cancel *m)
+{
+    struct msg_ok ok = {m->request, m->id < 100};
+    msg_ok_encode(&s->out, &ok);
+}
+
 static void fake_reject(struct fake_server *s, uint64_t request, int code, uint64_t id)
 {
     struct msg_rejected m = {request, (uint64_t)code, slice_str("no"), id};
@@ -230,7 +237,7 @@ static void fake_message(struct fake_server *s, struct dec *in)
         FAKE_CASE(WAIT, wait, fake_wait(s, &m))
         FAKE_CASE(LIST, list, fake_list(s, &m))
         FAKE_CASE(STATUS, status, fake_status(s, &m))
-        FAKE_CASE(CANCEL, cancel, fake_ok(s, m.request))
+        FAKE_CASE(CANCEL, cancel, fake_cancel(s, &m))
         FAKE_CASE(CONTROL, control, fake_ok(s, m.request))
         FAKE_CASE(ECHO, echo, fake_ok(s, m.request))
         FAKE_CASE(WATCH, watch, fake_watch(s, &m))

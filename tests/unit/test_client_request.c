@@ -55,12 +55,23 @@ static void dead_tasks_come_up_to_the_limit(void **state)
     }
 }
 
+/* ---------------------------------------------------------------------------------- cancel */
+
+static void a_task_that_has_ended_is_not_cancelled(void **state)
+{
+    struct fixture *f = *state;
+    assert_int_equal(pushrod_client_cancel(f->client, 99), 0);
+    assert_int_equal(pushrod_client_cancel(f->client, 100), -PUSHROD_E_WRONG_STATE);
+    assert_string_equal(pushrod_client_error_text(f->client), "task 100 has ended already");
+}
+
 #define REQUEST_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         REQUEST_TEST(dead_tasks_come_up_to_the_limit),
+        REQUEST_TEST(a_task_that_has_ended_is_not_cancelled),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
