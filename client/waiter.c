@@ -8,6 +8,7 @@
 
 #include "client/interrupt.h"
 #include "common/clock.h"
+#include "common/map.h"
 
 #define FIRST_MS 1000u /* of silence, until the reason of waiting is told */
 #define NEXT_MS  3000u
@@ -143,6 +144,80 @@ static int wait_one(
     }
 }
 
+/* ---------------------------------------------------------------------------------- mentions */
+
+/* Ids that are named more than once: a server tells a finish once, and may forget it then. */
+struct mentions {
+    struct idmap count; /* id -> how often */
+    struct idmap told;  /* id -> its finish, owned, a pointer */
+};
+
+static bool mentions_begin(struct mentions *m, const struct waiter *w)
+{
+    bool good = true;
+    for (size_t i = 0; good && i < w->count; i++) {
+        uint64_t count = 0;
+        idmap_get(&m->count, w->ids[i], &count);
+        good = idmap_put(&m->count, w->ids[i], count + 1);
+    }
+    return good;
+}
+
+static void mentions_free(struct mentions *m)
+{
+    struct idmap_cell cell;
+    for (size_t place = 0; idmap_next(&m->told, &place, &cell);)
+        free((void *)(uintptr_t)cell.value);
+    idmap_free(&m->told);
+    idmap_free(&m->count);
+}
+
+/* With all that it points to, in one allocation. */
+static struct pushrod_finish *finish_copy(const struct pushrod_finish *f)
+{
+    size_t text = strlen(f->error_text) + 1;
+    struct pushrod_finish *to = malloc(sizeof *to + f->result_size + f->tag_size + text);
+    if (!to)
+        return NULL;
+    char *at = (char *)(to + 1);
+    *to = *f;
+    if (f->result_size)
+        to->result = memcpy(at, f->result, f->result_size);
+    at += f->result_size;
+    if (f->tag_size)
+        to->tag = memcpy(at, f->tag, f->tag_size);
+    to->error_text = memcpy(at + f->tag_size, f->error_text, text);
+    return to;
+}
+
+/* Without memory for it the server is asked again, which may have forgotten it. */
+static void mentions_keep(struct mentions *m, const struct pushrod_finish *f)
+{
+    uint64_t count = 0;
+    if (!idmap_get(&m->count, f->id, &count) || count < 2)
+        return;
+    struct pushrod_finish *copy = finish_copy(f);
+    if (copy && !idmap_put(&m->told, f->id, (uint64_t)(uintptr_t)copy))
+        free(copy);
+}
+
+/* The finish of the next mention, as it was told at the first one. */
+static int wait_mentioned(const struct waiter *w, struct mentions *m, struct why *why, uint64_t id,
+    uint64_t began, struct pushrod_finish *f)
+{
+    uint64_t told;
+    if (idmap_get(&m->told, id, &told)) {
+        *f = *(const struct pushrod_finish *)(uintptr_t)told;
+        return 0;
+    }
+    int error = wait_one(w, why, id, began, f);
+    if (!error)
+        mentions_keep(m, f);
+    return error;
+}
+
+/* ---------------------------------------------------------------------------------- reports */
+
 /* Byte for byte; only on a terminal a line is ended, so that the prompt does not stick to it. */
 static void print_result(const struct pushrod_finish *f)
 {
@@ -224,7 +299,7 @@ static int wait_failed(const struct waiter *w, int error, uint64_t id)
  * In the order of the ids; what ends earlier is kept by the library until its turn. When the time
  * is over that is told as well: the server has been told that it came, and may have forgotten it.
  */
-int waiter_run(struct waiter *w)
+static int wait_each(const struct waiter *w, struct mentions *m)
 {
     struct why why = {.many = w->count > 1};
     uint64_t began = now_ms(), first = 0;
@@ -234,7 +309,7 @@ int waiter_run(struct waiter *w)
         pushrod_client_follow(w->cli->client, w->ids[i], PUSHROD_FOLLOW_ALL, NULL);
     for (size_t i = 0; i < w->count; i++) {
         struct pushrod_finish f;
-        int error = wait_one(w, &why, w->ids[i], began, &f);
+        int error = wait_mentioned(w, m, &why, w->ids[i], began, &f);
         if (error && error != -PUSHROD_E_TIMED_OUT)
             return wait_failed(w, error, w->ids[i]);
         if (error) {
@@ -248,4 +323,16 @@ int waiter_run(struct waiter *w)
             code = one;
     }
     return unfinished ? say_unfinished(w, first, unfinished) : code;
+}
+
+int waiter_run(struct waiter *w)
+{
+    struct mentions m = {0};
+    int code = EXIT_REFUSED;
+    if (mentions_begin(&m, w))
+        code = wait_each(w, &m);
+    else
+        cli_say(w->cli, "%s", pushrod_strerror(PUSHROD_E_NO_MEMORY));
+    mentions_free(&m);
+    return code;
 }
