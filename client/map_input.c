@@ -66,8 +66,10 @@ static enum input_result next_partial(struct input *in, struct slice *line)
         take(in, left);
     if (!in->eof)
         return INPUT_AGAIN;
+    if (in->why) /* a line that was not read to its end is no input */
+        return INPUT_FAILED;
     if (left == 0 || in->skipping)
-        return in->why ? INPUT_FAILED : INPUT_END;
+        return INPUT_END;
     *line = slice_of(in->buf.data + in->at, left);
     in->at += left;
     in->scanned = 0;
