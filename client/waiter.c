@@ -13,6 +13,7 @@
 #define FIRST_MS 1000u /* of silence, until the reason of waiting is told */
 #define NEXT_MS  3000u
 #define LOOK_MS  3000u /* for one question to the server about that reason */
+#define LAST_MS  "500" /* for what is asked when the wait has ended */
 
 static void on_attempt(struct pushrod_client *c, const struct pushrod_attempt *a, void *arg)
 {
@@ -250,17 +251,23 @@ static int report(const struct waiter *w, const struct pushrod_finish *f)
     return f->status ? EXIT_TASK_FAILED : cli_exit_code(f->error);
 }
 
-/* What is known of a task when the wait for it ends; without a connection that is its id. */
-static void report_unfinished(const struct waiter *w, uint64_t id)
+/*
+ * What is known of a task when the wait for it ends; without a connection that is its id. *asks:
+ * the server has answered so far; one that does not must not be waited for again with each task.
+ */
+static void report_unfinished(const struct waiter *w, uint64_t id, bool *asks)
 {
     struct pushrod_task_info info = {0};
     struct json_finish row = {.finish = {.id = id, .error = PUSHROD_E_TIMED_OUT}};
     row.finish.error_text = "the wait ended before the task did";
     if (!w->json)
         return;
-    if (pushrod_client_connected(w->cli->client) &&
-        pushrod_client_status(w->cli->client, id, &info) == 0)
-        row.state = info.state;
+    if (*asks && pushrod_client_connected(w->cli->client)) {
+        pushrod_client_set(w->cli->client, "answer-timeout", LAST_MS);
+        int error = pushrod_client_status(w->cli->client, id, &info);
+        row.state = error ? NULL : info.state;
+        *asks = !error || error == -PUSHROD_E_UNKNOWN_TASK;
+    }
     row.finish.attempts = (unsigned)info.attempts;
     json_print_row(JSON_FINISH, &row);
 }
@@ -304,6 +311,7 @@ static int wait_each(const struct waiter *w, struct mentions *m)
     struct why why = {.many = w->count > 1};
     uint64_t began = now_ms(), first = 0;
     size_t unfinished = 0;
+    bool asks = true;
     int code = EXIT_OK;
     for (size_t i = 0; i < w->count; i++)
         pushrod_client_follow(w->cli->client, w->ids[i], PUSHROD_FOLLOW_ALL, NULL);
@@ -314,7 +322,7 @@ static int wait_each(const struct waiter *w, struct mentions *m)
             return wait_failed(w, error, w->ids[i]);
         if (error) {
             first = unfinished++ ? first : w->ids[i];
-            report_unfinished(w, w->ids[i]);
+            report_unfinished(w, w->ids[i], &asks);
             continue;
         }
         int one = report(w, &f);
