@@ -159,6 +159,7 @@ struct pushrod_client {
     struct pending_ring pending;
     struct task_table tasks;
     struct kept *handed; /* finishes that wait() gave to the user */
+    uint64_t late;       /* task of the last call(), which returned without its finish; 0: none */
     struct call *call;
     uint64_t calls;
     struct buf scratch;           /* texts of rows and finishes, with their NULs */

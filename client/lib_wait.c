@@ -4,12 +4,29 @@
 
 #include "client/lib.h"
 
+/* Somebody asks for it by its id: from now on it is as any other. */
+static void late_is_wanted(struct pushrod_client *c, uint64_t id)
+{
+    if (c->late == id)
+        c->late = 0;
+}
+
+/* Nobody has asked for it until the next call(). With a callback it goes there, and is not kept. */
+static void late_drop(struct pushrod_client *c)
+{
+    struct task_record *r = c->late ? followed_find(c, c->late) : NULL;
+    if (r && !c->events.finish)
+        followed_forget(c, r, true);
+    c->late = 0;
+}
+
 int pushrod_client_follow(
     struct pushrod_client *c, uint64_t id, enum pushrod_follow follow, void *arg)
 {
     if (id == 0 || id > INT64_MAX ||
         (follow != PUSHROD_FOLLOW_FINISH && follow != PUSHROD_FOLLOW_ALL))
         return client_fail(c, PUSHROD_E_INVALID, "follow: not a task id, or not a way to follow");
+    late_is_wanted(c, id);
     const struct task_record *r = followed_find(c, id);
     if (r && (r->kept || r->follow >= follow)) {
         followed_add(c, id, follow, arg);
@@ -23,6 +40,7 @@ int pushrod_client_follow(
 /* From now on the finish is kept for us, whoever would get it otherwise. */
 static int wait_begin(struct pushrod_client *c, uint64_t id)
 {
+    late_is_wanted(c, id);
     if (!followed_find(c, id)) {
         int error = pushrod_client_follow(c, id, PUSHROD_FOLLOW_FINISH, NULL);
         if (error)
@@ -114,9 +132,14 @@ int pushrod_client_call(struct pushrod_client *c, const char *queue, const void 
         .follow = PUSHROD_FOLLOW_FINISH};
     uint64_t id = 0;
     *finish = (struct pushrod_finish){.error_text = ""};
-    int error = client_submit(c, &s, &id, true);
+    int error = client_may_wait(c);
+    if (error)
+        return error;
+    late_drop(c);
+    error = client_submit(c, &s, &id, true);
     if (error)
         return error;
     error = pushrod_client_wait(c, &id, 1, finish, timeout_ms);
+    c->late = error ? id : 0;
     return error ? error : call_result(c, finish);
 }

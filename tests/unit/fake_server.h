@@ -9,6 +9,7 @@
  *   hang-up   the connection is closed without an answer; a second SUBMIT is a DUPLICATE of task 77
  *   full      rejected with QUEUE_FULL
  *   never     accepted, never finished
+ *   late      accepted, finished when the next ECHO comes
  */
 #ifndef TESTS_FAKE_SERVER_H
 #define TESTS_FAKE_SERVER_H
@@ -50,6 +51,7 @@ struct fake_server {
     atomic_uint watched; /* the last connection on which WATCH was said, counted from 1 */
     atomic_ullong received;
     uint64_t next_id;
+    uint64_t late; /* id of what the next ECHO finishes; 0: none */
     bool hung_up;
 };
 
@@ -109,6 +111,8 @@ static void fake_submit(struct fake_server *s, const struct msg_submit *m)
     struct msg_accepted accepted = {m->request, ++s->next_id};
     msg_accepted_encode(&s->out, &accepted);
     s->close |= slice_equal(m->queue, slice_str("cut"));
+    if (slice_equal(m->queue, slice_str("late")))
+        s->late = s->next_id;
     if (slice_equal(m->queue, slice_str("fail"))) {
         if (m->follow == 2)
             fake_attempt(s, s->next_id);
@@ -199,6 +203,14 @@ static void fake_status(struct fake_server *s, const struct msg_status *m)
     buf_free(&history);
 }
 
+static void fake_echo(struct fake_server *s, const struct msg_echo *m)
+{
+    if (s->late)
+        fake_finish(s, s->late, PUSHROD_DONE, slice_str("late"));
+    s->late = 0;
+    fake_ok(s, m->request);
+}
+
 static void fake_watch(struct fake_server *s, const struct msg_watch *m)
 {
     atomic_store(&s->watched, atomic_load(&s->connections));
@@ -239,7 +251,7 @@ static void fake_message(struct fake_server *s, struct dec *in)
         FAKE_CASE(STATUS, status, fake_status(s, &m))
         FAKE_CASE(CANCEL, cancel, fake_cancel(s, &m))
         FAKE_CASE(CONTROL, control, fake_ok(s, m.request))
-        FAKE_CASE(ECHO, echo, fake_ok(s, m.request))
+        FAKE_CASE(ECHO, echo, fake_echo(s, &m))
         FAKE_CASE(WATCH, watch, fake_watch(s, &m))
         FAKE_CASE(RECEIVED, received, atomic_store(&s->received, m.count))
     default:

@@ -3,6 +3,7 @@
 #include "tests/unit/unit.h"
 
 #include <pushrod/client.h>
+#include "client/lib.h"
 #include "tests/unit/fake_server.h"
 
 struct fixture {
@@ -65,6 +66,69 @@ static void a_task_that_has_ended_is_not_cancelled(void **state)
     assert_string_equal(pushrod_client_error_text(f->client), "task 100 has ended already");
 }
 
+/* ---------------------------------------------------------------------------------- call */
+
+/* A task whose call() is over before it is, and which ends then. */
+static uint64_t call_late_one(struct fixture *f)
+{
+    struct pushrod_finish finish;
+    assert_int_equal(
+        pushrod_client_call(f->client, "late", NULL, 0, NULL, 1, &finish), -PUSHROD_E_TIMED_OUT);
+    assert_int_equal(pushrod_client_ping(f->client, NULL), 0);
+    return finish.id;
+}
+
+/* However many of them time out: of the last one the finish can be had, and no other is kept. */
+static void late_finishes_of_calls_do_not_pile_up(void **state)
+{
+    struct fixture *f = *state;
+    struct pushrod_finish finish;
+    uint64_t id = 0;
+    for (unsigned i = 0; i < 10; i++)
+        id = call_late_one(f);
+    assert_int_equal(f->client->tasks.places.count, 1);
+    assert_int_equal(pushrod_client_wait(f->client, &id, 1, &finish, 0), 0);
+    assert_string_equal(finish.result, "late");
+    for (unsigned i = 0; i < 10; i++)
+        assert_int_equal(pushrod_client_call(f->client, "never", NULL, 0, NULL, 1, &finish),
+            -PUSHROD_E_TIMED_OUT);
+    assert_int_equal(pushrod_client_unfinished(f->client), 1);
+}
+
+/* Who asks for one by its id has it, whatever is called meanwhile. */
+static void what_is_asked_for_by_id_is_kept(void **state)
+{
+    struct fixture *f = *state;
+    struct pushrod_finish finish;
+    uint64_t followed = call_late_one(f);
+    assert_int_equal(pushrod_client_follow(f->client, followed, PUSHROD_FOLLOW_FINISH, NULL), 0);
+    call_late_one(f);
+    call_late_one(f);
+    assert_int_equal(pushrod_client_wait(f->client, &followed, 1, &finish, 0), 0);
+    assert_string_equal(finish.result, "late");
+}
+
+static void on_finish(struct pushrod_client *c, const struct pushrod_finish *finish, void *arg)
+{
+    (void)arg;
+    assert_int_equal(finish->status, PUSHROD_DONE);
+    ++*(unsigned *)pushrod_client_data(c);
+}
+
+static void or_goes_to_the_callback(void **state)
+{
+    struct fixture *f = *state;
+    unsigned finished = 0;
+    struct pushrod_finish finish;
+    pushrod_client_set_data(f->client, &finished);
+    pushrod_client_on(f->client, &(struct pushrod_client_events){.finish = on_finish});
+    assert_int_equal(
+        pushrod_client_call(f->client, "late", NULL, 0, NULL, 1, &finish), -PUSHROD_E_TIMED_OUT);
+    assert_int_equal(pushrod_client_call(f->client, "echo", "x", 1, NULL, -1, &finish), 0);
+    assert_int_equal(pushrod_client_ping(f->client, NULL), 0);
+    assert_int_equal(finished, 1);
+}
+
 #define REQUEST_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -72,6 +136,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         REQUEST_TEST(dead_tasks_come_up_to_the_limit),
         REQUEST_TEST(a_task_that_has_ended_is_not_cancelled),
+        REQUEST_TEST(late_finishes_of_calls_do_not_pile_up),
+        REQUEST_TEST(what_is_asked_for_by_id_is_kept),
+        REQUEST_TEST(or_goes_to_the_callback),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
