@@ -111,6 +111,10 @@ static void print_dead(const struct pushrod_task_info *t)
         printf("  due        %s\n", text_time(text, task_due_ms(t)));
     if (task_ended_ms(t))
         printf("  ended      %s\n", text_time(text, task_ended_ms(t)));
+    if (t->tag) {
+        printf("  tag\n");
+        print_bytes("      ", t->tag, t->tag_size);
+    }
     print_payload(t);
     printf("  priority   %u\n  attempts   %" PRIu64 "\n  deaths     %" PRIu64 "\n", t->priority,
         t->attempts, t->deaths);

@@ -95,6 +95,12 @@ static json_t *task_ended(const void *row)
     return ms ? json_integer((json_int_t)ms) : json_null();
 }
 
+static json_t *task_tag(const void *row)
+{
+    const struct pushrod_task_info *t = row;
+    return t->tag ? json_bytes(t->tag, t->tag_size) : json_null();
+}
+
 static json_t *task_head(const void *row)
 {
     const struct pushrod_task_info *t = row;
@@ -161,6 +167,7 @@ static const struct json_field task_fields[] = {
         "Unix time from which on its worker has it, if one has"),
     F("size", pushrod_task_info, size, "of the payload, in bytes"),
     MADE("head", task_head, "the first 1,024 bytes of the payload, if they are at hand"),
+    MADE("tag", task_tag, "what --tag gave it"),
     F("worker", pushrod_task_info, worker, "that has it, or the only one that may"),
     F("progress_done", pushrod_task_info, done, "how far it is, as its handler has said last"),
     F("progress_total", pushrod_task_info, total, "of so many; 0: it did not say"),

@@ -65,11 +65,12 @@ static bool task_info(struct pushrod_client *c, const struct msg_task_row *m,
     if (count && !*history)
         return false;
     text_begin(c, m->queue.size + m->state.size + m->worker.size + m->text.size + m->history.size +
-                      m->head.size + m->progress.size + 2 * count + 6);
+                      m->head.size + m->tag.size + m->progress.size + 2 * count + 7);
     *info = (struct pushrod_task_info){m->id, text_of(c, m->queue), text_of(c, m->state),
         (unsigned)m->priority, m->attempts, m->deaths, m->submitted_ms, m->due_ms, m->since_ms,
         m->size, text_of(c, m->worker), (int)m->code, text_of(c, m->text), *history, count,
-        m->head.data ? text_of(c, m->head) : NULL, m->head.size, m->done, m->total,
+        m->head.data ? text_of(c, m->head) : NULL, m->head.size,
+        m->tag.data ? text_of(c, m->tag) : NULL, m->tag.size, m->done, m->total,
         text_of(c, m->progress)};
     return history_decode(c, m->history, *history, count);
 }

@@ -334,6 +334,7 @@ enum msg_plane {
     F(TEXT, text, "of the last error, or nil")                                                     \
     F(RAW, history, "array of DEATH: the attempts of a dead task that failed; or nil")             \
     F(BYTES, head, "the payload's first 1,024 bytes; nil: not at hand")                            \
+    F(BYTES, tag, "as in SUBMIT; or nil")                                                          \
     F(U64, done, "as its handler has said last, in its own unit")                                  \
     F(U64, total, "the same; 0: not known, or nothing was said")                                   \
     F(TEXT, progress, "the same in words, 200 bytes at the most; or nil")
@@ -383,8 +384,7 @@ enum msg_plane {
 #define FIELDS_HELD(F)                                                                             \
     F(U64, id, "task id")                                                                          \
     F(U64, lease, "that it was handed over with")                                                  \
-    F(BOOL, answered,                                                                              \
-        "it has ended here and its answer was not acknowledged; else it runs or waits")            \
+    F(BOOL, answered, "it has ended, its answer is not acknowledged; else it runs or waits")       \
     F(BOOL, started, "it runs or has ended")
 
 #define FIELDS_VERDICT(F)                                                                          \

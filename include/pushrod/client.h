@@ -299,6 +299,8 @@ struct pushrod_task_info {
     size_t history_count;
     const void *head; /* the first 1,024 bytes of the payload; NULL: not at hand */
     size_t head_size;
+    const void *tag; /* NULL: none */
+    size_t tag_size;
     uint64_t done, total; /* as its handler has said last, in its own unit; total 0: not known */
     const char *progress; /* the same in words */
 };

@@ -64,6 +64,8 @@ void row_task(struct core *c, uint64_t conn, uint64_t request, const struct task
         .code = t->code,
         .text = arena_slice(c, slice_str(t->text)),
         .history = history_array(c, t)};
+    if (t->rare)
+        row.tag = arena_slice(c, t->rare->tag);
     progress_show(c, t, &row);
     if (!t->result_size) /* of the result that has taken its place */
         row.head = payload_head(c, t->record.payload, t->record.body);
@@ -93,6 +95,7 @@ void row_record(struct core *c, const struct request *r, const struct record *re
         row.history = arena_slice(c, record->history);
         row.worker = arena_slice(c, record->target);
         row.head = payload_head(c, record->payload, record->body);
+        row.tag = arena_slice(c, record->tag);
     }
     if (finish) {
         row.state = slice_str(pushrod_status_name((int)finish->status));
@@ -100,6 +103,7 @@ void row_record(struct core *c, const struct request *r, const struct record *re
         row.due_ms = finish->finished_ms;
         row.code = finish->code;
         row.text = arena_slice(c, finish->text);
+        row.tag = record ? row.tag : arena_slice(c, finish->tag);
         if (finish->history.data)
             row.history = arena_slice(c, finish->history);
         /* The last death came with the finish. */
