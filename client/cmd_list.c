@@ -185,6 +185,15 @@ int cmd_running(struct cli *cli)
 
 /* ---------------------------------------------------------------------------------- events */
 
+/* Names that a stranger may have chosen end up on a terminal. */
+static void add_name(struct buf *line, const char *what, const char *name)
+{
+    if (!*name)
+        return;
+    buf_printf(line, "  %s ", what);
+    text_clean(line, name, strlen(name), PUSHROD_MAX_QUEUE_NAME);
+}
+
 static void print_event(const struct pushrod_event *e)
 {
     char when[TEXT_SIZE];
@@ -192,10 +201,8 @@ static void print_event(const struct pushrod_event *e)
     buf_printf(&line, "%s  %-14s", text_time(when, e->at_ms), e->kind);
     if (e->id)
         buf_printf(&line, "  task %" PRIu64, e->id);
-    if (*e->queue)
-        buf_printf(&line, "  queue %s", e->queue);
-    if (*e->worker)
-        buf_printf(&line, "  worker %s", e->worker);
+    add_name(&line, "queue", e->queue);
+    add_name(&line, "worker", e->worker);
     if (*e->text) {
         buf_printf(&line, "  ");
         text_reason(&line, e->text, strlen(e->text), REASON_WIDTH);

@@ -2,6 +2,7 @@
 /* What clients and operators ask for. What is not in memory is asked of the store (lookup.c). */
 #include <assert.h>
 #include <stdlib.h>
+#include "common/name.h"
 #include "server/core/verbs.h"
 
 /* What is left of the blocks of ids that are leased to us, and all above. */
@@ -377,14 +378,20 @@ static const struct {
     {"drop", control_drop},
 };
 
+/* A name that is none may be any bytes, and megabytes of them: nobody who watches wants those. */
+static void control_tell(struct core *c, const struct msg_control *m, const char *verb, bool drain)
+{
+    struct slice none = {0}, name = name_valid(m->name) ? m->name : none;
+    assert(slice_equal(m->verb, slice_str(verb)));
+    watch_event(c, "control", m->id, drain ? name : none, drain ? none : name, verb);
+}
+
 void core_control(struct core *c, uint64_t conn, const struct msg_control *m)
 {
     assert(conn != 0);
     for (size_t i = 0; i < sizeof control_table / sizeof *control_table; i++) {
         if (slice_equal(m->verb, slice_str(control_table[i].verb))) {
-            bool drain = control_table[i].run == control_drain;
-            watch_event(c, "control", m->id, drain ? m->name : (struct slice){0},
-                drain ? (struct slice){0} : m->name, control_table[i].verb);
+            control_tell(c, m, control_table[i].verb, control_table[i].run == control_drain);
             control_table[i].run(c, conn, m);
             return;
         }

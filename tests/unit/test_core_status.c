@@ -129,6 +129,33 @@ static void what_workers_have_is_listed(void **state)
     fix_free(&f);
 }
 
+static const struct msg_event *told(struct msg_control m)
+{
+    fix_later(&f, 1);
+    core_control(f.core, 6, &m);
+    fix_end(&f);
+    return fix_conn(&f, 5, MSG_EVENT, 0)->row;
+}
+
+/* Whoever asks may name it as he likes: of what is no name nothing is passed on. */
+static void who_watches_hears_of_names_only(void **state)
+{
+    (void)state;
+    fix_new(&f, NULL);
+    core_watch(f.core, 5, 9, true);
+    fix_end(&f);
+    const struct msg_event *e = told((struct msg_control){.verb = S("pause"), .name = S("q")});
+    assert_true(slice_equal(e->queue, S("q")));
+    e = told((struct msg_control){.verb = S("drain"), .name = S("w1")});
+    assert_true(slice_equal(e->worker, S("w1")));
+    e = told((struct msg_control){.verb = S("pause"), .name = S("\33[2J")});
+    assert_null(e->queue.data);
+    assert_true(slice_equal(e->text, S("pause")));
+    e = told((struct msg_control){.verb = S("drain"), .name = S("\33[2J")});
+    assert_null(e->worker.data);
+    fix_free(&f);
+}
+
 static void say_progress(uint64_t id, uint64_t lease, uint64_t done, const char *text)
 {
     fix_answer(&f, 0,
@@ -182,6 +209,7 @@ int main(void)
         cmocka_unit_test(all_queues_are_listed),
         cmocka_unit_test(workers_are_listed_by_name),
         cmocka_unit_test(what_workers_have_is_listed),
+        cmocka_unit_test(who_watches_hears_of_names_only),
         cmocka_unit_test(progress_is_kept_while_an_attempt_runs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
