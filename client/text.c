@@ -130,7 +130,7 @@ void text_clean(struct buf *to, const char *text, size_t size, size_t width)
     size_t shown = 0;
     for (size_t i = 0; i < size;) {
         if (shown + 3 >= width && size - i > width - shown) {
-            buf_append(to, "...", 3);
+            buf_append(to, "...", width < 3 ? width : 3);
             return;
         }
         size_t n = utf8_size(bytes + i, size - i);

@@ -69,10 +69,10 @@ static void no_width_is_exceeded(void **state)
     text[sizeof text - 1] = '\0';
     for (size_t at = 1; at < sizeof text - 1; at += 97) {
         text[at] = '\n';
-        for (size_t width = 3; width < sizeof text; width += 13) {
+        for (size_t width = 0; width < sizeof text; width += width < 3 ? 1 : 13) {
             struct buf line = BUF_EMPTY;
             text_reason(&line, text, strlen(text), width);
-            assert_true(line.size && line.size <= width);
+            assert_true(line.size <= width && !line.size == !width);
             buf_free(&line);
         }
     }
