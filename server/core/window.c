@@ -346,9 +346,10 @@ static void window_due_one(struct core *c, const struct record *r)
     bool expired =
         r->expires_ms && (r->expires_ms <= c->due_until_ms || r->expires_ms <= c->now.wall_ms);
     const struct queue *q = queue_find(c, r->queue);
-    /* A ready one that expired while it was not in memory lay behind the edge. */
+    /* A ready one that expired while it was not in memory lay behind the edge; a delayed one may
+     * have, and after a failed commit only that can be told. */
     bool behind = q && !window_open(q, record_key(r));
-    enum stored_as as = expired && behind ? STORED_READY : STORED_DELAYED;
+    enum stored_as as = expired && behind && !r->due_ms ? STORED_READY : STORED_DELAYED;
     bool purged = q && q->due_purged == c->due_number; /* since; a fetch sees what is left */
     struct task *t = purged ? NULL : window_adopt(c, r, as);
     if (!t) {

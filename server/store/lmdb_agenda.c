@@ -99,6 +99,7 @@ static void journal_promotion(struct lmdb *l, struct item *item, const struct fo
 static void promote(struct lmdb *l, struct item *item, struct found *f, struct reply_records *list)
 {
     bool maybe_running = task_maybe_running(l, f);
+    uint64_t due_ms = f->record.due_ms;
     f->record.due_ms = 0;
     f->record.windowed = true;
     f->state.boot = (uint8_t)l->boot;
@@ -107,6 +108,7 @@ static void promote(struct lmdb *l, struct item *item, struct found *f, struct r
     journal_promotion(l, item, f);
     task_give(l, list, f);
     list->records[list->count - 1].maybe_running = maybe_running;
+    list->records[list->count - 1].due_ms = due_ms;
 }
 
 /* One entry of the agenda; false: nothing more is due. */

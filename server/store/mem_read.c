@@ -54,8 +54,11 @@ static void agenda_step(
     struct mem_item *item = kind == AGENDA_DUE ? container_of(n, struct mem_item, due)
                                                : container_of(n, struct mem_item, expiry);
     bool maybe_running = mem_maybe_running(m, item);
+    uint64_t due_ms = item->record.due_ms;
     promote(m, item, until_ms);
-    reply_record(list, item->bytes, item->size, item->body)->maybe_running = maybe_running;
+    struct record *r = reply_record(list, item->bytes, item->size, item->body);
+    r->maybe_running = maybe_running;
+    r->due_ms = due_ms;
 }
 
 uint64_t mem_agenda_next(const struct mem *m)

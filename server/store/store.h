@@ -27,6 +27,8 @@
  *     Its event says STORED: if its commit fails it runs again once the store is open, and gives
  *     what the failed one may have promoted, too. Only a store that is closing leaves it out.
  *     An expired record comes once, ready; the core finishes it (or lets it run on, if started).
+ *     Its due_ms is what it was until then, 0 of one that was ready; what a failed DUE had promoted
+ *     has 0 in any case.
  *     What DUE and REVIVE give counts as windowed.
  *   - a key with unique_ms holds until then, whether its task has ended or not. REVIVE takes the
  *     key again (until the task ends) if it is free, and does without it otherwise.

@@ -277,6 +277,7 @@ static uint64_t entry_next(const struct entry *e)
 static void apply_due(struct disk_state *s, const struct disk_op *op, struct disk_events *out)
 {
     struct entry **found = malloc((s->count + 1) * sizeof *found);
+    uint64_t *due_ms = malloc((s->count + 1) * sizeof *due_ms); /* until now */
     size_t count = 0;
     uint64_t next = 0;
     bool more = false;
@@ -284,6 +285,7 @@ static void apply_due(struct disk_state *s, const struct disk_op *op, struct dis
         struct entry *e = s->entries[i];
         uint64_t at = entry_next(e);
         if (at && at <= op->op.until_ms && count < op->op.limit) {
+            due_ms[count] = e->record.due_ms;
             if (e->delayed && e->record.due_ms <= op->op.until_ms) {
                 e->delayed = false;
                 e->record.due_ms = 0;
@@ -301,7 +303,10 @@ static void apply_due(struct disk_state *s, const struct disk_op *op, struct dis
         event->exhausted = !more;
         event->next_ms = next;
         event_list(out, event, found, count, false);
+        for (size_t i = 0; i < count; i++)
+            out->records[out->list_count - 1][i].due_ms = due_ms[i];
     }
+    free(due_ms);
     free(found);
 }
 

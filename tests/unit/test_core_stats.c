@@ -183,6 +183,29 @@ static void a_task_counts_though_nobody_hears_of_it(void **state)
     durable_free(&d);
 }
 
+/* Not as one of those that are ready behind the edge, among which it lies. */
+static void what_expires_before_its_time_was_delayed(void **state)
+{
+    (void)state;
+    struct durable d;
+    struct msg_options o = fix_options();
+    durable_new(&d, 2, DURABILITY_SYNC);
+    for (unsigned i = 0; i < 5; i++)
+        fix_submit(&d.f, 5, "q", "", NULL, FOLLOW_NONE);
+    o.delay_ms = 5000;
+    o.expires_ms = 100;
+    fix_submit(&d.f, 5, "q", "", &o, FOLLOW_NONE);
+    durable_settle(&d);
+    assert_int_equal(stats_of(&d.f, "q").delayed, 1);
+    durable_end(&d);
+    durable_stored(&d, 200);
+    durable_settle(&d);
+    assert_int_equal(core_stats(d.f.core)->expired, 1);
+    assert_int_equal(stats_of(&d.f, "q").delayed, 0);
+    assert_int_equal(stats_of(&d.f, "q").ready, 5);
+    durable_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -194,6 +217,7 @@ int main(void)
         cmocka_unit_test(what_ends_before_it_recovers_did_not_run),
         cmocka_unit_test(what_waits_in_a_paused_queue_grows_old),
         cmocka_unit_test(a_task_counts_though_nobody_hears_of_it),
+        cmocka_unit_test(what_expires_before_its_time_was_delayed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
