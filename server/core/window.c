@@ -214,7 +214,7 @@ struct task *window_adopt(struct core *c, const struct record *r, enum stored_as
     uint64_t *counts[] = {&q->stored_ready, &q->stored_delayed, &q->dead};
     if (*counts[as])
         --*counts[as];
-    if (r->target.data && q->targeted_stored) {
+    if (r->target.data && q->targeted_stored && as != STORED_DEAD) {
         q->targeted_stored--;
         q->targeted_all--;
     }
