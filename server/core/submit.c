@@ -172,9 +172,8 @@ static bool unique_check(
 /* Unix ms; a duration as long as one likes is far away, and not in the past. */
 static uint64_t moment(const struct core *c, uint64_t duration_ms)
 {
-    uint64_t far = UINT64_C(1) << 62;
-    assert(c->now.wall_ms < far);
-    return duration_ms >= far - c->now.wall_ms ? far : c->now.wall_ms + duration_ms;
+    assert(c->now.wall_ms < STORE_LATEST_MS);
+    return c->now.wall_ms + earlier(duration_ms, STORE_LATEST_MS - c->now.wall_ms);
 }
 
 static void options_apply(const struct core *c, struct record *r, const struct msg_options *o)
@@ -186,7 +185,7 @@ static void options_apply(const struct core *c, struct record *r, const struct m
     if (r->backoff_ms > BACKOFF_CAP_MS)
         r->backoff_ms = BACKOFF_CAP_MS;
     uint64_t due = o->eta_ms ? o->eta_ms : o->delay_ms ? moment(c, o->delay_ms) : 0;
-    r->due_ms = due > c->now.wall_ms ? due : 0;
+    r->due_ms = due > c->now.wall_ms ? earlier(due, STORE_LATEST_MS) : 0;
     r->expires_ms = o->expires_ms ? moment(c, o->expires_ms) : 0;
     r->timeout_ms = earlier(o->timeout_ms, FAR_MS);
     r->keep_ms = earlier(o->keep_ms, FAR_MS);

@@ -50,7 +50,10 @@ enum durability { DURABILITY_SYNC = 0, DURABILITY_ASYNC = 1, DURABILITY_MEMORY =
 /*
  * The lasting part of a task. Order within a queue is (9 - priority, id), smallest first.
  * Times that end in _ms are Unix time where they name a moment, durations where they say so.
+ * No moment is behind STORE_LATEST_MS: an agenda has them times four, with the kind in between.
  */
+#define STORE_LATEST_MS (UINT64_MAX >> 2)
+
 struct record {
     uint64_t id;
     struct slice queue;

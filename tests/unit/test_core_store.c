@@ -443,6 +443,29 @@ static void an_unknown_id_is_over_or_was_never_issued(void **state)
     fix_free(&f);
 }
 
+/* What is farther away than the agenda can say would be due at once, for ever, before all else. */
+static void no_moment_is_behind_the_last(void **state)
+{
+    (void)state;
+    durable_begin(&d, DURABILITY_SYNC);
+    for (unsigned i = 0; i < 3; i++) {
+        struct msg_options o = fix_options();
+        o.expires_ms = UINT64_MAX >> i;
+        o.unique_key = slice_of("012" + i, 1);
+        o.unique_ms = UINT64_MAX >> i;
+        *(i % 2 ? &o.delay_ms : &o.eta_ms) = UINT64_MAX >> i;
+        fix_submit(&d.f, 5, "q", "", &o, FOLLOW_NONE);
+    }
+    durable_end(&d);
+    for (size_t i = 0; i < 3; i++) {
+        const struct record *r = durable_op(&d, STORE_APPEND, i)->record;
+        assert_int_equal(r->due_ms, STORE_LATEST_MS);
+        assert_int_equal(r->expires_ms, STORE_LATEST_MS);
+        assert_int_equal(r->unique_ms, STORE_LATEST_MS);
+    }
+    durable_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -465,6 +488,7 @@ int main(void)
         cmocka_unit_test(a_full_store_runs_what_it_has),
         cmocka_unit_test(unsettled_bytes_pause_clients),
         cmocka_unit_test(an_unknown_id_is_over_or_was_never_issued),
+        cmocka_unit_test(no_moment_is_behind_the_last),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
