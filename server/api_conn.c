@@ -88,32 +88,45 @@ static size_t messages_take(struct conn *c, struct slice in)
     return at;
 }
 
-/* What is not whole is kept here, since it may be larger than conn would keep. */
+/* Hands over what is whole of `message` and the bytes behind it; the rest stays. An error or 0. */
+static int message_goes_on(struct conn *c, struct buf *message, const uint8_t *data, size_t size)
+{
+    struct slice in = {data, size};
+    bool begun = message->size > 0;
+    if (begun) {
+        buf_append(message, data, size);
+        in = buf_slice(message);
+    }
+    size_t took = message->failed ? 0 : messages_take(c, in);
+    if (took == SIZE_MAX)
+        return PUSHROD_E_BAD_FRAME;
+    if (begun)
+        buf_consume(message, took);
+    else
+        buf_append(message, data + took, size - took);
+    return message->failed ? PUSHROD_E_NO_MEMORY : 0;
+}
+
+/*
+ * What is not whole is kept here, since it may be larger than conn would keep. A callback whose
+ * answer was too much ends the connection, and what is kept with it; but it has been given a part
+ * of the message, which therefore is nobody's meanwhile.
+ */
 static size_t api_input(struct conn *c, const uint8_t *data, size_t size)
 {
     struct api_conn *a = c->data;
-    struct slice in = {data, size};
     if (listener_of(c)->framing.kind == PUSHROD_FRAMING_RAW) {
         receive(c, data, size);
         return size;
     }
-    if (a->message.size) {
-        buf_append(&a->message, data, size);
-        in = buf_slice(&a->message);
-    }
-    size_t took = a->message.failed ? 0 : messages_take(c, in);
-    /* A callback whose answer was too much ended it, and `a` with it. */
+    struct buf message = a->message;
+    a->message = BUF_EMPTY;
+    int error = message_goes_on(c, &message, data, size);
+    if (c->state == CONN_DEAD || message.size == 0)
+        buf_free(&message);
     if (c->state == CONN_DEAD)
         return size;
-    int error = took == SIZE_MAX ? PUSHROD_E_BAD_FRAME : 0;
-    if (error == 0 && a->message.size)
-        buf_consume(&a->message, took);
-    else if (error == 0)
-        buf_append(&a->message, data + took, size - took);
-    if (a->message.failed)
-        error = PUSHROD_E_NO_MEMORY;
-    else if (a->message.size == 0)
-        buf_free(&a->message);
+    a->message = message;
     if (error)
         conn_close(c, error);
     return size;

@@ -143,12 +143,21 @@ static void stat_bytes_in(const char *name, uint64_t value, void *arg)
         *(uint64_t *)arg = value;
 }
 
+/* The second only when the first was read. */
+static void in_two_parts(struct pushrod_server *s, int fd, const char *first, const char *second)
+{
+    uint64_t read = 0;
+    say(fd, first, strlen(first));
+    while (pushrod_server_stats(s, stat_bytes_in, &read), read < strlen(first))
+        assert_int_equal(step(s), 1);
+    say(fd, second, strlen(second));
+}
+
 /* A callback whose answer is too much for the connection ends it while its input is being read. */
 static void test_dropped_by_its_answer(void **state)
 {
     static const struct pushrod_framing lines = {.kind = PUSHROD_FRAMING_EOF};
     size_t answer = 3 << 20;
-    uint64_t read = 0;
     const struct pushrod_server_events events = {
         .stop = on_stop, .receive = receive_large, .close = close_seen};
     struct pushrod_server *s = server_new();
@@ -158,13 +167,40 @@ static void test_dropped_by_its_answer(void **state)
     assert_int_equal(pushrod_server_listen(s, "127.0.0.1:0", &lines), 0);
     server_start(s);
     int fd = dial(s, 0);
-    say(fd, "half", 4);
-    while (pushrod_server_stats(s, stat_bytes_in, &read), read < 4)
-        assert_int_equal(step(s), 1);
-    say(fd, " a line\r\nanother\r\nand", 21);
+    in_two_parts(s, fd, "half", " a line\r\nanother\r\nand");
     STEP_UNTIL(s, seen.closes == 1);
     assert_int_equal(seen.general, 1);
     assert_int_equal(seen.last.error, PUSHROD_E_SLOW_READER);
+    close(fd);
+    server_stop(s);
+}
+
+/* Is ended by its own answer, and looks at what it was given only then. */
+static void receive_late(
+    struct pushrod_server *s, uint64_t conn, const void *data, size_t size, void *arg)
+{
+    receive_large(s, conn, data, size, arg);
+    assert_int_equal(pushrod_server_send(s, conn, data, size), -PUSHROD_E_UNKNOWN_CONNECTION);
+    on_receive(s, conn, data, size, arg);
+}
+
+/* "What a callback is given is borrowed until it returns", whatever becomes of the connection. */
+static void test_given_until_it_returns(void **state)
+{
+    static const struct pushrod_framing lines = {.kind = PUSHROD_FRAMING_EOF};
+    size_t answer = 3 << 20;
+    const struct pushrod_server_events events = {
+        .stop = on_stop, .receive = receive_late, .close = close_seen};
+    struct pushrod_server *s = server_new();
+    (void)state;
+    pushrod_server_on(s, &events, &answer);
+    assert_int_equal(pushrod_server_set(s, "max-unsent", "2m"), 0);
+    assert_int_equal(pushrod_server_listen(s, "127.0.0.1:0", &lines), 0);
+    server_start(s);
+    int fd = dial(s, 0);
+    in_two_parts(s, fd, "half", " a line\r\nanother\r\nand");
+    STEP_UNTIL(s, seen.closes == 1);
+    assert_string_equal(seen.received, "[half a line]");
     close(fd);
     server_stop(s);
 }
@@ -316,6 +352,7 @@ int main(void)
         cmocka_unit_test(test_framings),
         cmocka_unit_test(test_connections),
         cmocka_unit_test(test_dropped_by_its_answer),
+        cmocka_unit_test(test_given_until_it_returns),
         cmocka_unit_test(test_half_closed),
         cmocka_unit_test(test_unix_path),
         cmocka_unit_test(test_ipv6),
