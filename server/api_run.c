@@ -80,8 +80,9 @@ void server_end(struct pushrod_server *s)
     assert(list_empty(&s->posts));
     state_set(s, API_OVER);
     waits_abort(s);
+    /* Groups stay until free(), too: whose they are may look at them, and drop them, in the last
+     * close events and later. */
     if (s->loop) {
-        groups_free(s);
         timers_free(s);
         loop_timer_clear(s->loop, &s->drain_timer);
         loop_undefer(&s->start_tell);

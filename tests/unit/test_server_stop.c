@@ -134,6 +134,37 @@ static void test_looking_at_the_end(void **state)
     pushrod_server_free(s);
 }
 
+static void drop_at_close(struct pushrod_server *s, uint64_t conn, int error, void *arg)
+{
+    (void)s, (void)conn, (void)error, (void)arg;
+    assert_int_equal(pushrod_group_count(seen.group), 1);
+    pushrod_group_drop(seen.group);
+    seen.closes++;
+}
+
+/* A group that nobody waits for is the program's, to look at and to drop, as long as the server. */
+static void test_groups_at_the_end(void **state)
+{
+    const struct pushrod_server_events events = {.connect = on_connect, .close = drop_at_close};
+    const struct pushrod_job job = {.queue = "nobody"};
+    int fd;
+    struct pushrod_server *s = server_connected(&events, false, &fd);
+    struct pushrod_group *other = pushrod_group_new(s);
+    (void)state;
+    seen.group = pushrod_group_new(s);
+    assert_true(other && seen.group);
+    assert_int_equal(pushrod_group_task(seen.group, &job), 0);
+    assert_int_equal(pushrod_group_task(other, &job), 0);
+    for (int i = 0; i < 2; i++)
+        pushrod_server_stop(s);
+    assert_int_equal(pushrod_server_run(s), 0);
+    assert_int_equal(seen.closes, 1);
+    assert_int_equal(pushrod_group_count(other), 1);
+    pushrod_group_drop(other);
+    close(fd);
+    pushrod_server_free(s);
+}
+
 /* ---- stopping ---- */
 
 /* Standard error of the test and of all processes that it starts goes to the file meanwhile. */
@@ -221,6 +252,7 @@ int main(void)
         cmocka_unit_test(test_signals_of_two),
         cmocka_unit_test(test_signal_at_the_end),
         cmocka_unit_test(test_looking_at_the_end),
+        cmocka_unit_test(test_groups_at_the_end),
         cmocka_unit_test(test_stopping_is_no_trouble),
         cmocka_unit_test(test_stop_beside_start),
     };
