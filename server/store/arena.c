@@ -28,6 +28,11 @@ void *store_alloc(size_t size)
     return check(calloc(1, size ? size : 1));
 }
 
+char *store_text(const char *text)
+{
+    return check(strdup(text));
+}
+
 struct body *store_body(size_t size)
 {
     return check(body_new(size));

@@ -21,6 +21,7 @@ struct arena {
 };
 
 void *store_alloc(size_t size);       /* zeroed; the caller frees it */
+char *store_text(const char *text);   /* a copy that the caller frees */
 struct body *store_body(size_t size); /* its bytes unset */
 void *store_grow(
     void *old, size_t *capacity, size_t item); /* doubles an array; at least 16 items */

@@ -40,9 +40,7 @@ static char *message(const char *format, const char *path, const char *detail)
 
 static int make_directories(const char *path)
 {
-    char *copy = strdup(path);
-    if (!copy)
-        return ENOMEM;
+    char *copy = store_text(path);
     for (char *slash = strchr(copy + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
         *slash = 0;
         mkdir(copy, 0755); /* what cannot be made shows below */
@@ -207,7 +205,7 @@ static void file_remember(struct lmdb *l)
 char *lmdb_env_open(struct lmdb *l)
 {
     if (lmdb_is_away(l))
-        return strdup(l->text);
+        return store_text(l->text);
     int rc = env_open(l);
     if (rc) {
         lmdb_env_close(l);

@@ -181,7 +181,7 @@ static struct lmdb *lmdb_new(const struct store_config *config)
     struct lmdb *l = store_alloc(sizeof(*l));
     pthread_condattr_t attributes;
     l->ops = &store_lmdb;
-    l->path = strdup(config->path);
+    l->path = store_text(config->path);
     l->max_bytes = (config->max_bytes ? config->max_bytes : DEFAULT_BYTES) & ~(uint64_t)4095;
     l->settle_ns = (config->settle_ms ? config->settle_ms : 1000) * UINT64_C(1000000);
     l->spare = UINT64_MAX; /* until the first look */
@@ -235,7 +235,7 @@ static char *lmdb_begin_life(struct lmdb *l, struct store_opened *opened)
     }
     if (l->error) {
         lmdb_text_errno(l, "cannot write to the store", l->error);
-        error = strdup(l->text);
+        error = store_text(l->text);
     }
     return error;
 }
@@ -251,7 +251,7 @@ static char *lmdb_start(struct lmdb *l, struct store_opened *opened)
         return error;
     l->event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     int rc = l->event_fd < 0 ? -1 : pthread_create(&l->thread, NULL, lmdb_thread, l);
-    return rc == 0 ? NULL : strdup("cannot start the store's thread");
+    return rc == 0 ? NULL : store_text("cannot start the store's thread");
 }
 
 static struct store *lmdb_open(
