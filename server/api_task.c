@@ -300,20 +300,21 @@ void api_task_free(struct pushrod_server *s)
 
 /* --------------------------------------------------------------------------- owned finishes */
 
-/* One allocation: the struct, then the error text, the result and the tag. */
+/* One allocation: the struct, then the result, aligned as the one that is told, and the texts. */
 struct pushrod_finish *finish_copy(const struct pushrod_finish *from)
 {
     size_t text = strlen(from->error_text) + 1;
-    struct pushrod_finish *f = malloc(sizeof *f + text + from->result_size + from->tag_size);
+    size_t head = (sizeof *from + TOLD_ALIGN - 1) / TOLD_ALIGN * TOLD_ALIGN;
+    struct pushrod_finish *f = malloc(head + from->result_size + text + from->tag_size);
     if (!f)
         return NULL;
     *f = *from;
-    char *at = memcpy((char *)(f + 1), from->error_text, text);
-    f->error_text = at;
+    char *at = (char *)f + head;
     if (from->result)
-        f->result = memcpy(at + text, from->result, from->result_size);
+        f->result = memcpy(at, from->result, from->result_size);
+    f->error_text = memcpy(at + from->result_size, from->error_text, text);
     if (from->tag)
-        f->tag = memcpy(at + text + from->result_size, from->tag, from->tag_size);
+        f->tag = memcpy(at + from->result_size + text, from->tag, from->tag_size);
     return f;
 }
 

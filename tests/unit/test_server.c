@@ -220,6 +220,7 @@ struct thread {
     int64_t task;
     int echoed, timed_out, partial_errors[2];
     int64_t partial;
+    bool aligned;
     char result[16];
 };
 
@@ -237,6 +238,7 @@ static void *thread_main(void *arg)
     struct pushrod_finish *finish = NULL, *two[2];
     t->task = pushrod_server_task(t->server, "echo", "", 0, NULL, NULL, NULL);
     t->echoed = pushrod_server_taskwait(t->server, &echo_job, -1, &finish);
+    t->aligned = finish && (uintptr_t)finish->result % _Alignof(max_align_t) == 0;
     if (finish)
         snprintf(t->result, sizeof t->result, "%.*s", (int)finish->result_size,
             (const char *)finish->result);
@@ -265,6 +267,7 @@ static void test_threads(void **state)
     pthread_join(thread, NULL);
     assert_int_equal(t.task, -PUSHROD_E_WRONG_STATE);
     assert_int_equal(t.echoed, 0);
+    assert_true(t.aligned);
     assert_string_equal(t.result, "hi");
     assert_int_equal(t.timed_out, -PUSHROD_E_TIMED_OUT);
     /* One slot still hangs; the other one answers. */
