@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Dead letters of the LMDB store: rows at once, with the commit of their operation. */
 #include <stdlib.h>
+#include "common/list.h"
 #include "common/name.h"
 #include "server/store/lmdb.h"
 
@@ -151,28 +152,25 @@ void op_revive(struct lmdb *l, struct item *item, struct reply *reply, struct st
 
 /* ---- SCAN ---- */
 
-struct found_ids {
-    uint64_t *ids;
-    size_t count;
-    size_t capacity;
+/* A queue of those that are asked for, and the next of its dead letters. */
+struct graves {
+    struct heap_node next; /* key: id */
+    const struct lmdb_queue *queue;
 };
 
-/* Ids of one queue above `after`, at most `limit` of them. */
-static void scan_queue(struct lmdb *l, MDB_cursor *c, const struct lmdb_queue *q, uint64_t after,
-    uint32_t limit, struct found_ids *found)
+/* Its first id above `after` takes its place among those of the others; none: it is left out. */
+static void graves_next(
+    struct lmdb *l, MDB_cursor *c, struct heap *heap, struct graves *g, uint64_t after)
 {
     uint8_t from[BURIED_KEY];
-    size_t size = buried_key(from, q->name, after + 1);
+    size_t size = buried_key(from, g->queue->name, after + 1);
     struct slice key = slice_of(from, size);
     struct slice value;
-    MDB_cursor_op op = MDB_SET_RANGE;
-    for (; limit && cursor_get(l, c, &key, &value, op); op = MDB_NEXT, limit--) {
-        if (key.size != size || memcmp(key.data, from, size - 8) != 0)
-            return;
-        if (found->count == found->capacity)
-            found->ids = store_grow(found->ids, &found->capacity, sizeof(*found->ids));
-        found->ids[found->count++] = key_read(key.data + size - 8, 8);
-    }
+    if (!cursor_get(l, c, &key, &value, MDB_SET_RANGE) || key.size != size ||
+        memcmp(key.data, from, size - 8) != 0)
+        return;
+    if (!heap_push(heap, &g->next, key_read(key.data + size - 8, 8), 0))
+        abort();
 }
 
 /* Bodies are left out: a list of a thousand would otherwise read gigabytes that nobody looks at. */
@@ -187,25 +185,34 @@ static void scan_one(
     reply_record(list, record.data, record.size, NULL);
 }
 
-/* Each queue that is asked for gives its first ones; of those, the first are given. */
+/*
+ * The queues are merged: a thousand of them with a thousand dead letters each would otherwise be
+ * read as a whole for every page of a list, while all that is to be committed waits.
+ */
 void op_scan(struct lmdb *l, struct item *item, struct reply *reply, struct store_event *e)
 {
     const struct store_op *op = item->op;
     struct reply_records list = {.reply = reply};
     struct finish *finishes = store_arena_alloc(&reply->arena, op->limit * sizeof(*finishes));
-    struct found_ids found = {0};
+    struct graves *graves = store_alloc(l->queue_count * sizeof(*graves));
+    struct heap heap = {0};
     MDB_cursor *c = table_cursor(l, TABLE_BURIED);
-    for (size_t i = 0; i < l->queue_count && op->id < UINT64_MAX; i++)
+    for (size_t i = 0; i < l->queue_count && op->id < UINT64_MAX; i++) {
+        graves[i].queue = l->queues[i];
         if (l->queues[i]->dead && (!op->queue.data || name_matches(op->queue, l->queues[i]->name)))
-            scan_queue(l, c, l->queues[i], op->id, op->limit + 1, &found);
+            graves_next(l, c, &heap, &graves[i], op->id);
+    }
+    for (struct heap_node *first; (first = heap_top(&heap)) && list.count < op->limit;) {
+        uint64_t id = first->key;
+        heap_remove(&heap, first);
+        scan_one(l, id, &list, finishes);
+        graves_next(l, c, &heap, container_of(first, struct graves, next), id);
+    }
     if (c)
         mdb_cursor_close(c);
-    if (found.count)
-        qsort(found.ids, found.count, sizeof(*found.ids), lmdb_compare_ids);
-    for (size_t i = 0; i < found.count && i < op->limit; i++)
-        scan_one(l, found.ids[i], &list, finishes);
-    e->exhausted = found.count <= op->limit;
+    e->exhausted = heap.count == 0;
     e->finishes = finishes;
-    free(found.ids);
+    heap_free(&heap);
+    free(graves);
     reply_set_records(&list, e);
 }
