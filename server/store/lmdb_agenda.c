@@ -3,7 +3,7 @@
 #include "common/list.h"
 #include "server/store/lmdb.h"
 
-#define STALE_ROWS 1000 /* looked at, at the most, for the next moment */
+#define STALE_ROWS 1000 /* looked at, at the most, for the next moment; deleted with one DUE */
 
 struct moment {
     uint64_t when_ms;
@@ -45,9 +45,15 @@ static bool row_stale(struct lmdb *l, const struct moment *m, struct slice uniqu
     return !queue_numbered(l, number);
 }
 
+/* What is left of the bounds of one DUE. */
+struct due_left {
+    uint32_t entries;
+    uint32_t stale; /* a purge may have left millions of rows that were due */
+};
+
 /* The first row that means something; those before it, up to the moment, are deleted. */
-static bool row_next(
-    struct lmdb *l, MDB_cursor *c, uint64_t until_ms, struct moment *m, struct slice *unique)
+static bool row_next(struct lmdb *l, MDB_cursor *c, uint64_t until_ms, struct due_left *left,
+    struct moment *m, struct slice *unique)
 {
     struct slice key = {0};
     while (cursor_get(l, c, &key, unique, MDB_FIRST)) {
@@ -56,8 +62,9 @@ static bool row_next(
             return false;
         if (!row_stale(l, m, *unique))
             return true;
-        if (!cursor_delete(l, c))
+        if (!left->stale || !cursor_delete(l, c))
             return false;
+        left->stale--;
     }
     return false;
 }
@@ -111,9 +118,9 @@ static void promote(struct lmdb *l, struct item *item, struct found *f, struct r
     list->records[list->count - 1].due_ms = due_ms;
 }
 
-/* One entry of the agenda; false: nothing more is due. */
-static bool due_step(
-    struct lmdb *l, struct item *item, MDB_cursor *c, struct reply_records *list, uint32_t *steps)
+/* One entry of the agenda; false: nothing more is due, or a bound is reached. */
+static bool due_step(struct lmdb *l, struct item *item, MDB_cursor *c, struct reply_records *list,
+    struct due_left *left)
 {
     struct moment heap = {0};
     struct moment row = {0};
@@ -121,10 +128,8 @@ static bool due_step(
     struct found f;
     uint64_t until_ms = item->op->until_ms;
     bool from_heap = heap_moment(l, &heap) && heap.when_ms <= until_ms;
-    bool from_row = row_next(l, c, until_ms, &row, &unique);
-    if (!from_heap && !from_row)
-        return false;
-    if (*steps == item->op->limit)
+    bool from_row = row_next(l, c, until_ms, left, &row, &unique);
+    if ((!from_heap && !from_row) || !left->entries || !left->stale)
         return false;
     bool use_row = from_row && (!from_heap || earlier(&row, &heap));
     if (use_row && row.kind == AGENDA_UNIQUE)
@@ -135,7 +140,7 @@ static bool due_step(
         return false;
     if (found)
         promote(l, item, &f, list);
-    *steps += found || (use_row && row.kind == AGENDA_UNIQUE);
+    left->entries -= found || (use_row && row.kind == AGENDA_UNIQUE);
     return true;
 }
 
@@ -169,9 +174,9 @@ void op_due(struct lmdb *l, struct item *item, struct reply *reply, struct store
 {
     struct reply_records list = {.reply = reply};
     MDB_cursor *c = table_cursor(l, TABLE_AGENDA);
-    uint32_t steps = 0;
+    struct due_left left = {.entries = item->op->limit, .stale = STALE_ROWS};
     give_owed(l, item, &list);
-    while (c && due_step(l, item, c, &list, &steps))
+    while (c && due_step(l, item, c, &list, &left))
         ;
     if (c)
         mdb_cursor_close(c);

@@ -419,6 +419,37 @@ static void a_group_is_a_row(void **state)
     rig_close(&r);
 }
 
+static void append_due(struct rig *r, uint64_t id, const char *queue, uint64_t due_ms)
+{
+    struct record record = rig_record(id, queue, 4);
+    record.due_ms = due_ms;
+    assert_int_equal(rig_append(r, &record)->outcome, OUTCOME_STORED);
+}
+
+/* What a purge has left of the agenda is deleted in steps: all that is to be committed waits. */
+static void due_takes_its_share_of_a_purge(void **state)
+{
+    enum { COUNT = 2500 };
+    struct rig r;
+    rig_open(&r, *state);
+    for (uint64_t id = 1; id <= COUNT; id++)
+        append_due(&r, id, "q", r.now_ms + 10);
+    append_due(&r, COUNT + 1, "other", r.now_ms + 20);
+    wait_for_tables(&r);
+    const struct store_op ops[] = {{.kind = STORE_PURGE, .queue = slice_str("q")},
+        {.kind = STORE_DUE, .until_ms = r.now_ms + 20, .limit = 9}};
+    r.backend->ops->submit(r.store, ops, 2, r.now_ms);
+    assert_int_equal(rig_next(&r)->count, COUNT);
+    const struct store_event *e = rig_next(&r);
+    for (int i = 0; i < COUNT && !e->record_count; i++) {
+        assert_true(!e->exhausted && e->next_ms <= r.now_ms + 20);
+        e = rig_due(&r, r.now_ms + 20, 9);
+    }
+    assert_int_equal(e->records[0].id, COUNT + 1);
+    assert_true(e->exhausted && !e->next_ms);
+    rig_close(&r);
+}
+
 /* Names come from strangers, who could choose a hundred thousand that meet in one cell. */
 static void names_are_hashed_with_a_secret(void **state)
 {
@@ -444,7 +475,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_revived_task_ends_once),
         FOR(a_purge_leaves_kept_finishes, 1), FOR(a_purge_leaves_kept_finishes, 2),
         FOR(a_clock_that_goes_back_drops_no_finish, 2), FOR(the_index_counts_its_bytes, 2),
-        FOR(tasks_that_end_at_once_leave_nothing, 1),
+        FOR(tasks_that_end_at_once_leave_nothing, 1), FOR(due_takes_its_share_of_a_purge, 2),
         cmocka_unit_test(a_group_that_cannot_begin_is_answered),
         cmocka_unit_test(names_are_hashed_with_a_secret), cmocka_unit_test(places_are_sorted),
         cmocka_unit_test(rows_go_in_steps), cmocka_unit_test(a_generation_ages_while_it_has_rows),
