@@ -37,6 +37,7 @@ struct store_op *request_ask(
     }
     r->id = id;
     op->id = id;
+    op->bare = r->kind == REQUEST_STATUS;
     return op;
 }
 
@@ -187,7 +188,8 @@ static void status_told(struct core *c, struct request *r, const struct store_ev
 
 static void scanned(struct core *c, struct request *r, const struct store_event *e)
 {
-    assert(r->kind == REQUEST_DEAD);
+    assert(r->kind == REQUEST_DEAD && c->scanning >= r->list->limit);
+    c->scanning -= r->list->limit;
     if (e->outcome == OUTCOME_STORED)
         row_end(c, r->conn, r->request,
             rows_dead(c, r, r->list, e->records, e->finishes, e->record_count));
@@ -341,24 +343,30 @@ static request_fn *const request_table[] = {
     [REQUEST_OUTCOME] = outcome_known,
 };
 
-/* Behind the purge that was asked meanwhile. What was replayed is for a fetch to find. */
-static bool look_again(struct core *c, struct request *r)
+/*
+ * Behind the purge that was asked meanwhile: what was replayed is for a fetch to find. Or because
+ * the store had too much to give at once: whoever has gone by now need not wait for it.
+ */
+static bool look_again(struct core *c, struct request *r, const struct store_event *e)
 {
-    if (!r->stale || r->kind == REQUEST_REPLAY)
+    bool stale = r->stale && r->kind != REQUEST_REPLAY;
+    bool left = r->kind == REQUEST_WAIT && !conn_is_open(c, r->conn);
+    if (left || (!stale && e->outcome != OUTCOME_LATER))
         return false;
     struct store_op *op = out_store(c, STORE_LOOKUP, (uintptr_t)r);
-    r->stale = false;
+    r->stale &= !stale;
     if (!op)
         return false;
     assert(r->id != 0);
     op->id = r->id;
+    op->bare = r->kind == REQUEST_STATUS;
     return true;
 }
 
 void request_stored(struct core *c, struct request *r, const struct store_event *e)
 {
     assert(request_table[r->kind]);
-    if (look_again(c, r))
+    if (look_again(c, r, e))
         return;
     request_table[r->kind](c, r, e);
     request_free(r);

@@ -6,7 +6,7 @@
 #include "server/core/verbs.h"
 
 #define LIST_LIMIT 1000u
-#define LIST_TICK  20000u /* rows in one tick, after which no other list is begun */
+#define LIST_TICK  20000u /* rows in one tick, or of the store, after which no list is begun */
 #define HEAD_BYTES 1024u  /* of a payload */
 
 _Static_assert(LIST_LIMIT <= STORE_PART, "only a FETCH comes in parts");
@@ -386,7 +386,16 @@ static bool scan_dead(struct core *c, uint64_t conn, const struct msg_list *m)
     op->queue = r->list->filter;
     op->id = m->after;
     op->limit = (uint32_t)m->limit;
+    c->scanning += m->limit;
     return true;
+}
+
+/* 13 bytes ask for 1000 rows, and one read has 20,000 of those. */
+static void list_refuse(struct core *c, uint64_t conn, const struct msg_list *m)
+{
+    assert(c->listed >= LIST_TICK || c->scanning >= LIST_TICK);
+    out_reject(c, conn, m->request, PUSHROD_E_OVERLOADED,
+        "too much is listed at once: ask for the next page when this one is there");
 }
 
 static void list_dead(struct core *c, uint64_t conn, const struct msg_list *m)
@@ -395,6 +404,8 @@ static void list_dead(struct core *c, uint64_t conn, const struct msg_list *m)
     if (c->bypass) {
         const struct request now = {.conn = conn, .request = m->request};
         row_end(c, conn, m->request, rows_dead(c, &now, m, NULL, NULL, 0));
+    } else if (c->scanning >= LIST_TICK) {
+        list_refuse(c, conn, m);
     } else if (!scan_dead(c, conn, m)) {
         out_reject(c, conn, m->request, PUSHROD_E_NO_MEMORY, NULL);
     }
@@ -419,10 +430,8 @@ void core_list(struct core *c, uint64_t conn, const struct msg_list *given)
     assert(conn != 0);
     if (m.limit == 0 || m.limit > LIST_LIMIT)
         m.limit = LIST_LIMIT;
-    /* 13 bytes ask for 1000 rows, and one read has 20,000 of those. */
     if (c->listed >= LIST_TICK) {
-        out_reject(c, conn, m.request, PUSHROD_E_OVERLOADED,
-            "too much is listed at once: ask for the next page when this one is there");
+        list_refuse(c, conn, &m);
         return;
     }
     for (size_t i = 0; i < sizeof list_table / sizeof *list_table; i++) {

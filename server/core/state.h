@@ -410,10 +410,11 @@ struct core {
     struct idmap absent; /* id -> followers of a task that is not in memory */
     struct list watchers;
 
-    size_t listed; /* rows of LISTs in this tick */
-    bool ticking;  /* between core_begin() and core_end() */
-    bool woken;    /* the timers of this tick have run */
-    bool failed;   /* actions.failed */
+    size_t listed;     /* rows of LISTs in this tick */
+    uint64_t scanning; /* rows of LISTs that the store was asked for */
+    bool ticking;      /* between core_begin() and core_end() */
+    bool woken;        /* the timers of this tick have run */
+    bool failed;       /* actions.failed */
     bool draining;
     bool drained;
     bool store_down;

@@ -249,6 +249,7 @@ struct lmdb {
     uint64_t asked_ns;    /* when the last batch was taken */
     uint64_t group_ops;   /* operations in the group */
     uint64_t group_bytes;
+    uint64_t group_looked;   /* bytes of bodies that LOOKUPs have given */
     size_t group_rows;       /* of the journal, written with it */
     uint64_t unlooked_bytes; /* submitted since the last look at the room that is left */
     uint64_t spare;          /* bytes that may be, each of which is written twice */
@@ -395,7 +396,8 @@ void op_drop(struct lmdb *l, struct item *item, struct reply *r, struct store_ev
 void op_purge(struct lmdb *l, struct item *item, struct store_event *e);
 uint64_t agenda_next(struct lmdb *l); /* Unix time of the first entry; 0: none */
 void dead_put(struct lmdb *l, struct found *f, const struct finish *fin, const struct body *result);
-struct finish *dead_finish(struct lmdb *l, uint64_t id, struct slice packed, struct reply *r);
+struct finish *dead_finish(
+    struct lmdb *l, uint64_t id, struct slice packed, struct reply *r, bool bare);
 bool dead_get(struct lmdb *l, uint64_t id, struct slice *record, struct slice *finish);
 void purge_index(struct lmdb *l, struct lmdb_queue *q, const uint64_t *keep, size_t count);
 void op_run(struct lmdb *l, struct item *item, struct reply *r);

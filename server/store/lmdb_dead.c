@@ -59,12 +59,14 @@ bool dead_get(struct lmdb *l, uint64_t id, struct slice *record, struct slice *f
     return true;
 }
 
-struct finish *dead_finish(struct lmdb *l, uint64_t id, struct slice packed, struct reply *reply)
+struct finish *dead_finish(
+    struct lmdb *l, uint64_t id, struct slice packed, struct reply *reply, bool bare)
 {
     struct finish f;
     struct body *body = NULL;
-    if (finish_unpack(packed.data, packed.size, &f) && f.result.size && !f.result.data)
+    if (!bare && finish_unpack(packed.data, packed.size, &f) && f.result.size && !f.result.data)
         body = parts_get(l, TABLE_PARTS, id | RESULT_BIT, 0, f.result.size);
+    l->group_looked += body ? body->size : 0;
     struct finish *given = reply_finish(reply, packed.data, packed.size, body);
     body_unref(body);
     return given;

@@ -236,7 +236,7 @@ static void group_fail(struct lmdb *l, bool committing)
     answer_rest(l, full || !committing ? OUTCOME_REFUSED : OUTCOME_UNKNOWN, code);
     pending_reduce(l);
     group_reopen(l);
-    l->group_ops = l->group_bytes = 0;
+    l->group_ops = l->group_bytes = l->group_looked = 0;
     l->room_ns = l->failed_ns = clock_mono_ns();
 }
 
@@ -256,7 +256,7 @@ static void group_end(struct lmdb *l)
     l->pending = l->pending_last = NULL;
     l->pending_sync = false;
     l->pending_since_ns = LMDB_NO_AGE;
-    l->group_ops = l->group_bytes = 0;
+    l->group_ops = l->group_bytes = l->group_looked = 0;
     l->group += l->group == UINT32_MAX ? 2 : 1; /* 0 means none */
     l->commits++;
 }

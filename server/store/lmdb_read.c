@@ -2,6 +2,8 @@
 /* FETCH, LOOKUP: the order of a queue and single tasks, out of the index and the tables. */
 #include "server/store/lmdb.h"
 
+#define LOOKED_BYTES ((uint64_t)32 << 20) /* given by the LOOKUPs of a group, and one more */
+
 /* What the tables have next in the order, passing over what the index knows better. */
 struct table_stream {
     MDB_cursor *cursor;
@@ -156,41 +158,60 @@ static bool kept_finish(struct lmdb *l, struct item *item, struct reply *reply, 
         return false;
     if (!finish_unpack(packed.data, packed.size, &f) || f.keep_until_ms <= l->now_ms)
         return false;
-    if (f.result.size && !f.result.data)
+    if (!item->op->bare && f.result.size && !f.result.data)
         body = parts_get(l, table, f.id, 1, f.result.size);
+    l->group_looked += packed.size + (body ? body->size : 0);
     *out = reply_finish(reply, packed.data, packed.size, body);
     body_unref(body);
     return true;
 }
 
 /* Of a dead letter the record as well, as far as it is for people: a large payload is left out. */
-static void dead_beside(struct lmdb *l, uint64_t id, struct reply *reply, struct store_event *e)
+static void dead_beside(
+    struct lmdb *l, const struct store_op *op, struct reply *reply, struct store_event *e)
 {
     struct slice record;
     struct slice packed;
     struct reply_records list = {.reply = reply};
-    if (!dead_get(l, id, &record, &packed))
+    if (!dead_get(l, op->id, &record, &packed))
         return;
     if (!e->finishes)
-        e->finishes = dead_finish(l, id, packed, reply);
+        e->finishes = dead_finish(l, op->id, packed, reply, op->bare);
+    l->group_looked += record.size + packed.size;
     reply_record(&list, record.data, record.size, NULL);
     reply_set_records(&list, e);
     e->record_count = 0; /* it does not live */
 }
 
+static void found_give(
+    struct lmdb *l, const struct found *f, bool bare, struct reply *reply, struct store_event *e)
+{
+    struct reply_records list = {.reply = reply};
+    if (bare)
+        reply_record(&list, f->packed.data, f->packed.size, NULL)->maybe_running =
+            task_maybe_running(l, f);
+    else
+        task_give(l, &list, f);
+    l->group_looked += f->packed.size + (bare ? 0 : list.bytes);
+    reply_set_records(&list, e);
+}
+
+/* What they give is kept until it is polled: a client may ask for the same result 20,000 times. */
 void op_lookup(struct lmdb *l, struct item *item, struct reply *reply, struct store_event *e)
 {
     struct found f;
     struct finish *finish;
+    if (l->group_looked >= LOOKED_BYTES) {
+        e->outcome = OUTCOME_LATER;
+        return;
+    }
     if (task_find(l, item->op->id, &f)) {
-        struct reply_records list = {.reply = reply};
-        task_give(l, &list, &f);
-        reply_set_records(&list, e);
+        found_give(l, &f, item->op->bare, reply, e);
         return;
     }
     if (kept_finish(l, item, reply, &finish))
         e->finishes = finish;
-    dead_beside(l, item->op->id, reply, e);
+    dead_beside(l, item->op, reply, e);
     if (!e->finishes)
         e->outcome = OUTCOME_GONE;
 }

@@ -17,6 +17,8 @@
  *   UNKNOWN  an fsync failed; the store is being opened again: ask with LOOKUP
  *   GONE     FINISH, RESCHEDULE or LOOKUP of an id that is not there (any more)
  *   HELD     APPEND whose unique key is taken, or whose id is there already; `id` is the holder
+ *   LATER    LOOKUP of something large, beside others that were: ask again. It costs a few bytes to
+ *            ask for what takes a payload's or a result's room until it is told
  *
  * What the backends agree on, beyond what stands beside each operation:
  *   - events come in the order in which their operations were asked. So one that is async, or a
@@ -140,10 +142,18 @@ struct store_op {
     size_t limit_bytes;         /* FETCH: payload bytes, but one task at the least */
     bool paused;                /* QUEUE */
     bool gone;                  /* WORKER: off the record */
+    bool bare;                  /* LOOKUP: what lies in a body stays there, as for SCAN */
     enum durability durability; /* QUEUE */
 };
 
-enum store_outcome { OUTCOME_STORED, OUTCOME_REFUSED, OUTCOME_UNKNOWN, OUTCOME_GONE, OUTCOME_HELD };
+enum store_outcome {
+    OUTCOME_STORED,
+    OUTCOME_REFUSED,
+    OUTCOME_UNKNOWN,
+    OUTCOME_GONE,
+    OUTCOME_HELD,
+    OUTCOME_LATER
+};
 
 /*
  * One for each operation, in order. Who asks for many records gets them in parts, so that a tick

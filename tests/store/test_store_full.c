@@ -351,6 +351,33 @@ static void a_payload_is_whole_or_not_given(void **state)
     body_unref(body);
 }
 
+/* Of three results, asked for at once: it costs a few bytes to ask for each. */
+static void lookups_give_what_there_is_room_for(void **state)
+{
+    struct rig r;
+    struct body *body = rig_body(1, 20 << 20);
+    struct record in = rig_record(1, "q", 4);
+    struct finish f = {.id = 1, .status = PUSHROD_DONE, .body = body, .result = body_slice(body)};
+    const struct store_op lookup = {.kind = STORE_LOOKUP, .id = 1};
+    const struct store_op ops[] = {lookup, lookup, lookup};
+    static const enum store_outcome expected[] = {OUTCOME_STORED, OUTCOME_STORED, OUTCOME_LATER};
+    rig_open(&r, *state);
+    f.finished_ms = r.now_ms;
+    f.keep_until_ms = r.now_ms + 60000;
+    rig_append(&r, &in);
+    assert_int_equal(rig_do(&r, &(struct store_op){.kind = STORE_FINISH, .finish = &f})->outcome,
+        OUTCOME_STORED);
+    r.backend->ops->submit(r.store, ops, 3, r.now_ms);
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(rig_next(&r)->outcome, expected[i]);
+    const struct store_event *e = rig_do(&r, &lookup);
+    assert_true(slice_equal(e->finishes->result, body_slice(body)));
+    e = rig_do(&r, &(struct store_op){.kind = STORE_LOOKUP, .id = 1, .bare = true});
+    assert_true(e->finishes->result.size == body->size && !e->finishes->result.data);
+    rig_close(&r);
+    body_unref(body);
+}
+
 #define FOR(test, n)                                                                               \
     {                                                                                              \
 #test ", " #n, test, NULL, NULL, (void *)(uintptr_t)&backends[n]                           \
@@ -365,6 +392,7 @@ int main(void)
         FOR(a_burst_fills_a_small_disk, 2), FOR(a_purge_makes_room, 2),
         FOR(expired_results_make_room, 1), FOR(expired_results_make_room, 2),
         FOR(ended_tasks_make_room, 1), FOR(the_nth_write_fails, 2),
+        FOR(lookups_give_what_there_is_room_for, 1), FOR(lookups_give_what_there_is_room_for, 2),
         cmocka_unit_test(memory_of_a_burst_is_given_back)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -237,6 +237,83 @@ static void many_lists_in_one_tick(void **state)
     fix_free(&f);
 }
 
+static size_t scans_asked(void)
+{
+    size_t count = 0;
+    while (durable_op(&d, STORE_SCAN, count))
+        count++;
+    return count;
+}
+
+/* The rows that the store is to read count until they are told, in whatever tick. */
+static void many_lists_of_the_store(void **state)
+{
+    (void)state;
+    struct msg_list list = {.request = 1, .what = S("dead")};
+    durable_begin(&d, DURABILITY_SYNC);
+    for (unsigned i = 0; i < 2000; i++)
+        core_list(d.f.core, 6, &list);
+    durable_end(&d);
+    assert_int_equal(scans_asked(), 20);
+    assert_int_equal(count_of(&d.f, MSG_REJECTED), 1980);
+    assert_int_equal(fix_conn(&d.f, 6, MSG_REJECTED, 0)->code, PUSHROD_E_OVERLOADED);
+    fix_later(&d.f, 1);
+    core_list(d.f.core, 6, &list);
+    fix_end(&d.f);
+    assert_int_equal(scans_asked(), 0);
+    durable_stored(&d, 1);
+    core_list(d.f.core, 6, &list);
+    durable_end(&d);
+    assert_int_equal(count_of(&d.f, MSG_END), 20);
+    assert_int_equal(scans_asked(), 1);
+    durable_stored(&d, 1);
+    durable_free(&d);
+}
+
+/* The store has no room for what the two look-ups of the last tick would give. 0: nobody leaves. */
+static void look_later(uint64_t leaves)
+{
+    struct store_event events[2];
+    for (size_t i = 0; i < 2; i++)
+        events[i] = (struct store_event){.kind = STORE_LOOKUP,
+            .token = durable_op(&d, STORE_LOOKUP, i)->token,
+            .outcome = OUTCOME_LATER};
+    fix_later(&d.f, 1);
+    if (leaves)
+        core_conn_closed(d.f.core, leaves);
+    core_stored(d.f.core, events, 2);
+}
+
+/* It is asked for again, as long as somebody waits for it. */
+static void many_results_come_in_turns(void **state)
+{
+    (void)state;
+    struct msg_options o = fix_options();
+    o.delay_ms = 1000;
+    durable_begin(&d, DURABILITY_SYNC);
+    uint64_t id = fix_submit(&d.f, 5, "q", "payload", &o, FOLLOW_NONE);
+    durable_settle(&d);
+    core_wait(d.f.core, 6, 1, id, FOLLOW_FINISH);
+    core_status(d.f.core, 7, 1, id);
+    for (unsigned turn = 0; turn < 2; turn++) {
+        fix_end(&d.f);
+        for (size_t i = 0; i < 2; i++) {
+            assert_int_equal(durable_op(&d, STORE_LOOKUP, i)->id, id);
+            assert_int_equal(durable_op(&d, STORE_LOOKUP, i)->bare, i == 1);
+        }
+        look_later(0);
+    }
+    fix_end(&d.f);
+    look_later(6);
+    durable_end(&d);
+    assert_true(durable_op(&d, STORE_LOOKUP, 0)->bare);
+    assert_null(durable_op(&d, STORE_LOOKUP, 1));
+    durable_stored(&d, 1);
+    durable_end(&d);
+    assert_non_null(fix_conn(&d.f, 7, MSG_TASK_ROW, 0));
+    durable_free(&d);
+}
+
 /* Each tick has its share of them, and the next one comes at once. */
 static void many_tasks_are_due_at_once(void **state)
 {
@@ -313,6 +390,8 @@ int main(void)
         cmocka_unit_test(many_waits_for_one_task),
         cmocka_unit_test(many_queues_take_turns),
         cmocka_unit_test(many_lists_in_one_tick),
+        cmocka_unit_test(many_lists_of_the_store),
+        cmocka_unit_test(many_results_come_in_turns),
         cmocka_unit_test(many_tasks_are_due_at_once),
         cmocka_unit_test(many_retries_are_due_at_once),
     };
