@@ -70,7 +70,10 @@ struct pushrod_task; /* see pushrod/worker.h */
 /* A server with default settings: no thread, no socket, no process yet. NULL: out of memory. */
 struct pushrod_server *pushrod_server_new(void);
 
-/* Stops at once if it still runs, and frees everything. NULL is fine. Not from a callback. */
+/*
+ * Stops at once if it still runs, and frees everything. NULL is fine. Not from a callback, and not
+ * before all other threads are done with it: one in taskwait() has to have returned.
+ */
 void pushrod_server_free(struct pushrod_server *server);
 
 /*
