@@ -4,6 +4,7 @@
 #include "server/store/lmdb.h"
 
 #define STALE_ROWS 1000 /* looked at, at the most, for the next moment; deleted with one DUE */
+#define DUE_BYTES  ((size_t)16 << 20) /* of payloads that one DUE gives, and one more */
 
 struct moment {
     uint64_t when_ms;
@@ -129,7 +130,9 @@ static bool due_step(struct lmdb *l, struct item *item, MDB_cursor *c, struct re
     uint64_t until_ms = item->op->until_ms;
     bool from_heap = heap_moment(l, &heap) && heap.when_ms <= until_ms;
     bool from_row = row_next(l, c, until_ms, left, &row, &unique);
-    if ((!from_heap && !from_row) || !left->entries || !left->stale)
+    if (!left->entries || !left->stale || list->bytes >= DUE_BYTES)
+        return false;
+    if (!from_heap && !from_row)
         return false;
     bool use_row = from_row && (!from_heap || earlier(&row, &heap));
     if (use_row && row.kind == AGENDA_UNIQUE)

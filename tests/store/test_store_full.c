@@ -351,6 +351,29 @@ static void a_payload_is_whole_or_not_given(void **state)
     body_unref(body);
 }
 
+/* A thousand may be due at once, each as large as a task can be. */
+static void due_gives_what_there_is_room_for(void **state)
+{
+    struct rig r;
+    struct body *body = rig_body(1, 10 << 20);
+    rig_open(&r, *state);
+    for (uint64_t id = 1; id <= 3; id++) {
+        struct record in = rig_record(id, "q", 4);
+        in.body = body;
+        in.payload = body_slice(body);
+        in.due_ms = r.now_ms + id;
+        assert_int_equal(rig_append(&r, &in)->outcome, OUTCOME_STORED);
+    }
+    const struct store_event *e = rig_due(&r, r.now_ms + 3, 9);
+    assert_int_equal(e->record_count, 2);
+    assert_true(!e->exhausted && e->next_ms == r.now_ms + 3);
+    e = rig_due(&r, r.now_ms + 3, 9);
+    assert_int_equal(e->records[0].id, 3);
+    assert_true(e->exhausted && slice_equal(e->records[0].payload, body_slice(body)));
+    rig_close(&r);
+    body_unref(body);
+}
+
 /* Of three results, asked for at once: it costs a few bytes to ask for each. */
 static void lookups_give_what_there_is_room_for(void **state)
 {
@@ -392,6 +415,7 @@ int main(void)
         FOR(a_burst_fills_a_small_disk, 2), FOR(a_purge_makes_room, 2),
         FOR(expired_results_make_room, 1), FOR(expired_results_make_room, 2),
         FOR(ended_tasks_make_room, 1), FOR(the_nth_write_fails, 2),
+        FOR(due_gives_what_there_is_room_for, 1), FOR(due_gives_what_there_is_room_for, 2),
         FOR(lookups_give_what_there_is_room_for, 1), FOR(lookups_give_what_there_is_room_for, 2),
         cmocka_unit_test(memory_of_a_burst_is_given_back)};
     return cmocka_run_group_tests(tests, NULL, NULL);
