@@ -313,7 +313,8 @@ static void control_dead(struct core *c, uint64_t conn, const struct msg_control
             out_reject(c, conn, m->request, PUSHROD_E_NO_MEMORY, NULL);
     } else if (t && !task_ended(t)) {
         out_reject(c, conn, m->request, PUSHROD_E_WRONG_STATE,
-            arena_text(c, "the task is not dead, but %s", task_state_name(t->state)));
+            arena_text(c, "the task is not dead, but %s",
+                t->state == TASK_LEASED ? "running" : task_state_name(t->state)));
     } else if (c->bypass || never_issued(c, m->id)) {
         out_reject(c, conn, m->request, PUSHROD_E_UNKNOWN_TASK, not_dead_text(c, m->id));
     } else {
