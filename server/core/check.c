@@ -77,10 +77,17 @@ static uint64_t targeted_in_memory(const struct core *c)
     return count;
 }
 
+/* Takes from the tasks that there are in each state those that the queue counts. */
+static void check_counts(const struct queue *q, int64_t counts[TASK_STATE_COUNT])
+{
+    for (unsigned state = 0; state < TASK_GONE; state++)
+        counts[state] -= q->counts[state];
+}
+
 static void check_tasks(const struct core *c)
 {
-    uint64_t counts[TASK_STATE_COUNT] = {0}, bypass = 0, bytes = 0, flight = 0, reserved = 0;
-    uint64_t targeted = 0;
+    uint64_t bypass = 0, bytes = 0, flight = 0, reserved = 0, targeted = 0;
+    int64_t counts[TASK_STATE_COUNT] = {0};
     uint32_t found = 0;
     for (uint32_t slot = 0; slot < c->ledger.used; slot++) {
         const struct task *t = ledger_at(&c->ledger, slot);
@@ -103,8 +110,11 @@ static void check_tasks(const struct core *c)
         reserved -= c->groups[i] ? c->groups[i]->reserved : 0;
     CHECK(bypass == c->bypass_bytes && bytes == c->stats.ledger_bytes);
     CHECK(flight == c->flight_bytes && reserved == 0 && targeted == targeted_in_memory(c));
+    for (const struct queue *q = c->first_queue; q; q = q->next)
+        check_counts(q, counts);
+    check_counts(&c->nowhere, counts);
     for (unsigned state = 0; state < TASK_GONE; state++)
-        CHECK(counts[state] == c->counts[state]);
+        CHECK(counts[state] == 0);
 }
 
 /* ---- queues ---- */

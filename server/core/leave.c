@@ -204,9 +204,11 @@ void drain_check(struct core *c)
 {
     if (!c->draining || c->drained || c->worker_count)
         return;
-    assert(c->counts[TASK_LEASED] == 0);
-    if (c->counts[TASK_STORING] || c->counts[TASK_MOVING] || c->counts[TASK_FINISHING])
-        return;
+    for (const struct queue *q = c->first_queue; q; q = q->next) {
+        assert(q->counts[TASK_LEASED] == 0);
+        if (q->counts[TASK_STORING] || q->counts[TASK_MOVING] || q->counts[TASK_FINISHING])
+            return;
+    }
     c->drained = true;
     out_notice(c, (struct notice){.kind = NOTICE_DRAINED});
 }

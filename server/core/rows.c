@@ -259,10 +259,19 @@ static int compare_tasks(const void *a, const void *b)
     return x->record.id < y->record.id ? -1 : x->record.id > y->record.id;
 }
 
+static size_t running_count(const struct core *c)
+{
+    size_t count = 0;
+    for (const struct list *it = c->workers.next; it != &c->workers; it = it->next)
+        count += container_of(it, struct worker, in_core)->outstanding_count;
+    assert(count <= c->ledger.by_id.count);
+    return count;
+}
+
 /* Those that are asked for, by id; NULL: no memory. */
 static struct task **running_find(struct core *c, const struct msg_list *m, size_t *count)
 {
-    struct task **found = arena_alloc(c, (size_t)(c->counts[TASK_LEASED] + 1) * sizeof *found);
+    struct task **found = arena_alloc(c, (running_count(c) + 1) * sizeof *found);
     *count = 0;
     if (!found)
         return NULL;
@@ -276,7 +285,7 @@ static struct task **running_find(struct core *c, const struct msg_list *m, size
                 found[(*count)++] = t;
         }
     }
-    assert(*count <= c->counts[TASK_LEASED]);
+    assert(*count <= c->ledger.by_id.count);
     qsort(found, *count, sizeof *found, compare_tasks);
     return found;
 }
@@ -295,7 +304,7 @@ static void list_running(struct core *c, uint64_t conn, const struct msg_list *m
     for (size_t i = 0; i < rows; i++)
         row_task(c, conn, m->request, found[i]);
     row_end(c, conn, m->request, rows);
-    c->listed += (size_t)c->counts[TASK_LEASED] / 16;
+    c->listed += running_count(c) / 16;
 }
 
 /* ---- counters ---- */

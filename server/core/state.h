@@ -362,8 +362,7 @@ struct core {
     uint64_t resumed_ns; /* of the last long pause of the server itself: silence counts from here */
     uint64_t random;
     struct core_stats stats;
-    uint64_t counts[TASK_STATE_COUNT]; /* of tasks in memory */
-    bool bypass;                       /* the store keeps nothing */
+    bool bypass; /* the store keeps nothing */
 
     struct ledger ledger;
     struct pool pool;

@@ -42,6 +42,12 @@ static uint64_t waiting(const struct queue *q)
     return q->counts[TASK_READY] + q->counts[TASK_HELD] + q->stored_ready;
 }
 
+static uint64_t delayed(const struct queue *q)
+{
+    assert(q->name.size > 0);
+    return q->counts[TASK_DELAYED] + q->counts[TASK_MOVING] + q->stored_delayed;
+}
+
 static uint64_t age_ms(const struct core *c, const struct task *t)
 {
     assert(t->state == TASK_READY);
@@ -91,7 +97,7 @@ void queue_stats(const struct core *c, const struct queue *q, struct core_queue_
     *s = (struct core_queue_stats){.name = q->name,
         .stored = !q->bypass,
         .ready = waiting(q),
-        .delayed = q->counts[TASK_DELAYED] + q->counts[TASK_MOVING] + q->stored_delayed,
+        .delayed = delayed(q),
         .running = q->counts[TASK_LEASED],
         .dead = q->dead,
         .paused = q->paused,
@@ -131,16 +137,15 @@ const struct core_stats *core_stats(struct core *c)
     struct core_stats *s = &c->stats;
     assert(c->worker_count <= UINT32_MAX);
     s->workers = c->worker_count;
-    s->ready = c->counts[TASK_READY] + c->counts[TASK_HELD];
-    s->delayed = c->counts[TASK_DELAYED] + c->counts[TASK_MOVING];
-    s->running = c->counts[TASK_LEASED];
     s->ledger = c->ledger.by_id.count;
-    s->backlog = s->dead = s->queues = s->unserved = 0;
+    s->ready = s->backlog = s->delayed = s->running = s->dead = s->queues = s->unserved = 0;
     for (const struct queue *q = c->first_queue; q; q = q->next) {
         assert(q->name.size > 0);
         s->queues++;
+        s->ready += q->counts[TASK_READY] + q->counts[TASK_HELD];
         s->backlog += q->stored_ready;
-        s->delayed += q->stored_delayed;
+        s->delayed += delayed(q);
+        s->running += q->counts[TASK_LEASED];
         s->dead += q->dead;
         if (waiting(q) && !is_served(q))
             s->unserved += waiting(q);

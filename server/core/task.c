@@ -110,9 +110,7 @@ void task_move(struct core *c, struct task *t, enum task_state to)
         timer_stop(c, t);
     if (t->rare && t->rare->target.data)
         target_move(t, from, to);
-    c->counts[from]--;
     t->queue->counts[from]--;
-    c->counts[to]++;
     t->queue->counts[to]++;
     t->state = (uint8_t)to;
     t->refused = false; /* what the store refused of its last state need not be asked again */
@@ -245,7 +243,6 @@ bool task_add(struct core *c, struct task *t)
     assert(t->state == TASK_STORING);
     if (!ledger_add(&c->ledger, t))
         return false;
-    c->counts[TASK_STORING]++;
     q->counts[TASK_STORING]++;
     q->targeted_all += t->rare && t->rare->target.data;
     if (q->bypass)
