@@ -71,8 +71,8 @@ static uint64_t targeted_in_memory(const struct core *c)
 {
     uint64_t count = 0;
     for (const struct queue *q = c->first_queue; q; q = q->next) {
-        CHECK(q->targeted + q->targeted_stored <= q->targeted_all);
-        count += q->targeted_all - q->targeted_stored;
+        CHECK(q->targeted <= q->targeted_here);
+        count += q->targeted_here;
     }
     return count;
 }

@@ -98,7 +98,6 @@ struct queue *queue_get(struct core *c, struct slice name)
     }
     *c->queues_end = q;
     c->queues_end = &q->next;
-    c->queue_count++;
     watch_event(c, "queue-new", 0, (struct slice){0}, q->name, NULL);
     return q;
 }
@@ -113,10 +112,10 @@ struct queue *queue_open(struct core *c, struct slice name, int *code, const cha
         return q;
     /* Only names that strangers make up are bounded: what the store has must come back. */
     *code = PUSHROD_E_TOO_MANY;
-    if (c->queue_count >= c->config.max_queues) {
+    if (c->queues.count >= c->config.max_queues) {
         *text = arena_text(c,
             "there are %zu queues already: use one of those, or raise max-queues of the server",
-            c->queue_count);
+            c->queues.count);
         return NULL;
     }
     *code = PUSHROD_E_NO_MEMORY;

@@ -251,7 +251,6 @@ static void purge_store(struct core *c, uint64_t conn, const struct msg_control 
     r->ready = q->stored_ready;
     r->delayed = q->stored_delayed;
     q->stored_ready = q->stored_delayed = 0;
-    q->targeted_all -= q->targeted_stored;
     q->targeted_stored = 0;
     op->queue = q->name;
     op->keep = keep;

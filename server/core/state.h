@@ -119,8 +119,8 @@ struct queue {
     struct list low_node;     /* in core.low: a fetch may be due */
     uint64_t due_purged;      /* number of the DUE during which it was purged */
     uint32_t targeted;        /* READY, for one worker by name */
-    uint64_t targeted_all;    /* that wait, too, but for what a former life left in the store */
-    uint64_t targeted_stored; /* ... of them, in the store only */
+    uint64_t targeted_here;   /* that wait, too: those, and all others in memory */
+    uint64_t targeted_stored; /* in the store only, but for what a former life left there */
     uint64_t max_tasks;
     uint16_t filled;                             /* bit r: fifo[r] is not empty */
     struct list fifo[PRIORITIES];                /* by rank: those that came in order of id */
@@ -374,7 +374,6 @@ struct core {
     struct strmap queues;
     struct queue *first_queue; /* in the order in which they were made */
     struct queue **queues_end;
-    size_t queue_count;
     struct queue *last_queue; /* that was looked up: most come in runs */
     struct strmap uniques;
     struct heap by_wall; /* due, expiry, unique keys */

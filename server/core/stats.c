@@ -138,10 +138,10 @@ const struct core_stats *core_stats(struct core *c)
     assert(c->worker_count <= UINT32_MAX);
     s->workers = c->worker_count;
     s->ledger = c->ledger.by_id.count;
-    s->ready = s->backlog = s->delayed = s->running = s->dead = s->queues = s->unserved = 0;
+    s->queues = c->queues.count;
+    s->ready = s->backlog = s->delayed = s->running = s->dead = s->unserved = 0;
     for (const struct queue *q = c->first_queue; q; q = q->next) {
         assert(q->name.size > 0);
-        s->queues++;
         s->ready += q->counts[TASK_READY] + q->counts[TASK_HELD];
         s->backlog += q->stored_ready;
         s->delayed += delayed(q);

@@ -129,8 +129,8 @@ static bool target_full(const struct core *c, const struct queue *q, const struc
 {
     if (!s->options || !s->options->worker.data)
         return false;
-    assert(q->targeted + q->targeted_stored <= q->targeted_all);
-    return q->targeted_all >= c->config.window_tasks;
+    assert(q->targeted <= q->targeted_here);
+    return q->targeted_here + q->targeted_stored >= c->config.window_tasks;
 }
 
 /* What the queue, and what stands behind it, cannot take now. */
@@ -150,7 +150,7 @@ static bool queue_check(
             arena_text(c,
                 "%" PRIu64
                 " tasks of the queue wait for workers by name already: start those workers",
-                q->targeted_all));
+                q->targeted_here + q->targeted_stored));
     return true;
 }
 

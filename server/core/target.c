@@ -124,8 +124,8 @@ static bool target_waits(enum task_state state)
 void target_move(const struct task *t, enum task_state from, enum task_state to)
 {
     assert(t->rare->target.data);
-    t->queue->targeted_all += target_waits(to);
-    t->queue->targeted_all -= target_waits(from);
+    t->queue->targeted_here += target_waits(to);
+    t->queue->targeted_here -= target_waits(from);
 }
 
 void target_take(struct core *c, struct task *t)

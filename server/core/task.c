@@ -244,7 +244,7 @@ bool task_add(struct core *c, struct task *t)
     if (!ledger_add(&c->ledger, t))
         return false;
     q->counts[TASK_STORING]++;
-    q->targeted_all += t->rare && t->rare->target.data;
+    q->targeted_here += t->rare && t->rare->target.data;
     if (q->bypass)
         c->bypass_bytes += t->record.payload.size;
     c->stats.ledger_bytes += t->record.payload.size;

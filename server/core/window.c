@@ -96,7 +96,6 @@ static void window_leave(struct core *c, struct task *t)
     uint64_t id = t->record.id;
     bool targeted = t->rare && t->rare->target.data;
     task_drop(c, t);
-    q->targeted_all += targeted;
     q->targeted_stored += targeted;
     if (chain)
         follow_absent(c, q, id, chain);
@@ -214,10 +213,8 @@ struct task *window_adopt(struct core *c, const struct record *r, enum stored_as
     uint64_t *counts[] = {&q->stored_ready, &q->stored_delayed, &q->dead};
     if (*counts[as])
         --*counts[as];
-    if (r->target.data && q->targeted_stored && as != STORED_DEAD) {
+    if (r->target.data && q->targeted_stored && as != STORED_DEAD)
         q->targeted_stored--;
-        q->targeted_all--;
-    }
     struct follower *f = follow_claim(c, r->id);
     for (struct follower *next; f; f = next) {
         next = f->next;
@@ -291,10 +288,8 @@ void window_fetched(struct core *c, struct queue *q, const struct store_event *e
         if (e->outcome == OUTCOME_STORED && e->exhausted && !q->fetch_void) {
             q->backlog = false;
             q->stored_ready = 0;
-            if (!q->stored_delayed) {
-                q->targeted_all -= q->targeted_stored;
+            if (!q->stored_delayed)
                 q->targeted_stored = 0;
-            }
         }
         if (q->unseen.id)
             window_close(c, q, q->unseen);
