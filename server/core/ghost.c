@@ -83,14 +83,8 @@ void worker_done_late(struct core *c, struct worker *w, const struct answer *a)
     struct body *result;
     if (c->bypass || !late_result(c, w, a, &result))
         return;
-    struct request *r = request_new(c, REQUEST_DONE, 0, 0);
-    if (!r) {
-        body_unref(result);
-        return;
-    }
-    r->result = result;
-    r->run_ns = a->run_ns;
-    request_ask(c, r, STORE_LOOKUP, a->id);
+    request_ask(c, STORE_LOOKUP, a->id,
+        (struct request){.kind = REQUEST_DONE, .result = result, .run_ns = a->run_ns});
 }
 
 /* ---- sessions that are over ---- */

@@ -303,14 +303,11 @@ static bool look_up(struct core *c, struct joining *joining)
     for (size_t i = 0; i < j->held_count; i++) {
         if (ledger_find_lease(&c->ledger, j->held[i].lease, j->held[i].id))
             continue;
-        struct request *r = request_new(c, REQUEST_HELD, 0, 0);
-        if (!r) {
-            joining->failed = true;
+        joining->failed = !request_ask(c, STORE_LOOKUP, j->held[i].id,
+            (struct request){.kind = REQUEST_HELD, .joining = joining});
+        if (joining->failed)
             break;
-        }
-        r->joining = joining;
-        if (request_ask(c, r, STORE_LOOKUP, j->held[i].id))
-            joining->waiting++;
+        joining->waiting++;
     }
     return joining->waiting > 0;
 }

@@ -4,41 +4,50 @@
 #include <stdlib.h>
 #include "server/core/verbs.h"
 
-struct request *request_new(struct core *c, enum request_kind kind, uint64_t conn, uint64_t request)
+static void request_drop(const struct request *r)
 {
-    struct request *r = calloc(1, sizeof *r);
-    if (!r)
-        return NULL;
-    assert(kind <= REQUEST_OUTCOME);
-    r->kind = kind;
-    r->conn = conn;
-    r->request = request;
-    list_push_back(&c->requests, &r->in_core);
-    return r;
+    assert(r->kind <= REQUEST_OUTCOME);
+    body_unref(r->result);
+    free(r->list);
 }
 
 void request_free(struct request *r)
 {
     assert(r);
     list_remove(&r->in_core);
-    body_unref(r->result);
-    free(r->list);
+    request_drop(r);
     free(r);
 }
 
 struct store_op *request_ask(
-    struct core *c, struct request *r, enum store_op_kind kind, uint64_t id)
+    struct core *c, enum store_op_kind kind, uint64_t id, struct request request)
 {
-    assert(r->id == 0);
-    struct store_op *op = out_store(c, kind, (uintptr_t)r);
+    struct request *r = malloc(sizeof *r);
+    struct store_op *op = r ? out_store(c, kind, (uintptr_t)r) : NULL;
+    assert(request.id == 0);
     if (!op) {
-        request_free(r);
+        request_drop(&request);
+        free(r);
         return NULL;
     }
-    r->id = id;
-    op->id = id;
+    *r = request;
+    r->id = op->id = id;
     op->bare = r->kind == REQUEST_STATUS;
+    list_push_back(&c->requests, &r->in_core);
     return op;
+}
+
+/* The store is asked once more, by the same request, which then is not over. */
+static void request_again(struct core *c, struct request *r)
+{
+    struct store_op *op = out_store(c, STORE_LOOKUP, (uintptr_t)r);
+    assert(r->id != 0);
+    r->again = true;
+    r->stale = false; /* this time behind the purge */
+    if (!op)
+        return;
+    op->id = r->id;
+    op->bare = r->kind == REQUEST_STATUS;
 }
 
 static void reject(struct core *c, const struct request *r, const struct store_event *e)
@@ -120,14 +129,13 @@ static void wait_absent(struct core *c, struct request *r, struct slice queue)
  * Its finish is on the way to the store, behind the look-up; or it is there, and the core itself
  * still has to look it up, after a failed fsync. Ask once more: the task is gone by then.
  */
-static void wait_again(struct core *c, const struct request *r, const struct task *t)
+static void wait_again(struct core *c, struct request *r, const struct task *t)
 {
     assert(t->released);
-    struct request *again = t->refused ? NULL : request_new(c, REQUEST_WAIT, r->conn, r->request);
-    if (again)
-        again->follow = r->follow;
-    if (!again || !request_ask(c, again, STORE_LOOKUP, r->id))
+    if (t->refused)
         out_reject(c, r->conn, r->request, PUSHROD_E_STORE_FAILED, NULL);
+    else
+        request_again(c, r);
 }
 
 static void waited(struct core *c, struct request *r, const struct store_event *e)
@@ -201,15 +209,14 @@ static void scanned(struct core *c, struct request *r, const struct store_event 
  * Replayed or not, as the store has it now: after a failed fsync, or once the finish that was still
  * here has gone.
  */
-static void replay_look(struct core *c, const struct request *r, const struct task *t)
+static void replay_look(struct core *c, struct request *r, const struct task *t)
 {
-    bool stuck = t && t->refused;
-    struct request *again = stuck ? NULL : request_new(c, REQUEST_REPLAY, r->conn, r->request);
     assert(r->kind == REQUEST_REPLAY);
-    if (again)
-        again->looked = true;
-    if (!again || !request_ask(c, again, STORE_LOOKUP, r->id))
+    r->looked = true;
+    if (t && t->refused)
         out_reject(c, r->conn, r->request, PUSHROD_E_STORE_FAILED, NULL);
+    else
+        request_again(c, r);
 }
 
 /* The store made it ready again, with its attempts forgotten. */
@@ -277,9 +284,8 @@ static void purged(struct core *c, struct request *r, const struct store_event *
     }
     for (size_t place = 0; idmap_next(&c->absent, &place, &cell);) {
         const struct follower *f = (const struct follower *)(uintptr_t)cell.value;
-        struct request *gone = f->queue == r->queue ? request_new(c, REQUEST_PURGED, 0, 0) : NULL;
-        if (gone)
-            request_ask(c, gone, STORE_LOOKUP, cell.key);
+        if (f->queue == r->queue)
+            request_ask(c, STORE_LOOKUP, cell.key, (struct request){.kind = REQUEST_PURGED});
     }
 }
 
@@ -347,27 +353,22 @@ static request_fn *const request_table[] = {
  * Behind the purge that was asked meanwhile: what was replayed is for a fetch to find. Or because
  * the store had too much to give at once: whoever has gone by now need not wait for it.
  */
-static bool look_again(struct core *c, struct request *r, const struct store_event *e)
+static bool looks_again(const struct core *c, const struct request *r, const struct store_event *e)
 {
     bool stale = r->stale && r->kind != REQUEST_REPLAY;
     bool left = r->kind == REQUEST_WAIT && !conn_is_open(c, r->conn);
-    if (left || (!stale && e->outcome != OUTCOME_LATER))
-        return false;
-    struct store_op *op = out_store(c, STORE_LOOKUP, (uintptr_t)r);
-    r->stale &= !stale;
-    if (!op)
-        return false;
-    assert(r->id != 0);
-    op->id = r->id;
-    op->bare = r->kind == REQUEST_STATUS;
-    return true;
+    assert(r->id != 0 || e->outcome != OUTCOME_LATER);
+    return !left && (stale || e->outcome == OUTCOME_LATER);
 }
 
 void request_stored(struct core *c, struct request *r, const struct store_event *e)
 {
     assert(request_table[r->kind]);
-    if (look_again(c, r, e))
-        return;
-    request_table[r->kind](c, r, e);
-    request_free(r);
+    r->again = false;
+    if (looks_again(c, r, e))
+        request_again(c, r);
+    else
+        request_table[r->kind](c, r, e);
+    if (!r->again)
+        request_free(r);
 }

@@ -64,11 +64,8 @@ static bool ask(struct core *c, enum request_kind kind, uint64_t conn, uint64_t 
     /* Whoever is to follow the task may be gone when the store has answered. */
     if (kind == REQUEST_WAIT && conn != CONN_SELF && !conn_get(c, conn))
         return false;
-    struct request *r = request_new(c, kind, conn, request);
-    if (!r)
-        return false;
-    r->follow = follow;
-    return request_ask(c, r, STORE_LOOKUP, id);
+    return request_ask(c, STORE_LOOKUP, id,
+        (struct request){.kind = kind, .conn = conn, .request = request, .follow = follow});
 }
 
 /* Nothing in memory: the store knows, or nobody does. */
@@ -238,18 +235,20 @@ static void purge_lookups(struct core *c)
 static void purge_store(struct core *c, uint64_t conn, const struct msg_control *m, struct queue *q,
     uint64_t *keep, size_t kept, size_t count)
 {
-    struct request *r = request_new(c, REQUEST_PURGE, conn, m->request);
     assert(!q->bypass);
-    struct store_op *op = r ? request_ask(c, r, STORE_PURGE, 0) : NULL;
+    struct store_op *op = request_ask(c, STORE_PURGE, 0,
+        (struct request){.kind = REQUEST_PURGE,
+            .conn = conn,
+            .request = m->request,
+            .queue = q,
+            .count = count,
+            .ready = q->stored_ready,
+            .delayed = q->stored_delayed});
     if (!op) {
         out_reject(c, conn, m->request, PUSHROD_E_NO_MEMORY, NULL);
         return;
     }
-    r->queue = q;
-    r->count = count;
     /* Now, for what the store has from here on was asked after the purge, or is kept by it. */
-    r->ready = q->stored_ready;
-    r->delayed = q->stored_delayed;
     q->stored_ready = q->stored_delayed = 0;
     q->targeted_stored = 0;
     op->queue = q->name;
@@ -316,10 +315,9 @@ static void control_dead(struct core *c, uint64_t conn, const struct msg_control
                 t->state == TASK_LEASED ? "running" : task_state_name(t->state)));
     } else if (c->bypass || never_issued(c, m->id)) {
         out_reject(c, conn, m->request, PUSHROD_E_UNKNOWN_TASK, not_dead_text(c, m->id));
-    } else {
-        struct request *r = request_new(c, kind, conn, m->request);
-        if (!r || !request_ask(c, r, ask, m->id))
-            out_reject(c, conn, m->request, PUSHROD_E_NO_MEMORY, NULL);
+    } else if (!request_ask(c, ask, m->id,
+                   (struct request){.kind = kind, .conn = conn, .request = m->request})) {
+        out_reject(c, conn, m->request, PUSHROD_E_NO_MEMORY, NULL);
     }
 }
 

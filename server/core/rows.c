@@ -373,26 +373,21 @@ size_t rows_dead(struct core *c, const struct request *r, const struct msg_list 
 /* The request keeps what was asked until the store has answered. */
 static bool scan_dead(struct core *c, uint64_t conn, const struct msg_list *m)
 {
-    struct request *r = request_new(c, REQUEST_DEAD, conn, m->request);
+    struct msg_list *list = malloc(sizeof *list + m->filter.size);
     assert(!c->bypass);
-    if (!r)
+    if (!list)
         return false;
-    r->list = malloc(sizeof *r->list + m->filter.size);
-    if (!r->list) {
-        request_free(r);
-        return false;
-    }
-    *r->list = *m;
-    r->list->what = (struct slice){0};
+    *list = *m;
+    list->what = (struct slice){0};
     if (m->filter.data) {
-        memcpy(r->list + 1, m->filter.data, m->filter.size);
-        r->list->filter.data = (const uint8_t *)(r->list + 1);
+        memcpy(list + 1, m->filter.data, m->filter.size);
+        list->filter.data = (const uint8_t *)(list + 1);
     }
-    struct store_op *op = request_ask(c, r, STORE_SCAN, 0);
+    struct store_op *op = request_ask(c, STORE_SCAN, 0,
+        (struct request){.kind = REQUEST_DEAD, .conn = conn, .request = m->request, .list = list});
     if (!op)
         return false;
-    assert(op->kind == STORE_SCAN);
-    op->queue = r->list->filter;
+    op->queue = list->filter;
     op->id = m->after;
     op->limit = (uint32_t)m->limit;
     c->scanning += m->limit;

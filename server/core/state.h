@@ -346,6 +346,7 @@ struct request {
     struct joining *joining;      /* HELD */
     struct msg_list *list;        /* DEAD: a copy, with its filter behind it; or NULL */
     uint32_t slot;                /* OUTCOME: of the task */
+    bool again;                   /* the store is asked once more */
     bool looked;                  /* REPLAY: a look-up tells what became of it */
     bool stale;                   /* CANCEL, HELD, DONE: a purge was asked since: look again */
     struct body *result;          /* DONE */

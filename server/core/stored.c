@@ -82,13 +82,9 @@ static void refused(struct core *c, struct task *t)
 /* An fsync failed: only a look-up tells what is there. */
 static bool ask_outcome(struct core *c, struct task *t, enum store_op_kind kind)
 {
-    struct request *r = request_new(c, REQUEST_OUTCOME, 0, 0);
-    if (!r)
-        return false;
     assert(kind <= STORE_RESCHEDULE);
-    r->operation = kind;
-    r->slot = t->slot;
-    if (!request_ask(c, r, STORE_LOOKUP, t->record.id))
+    if (!request_ask(c, STORE_LOOKUP, t->record.id,
+            (struct request){.kind = REQUEST_OUTCOME, .operation = kind, .slot = t->slot}))
         return false;
     t->operations++;
     return true;

@@ -263,12 +263,11 @@ void loss_expire(struct core *c, struct loss *loss);
 void loss_free(struct core *c);
 
 /* requests.c, rows.c, lookup.c */
-struct request *request_new(
-    struct core *c, enum request_kind kind, uint64_t conn, uint64_t request);
-void request_free(struct request *r);
-/* NULL: no memory, and the request is freed. The operation may be filled in until the next one. */
+/* Asks the store; the request is copied, and owns its result and list in any case. NULL: no memory.
+ * The operation may be filled in until the next one. */
 struct store_op *request_ask(
-    struct core *c, struct request *r, enum store_op_kind kind, uint64_t id);
+    struct core *c, enum store_op_kind kind, uint64_t id, struct request request);
+void request_free(struct request *r);
 /* The task that a LOOKUP asked for: if it was not in memory, it is now, HELD. NULL: it has ended,
  * or no memory. */
 struct task *request_adopt(struct core *c, const struct request *r, const struct store_event *e);
