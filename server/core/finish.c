@@ -149,12 +149,6 @@ static void keep_in(struct core *c, struct list *list, struct task *t)
     c->kept_bytes += kept_size(t);
 }
 
-/* For the time that nearly all have in common: they go in the order in which they came. */
-void finish_hold(struct core *c, struct task *t)
-{
-    keep_in(c, &c->holding, t);
-}
-
 static void finish_keep(struct core *c, struct task *t, uint64_t until_ns)
 {
     struct rare *rare = task_rare(t);
@@ -165,18 +159,20 @@ static void finish_keep(struct core *c, struct task *t, uint64_t until_ns)
         finish_drop(c, t);
 }
 
-static void finish_told(struct core *c, struct task *t)
+/* Then it is kept, or goes. Nearly all are kept for hold_ms: these go in the order they came in. */
+void finish_told(struct core *c, struct task *t)
 {
     task_move(c, t, TASK_FINISHED);
     uint64_t keep = keep_ms(c, t);
-    finish_count(c, t);
+    if (t->queue != &c->nowhere) /* what was looked up was counted when it ended */
+        finish_count(c, t);
     finish_tell_all(c, t);
     bool here = t->followers || t->queue->bypass;
     assert(t->state == TASK_FINISHED);
     if (!keep || !here)
         finish_drop(c, t);
     else if (keep == c->config.hold_ms && !finish_is_dead_letter(t)) /* those are in the heap */
-        finish_hold(c, t);
+        keep_in(c, &c->holding, t);
     else
         finish_keep(c, t, c->now.mono_ns + keep * MS);
 }

@@ -157,17 +157,18 @@ void follow_absent(struct core *c, struct queue *q, uint64_t id, struct follower
 }
 
 /* They follow the task again that has come into memory. */
-struct follower *follow_claim(struct core *c, uint64_t id)
+void follow_claim(struct core *c, struct task *t)
 {
     uint64_t first;
-    if (!idmap_get(&c->absent, id, &first))
-        return NULL;
+    if (!idmap_get(&c->absent, t->record.id, &first))
+        return;
     assert(first != 0);
-    idmap_remove(&c->absent, id);
-    struct follower *chain = (struct follower *)(uintptr_t)first;
-    for (struct follower *f = chain; f; f = f->next)
+    idmap_remove(&c->absent, t->record.id);
+    for (struct follower *f = (struct follower *)(uintptr_t)first, *next; f; f = next) {
+        next = f->next;
         not_absent(f);
-    return chain;
+        follower_attach(t, f);
+    }
 }
 
 static void absent_remove(struct core *c, struct follower *f)
@@ -192,7 +193,7 @@ void follow_tell(struct core *c, const struct task *t, uint16_t kind, const void
     assert(row);
     for (const struct follower *f = t->followers; f; f = f->next)
         if (f->level == FOLLOW_ALL)
-            out_row(c, f->conn ? f->conn->id : CONN_SELF, f->request, kind, row, size);
+            out_row(c, follower_conn(f), f->request, kind, row, size);
 }
 
 /* It has taken so many finishes since it connected: those need not be kept for it. */

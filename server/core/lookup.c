@@ -63,8 +63,9 @@ static void reject(struct core *c, const struct request *r, const struct store_e
 }
 
 /*
- * A finish that the store kept comes into memory to be told. keep_ms: whether its submitter asked
- * for it to be kept is not known any more, so an acknowledgement does not end its keeping.
+ * A finish that the store kept comes into memory to be told (finish_told()). keep_ms: whether its
+ * submitter asked for it to be kept is not known any more, so an acknowledgement does not end its
+ * keeping.
  */
 static struct task *finish_adopt(struct core *c, const struct finish *f)
 {
@@ -83,10 +84,9 @@ static struct task *finish_adopt(struct core *c, const struct finish *f)
                 : f->result.size ? body_copy(f->result.data, f->result.size)
                                  : NULL;
     task_set_text(t, f->text);
-    task_move(c, t, TASK_FINISHED);
     if (t->result || (!f->body && !f->result.size))
         return t;
-    finish_drop(c, t); /* not told without its result */
+    task_drop(c, t); /* not told without its result */
     return NULL;
 }
 
@@ -94,18 +94,16 @@ static void wait_finished(struct core *c, struct request *r, const struct finish
 {
     struct task *t = finish_adopt(c, finish);
     struct follower *f = t ? follower_new(c, r->conn, r->request, FOLLOW_FINISH) : NULL;
-    assert(!t || t->state == TASK_FINISHED);
+    assert(!t || t->queue == &c->nowhere);
     if (f) {
         follower_attach(t, f);
         out_ok(c, r->conn, r->request, 1);
-        finish_tell(c, t, f);
-    } else {
-        out_reject(c, r->conn, r->request, PUSHROD_E_NO_MEMORY, NULL);
+        finish_told(c, t);
+        return;
     }
-    if (f && f->conn)
-        finish_hold(c, t);
-    else if (t)
-        finish_drop(c, t);
+    out_reject(c, r->conn, r->request, PUSHROD_E_NO_MEMORY, NULL);
+    if (t)
+        task_drop(c, t);
 }
 
 static void wait_absent(struct core *c, struct request *r, struct slice queue)
@@ -292,28 +290,18 @@ static void purged(struct core *c, struct request *r, const struct store_event *
 static void purge_told(struct core *c, struct request *r, const struct store_event *e)
 {
     assert(r->kind == REQUEST_PURGED);
-    if (e->outcome != OUTCOME_GONE || ledger_find(&c->ledger, r->id))
+    bool here = ledger_find(&c->ledger, r->id);
+    if (e->outcome != OUTCOME_GONE || here || !idmap_get(&c->absent, r->id, NULL))
         return;
-    struct follower *f = follow_claim(c, r->id);
-    struct task *t = f ? finish_adopt(c, &(struct finish){.id = r->id,
-                                             .status = PUSHROD_CANCELLED,
-                                             .code = PUSHROD_E_TASK_CANCELLED})
-                       : NULL;
-    for (struct follower *next; f; f = next) {
-        next = f->next;
-        if (!t || f->level == FOLLOW_NONE || !f->conn) {
-            if (t && f->level != FOLLOW_NONE)
-                finish_tell(c, t, f);
-            follower_free(c, f);
-            continue;
-        }
-        follower_attach(t, f);
-        finish_tell(c, t, f);
+    struct finish finish = {
+        .id = r->id, .status = PUSHROD_CANCELLED, .code = PUSHROD_E_TASK_CANCELLED};
+    struct task *t = finish_adopt(c, &finish);
+    if (!t) {
+        c->failed = true; /* who waits for it would never be told */
+        return;
     }
-    if (t && t->followers)
-        finish_hold(c, t);
-    else if (t)
-        finish_drop(c, t);
+    follow_claim(c, t);
+    finish_told(c, t);
 }
 
 /* After a failed fsync: what is there now stands for the outcome. */

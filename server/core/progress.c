@@ -71,5 +71,5 @@ void progress_tell(struct core *c, const struct task *t, const struct follower *
         .done = p->done,
         .total = p->total,
         .text = arena_slice(c, progress_text(p))};
-    out_row(c, f->conn ? f->conn->id : CONN_SELF, f->request, MSG_TASK_PROGRESS, &row, sizeof row);
+    out_row(c, follower_conn(f), f->request, MSG_TASK_PROGRESS, &row, sizeof row);
 }

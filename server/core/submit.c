@@ -390,7 +390,7 @@ void submit_accepted(struct core *c, struct task *t)
         if (!f->submitter)
             continue;
         f->submitter = false;
-        tell_accepted(c, f->conn ? f->conn->id : CONN_SELF, f->request, t->record.id, f->patient);
+        tell_accepted(c, follower_conn(f), f->request, t->record.id, f->patient);
         if (f->level == FOLLOW_NONE && !f->attached) {
             follower_detach(t, f);
             follower_free(c, f);
@@ -405,6 +405,6 @@ void submit_refused(struct core *c, struct task *t, int code, const char *text, 
     assert(t->state == TASK_STORING);
     for (const struct follower *f = t->followers; f; f = f->next)
         if (f->submitter)
-            tell_rejected(c, f->conn ? f->conn->id : CONN_SELF, f->request, &why);
+            tell_rejected(c, follower_conn(f), f->request, &why);
     submit_undo(c, t);
 }

@@ -205,10 +205,10 @@ void task_finish(struct core *c, struct task *t, enum pushrod_status status, int
 void finish_stored(struct core *c, struct task *t);
 void finish_ask(struct core *c, struct task *t);
 void finish_tell(struct core *c, struct task *t, struct follower *f);
+void finish_told(struct core *c, struct task *t);    /* to all; it is kept for them, or gone */
 void finish_release(struct core *c, struct task *t); /* the last follower has acknowledged */
 void finish_drop(struct core *c, struct task *t);
 bool finish_is_dead_letter(const struct task *t);
-void finish_hold(struct core *c, struct task *t); /* for hold_ms */
 void finish_let_go(struct core *c, struct task *t);
 void finish_expire(struct core *c);
 uint64_t finish_next(
@@ -217,13 +217,17 @@ uint64_t finish_next(
 /* follow.c */
 struct conn *conn_get(struct core *c, uint64_t id); /* made if it was not there; NULL: no memory */
 bool conn_is_open(const struct core *c, uint64_t id); /* of one that conn_get() made known */
+static inline uint64_t follower_conn(const struct follower *f)
+{
+    return f->conn ? f->conn->id : CONN_SELF;
+}
 struct follower *follower_new(struct core *c, uint64_t conn, uint64_t request, uint8_t level);
 void follower_free(struct core *c, struct follower *f);
 void follower_attach(struct task *t, struct follower *f);
 void follower_detach(struct task *t, struct follower *f);
 void followers_drop(struct core *c, struct task *t); /* nobody follows it any more */
 void follow_absent(struct core *c, struct queue *q, uint64_t id, struct follower *chain);
-struct follower *follow_claim(struct core *c, uint64_t id);
+void follow_claim(struct core *c, struct task *t); /* those of its id: it is in memory now */
 void follow_tell(struct core *c, const struct task *t, uint16_t kind, const void *row, size_t size);
 void follow_expect(const struct task *t); /* they are told soon; NULL: nobody */
 void follow_free(struct core *c);

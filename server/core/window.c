@@ -215,11 +215,7 @@ struct task *window_adopt(struct core *c, const struct record *r, enum stored_as
         --*counts[as];
     if (r->target.data && q->targeted_stored && as != STORED_DEAD)
         q->targeted_stored--;
-    struct follower *f = follow_claim(c, r->id);
-    for (struct follower *next; f; f = next) {
-        next = f->next;
-        follower_attach(t, f);
-    }
+    follow_claim(c, t);
     return t;
 }
 
