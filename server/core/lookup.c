@@ -282,8 +282,9 @@ static void purged(struct core *c, struct request *r, const struct store_event *
     }
     for (size_t place = 0; idmap_next(&c->absent, &place, &cell);) {
         const struct follower *f = (const struct follower *)(uintptr_t)cell.value;
-        if (f->queue == r->queue)
-            request_ask(c, STORE_LOOKUP, cell.key, (struct request){.kind = REQUEST_PURGED});
+        if (f->queue == r->queue &&
+            !request_ask(c, STORE_LOOKUP, cell.key, (struct request){.kind = REQUEST_PURGED}))
+            c->failed = true; /* who waits for it would never be told */
     }
 }
 
@@ -297,7 +298,7 @@ static void purge_told(struct core *c, struct request *r, const struct store_eve
         .id = r->id, .status = PUSHROD_CANCELLED, .code = PUSHROD_E_TASK_CANCELLED};
     struct task *t = finish_adopt(c, &finish);
     if (!t) {
-        c->failed = true; /* who waits for it would never be told */
+        c->failed = true; /* likewise */
         return;
     }
     follow_claim(c, t);

@@ -419,6 +419,49 @@ static void who_waits_without_memory_is_told(void **state)
     assert_true(refused > 0 && told > 0);
 }
 
+/* What the store says, with memory for so many allocations. False: the tick has failed. */
+static bool stored_without_memory(void)
+{
+    const struct store_event *events;
+    fix_later(&d.f, 1);
+    size_t count = store_mem_plain.poll(d.store, &events, 64);
+    CORE(core_stored(d.f.core, events, count));
+    d.f.acts = core_end(d.f.core);
+    if (!d.f.acts->failed)
+        durable_ask(&d);
+    return !d.f.acts->failed;
+}
+
+/* Only the store has the task; its followers wait for the core to look for it there. */
+static void who_followed_what_was_purged_is_told(void **state)
+{
+    (void)state;
+    unsigned ended = 0;
+    bool failed = true;
+    for (long nth = 0; failed; nth++) {
+        struct msg_options o = fix_options();
+        struct msg_control purge = {.request = 1, .verb = S("purge"), .name = S("q")};
+        o.delay_ms = 100000;
+        durable_begin(&d, DURABILITY_SYNC);
+        uint64_t id = fix_submit(&d.f, 6, "q", "", &o, FOLLOW_FINISH);
+        durable_settle(&d);
+        core_control(d.f.core, 5, &purge);
+        durable_end(&d);
+        good_left = nth;
+        for_good = false;
+        bool goes_on = stored_without_memory() && stored_without_memory();
+        failed = good_left < 0;
+        good_left = -1;
+        const struct conn_action *finish = fix_conn(&d.f, 6, MSG_FINISHED, 0);
+        assert_true(goes_on == (finish != NULL));
+        if (finish)
+            assert_int_equal(finish->id, id);
+        ended += !goes_on;
+        durable_free(&d);
+    }
+    assert_true(ended > 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -429,6 +472,7 @@ int main(void)
         cmocka_unit_test(a_task_for_one_worker_stays_his),
         cmocka_unit_test(a_replay_without_memory_keeps_the_letter),
         cmocka_unit_test(who_waits_without_memory_is_told),
+        cmocka_unit_test(who_followed_what_was_purged_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
