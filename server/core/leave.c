@@ -22,10 +22,9 @@ static void take_back_suspect(struct core *c, struct task *t, bool alone)
     t->record.suspect = true;
     if (last) {
         /* One death more, and it does not run again: wait for what became of the process. */
-        task_move(c, t, TASK_DELAYED);
         if (!task_only_here(t))
             task_reschedule(c, t, true);
-        timer_delay(c, t, c->now.mono_ns + (c->config.rejoin_wait_ms + 1) * MS);
+        task_delay(c, t, c->now.mono_ns + (c->config.rejoin_wait_ms + 1) * MS);
     } else if (task_only_here(t)) {
         task_requeue(c, t);
     } else {

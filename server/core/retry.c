@@ -101,8 +101,7 @@ static void retry_at(struct core *c, struct task *t, uint64_t delay_ms)
 {
     assert(delay_ms > 0);
     if (task_only_here(t)) {
-        task_move(c, t, TASK_DELAYED);
-        timer_delay(c, t, c->now.mono_ns + delay_ms * MS);
+        task_delay(c, t, c->now.mono_ns + delay_ms * MS);
         return;
     }
     t->record.due_ms = c->now.wall_ms + delay_ms;

@@ -55,8 +55,7 @@ static void moved(struct core *c, struct task *t, bool gone)
     }
     if (task_only_here(t)) {
         /* Its APPEND was refused while this was on the way. */
-        task_move(c, t, TASK_DELAYED);
-        timer_delay(c, t, 0);
+        task_delay(c, t, 0);
         return;
     }
     window_delay(c, t);

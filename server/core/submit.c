@@ -293,8 +293,7 @@ static void submit_start(struct core *c, struct task *t)
     if (t->record.due_ms && stored) {
         window_delay(c, t);
     } else if (t->record.due_ms) {
-        task_move(c, t, TASK_DELAYED);
-        timer_delay(c, t, 0);
+        task_delay(c, t, 0);
     } else if (stored && !t->record.windowed) {
         window_skip(c, t);
     } else {
@@ -373,8 +372,7 @@ void submit_settled(struct core *c, struct task *t, bool stored)
         submit_start(c, t);
     } else if (t->record.due_ms) {
         /* The store could not: it lives as long as this process. */
-        task_move(c, t, TASK_DELAYED);
-        timer_delay(c, t, 0);
+        task_delay(c, t, 0);
     } else {
         task_requeue(c, t);
     }

@@ -19,9 +19,10 @@ static uint64_t timer_tie(uint64_t id, enum timer_kind kind)
 }
 
 /* No memory for the timer: rather too early than never. */
-void timer_delay(struct core *c, struct task *t, uint64_t mono_ns)
+void task_delay(struct core *c, struct task *t, uint64_t mono_ns)
 {
-    assert(t->state == TASK_DELAYED);
+    assert(mono_ns || t->record.due_ms);
+    task_move(c, t, TASK_DELAYED);
     t->backing_off = mono_ns != 0;
     struct heap *heap = mono_ns ? &c->by_mono : &c->by_wall;
     uint64_t key = mono_ns ? mono_ns : t->record.due_ms;

@@ -235,7 +235,7 @@ void watch_event(struct core *c, const char *kind, uint64_t id, struct slice wor
     struct slice queue, const char *text);
 
 /* timers.c */
-void timer_delay(struct core *c, struct task *t, uint64_t mono_ns); /* 0: by record.due_ms */
+void task_delay(struct core *c, struct task *t, uint64_t mono_ns); /* 0: by record.due_ms */
 void timer_undelay(struct core *c, struct task *t);
 void timer_expiry(struct core *c, struct task *t);
 void timer_fence(struct core *c, struct task *t, uint64_t mono_ns);
