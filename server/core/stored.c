@@ -34,7 +34,7 @@ static void appended(struct core *c, struct task *t, const struct store_event *e
         submit_refused(c, t, stored_code(e), e->text ? arena_text(c, "%s", e->text) : NULL,
             e->outcome == OUTCOME_HELD ? e->id : 0);
     else if (t->state == TASK_STORING)
-        submit_settled(c, t, e->outcome == OUTCOME_STORED);
+        submit_settled(c, t);
 }
 
 static void moved(struct core *c, struct task *t, bool gone)

@@ -259,6 +259,13 @@ static void tell_rejected(
     a->text = why->text;
 }
 
+static void submit_count(struct core *c, struct task *t)
+{
+    assert(t->record.id > 0);
+    c->stats.submitted++;
+    t->queue->submitted++;
+}
+
 static void tell_accepted(
     struct core *c, uint64_t conn, uint64_t request, uint64_t id, bool patient)
 {
@@ -288,8 +295,7 @@ static bool submit_store(struct core *c, struct task *t)
 static void submit_start(struct core *c, struct task *t)
 {
     assert(t->state == TASK_STORING);
-    t->queue->submitted++;
-    bool stored = !t->queue->bypass;
+    bool stored = !task_only_here(t);
     if (t->record.due_ms && stored) {
         window_delay(c, t);
     } else if (t->record.due_ms) {
@@ -330,7 +336,7 @@ static bool submit_one(
     assert(*id > 0);
     if (submit_waits(t))
         return true;
-    c->stats.submitted++;
+    submit_count(c, t);
     tell_accepted(c, conn, s->request, *id, s->patient);
     if (q->bypass || t->record.windowed)
         submit_start(c, t);
@@ -362,27 +368,21 @@ int core_refusal(const struct core *c)
 
 /* ---- the store has answered ---- */
 
-/* `async`, and not in the window: it was accepted at once, and waited here for the store. */
-void submit_settled(struct core *c, struct task *t, bool stored)
+/* The store has it, or could not: then it lives as long as this process. */
+void submit_settled(struct core *c, struct task *t)
 {
     assert(t->state == TASK_STORING && t->operations == 0);
-    if (t->cancelling) {
+    if (t->cancelling)
         task_requeue(c, t); /* which ends it */
-    } else if (stored) {
+    else
         submit_start(c, t);
-    } else if (t->record.due_ms) {
-        /* The store could not: it lives as long as this process. */
-        task_delay(c, t, 0);
-    } else {
-        task_requeue(c, t);
-    }
 }
 
 /* The submitter is told; it stays a follower only if it asked for that. */
 void submit_accepted(struct core *c, struct task *t)
 {
     assert(t->state == TASK_STORING);
-    c->stats.submitted++;
+    submit_count(c, t);
     for (struct follower *f = t->followers, *next; f; f = next) {
         next = f->next;
         if (!f->submitter)
@@ -394,7 +394,7 @@ void submit_accepted(struct core *c, struct task *t)
             follower_free(c, f);
         }
     }
-    submit_settled(c, t, true);
+    submit_settled(c, t);
 }
 
 void submit_refused(struct core *c, struct task *t, int code, const char *text, uint64_t holder)

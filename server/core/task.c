@@ -39,12 +39,6 @@ bool task_ended(const struct task *t)
     return t->state >= TASK_FINISHING;
 }
 
-bool task_only_here(const struct task *t)
-{
-    assert(t->queue);
-    return t->queue->bypass || t->unstored;
-}
-
 struct order_key task_key(const struct task *t)
 {
     assert(t->record.priority < PRIORITIES);

@@ -67,9 +67,12 @@ struct rare *task_rare(struct task *t); /* made if it was not there; NULL: no me
 void task_record(const struct task *t, struct record *r);
 struct order_key task_key(const struct task *t);
 bool task_ended(const struct task *t);
-bool task_only_here(const struct task *t);                 /* no store has it */
 bool task_set_result(struct task *t, struct slice result); /* false: no memory */
 void task_expect(const struct task *t);                    /* it is read soon */
+static inline bool task_only_here(const struct task *t)    /* no store has it */
+{
+    return t->queue->bypass || t->unstored;
+}
 
 /* queue.c */
 struct queue *queue_get(struct core *c, struct slice name); /* made if it was not there */
@@ -329,7 +332,7 @@ void join_looked_up(struct core *c, struct request *r, const struct store_event 
 
 /* submit.c */
 void ids_stored(struct core *c, const struct store_event *e);
-void submit_settled(struct core *c, struct task *t, bool stored);
+void submit_settled(struct core *c, struct task *t);
 bool submit_waits(const struct task *t);
 void submit_accepted(struct core *c, struct task *t);
 void submit_refused(struct core *c, struct task *t, int code, const char *text, uint64_t holder);

@@ -183,6 +183,24 @@ static void a_task_counts_though_nobody_hears_of_it(void **state)
     durable_free(&d);
 }
 
+/* Accepted before the store had it, it counts for its queue, though the store refused it. */
+static void a_task_counts_though_the_store_refused_it(void **state)
+{
+    (void)state;
+    struct durable d;
+    durable_begin(&d, DURABILITY_ASYNC);
+    struct msg_options o = fix_options();
+    o.delay_ms = 1000;
+    fix_submit(&d.f, 5, "q", "", &o, FOLLOW_NONE);
+    fix_end(&d.f);
+    durable_say(&d, durable_op(&d, STORE_APPEND, 0), OUTCOME_REFUSED, PUSHROD_E_STORE_FULL);
+    fix_end(&d.f);
+    assert_int_equal(core_stats(d.f.core)->submitted, 1);
+    assert_int_equal(stats_of(&d.f, "q").submitted, 1);
+    assert_int_equal(stats_of(&d.f, "q").delayed, 1);
+    durable_free(&d);
+}
+
 /* Not as one of those that are ready behind the edge, among which it lies. */
 static void what_expires_before_its_time_was_delayed(void **state)
 {
@@ -217,6 +235,7 @@ int main(void)
         cmocka_unit_test(what_ends_before_it_recovers_did_not_run),
         cmocka_unit_test(what_waits_in_a_paused_queue_grows_old),
         cmocka_unit_test(a_task_counts_though_nobody_hears_of_it),
+        cmocka_unit_test(a_task_counts_though_the_store_refused_it),
         cmocka_unit_test(what_expires_before_its_time_was_delayed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
