@@ -64,7 +64,7 @@ static void check_followers(const struct task *t)
 /* Those for a worker by name that wait in memory; those that queues count. */
 static bool is_targeted(const struct task *t)
 {
-    return t->rare && t->rare->target.data && !task_ended(t) && t->state != TASK_LEASED;
+    return task_target(t).data && !task_ended(t) && t->state != TASK_LEASED;
 }
 
 static uint64_t targeted_in_memory(const struct core *c)

@@ -143,6 +143,17 @@ uint64_t queue_unfinished(const struct queue *q)
 
 /* ---- ready tasks ---- */
 
+/* False: no memory, and it is in no list either. */
+bool queue_push(struct heap *heap, struct task *t)
+{
+    assert(t->state == TASK_READY);
+    t->place = (struct heap_node){0};
+    if (heap_push(heap, &t->place, task_key(t).rank, t->record.id))
+        return true;
+    list_init(&t->node);
+    return false;
+}
+
 /* What stands at this place of the list was submitted after it. */
 static bool is_later(const struct list *at, const struct list *fifo, const struct task *t)
 {
@@ -156,12 +167,10 @@ static void queue_place(struct queue *q, struct task *t)
     struct list *fifo = &q->fifo[rank], *at = fifo->prev;
     q->bytes += t->record.payload.size;
     if (is_later(at, fifo, t)) {
-        t->place = (struct heap_node){0};
-        t->out_of_order = heap_push(&q->requeued, &t->place, rank, t->record.id);
+        t->out_of_order = queue_push(&q->requeued, t);
         if (t->out_of_order)
             return;
         /* With no memory for the heap its place in the list is looked for. */
-        list_init(&t->node);
         while (is_later(at, fifo, t))
             at = at->prev;
     }
@@ -175,6 +184,7 @@ static void queue_unplace(struct queue *q, struct task *t)
     q->bytes -= t->record.payload.size;
     if (t->out_of_order) {
         heap_remove(&q->requeued, &t->place);
+        t->out_of_order = false;
         return;
     }
     unsigned rank = task_key(t).rank;
@@ -188,17 +198,11 @@ void queue_put(struct core *c, struct task *t)
 {
     struct queue *q = t->queue;
     assert(t->state == TASK_READY);
-    t->out_of_order = false;
     if (t->rare && t->rare->expires_ms)
         timer_expiry(c, t);
-    if (t->record.suspect) {
-        t->place = (struct heap_node){0};
-        t->out_of_order = heap_push(&q->suspects, &t->place, task_key(t).rank, t->record.id);
-        if (!t->out_of_order)
-            t->record.suspect = false; /* no memory: run it as the others */
-    }
-    bool one = t->rare && t->rare->target.data;
-    if (!t->record.suspect && !(one && target_put(c, t)))
+    if (t->record.suspect && !queue_push(&q->suspects, t))
+        t->record.suspect = false; /* no memory: run it as the others */
+    if (!t->record.suspect && !(task_target(t).data && target_put(c, t)))
         queue_place(q, t);
     queue_touch(c, q);
 }
@@ -213,7 +217,6 @@ void queue_take(struct core *c, struct task *t)
         target_take(c, t);
     else
         queue_unplace(q, t);
-    t->out_of_order = false;
     if (q->backlog)
         window_low(c, q);
     /* What is first now may fit where the other did not. */

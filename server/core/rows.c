@@ -63,16 +63,15 @@ void row_task(struct core *c, uint64_t conn, uint64_t request, const struct task
         .size = t->record.payload.size,
         .code = t->code,
         .text = arena_slice(c, slice_str(t->text)),
+        .tag = arena_slice(c, task_tag(t)),
         .history = history_array(c, t)};
-    if (t->rare)
-        row.tag = arena_slice(c, t->rare->tag);
     progress_show(c, t, &row);
     if (!t->result_size) /* of the result that has taken its place */
         row.head = payload_head(c, t->record.payload, t->record.body);
     if (t->worker)
         row.worker = arena_slice(c, t->worker->name);
-    else if (t->rare && !task_ended(t))
-        row.worker = arena_slice(c, t->rare->target);
+    else if (!task_ended(t))
+        row.worker = arena_slice(c, task_target(t));
     out_row(c, conn, request, MSG_TASK_ROW, &row, sizeof row);
 }
 

@@ -37,7 +37,7 @@ void sched_hand_over(struct core *c, struct worker *w, struct task *t)
 static bool suspect_may_run(const struct worker *w, const struct task *t)
 {
     assert(t->record.suspect);
-    return !t->rare || !t->rare->target.data || slice_equal(t->rare->target, w->name);
+    return !task_target(t).data || slice_equal(task_target(t), w->name);
 }
 
 static struct worker *suspect_worker(struct group *g, const struct task *t)
@@ -85,7 +85,7 @@ static void suspect_release(struct core *c, struct group *g)
 static bool suspect_has_worker(const struct group *g, const struct task *t)
 {
     assert(t->record.suspect);
-    if (!t->rare || !t->rare->target.data)
+    if (!task_target(t).data)
         return g->workers > 0;
     for (unsigned room = 0; room < ROOM_COUNT; room++) {
         for (const struct list *it = g->rooms[room].next; it != &g->rooms[room]; it = it->next) {

@@ -101,9 +101,7 @@ static struct target *target_get(struct core *c, struct queue *q, struct slice n
 bool target_put(struct core *c, struct task *t)
 {
     struct target *target = target_get(c, t->queue, t->rare->target);
-    t->place = (struct heap_node){0};
-    if (!target || !heap_push(&target->ready, &t->place, task_key(t).rank, t->record.id)) {
-        list_init(&t->node);
+    if (!target || !queue_push(&target->ready, t)) {
         c->failed = true;
         return false;
     }

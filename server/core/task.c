@@ -102,7 +102,7 @@ void task_move(struct core *c, struct task *t, enum task_state to)
         task_lighten(c, t);
     if (t->rare && heap_holds(&t->rare->timer))
         timer_stop(c, t);
-    if (t->rare && t->rare->target.data)
+    if (task_target(t).data)
         target_move(t, from, to);
     t->queue->counts[from]--;
     t->queue->counts[to]++;
@@ -238,7 +238,7 @@ bool task_add(struct core *c, struct task *t)
     if (!ledger_add(&c->ledger, t))
         return false;
     q->counts[TASK_STORING]++;
-    q->targeted_here += t->rare && t->rare->target.data;
+    q->targeted_here += task_target(t).data != NULL;
     if (q->bypass)
         c->bypass_bytes += t->record.payload.size;
     c->stats.ledger_bytes += t->record.payload.size;

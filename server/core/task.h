@@ -155,6 +155,12 @@ static inline struct slice task_tag(const struct task *t)
     return t->rare ? t->rare->tag : (struct slice){0};
 }
 
+/* The name of the only worker that may run it; absent: any may. */
+static inline struct slice task_target(const struct task *t)
+{
+    return t->rare ? t->rare->target : (struct slice){0};
+}
+
 const char *task_state_name(enum task_state state);
 
 static inline uint16_t hand_overs_of(uint32_t attempts)

@@ -81,7 +81,8 @@ struct queue *queue_open(struct core *c, struct slice name, int *code, const cha
 struct queue *queue_find(struct core *c, struct slice name);
 void queue_put(struct core *c, struct task *t); /* READY */
 void queue_take(struct core *c, struct task *t);
-struct task *queue_head(const struct queue *q); /* NULL: nothing may be dispatched */
+bool queue_push(struct heap *heap, struct task *t); /* by urgency; false: no memory */
+struct task *queue_head(const struct queue *q);     /* NULL: nothing may be dispatched */
 struct task *queue_tail(const struct queue *q); /* the least urgent that came in order, or NULL */
 void queue_settle(struct queue *q); /* all are in order: takes as long as they are many */
 void queue_touch(struct core *c, struct queue *q); /* something changed what may be dispatched */

@@ -94,7 +94,7 @@ static void window_leave(struct core *c, struct task *t)
         window_due_at(c, t->rare->expires_ms);
     t->followers = NULL;
     uint64_t id = t->record.id;
-    bool targeted = t->rare && t->rare->target.data;
+    bool targeted = task_target(t).data;
     task_drop(c, t);
     q->targeted_stored += targeted;
     if (chain)

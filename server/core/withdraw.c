@@ -12,8 +12,7 @@
 static bool withdrawable(const struct task *t)
 {
     assert(t->state == TASK_LEASED);
-    return !t->started && !t->asked_back && !t->cancelling && !t->alone &&
-           !(t->rare && t->rare->target.data);
+    return !t->started && !t->asked_back && !t->cancelling && !t->alone && !task_target(t).data;
 }
 
 /* A group with an idle slot that nothing is reserved for, and that serves the queue. */
