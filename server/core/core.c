@@ -176,13 +176,7 @@ void core_free(struct core *c)
     }
     target_free_all(c);
     strmap_free(&c->queues);
-    list_foreach(it, next, &c->requests)
-    {
-        struct request *r = container_of(it, struct request, in_core);
-        if (r->kind == REQUEST_HELD)
-            join_request_free(r);
-        request_free(r);
-    }
+    list_foreach(it, next, &c->requests) request_free(container_of(it, struct request, in_core));
     follow_free(c);
     heap_free(&c->by_wall);
     heap_free(&c->by_mono);

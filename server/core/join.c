@@ -7,15 +7,13 @@
 #include <stdlib.h>
 #include "server/core/verbs.h"
 
-/* A JOIN that waits for look-ups: a copy of it, and what the store said. */
+/* A JOIN that waits for look-ups; all that it points to is behind it. */
 struct joining {
     struct join join;
-    size_t waiting;
-    bool failed;      /* there was no memory to ask for all */
-    bool outdated;    /* its process has sent another JOIN since */
-    struct buf bytes; /* what join.name, .host and .queues point to */
-    struct slice *queues;
-    struct held *held;
+    size_t waiting; /* requests that hold it */
+    bool failed;    /* there was no memory to ask for all */
+    bool outdated;  /* its process has sent another JOIN since */
+    struct held held[];
 };
 
 /* ---- refusals ---- */
@@ -239,50 +237,32 @@ static void welcome(struct core *c, const struct join *j)
 
 /* ---- look-ups first ---- */
 
-static void joining_free(struct joining *joining)
+static size_t joining_size(const struct join *j)
 {
-    assert(joining->waiting == 0);
-    buf_free(&joining->bytes);
-    free(joining->queues);
-    free(joining->held);
-    free(joining);
-}
-
-static void joining_slices(struct joining *joining, const struct join *j)
-{
-    const uint8_t *at = joining->bytes.data;
-    joining->join = *j;
-    joining->join.name = slice_of(at, j->name.size);
-    at += j->name.size;
-    joining->join.host = slice_of(at, j->host.size);
-    at += j->host.size;
-    for (size_t i = 0; i < j->queue_count; i++) {
-        joining->queues[i] = slice_of(at, j->queues[i].size);
-        at += j->queues[i].size;
-    }
-    assert(at == joining->bytes.data + joining->bytes.size);
-    memcpy(joining->held, j->held, j->held_count * sizeof *j->held);
-    joining->join.queues = joining->queues;
-    joining->join.held = joining->held;
+    size_t size =
+        sizeof(struct joining) + j->held_count * sizeof *j->held + j->name.size + j->host.size + 2;
+    for (size_t i = 0; i < j->queue_count; i++)
+        size += sizeof j->queues[i] + j->queues[i].size + 1;
+    assert(j->held_count > 0);
+    return size;
 }
 
 static struct joining *joining_new(const struct join *j)
 {
-    struct joining *joining = calloc(1, sizeof *joining);
+    struct joining *joining = malloc(joining_size(j));
     if (!joining)
         return NULL;
-    assert(j->held_count > 0);
-    buf_append(&joining->bytes, j->name.data, j->name.size);
-    buf_append(&joining->bytes, j->host.data, j->host.size);
+    *joining = (struct joining){.join = *j};
+    memcpy(joining->held, j->held, j->held_count * sizeof *j->held);
+    struct slice *queues = (struct slice *)(joining->held + j->held_count);
+    uint8_t *at = (uint8_t *)(queues + j->queue_count);
     for (size_t i = 0; i < j->queue_count; i++)
-        buf_append(&joining->bytes, j->queues[i].data, j->queues[i].size);
-    joining->queues = calloc(j->queue_count, sizeof *joining->queues);
-    joining->held = calloc(j->held_count, sizeof *joining->held);
-    if (joining->bytes.failed || !joining->queues || !joining->held) {
-        joining_free(joining);
-        return NULL;
-    }
-    joining_slices(joining, j);
+        at = put(at, &queues[i], j->queues[i]);
+    at = put(at, &joining->join.name, j->name);
+    at = put(at, &joining->join.host, j->host);
+    assert(at == (uint8_t *)joining + joining_size(j));
+    joining->join.queues = queues;
+    joining->join.held = joining->held;
     return joining;
 }
 
@@ -317,21 +297,15 @@ void join_looked_up(struct core *c, struct request *r, const struct store_event 
 {
     struct joining *joining = r->joining;
     assert(joining && joining->waiting > 0);
-    joining->waiting--;
     request_adopt(c, r, e);
-    if (joining->waiting)
+    if (joining->waiting > 1)
         return;
     assert(c->joining > 0);
     c->joining--;
-    if (joining->outdated) {
-        joining_free(joining);
-        return;
-    }
-    if (joining->failed)
+    if (joining->failed && !joining->outdated)
         refuse(c, &joining->join, PUSHROD_E_NO_MEMORY, true, NULL);
-    else if (join_check(c, &joining->join))
+    else if (!joining->outdated && join_check(c, &joining->join))
         welcome(c, &joining->join);
-    joining_free(joining);
 }
 
 /* The same process has asked anew: what its older JOIN waits for would end the newer session. */
@@ -362,15 +336,13 @@ void core_join(struct core *c, const struct join *j)
         c->joining++;
         return;
     }
-    if (joining)
-        joining_free(joining);
+    free(joining);
     refuse(c, j, PUSHROD_E_NO_MEMORY, true, NULL);
 }
 
-void join_request_free(struct request *r)
+void joining_release(struct joining *joining)
 {
-    struct joining *joining = r->joining;
-    assert(joining && joining->waiting > 0);
+    assert(joining->waiting > 0);
     if (--joining->waiting == 0)
-        joining_free(joining);
+        free(joining);
 }

@@ -15,6 +15,8 @@ void request_free(struct request *r)
 {
     assert(r);
     list_remove(&r->in_core);
+    if (r->joining)
+        joining_release(r->joining);
     request_drop(r);
     free(r);
 }

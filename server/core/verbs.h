@@ -328,7 +328,7 @@ void stored_run(struct core *c);              /* asks again what the store refus
 void stored_stop(struct core *c); /* stops and starts queues, as the store can take more */
 
 /* join.c */
-void join_request_free(struct request *r);
+void joining_release(struct joining *joining); /* by one of its requests */
 void join_looked_up(struct core *c, struct request *r, const struct store_event *e);
 
 /* submit.c */
