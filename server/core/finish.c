@@ -204,7 +204,6 @@ void finish_ask(struct core *c, struct task *t)
     op->finish = f;
     op->async = t->queue->durability == DURABILITY_ASYNC;
     t->operations++;
-    c->unstored += task_result(t).size;
 }
 
 void task_finish(struct core *c, struct task *t, enum pushrod_status status, int code)
@@ -219,6 +218,7 @@ void task_finish(struct core *c, struct task *t, enum pushrod_status status, int
         return;
     }
     task_move(c, t, TASK_FINISHING);
+    c->unstored += task_result(t).size; /* until the store has it: finish_stored() */
     finish_ask(c, t);
     if (t->queue->durability == DURABILITY_ASYNC)
         finish_told(c, t);
@@ -227,7 +227,8 @@ void task_finish(struct core *c, struct task *t, enum pushrod_status status, int
 /* The FINISH is stored: told now, unless it was before. */
 void finish_stored(struct core *c, struct task *t)
 {
-    assert(task_ended(t));
+    assert(task_ended(t) && c->unstored >= task_result(t).size);
+    c->unstored -= task_result(t).size;
     if (t->state == TASK_FINISHING)
         finish_told(c, t);
 }

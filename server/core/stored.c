@@ -61,14 +61,6 @@ static void moved(struct core *c, struct task *t, bool gone)
     window_delay(c, t);
 }
 
-static void finished(struct core *c, struct task *t)
-{
-    uint64_t bytes = task_result(t).size;
-    assert(c->unstored >= bytes);
-    c->unstored -= bytes;
-    finish_stored(c, t);
-}
-
 /* Not written: the task stays as it is, and is asked for again. */
 static void refused(struct core *c, struct task *t)
 {
@@ -107,7 +99,7 @@ void stored_task(
     } else if (kind == STORE_RESCHEDULE) {
         moved(c, t, e->outcome == OUTCOME_GONE);
     } else {
-        finished(c, t);
+        finish_stored(c, t);
     }
     if (t->state == TASK_FINISHED && t->released && !t->operations && !t->refused)
         finish_drop(c, t);
@@ -126,12 +118,10 @@ void stored_run(struct core *c)
             continue;
         assert(t->state >= TASK_MOVING && t->state <= TASK_FINISHED);
         t->refused = false;
-        if (task_ended(t)) {
-            c->unstored -= task_result(t).size;
+        if (task_ended(t))
             finish_ask(c, t);
-        } else if (t->state == TASK_MOVING) {
+        else
             task_reschedule(c, t, t->record.windowed);
-        }
     }
 }
 
