@@ -86,7 +86,7 @@ static void check_counts(const struct queue *q, int64_t counts[TASK_STATE_COUNT]
 
 static void check_tasks(const struct core *c)
 {
-    uint64_t bypass = 0, bytes = 0, flight = 0, reserved = 0, targeted = 0;
+    uint64_t bypass = 0, bytes = 0, flight = 0, reserved = 0, targeted = 0, unstored = 0;
     int64_t counts[TASK_STATE_COUNT] = {0};
     uint32_t found = 0;
     for (uint32_t slot = 0; slot < c->ledger.used; slot++) {
@@ -102,13 +102,14 @@ static void check_tasks(const struct core *c)
         flight += t->in_flight && t->ahead ? t->record.payload.size : 0;
         reserved += t->reserved_by != 0;
         targeted += is_targeted(t);
+        unstored += task_ended(t) && (t->operations || t->refused) ? task_result(t).size : 0;
         check_state(c, t);
         check_followers(t);
     }
     CHECK(found == c->ledger.by_id.count);
     for (size_t i = 0; i < c->group_count; i++)
         reserved -= c->groups[i] ? c->groups[i]->reserved : 0;
-    CHECK(bypass == c->bypass_bytes && bytes == c->stats.ledger_bytes);
+    CHECK(bypass == c->bypass_bytes && bytes == c->stats.ledger_bytes && unstored == c->unstored);
     CHECK(flight == c->flight_bytes && reserved == 0 && targeted == targeted_in_memory(c));
     for (const struct queue *q = c->first_queue; q; q = q->next)
         check_counts(q, counts);
@@ -228,7 +229,7 @@ void core_check(const struct core *c)
     check_heap(&c->worker_timers);
     for (const struct queue *q = c->first_queue; q; q = q->next) {
         check_queue(q);
-        if (c->woken)
+        if (!c->ticking)
             check_window(c, q);
     }
     for (const struct list *it = c->workers.next; it != &c->workers; it = it->next)
@@ -237,7 +238,7 @@ void core_check(const struct core *c)
         if (!c->groups[i])
             continue;
         check_group(c->groups[i]);
-        if (c->woken)
+        if (!c->ticking)
             check_nobody_waits(c, c->groups[i]);
     }
     CHECK(list_length(&c->workers) == c->worker_count);

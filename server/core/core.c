@@ -65,13 +65,10 @@ static void lists_init(struct core *c)
 {
     struct list *lists[] = {&c->gone, &c->dirty_groups, &c->dirty_named, &c->workers,
         &c->workers_over, &c->departed, &c->deep, &c->acks, &c->watchers, &c->held, &c->holding,
-        &c->keeping, &c->requests, &c->low, &c->nowhere.links, &c->nowhere.targets,
-        &c->nowhere.low_node};
+        &c->keeping, &c->requests, &c->low};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         list_init(lists[i]);
-    for (unsigned rank = 0; rank < PRIORITIES; rank++)
-        list_init(&c->nowhere.fifo[rank]);
-    c->nowhere.name = slice_str("");
+    queue_init(&c->nowhere, slice_str(""));
     assert(list_empty(&c->gone));
     c->queues_end = &c->first_queue;
 }
@@ -203,7 +200,6 @@ bool core_begin(struct core *c, struct now now)
     if (away)
         c->resumed_ns = now.mono_ns;
     c->now = now;
-    c->woken = false;
     c->listed = 0;
     return away;
 }
@@ -211,8 +207,7 @@ bool core_begin(struct core *c, struct now now)
 /* Deadlines are judged after what was said in this tick, which may have met them. */
 static void tick(struct core *c)
 {
-    assert(!c->woken);
-    c->woken = true;
+    assert(c->ticking);
     timers_run(c);
     restart_run(c);
     stored_run(c);

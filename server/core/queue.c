@@ -40,19 +40,25 @@ static uint64_t queue_bound(const struct core *c, const struct queue_setting *se
     return setting && setting->max_tasks ? setting->max_tasks : c->config.max_tasks;
 }
 
-static void queue_init(struct core *c, struct queue *q)
+void queue_init(struct queue *q, struct slice name)
 {
-    const struct queue_setting *setting = setting_for(c, q->name);
-    q->durability = setting ? setting->durability : c->config.durability;
-    q->bypass = c->bypass || q->durability == DURABILITY_MEMORY;
-    q->stopped = c->stopped && !q->bypass;
-    q->max_tasks = queue_bound(c, setting);
+    q->name = name;
     for (unsigned rank = 0; rank < PRIORITIES; rank++)
         list_init(&q->fifo[rank]);
     list_init(&q->links);
     list_init(&q->targets);
     list_init(&q->low_node);
     assert(!q->active && q->filled == 0);
+}
+
+static void queue_set(const struct core *c, struct queue *q)
+{
+    const struct queue_setting *setting = setting_for(c, q->name);
+    q->durability = setting ? setting->durability : c->config.durability;
+    q->bypass = c->bypass || q->durability == DURABILITY_MEMORY;
+    q->stopped = c->stopped && !q->bypass;
+    q->max_tasks = queue_bound(c, setting);
+    assert(!q->stopped || !q->bypass);
 }
 
 void core_configure(struct core *c, uint64_t max_tasks, uint64_t max_bytes, uint64_t drain_ms)
@@ -88,8 +94,8 @@ struct queue *queue_get(struct core *c, struct slice name)
     if (!q)
         return NULL;
     memcpy(q + 1, name.data, name.size);
-    q->name = slice_of(q + 1, name.size);
-    queue_init(c, q);
+    queue_init(q, slice_of(q + 1, name.size));
+    queue_set(c, q);
     bool linked = group_link_queue(c, q);
     if (!linked || !strmap_put(&c->queues, q->name, q)) {
         group_unlink_queue(q);

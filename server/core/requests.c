@@ -5,12 +5,12 @@
 #include "common/name.h"
 #include "server/core/verbs.h"
 
-/* What is left of the blocks of ids that are leased to us, and all above. */
+/* What is left of the block of ids that is leased to us, and from the one after it on all. */
 static bool never_issued(const struct core *c, uint64_t id)
 {
-    assert(c->ceiling > 0);
-    return id == 0 || id > c->ceiling || (id >= c->next_id && id <= c->last_id) ||
-           (c->spare_count && id >= c->spare_id && id - c->spare_id < c->spare_count);
+    uint64_t above = c->spare_count ? c->spare_id : c->last_id + 1;
+    assert(above > c->last_id && c->next_id <= above);
+    return id == 0 || id >= above || (id >= c->next_id && id <= c->last_id);
 }
 
 const char *unknown_text(struct core *c, uint64_t id)

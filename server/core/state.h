@@ -367,10 +367,10 @@ struct core {
 
     struct ledger ledger;
     struct pool pool;
-    struct list gone; /* tasks to recycle at the next begin */
-    uint64_t next_id, last_id, spare_id, spare_count;
+    struct list gone;               /* tasks to recycle at the next begin */
+    uint64_t next_id, last_id;      /* what is left of the ids that are leased to us */
+    uint64_t spare_id, spare_count; /* the block after those */
     bool ids_asked;
-    uint64_t ceiling; /* no id above was ever leased to us */
 
     struct strmap queues;
     struct queue *first_queue; /* in the order in which they were made */
@@ -412,7 +412,6 @@ struct core {
     size_t listed;     /* rows of LISTs in this tick */
     uint64_t scanning; /* rows of LISTs that the store was asked for */
     bool ticking;      /* between core_begin() and core_end() */
-    bool woken;        /* the timers of this tick have run */
     bool failed;       /* actions.failed */
     bool draining;
     bool drained;

@@ -46,10 +46,9 @@ void ids_stored(struct core *c, const struct store_event *e)
     c->ids_asked = false;
     if (e->outcome != OUTCOME_STORED || e->count == 0)
         return;
+    assert(e->id > c->last_id);
     c->spare_id = e->id;
     c->spare_count = e->count;
-    if (e->id + e->count - 1 > c->ceiling)
-        c->ceiling = e->id + e->count - 1;
 }
 
 /* ---- what is wrong with a submission ---- */

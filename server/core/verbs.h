@@ -75,6 +75,7 @@ static inline bool task_only_here(const struct task *t)    /* no store has it */
 }
 
 /* queue.c */
+void queue_init(struct queue *q, struct slice name);        /* in its place: one that is zero */
 struct queue *queue_get(struct core *c, struct slice name); /* made if it was not there */
 /* The same for who may not have made it up: NULL, with what is wrong, if it cannot be had. */
 struct queue *queue_open(struct core *c, struct slice name, int *code, const char **text);
