@@ -39,10 +39,9 @@ static void ghosts_read(struct core *c, struct worker *w)
 
 bool worker_owes(const struct worker *w, uint64_t lease, uint64_t id)
 {
-    uint64_t other;
+    uint64_t of;
     assert(w->id != 0);
-    return (idmap_get(&w->ghosts, lease, &other) && other == id) ||
-           (idmap_get(&w->claims, id, &other) && other == lease);
+    return (idmap_get(&w->ghosts, lease, &of) || idmap_get(&w->claims, lease, &of)) && of == id;
 }
 
 /* A fenced attempt has ended at last: its slot is free. */
@@ -52,7 +51,7 @@ void worker_answered(struct core *c, struct worker *w, uint64_t lease, uint64_t 
     if (!worker_owes(w, lease, id))
         return;
     if (!idmap_remove(&w->ghosts, lease)) {
-        idmap_remove(&w->claims, id);
+        idmap_remove(&w->claims, lease);
         return;
     }
     if (w->ghosts.count == 0)

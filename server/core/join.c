@@ -187,7 +187,7 @@ static enum verdict verdict_answered(
     if (waits && !lease_counted(t, held->lease))
         keep(c, w, t, held);
     else
-        idmap_put(&w->claims, held->id, held->lease); /* no memory: it will count for nothing */
+        idmap_put(&w->claims, held->lease, held->id); /* no memory: it will count for nothing */
     return VERDICT_SEND;
 }
 

@@ -229,7 +229,7 @@ struct worker {
     struct list outstanding; /* tasks, in the order of hand-over: the first `slots` are running */
     uint32_t outstanding_count;
     struct idmap ghosts;  /* lease -> id: fenced here, and not answered yet; each takes a slot */
-    struct idmap claims;  /* id -> lease: answers that it held at JOIN, of what it does not run */
+    struct idmap claims;  /* the same: answers that it held at JOIN, of what it does not run */
     struct idmap parting; /* lease -> struct pieces: of results, until the end of the attempt */
     uint64_t bytes;       /* payloads that it may not have read yet */
     uint64_t ghost_bytes; /* part of those: of ghosts, until none is left */

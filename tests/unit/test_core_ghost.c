@@ -155,6 +155,32 @@ static void a_slot_is_not_kept_for_a_suspect_that_is_gone(void **state)
     fix_free(&f);
 }
 
+/* Answers of two attempts at one task, held by one worker, while another has it: each counts. */
+static void an_answer_counts_beside_a_later_one_of_its_task(void **state)
+{
+    (void)state;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 1);
+    uint64_t id = fix_submit(&f, 5, "q", "", NULL, FOLLOW_FINISH);
+    fix_end(&f);
+    uint64_t lease = fix_lane(&f, 0, LANE_TASK, 0)->lease;
+    fix_later(&f, 1);
+    core_worker_lost(f.core, f.worker[0], PUSHROD_E_TIMED_OUT, f.now.mono_ns);
+    fix_worker(&f, 1, "q", 1);
+    fix_end(&f);
+    assert_int_equal(fix_lane(&f, 1, LANE_TASK, 0)->id, id);
+    fix_later(&f, 1);
+    struct held held[] = {{id, lease, true, true}, {id, lease + (100 << 24), true, true}};
+    assert_int_not_equal(fix_join_held(&f, 0, "q", 1, held, 2), 0);
+    fix_later(&f, 1);
+    fix_answer(&f, 0, (struct answer){.kind = MSG_READY});
+    fix_answer(&f, 0, fix_done(id, lease, ""));
+    fix_end(&f);
+    assert_non_null(fix_conn(&f, 5, MSG_FINISHED, 0));
+    assert_non_null(fix_lane(&f, 1, LANE_CANCEL, 0));
+    fix_free(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -162,6 +188,7 @@ int main(void)
         cmocka_unit_test(what_did_not_start_does_not_time_out),
         cmocka_unit_test(what_waits_behind_a_stuck_slot_is_asked_back),
         cmocka_unit_test(a_slot_is_not_kept_for_a_suspect_that_is_gone),
+        cmocka_unit_test(an_answer_counts_beside_a_later_one_of_its_task),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
