@@ -109,7 +109,6 @@ static void free_tasks(struct core *c)
             continue;
         followers_drop(c, t);
         if (t->rare) {
-            free(t->rare->holds);
             t->rare->holds = NULL;
             t->rare->timer.place = 0;
         }
@@ -117,17 +116,6 @@ static void free_tasks(struct core *c)
         task_free(c, t);
     }
     assert(c->ledger.by_id.count == 0);
-}
-
-static void free_unique_windows(struct core *c)
-{
-    for (size_t i = 0; i < c->by_wall.count; i++) {
-        struct heap_node *node = c->by_wall.nodes[i];
-        if ((node->tie & 3) == TIMER_UNIQUE)
-            free(container_of(node, struct unique, timer));
-    }
-    strmap_free(&c->uniques);
-    assert(c->uniques.count == 0);
 }
 
 static void free_workers(struct core *c)
@@ -164,8 +152,8 @@ void core_free(struct core *c)
         return;
     recycle(c);
     loss_free(c); /* out of the heap, while the tasks in it are there */
-    free_unique_windows(c);
     free_tasks(c);
+    unique_free_all(c);
     free_workers(c);
     for (struct queue *q = c->first_queue, *next; q; q = next) {
         next = q->next;

@@ -78,3 +78,12 @@ void unique_expire(struct core *c, struct unique *u)
     assert(!u->task);
     unique_free(c, u);
 }
+
+void unique_free_all(struct core *c)
+{
+    struct strmap_cell cell;
+    for (size_t place = 0; strmap_next(&c->uniques, &place, &cell);)
+        free(cell.value);
+    strmap_free(&c->uniques);
+    assert(c->uniques.count == 0);
+}
