@@ -5,24 +5,16 @@
 #include "common/name.h"
 #include "server/core/verbs.h"
 
-/* What is left of the block of ids that is leased to us, and from the one after it on all. */
-static bool never_issued(const struct core *c, uint64_t id)
-{
-    uint64_t above = c->spare_count ? c->spare_id : c->last_id + 1;
-    assert(above > c->last_id && c->next_id <= above);
-    return id == 0 || id >= above || (id >= c->next_id && id <= c->last_id);
-}
-
 const char *unknown_text(struct core *c, uint64_t id)
 {
-    if (never_issued(c, id))
+    if (ids_unissued(c, id))
         return "no such task: this id was never issued by this server";
     return "no such task: it finished, and its result was not kept (see --keep)";
 }
 
 const char *not_dead_text(struct core *c, uint64_t id)
 {
-    return never_issued(c, id)
+    return ids_unissued(c, id)
                ? unknown_text(c, id)
                : "no dead task has this id: `pushrod status` says what became of it";
 }
@@ -72,7 +64,7 @@ static bool ask(struct core *c, enum request_kind kind, uint64_t conn, uint64_t 
 static void ask_or_unknown(struct core *c, enum request_kind kind, uint64_t conn, uint64_t request,
     uint64_t id, enum follow follow)
 {
-    if (c->bypass || never_issued(c, id))
+    if (c->bypass || ids_unissued(c, id))
         out_reject(c, conn, request, PUSHROD_E_UNKNOWN_TASK, unknown_text(c, id));
     else if (!ask(c, kind, conn, request, id, follow))
         out_reject(c, conn, request, PUSHROD_E_NO_MEMORY, NULL);
@@ -313,7 +305,7 @@ static void control_dead(struct core *c, uint64_t conn, const struct msg_control
         out_reject(c, conn, m->request, PUSHROD_E_WRONG_STATE,
             arena_text(c, "the task is not dead, but %s",
                 t->state == TASK_LEASED ? "running" : task_state_name(t->state)));
-    } else if (c->bypass || never_issued(c, m->id)) {
+    } else if (c->bypass || ids_unissued(c, m->id)) {
         out_reject(c, conn, m->request, PUSHROD_E_UNKNOWN_TASK, not_dead_text(c, m->id));
     } else if (!request_ask(c, ask, m->id,
                    (struct request){.kind = kind, .conn = conn, .request = m->request})) {

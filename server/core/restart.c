@@ -41,8 +41,7 @@ bool restart_begin(struct core *c, const struct store_opened *opened)
 {
     assert(opened->boot > 0);
     c->ledger.boot = (opened->boot - 1) % 32767 + 1;
-    c->next_id = opened->first_id ? opened->first_id : 1;
-    c->last_id = c->next_id + opened->id_count - 1;
+    ids_begin(c, opened);
     c->next_due_ms = opened->next_due_ms;
     for (size_t i = 0; i < opened->queue_count; i++)
         if (!restart_queue(c, &opened->queues[i]))

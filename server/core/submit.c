@@ -13,6 +13,13 @@
 
 /* ---- ids: from blocks that the store leases, so that none costs a write ---- */
 
+void ids_begin(struct core *c, const struct store_opened *opened)
+{
+    c->next_id = opened->first_id ? opened->first_id : 1;
+    c->last_id = c->next_id + opened->id_count - 1;
+    assert(c->next_id > 0);
+}
+
 static void ids_ask(struct core *c)
 {
     assert(c->spare_count == 0);
@@ -49,6 +56,14 @@ void ids_stored(struct core *c, const struct store_event *e)
     assert(e->id > c->last_id);
     c->spare_id = e->id;
     c->spare_count = e->count;
+}
+
+/* What is left of the block of ids that is leased to us, and from the one after it on all. */
+bool ids_unissued(const struct core *c, uint64_t id)
+{
+    uint64_t above = c->spare_count ? c->spare_id : c->last_id + 1;
+    assert(above > c->last_id && c->next_id <= above);
+    return id == 0 || id >= above || (id >= c->next_id && id <= c->last_id);
 }
 
 /* ---- what is wrong with a submission ---- */

@@ -334,7 +334,9 @@ void joining_release(struct joining *joining); /* by one of its requests */
 void join_looked_up(struct core *c, struct request *r, const struct store_event *e);
 
 /* submit.c */
+void ids_begin(struct core *c, const struct store_opened *opened);
 void ids_stored(struct core *c, const struct store_event *e);
+bool ids_unissued(const struct core *c, uint64_t id);
 void submit_settled(struct core *c, struct task *t);
 bool submit_waits(const struct task *t);
 void submit_accepted(struct core *c, struct task *t);
