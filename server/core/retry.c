@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What follows an attempt that did not end the task: a retry after a backoff, a place among the
- * dead, or the queue again at no cost; and what is remembered of it (text, history, result).
+ * dead, or the queue again at no cost; and what is remembered of it (text, history).
  */
 #include <assert.h>
 #include <stdlib.h>

@@ -164,6 +164,15 @@ static bool window_evict(struct core *c, struct queue *q)
     return true;
 }
 
+/* What the store alone had is one less: a ready record, a delayed one, or a dead letter. */
+static void stored_less(struct queue *q, enum stored_as as)
+{
+    uint64_t *counts[] = {&q->stored_ready, &q->stored_delayed, &q->dead};
+    assert(as <= STORED_DEAD);
+    if (*counts[as])
+        --*counts[as];
+}
+
 /*
  * There is no memory for what has come from the store, or it was purged meanwhile: the edge comes
  * before it, and what is still there is fetched.
@@ -176,10 +185,8 @@ void window_missed(struct core *c, const struct record *r, enum stored_as as)
         return;
     }
     assert(!q->bypass);
-    uint64_t *before = as == STORED_DEAD ? &q->dead : &q->stored_delayed;
-    if (as != STORED_READY && *before)
-        --*before;
-    q->stored_ready += as != STORED_READY;
+    stored_less(q, as);
+    q->stored_ready++;
     window_close(c, q, record_key(r));
     window_low(c, q);
 }
@@ -202,7 +209,6 @@ void window_enter(struct core *c, struct task *t)
         ;
 }
 
-/* What the store alone had is one less: a ready record, a delayed one, or a dead letter. */
 struct task *window_adopt(struct core *c, const struct record *r, enum stored_as as)
 {
     assert(!ledger_find(&c->ledger, r->id));
@@ -210,9 +216,7 @@ struct task *window_adopt(struct core *c, const struct record *r, enum stored_as
     struct task *t = q ? task_new(c, q, r) : NULL;
     if (!t)
         return NULL;
-    uint64_t *counts[] = {&q->stored_ready, &q->stored_delayed, &q->dead};
-    if (*counts[as])
-        --*counts[as];
+    stored_less(q, as);
     if (r->target.data && q->targeted_stored && as != STORED_DEAD)
         q->targeted_stored--;
     follow_claim(c, t);
