@@ -13,11 +13,8 @@
 
 static struct conn *conn_find(const struct core *c, uint64_t id)
 {
-    uint64_t pointer;
-    if (!idmap_get(&c->conns, id, &pointer))
-        return NULL;
-    struct conn *conn = (struct conn *)(uintptr_t)pointer;
-    assert(conn->id == id);
+    struct conn *conn = idmap_pointer(&c->conns, id);
+    assert(!conn || conn->id == id);
     return conn;
 }
 
@@ -140,31 +137,27 @@ static void follow_lost(struct core *c, struct follower *chain)
 void follow_absent(struct core *c, struct queue *q, uint64_t id, struct follower *chain)
 {
     assert(chain && !ledger_find(&c->ledger, id));
-    uint64_t first = 0;
-    idmap_get(&c->absent, id, &first);
+    struct follower *first = idmap_pointer(&c->absent, id);
     for (struct follower *f = chain, *next; f; f = next) {
         next = f->next;
         f->absent = true;
         f->queue = q;
         f->id = id;
-        f->next = (struct follower *)(uintptr_t)first;
-        first = (uintptr_t)f;
+        f->next = first;
+        first = f;
     }
-    if (idmap_put(&c->absent, id, first))
-        return;
-    idmap_remove(&c->absent, id);
-    follow_lost(c, (struct follower *)(uintptr_t)first);
+    if (!idmap_put(&c->absent, id, (uintptr_t)first))
+        follow_lost(c, first);
 }
 
 /* They follow the task again that has come into memory. */
 void follow_claim(struct core *c, struct task *t)
 {
-    uint64_t first;
-    if (!idmap_get(&c->absent, t->record.id, &first))
-        return;
-    assert(first != 0);
-    idmap_remove(&c->absent, t->record.id);
-    for (struct follower *f = (struct follower *)(uintptr_t)first, *next; f; f = next) {
+    struct follower *first = idmap_pointer(&c->absent, t->record.id);
+    assert(t->state != TASK_GONE);
+    if (first)
+        idmap_remove(&c->absent, t->record.id);
+    for (struct follower *f = first, *next; f; f = next) {
         next = f->next;
         not_absent(f);
         follower_attach(t, f);
@@ -173,11 +166,8 @@ void follow_claim(struct core *c, struct task *t)
 
 static void absent_remove(struct core *c, struct follower *f)
 {
-    uint64_t first = 0;
-    assert(f->absent);
-    idmap_get(&c->absent, f->id, &first);
-    struct follower *chain = (struct follower *)(uintptr_t)first;
-    assert(chain);
+    struct follower *chain = idmap_pointer(&c->absent, f->id);
+    assert(f->absent && chain);
     chain_remove(&chain, f);
     if (chain)
         idmap_put(&c->absent, f->id, (uintptr_t)chain);

@@ -18,10 +18,7 @@ struct pieces {
 
 static struct pieces *pieces_find(const struct worker *w, uint64_t lease)
 {
-    uint64_t pointer;
-    if (!w->parting.count || !idmap_get(&w->parting, lease, &pointer))
-        return NULL;
-    return (struct pieces *)(uintptr_t)pointer;
+    return w->parting.count ? idmap_pointer(&w->parting, lease) : NULL;
 }
 
 bool pieces_came(const struct worker *w, uint64_t lease)

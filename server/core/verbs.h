@@ -125,7 +125,6 @@ void worker_unreserve(struct core *c, struct task *t);
 void worker_remove(struct core *c, struct worker *w, int code, bool tell_lane);
 void worker_free(struct worker *w);
 void worker_settle(struct worker *w, struct task *t, uint64_t sequence);
-void worker_regroup(struct core *c, struct worker *w, struct group *to);
 void worker_stop_serving(struct core *c, struct worker *w, struct queue *q);
 void worker_record(struct core *c, struct worker *w);
 void worker_recorded(struct core *c, uint64_t id, bool stored);

@@ -21,11 +21,8 @@ static const uint8_t worker_allowed[WORKER_STATE_COUNT] = {
 
 struct worker *worker_find(const struct core *c, uint64_t id)
 {
-    uint64_t pointer;
-    if (!idmap_get(&c->worker_by_id, id, &pointer))
-        return NULL;
-    struct worker *w = (struct worker *)(uintptr_t)pointer;
-    assert(w->id == id);
+    struct worker *w = idmap_pointer(&c->worker_by_id, id);
+    assert(!w || w->id == id);
     return w;
 }
 
@@ -305,7 +302,7 @@ static void group_leave(struct core *c, struct worker *w)
 }
 
 /* Everything that a group counts of this worker goes to the other one. */
-void worker_regroup(struct core *c, struct worker *w, struct group *to)
+static void worker_regroup(struct core *c, struct worker *w, struct group *to)
 {
     struct group *from = w->group;
     assert(to != from && from->idle_slots >= w->idle);
