@@ -88,11 +88,8 @@ static void check_tasks(const struct core *c)
 {
     uint64_t bypass = 0, bytes = 0, flight = 0, reserved = 0, targeted = 0, unstored = 0;
     int64_t counts[TASK_STATE_COUNT] = {0};
-    uint32_t found = 0;
-    for (uint32_t slot = 0; slot < c->ledger.used; slot++) {
-        const struct task *t = ledger_at(&c->ledger, slot);
-        if (!t)
-            continue;
+    uint32_t found = 0, slot = 0;
+    for (const struct task *t; (t = ledger_next(&c->ledger, &slot));) {
         found++;
         CHECK(ledger_find(&c->ledger, t->record.id) == t);
         counts[t->state]++;

@@ -103,10 +103,8 @@ struct core *core_new(const struct core_config *config, const struct queue_setti
 
 static void free_tasks(struct core *c)
 {
-    for (uint32_t slot = 0; slot < c->ledger.used; slot++) {
-        struct task *t = ledger_at(&c->ledger, slot);
-        if (!t)
-            continue;
+    uint32_t slot = 0;
+    for (struct task *t; (t = ledger_next(&c->ledger, &slot));) {
         followers_drop(c, t);
         if (t->rare) {
             t->rare->holds = NULL;

@@ -115,6 +115,15 @@ struct task *ledger_at(const struct ledger *l, uint64_t slot)
     return t;
 }
 
+struct task *ledger_next(const struct ledger *l, uint32_t *slot)
+{
+    struct task *t = NULL;
+    assert(*slot <= l->used);
+    while (!t && *slot < l->used)
+        t = l->slots[(*slot)++].task;
+    return t;
+}
+
 struct task *ledger_find(const struct ledger *l, uint64_t id)
 {
     uint32_t slot = idindex_get(&l->by_id, id);

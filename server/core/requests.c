@@ -188,10 +188,10 @@ static void control_resume(struct core *c, uint64_t conn, const struct msg_contr
 static size_t purge_memory(struct core *c, struct queue *q, uint64_t *keep, size_t *kept)
 {
     size_t count = 0;
+    uint32_t slot = 0;
     *kept = 0;
-    for (uint32_t slot = 0; slot < c->ledger.used; slot++) {
-        struct task *t = ledger_at(&c->ledger, slot);
-        if (!t || t->queue != q || task_ended(t))
+    for (struct task *t; (t = ledger_next(&c->ledger, &slot));) {
+        if (t->queue != q || task_ended(t))
             continue;
         assert(t->record.id != 0);
         bool busy = t->state == TASK_LEASED || t->state == TASK_STORING || t->state == TASK_MOVING;

@@ -112,9 +112,9 @@ void stored_run(struct core *c)
     if (c->refused_ns > c->now.mono_ns || c->store_down)
         return;
     c->refused_ns = NEVER;
-    for (uint32_t slot = 0; slot < c->ledger.used; slot++) {
-        struct task *t = ledger_at(&c->ledger, slot);
-        if (!t || !t->refused)
+    uint32_t slot = 0;
+    for (struct task *t; (t = ledger_next(&c->ledger, &slot));) {
+        if (!t->refused)
             continue;
         assert(t->state >= TASK_MOVING && t->state <= TASK_FINISHED);
         t->refused = false;

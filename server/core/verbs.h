@@ -46,6 +46,8 @@ uint64_t ledger_lease(const struct ledger *l, struct task *t); /* a new one */
 struct task *ledger_find(const struct ledger *l, uint64_t id);
 struct task *ledger_find_lease(const struct ledger *l, uint64_t lease, uint64_t id);
 struct task *ledger_at(const struct ledger *l, uint64_t slot); /* NULL: nobody */
+/* Iterate: start with *slot = 0; NULL at the end. Tasks may come and go meanwhile. */
+struct task *ledger_next(const struct ledger *l, uint32_t *slot);
 bool ledger_gave(const struct ledger *l, uint64_t lease);      /* in this life of the server */
 bool lease_counted(const struct task *t, uint64_t lease);      /* its attempt failed, and counts */
 void ledger_expect(const struct ledger *l, uint64_t lease);    /* to be found soon */
