@@ -273,17 +273,22 @@ void loss_rejoined(struct core *c, const uint8_t instance[INSTANCE_SIZE]);
 void loss_expire(struct core *c, struct loss *loss);
 void loss_free(struct core *c);
 
-/* requests.c, rows.c, lookup.c */
-/* Asks the store; the request is copied, and owns its result and list in any case. NULL: no memory.
- * The operation may be filled in until the next one. */
+/* lookup.c */
+/* Asks the store. The request is copied, and what it owns (result, list) is taken in any case.
+ * NULL: no memory. The operation may be filled in until the next one. */
 struct store_op *request_ask(
     struct core *c, enum store_op_kind kind, uint64_t id, struct request request);
 void request_free(struct request *r);
+void request_stored(struct core *c, struct request *r, const struct store_event *e);
 /* The task that a LOOKUP asked for: if it was not in memory, it is now, HELD. NULL: it has ended,
  * or no memory. */
 struct task *request_adopt(struct core *c, const struct request *r, const struct store_event *e);
+
+/* requests.c */
 const char *unknown_text(struct core *c, uint64_t id);
 const char *not_dead_text(struct core *c, uint64_t id); /* likewise, of a dead task */
+
+/* rows.c */
 void row_task(struct core *c, uint64_t conn, uint64_t request, const struct task *t);
 void row_end(struct core *c, uint64_t conn, uint64_t request, uint64_t rows);
 void row_record(struct core *c, const struct request *r, const struct record *record,
@@ -291,7 +296,6 @@ void row_record(struct core *c, const struct request *r, const struct record *re
 /* Stored ones, and those of queues without a store; gives the number of rows. */
 size_t rows_dead(struct core *c, const struct request *r, const struct msg_list *m,
     const struct record *records, const struct finish *finishes, size_t count);
-void request_stored(struct core *c, struct request *r, const struct store_event *e);
 
 /* stats.c */
 void task_lost(struct task *t, uint64_t since_ns); /* monotonic: its worker was; nobody has it */
