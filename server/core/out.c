@@ -197,12 +197,14 @@ void out_ok(struct core *c, uint64_t conn, uint64_t request, uint64_t count)
     out_conn(c, conn, request, MSG_OK)->number = count;
 }
 
-void out_reject(struct core *c, uint64_t conn, uint64_t request, int code, const char *text)
+struct conn_action *out_reject(
+    struct core *c, uint64_t conn, uint64_t request, int code, const char *text)
 {
     assert(code > 0);
     struct conn_action *a = out_conn(c, conn, request, MSG_REJECTED);
     a->code = (uint32_t)code;
     a->text = text;
+    return a;
 }
 
 void out_row(

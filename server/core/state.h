@@ -342,13 +342,13 @@ struct request {
     uint64_t delayed;
     enum follow follow;
     enum store_op_kind operation; /* OUTCOME: what may have been done */
-    struct queue *queue;          /* PURGE, PURGED */
+    struct queue *queue;          /* PURGE */
     struct joining *joining;      /* HELD */
     struct msg_list *list;        /* DEAD: a copy, with its filter behind it; or NULL */
     uint32_t slot;                /* OUTCOME: of the task */
     bool again;                   /* the store is asked once more */
     bool looked;                  /* REPLAY: a look-up tells what became of it */
-    bool stale;                   /* CANCEL, HELD, DONE: a purge was asked since: look again */
+    bool stale;                   /* CANCEL, HELD, DONE, REPLAY: a purge was asked since */
     struct body *result;          /* DONE */
     uint64_t run_ns;              /* DONE */
     struct list in_core;

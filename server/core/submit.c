@@ -267,10 +267,7 @@ static void tell_rejected(
 {
     assert(why->code > 0);
     c->stats.rejected++;
-    struct conn_action *a = out_conn(c, conn, request, MSG_REJECTED);
-    a->code = (uint32_t)why->code;
-    a->id = why->holder;
-    a->text = why->text;
+    out_reject(c, conn, request, why->code, why->text)->id = why->holder;
 }
 
 static void submit_count(struct core *c, struct task *t)

@@ -19,7 +19,8 @@ void out_join(struct core *c, struct join_action action);
 struct store_op *out_store(struct core *c, enum store_op_kind kind, uint64_t token);
 struct conn_action *out_conn(struct core *c, uint64_t conn, uint64_t request, uint16_t kind);
 void out_ok(struct core *c, uint64_t conn, uint64_t request, uint64_t count);
-void out_reject(struct core *c, uint64_t conn, uint64_t request, int code, const char *text);
+struct conn_action *out_reject(
+    struct core *c, uint64_t conn, uint64_t request, int code, const char *text);
 void out_row(
     struct core *c, uint64_t conn, uint64_t request, uint16_t kind, const void *row, size_t size);
 void out_notice(struct core *c, struct notice notice);
