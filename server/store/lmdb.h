@@ -208,13 +208,11 @@ struct lmdb {
     MDB_txn *txn;       /* the group's; NULL between groups */
     MDB_cursor *finder; /* in `tasks`, for look-ups; opened when needed, ends with the txn */
     MDB_dbi tables[TABLE_COUNT];
-    int error;          /* sticky within a group: the first LMDB error, or 0 */
-    bool replaying;     /* direct effects are in the tables already */
-    bool dirty;         /* the transaction has something to write */
-    bool full;          /* submissions are refused */
-    bool down;          /* EVENT_STORE_DOWN was told ... */
-    uint32_t down_code; /* ... with this; with another one it is told again */
-    char text[256];     /* why */
+    int error;      /* sticky within a group: the first LMDB error, or 0 */
+    bool replaying; /* direct effects are in the tables already */
+    bool dirty;     /* the transaction has something to write */
+    uint32_t down;  /* enum pushrod_error, as EVENT_STORE_DOWN told: submissions are refused */
+    char text[256]; /* why */
     uint32_t group;
     uint64_t boot;
     uint64_t id_ceiling; /* ids from here on were never given out */
@@ -241,7 +239,7 @@ struct lmdb {
     struct batch *pending;                      /* executed, not committed */
     struct batch *pending_last;
     bool pending_sync;         /* somebody waits for the commit */
-    uint64_t pending_since_ns; /* LMDB_NO_AGE: nothing is pending */
+    uint64_t pending_since_ns; /* if anything is */
     struct reply *late;        /* events that wait for the commit */
     struct reply *early;
     struct arena scratch; /* until the group is over */
@@ -410,9 +408,9 @@ void lmdb_tell_opened(struct lmdb *l, struct store_opened *opened);
 /* ---- lmdb_group.c: what is committed together ---- */
 void group_run(struct lmdb *l, struct batch *taken);
 void group_commit(struct lmdb *l, uint64_t now_ns, size_t apply);
-bool group_waits(const struct lmdb *l); /* something is executed and not committed */
-void group_announce(struct lmdb *l, bool down, uint32_t code);
-bool group_reopen(struct lmdb *l); /* after a failure; false: not yet */
+bool group_waits(const struct lmdb *l);             /* something is executed and not committed */
+void group_announce(struct lmdb *l, uint32_t code); /* down with this code; 0: up */
+bool group_reopen(struct lmdb *l);                  /* after a failure; false: not yet */
 
 /* ---- lmdb_thread.c ---- */
 void *lmdb_thread(void *store);

@@ -325,5 +325,5 @@ bool lmdb_room(struct lmdb *l)
     snprintf(l->text, sizeof(l->text), "the disk of %.128s is full (%llu MiB left)", l->path,
         (unsigned long long)(left / MIB));
     /* Once it was full there has to be more, so that it is not full again at once. */
-    return left + inside >= (l->full ? kept + 2 * floor : kept);
+    return left + inside >= (l->down ? kept + 2 * floor : kept);
 }

@@ -34,17 +34,16 @@ static void give(struct lmdb *l, struct reply *r)
     }
 }
 
-void group_announce(struct lmdb *l, bool down, uint32_t code)
+void group_announce(struct lmdb *l, uint32_t code)
 {
-    if (l->down == down && (!down || l->down_code == code))
+    if (l->down == code)
         return;
-    l->down = down;
-    l->down_code = code;
+    l->down = code;
     struct reply *r = reply_new();
     struct store_event *e = reply_event(r, STORE_APPEND, 0, 0);
-    e->event = down ? EVENT_STORE_DOWN : EVENT_STORE_UP;
-    e->code = down ? code : 0;
-    e->text = down ? arena_copy(&r->arena, l->text, sizeof(l->text)) : NULL;
+    e->event = code ? EVENT_STORE_DOWN : EVENT_STORE_UP;
+    e->code = code;
+    e->text = code ? arena_copy(&r->arena, l->text, sizeof(l->text)) : NULL;
     give(l, r);
 }
 
@@ -73,13 +72,13 @@ static void run_item(struct lmdb *l, struct item *item)
 static void pending_add(struct lmdb *l, struct batch *b)
 {
     b->next = NULL;
-    if (l->pending_last)
+    if (l->pending_last) {
         l->pending_last->next = b;
-    else
+    } else {
         l->pending = b;
-    l->pending_last = b;
-    if (l->pending_since_ns == LMDB_NO_AGE)
         l->pending_since_ns = clock_mono_ns();
+    }
+    l->pending_last = b;
     l->group_ops += b->count;
     l->group_bytes += b->bytes;
     l->unlooked_bytes += b->bytes;
@@ -192,8 +191,6 @@ static void pending_reduce(struct lmdb *l)
         batch_free(l, b);
     }
     l->pending_sync = false;
-    if (!l->pending)
-        l->pending_since_ns = LMDB_NO_AGE;
 }
 
 bool group_reopen(struct lmdb *l)
@@ -230,9 +227,8 @@ static void group_fail(struct lmdb *l, bool committing)
     uint32_t code = full ? PUSHROD_E_STORE_FULL : PUSHROD_E_STORE_FAILED;
     if (l->env) /* else l->text says why it could not be opened again */
         lmdb_text_errno(l, full ? "the store is full" : "the store cannot write", error);
-    l->full = true;
     /* Before the answers: who gets them should know why, and not ask at once again. */
-    group_announce(l, true, code);
+    group_announce(l, code);
     answer_rest(l, full || !committing ? OUTCOME_REFUSED : OUTCOME_UNKNOWN, code);
     pending_reduce(l);
     group_reopen(l);
@@ -255,7 +251,6 @@ static void group_end(struct lmdb *l)
     }
     l->pending = l->pending_last = NULL;
     l->pending_sync = false;
-    l->pending_since_ns = LMDB_NO_AGE;
     l->group_ops = l->group_bytes = l->group_looked = 0;
     l->group += l->group == UINT32_MAX ? 2 : 1; /* 0 means none */
     l->commits++;

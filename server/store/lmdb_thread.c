@@ -34,7 +34,7 @@ static uint64_t least(uint64_t a, uint64_t b)
 /* A store that is only full goes on with all that makes room. */
 static bool broken(const struct lmdb *l)
 {
-    return l->down && l->down_code != PUSHROD_E_STORE_FULL;
+    return l->down && l->down != PUSHROD_E_STORE_FULL;
 }
 
 /* When the pending group is to be committed. */
@@ -65,7 +65,7 @@ static uint64_t settle_due(const struct lmdb *l)
 static uint64_t sleep_until(const struct lmdb *l, uint64_t now_ns)
 {
     uint64_t until = least(now_ns + IDLE_NS, least(commit_due(l), settle_due(l)));
-    if (l->down || l->full)
+    if (l->down)
         until = least(until, l->room_ns + ROOM_NS);
     else if (l->index.fresh_since_ns != LMDB_NO_AGE)
         until = least(until, l->index.fresh_since_ns + l->settle_ns);
@@ -101,7 +101,7 @@ static void rotate_if_due(struct lmdb *l, uint64_t now_ns)
     const struct index *x = &l->index;
     if (x->applying || x->fresh_since_ns == LMDB_NO_AGE || group_waits(l))
         return;
-    uint64_t settle_ns = l->full ? least(l->settle_ns, ROOM_NS) : l->settle_ns;
+    uint64_t settle_ns = l->down ? least(l->settle_ns, ROOM_NS) : l->settle_ns;
     if (now_ns >= x->fresh_since_ns + settle_ns || x->bytes > l->index_bound)
         journal_rotate(l);
 }
@@ -121,8 +121,7 @@ static void look_for_room(struct lmdb *l, uint64_t now_ns)
     if (!lmdb_begin(l))
         return;
     if (lmdb_is_away(l) || !lmdb_room(l)) { /* what is accepted still runs */
-        l->full = true;
-        group_announce(l, true, PUSHROD_E_STORE_FULL);
+        group_announce(l, PUSHROD_E_STORE_FULL);
         return;
     }
     if (l->down) {
@@ -132,8 +131,7 @@ static void look_for_room(struct lmdb *l, uint64_t now_ns)
         if (l->commits == commits)
             return; /* it failed: the store was opened again, and waits for the next try */
     }
-    l->full = false;
-    group_announce(l, false, 0);
+    group_announce(l, 0);
 }
 
 static void sweep(struct lmdb *l, uint64_t now_ns)

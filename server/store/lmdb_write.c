@@ -44,11 +44,9 @@ void op_append(struct lmdb *l, struct item *item, struct reply *reply, struct st
     (void)whole;
     e->id = item->id;
     /* What was answered before its commit failed is owed, whatever the disk is like by now. */
-    if (!l->full && l->unlooked_bytes > l->spare) {
-        l->full = true;
-        group_announce(l, true, PUSHROD_E_STORE_FULL);
-    }
-    if (l->full && !item->answered) {
+    if (!l->down && l->unlooked_bytes > l->spare)
+        group_announce(l, PUSHROD_E_STORE_FULL);
+    if (l->down && !item->answered) {
         refuse(item, e, OUTCOME_REFUSED);
         e->code = PUSHROD_E_STORE_FULL;
         e->text = arena_copy(&reply->arena, l->text, sizeof(l->text));
