@@ -64,7 +64,7 @@ struct finish *dead_finish(
 {
     struct finish f;
     struct body *body = NULL;
-    if (!bare && finish_unpack(packed.data, packed.size, &f) && f.result.size && !f.result.data)
+    if (!bare && finish_unpack(packed.data, packed.size, &f) && slice_detached(f.result))
         body = parts_get(l, TABLE_PARTS, id | RESULT_BIT, 0, f.result.size);
     l->group_looked += body ? body->size : 0;
     struct finish *given = reply_finish(reply, packed.data, packed.size, body);
@@ -84,8 +84,7 @@ static void dead_remove(
     table_delete(l, TABLE_DEAD, key, sizeof(key));
     size_t size = buried_key(buried, r->queue, id);
     table_delete(l, TABLE_BURIED, buried, size);
-    if (finish_unpack(packed_finish.data, packed_finish.size, &f) && f.result.size &&
-        !f.result.data)
+    if (finish_unpack(packed_finish.data, packed_finish.size, &f) && slice_detached(f.result))
         parts_delete(l, TABLE_PARTS, id | RESULT_BIT, 0, f.result.size);
     q->dead--;
     lmdb_queue_touch(l, q);
@@ -103,7 +102,7 @@ void op_drop(struct lmdb *l, struct item *item, struct reply *reply, struct stor
         return;
     }
     dead_remove(l, item->op->id, &r, finish);
-    if (record_detached(&r))
+    if (slice_detached(r.payload))
         parts_delete(l, TABLE_PARTS, r.id, 0, r.payload.size);
     reply_record(&list, record.data, record.size, NULL);
     reply_set_records(&list, e);

@@ -200,7 +200,7 @@ static void replay_finish(struct lmdb *l, struct chunk *c, size_t offset, size_t
     struct found found;
     if (!finish_unpack(c->data + offset, size, &f) || !task_find(l, f.id, &found))
         return;
-    bool keep = f.keep_until_ms && !(f.result.size && !f.result.data);
+    bool keep = f.keep_until_ms && !slice_detached(f.result);
     if (!found.entry)
         found.entry = index_add(l, f.id, found.queue, true);
     if (keep || found.entry->in_tables)

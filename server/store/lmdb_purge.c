@@ -23,7 +23,7 @@ static void purge_entry(struct lmdb *l, struct entry *e)
             result_put_entry(l, e);
     } else if (!e->in_tables && !l->replaying) {
         index_load(e, &r, NULL);
-        if (record_detached(&r))
+        if (slice_detached(r.payload))
             parts_delete(l, TABLE_PARTS, e->id, 0, r.payload.size);
     }
     index_remove(l, e);

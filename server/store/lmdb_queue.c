@@ -225,7 +225,7 @@ static void purged_task_delete(struct lmdb *l, uint32_t number, uint64_t id)
     if (r.expires_ms)
         table_delete(l, TABLE_AGENDA, key, sizeof(key));
     /* A dead letter, or a task that was revived from one, still needs them. */
-    if (record_detached(&r) && !index_get(l, id) && !dead_get(l, id, &finish, &finish))
+    if (slice_detached(r.payload) && !index_get(l, id) && !dead_get(l, id, &finish, &finish))
         parts_delete(l, TABLE_PARTS, id, 0, r.payload.size);
 }
 

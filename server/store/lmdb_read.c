@@ -158,7 +158,7 @@ static bool kept_finish(struct lmdb *l, struct item *item, struct reply *reply, 
         return false;
     if (!finish_unpack(packed.data, packed.size, &f) || f.keep_until_ms <= l->now_ms)
         return false;
-    if (!item->op->bare && f.result.size && !f.result.data)
+    if (!item->op->bare && slice_detached(f.result))
         body = parts_get(l, table, f.id, 1, f.result.size);
     l->group_looked += packed.size + (body ? body->size : 0);
     *out = reply_finish(reply, packed.data, packed.size, body);

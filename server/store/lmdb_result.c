@@ -133,7 +133,7 @@ bool result_delete(struct lmdb *l, uint64_t id)
         return false;
     result_key(key, id);
     table_delete(l, table, key, sizeof(key));
-    if (f.result.size && !f.result.data)
+    if (slice_detached(f.result))
         parts_delete(l, table, id, 1, f.result.size);
     return f.keep_until_ms > l->now_ms;
 }

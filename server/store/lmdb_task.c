@@ -91,7 +91,7 @@ bool task_maybe_running(const struct lmdb *l, const struct found *f)
 void task_give(struct lmdb *l, struct reply_records *list, const struct found *f)
 {
     struct body *body = NULL;
-    if (record_detached(&f->record))
+    if (slice_detached(f->record.payload))
         body = parts_get(l, TABLE_PARTS, f->record.id, 0, f->record.payload.size);
     bool maybe_running = task_maybe_running(l, f);
     reply_record(list, f->packed.data, f->packed.size, body)->maybe_running = maybe_running;

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The operations that change tasks: APPEND, FINISH, RESCHEDULE, FORGET. */
-#include <assert.h>
 #include <pushrod/error.h>
 #include "server/store/lmdb.h"
 
@@ -39,9 +38,7 @@ static bool id_taken(struct lmdb *l, uint64_t id, struct entry **entry)
 void op_append(struct lmdb *l, struct item *item, struct reply *reply, struct store_event *e)
 {
     struct record r;
-    bool whole = record_unpack(row_data(item), row_at(item).size, &r, NULL);
-    assert(whole);
-    (void)whole;
+    record_load(row_data(item), row_at(item).size, &r, NULL);
     e->id = item->id;
     /* What was answered before its commit failed is owed, whatever the disk is like by now. */
     if (!l->down && l->unlooked_bytes > l->spare)
@@ -86,7 +83,7 @@ static void end_task(
     lmdb_unique_release(l, found->queue, &found->record);
     if (f->dead)
         dead_put(l, found, f, item->body);
-    else if (record_detached(&found->record))
+    else if (slice_detached(found->record.payload))
         parts_delete(l, TABLE_PARTS, f->id, 0, found->record.payload.size);
     if (f->keep_until_ms && large)
         result_put(l, f, packed, item->body);
@@ -106,9 +103,7 @@ void op_finish(struct lmdb *l, struct item *item, struct store_event *e)
 {
     struct finish f;
     struct found found;
-    bool whole = finish_unpack(row_data(item), row_at(item).size, &f);
-    assert(whole);
-    (void)whole;
+    finish_load(row_data(item), row_at(item).size, &f);
     e->id = f.id;
     if (!task_find(l, f.id, &found)) {
         refuse(item, e, OUTCOME_GONE);
@@ -121,9 +116,7 @@ void op_reschedule(struct lmdb *l, struct item *item, struct store_event *e)
 {
     struct record change;
     struct found found;
-    bool whole = record_unpack(row_data(item), row_at(item).size, &change, NULL);
-    assert(whole);
-    (void)whole;
+    record_load(row_data(item), row_at(item).size, &change, NULL);
     e->id = change.id;
     if (!task_find(l, change.id, &found)) {
         refuse(item, e, OUTCOME_GONE);
@@ -144,7 +137,7 @@ void op_forget(struct lmdb *l, struct item *item, struct store_event *e)
         return;
     }
     struct finish f;
-    finish_unpack(entry->chunk->data + entry->offset, entry->size, &f);
+    finish_load(entry->chunk->data + entry->offset, entry->size, &f);
     if (f.keep_until_ms <= l->now_ms)
         e->outcome = OUTCOME_GONE;
     if (entry->in_tables)

@@ -47,12 +47,25 @@ static_assert(sizeof(struct finish_head) == 56, "no padding");
 
 /*
  * The optional fields, in the order in which they lie, which is part of the format. Absent and
- * empty are not the same for a slice: a task may have a payload of no bytes.
+ * empty are not the same for a slice: a task may have a payload of no bytes. The payload, or the
+ * result, is the first of the slices; it has its size alone if its bytes lie in a body.
  */
 #define RECORD_NUMBERS(N)                                                                          \
     N(due_ms) N(expires_ms) N(unique_ms) N(keep_ms) N(timeout_ms) N(backoff_ms)
-#define RECORD_SLICES(S) S(payload) S(headers) S(tag) S(unique) S(target) S(history)
-#define FINISH_SLICES(S) S(result) S(text) S(tag) S(history)
+#define RECORD_SLICES(S) S(headers) S(tag) S(unique) S(target) S(history)
+#define FINISH_SLICES(S) S(text) S(tag) S(history)
+
+/* An optional field: its bit, and where it lies if it is there. */
+#define PACK(present, there, put_it)                                                               \
+    if (there) {                                                                                   \
+        present |= bit;                                                                            \
+        to = put_it;                                                                               \
+    }                                                                                              \
+    bit <<= 1;
+#define UNPACK(take_it)                                                                            \
+    if (head.present & bit)                                                                        \
+        take_it;                                                                                   \
+    bit <<= 1;
 
 struct reader {
     const uint8_t *at;
@@ -100,54 +113,37 @@ static struct slice take_slice(struct reader *r, bool detached)
     return s;
 }
 
-/* The payload as it is packed: without its bytes if it lies in a body. */
-static struct slice packed_payload(const struct record *r)
+static size_t slice_packed_size(struct slice s)
 {
-    if (r->body)
-        return slice_of(NULL, r->body->size);
-    return r->payload;
+    return s.data ? sizeof(uint32_t) + s.size : 0;
 }
+
+/* A payload or result as it is packed: of what lies in a body, the size. */
+static struct slice without_body(struct slice bytes, const struct body *body)
+{
+    return body ? slice_of(NULL, body->size) : bytes;
+}
+
+/* ---- records ---- */
 
 size_t record_packed_size(const struct record *r)
 {
+    struct slice payload = without_body(r->payload, r->body);
     size_t size = sizeof(struct record_head) + r->queue.size;
+    size += slice_detached(payload) ? sizeof(uint32_t) : slice_packed_size(payload);
 #define NUMBER(name) size += r->name ? sizeof(uint64_t) : 0;
+#define SLICE(name)  size += slice_packed_size(r->name);
     RECORD_NUMBERS(NUMBER)
-#undef NUMBER
-    struct slice payload = packed_payload(r);
-#define SLICE(name) size += r->name.data ? sizeof(uint32_t) + r->name.size : 0;
     RECORD_SLICES(SLICE)
+#undef NUMBER
 #undef SLICE
-    /* The payload was counted as if it were inline. */
-    size -= r->payload.data ? sizeof(uint32_t) + r->payload.size : 0;
-    if (payload.data || payload.size)
-        size += sizeof(uint32_t) + (payload.data ? payload.size : 0);
     return size;
-}
-
-static uint16_t record_present(const struct record *r, struct slice payload)
-{
-    uint16_t present = 0;
-    uint16_t bit = 1;
-#define NUMBER(name)                                                                               \
-    present = (uint16_t)(present | (r->name ? bit : 0));                                           \
-    bit = (uint16_t)(bit << 1);
-#define SLICE(name)                                                                                \
-    present = (uint16_t)(present | (r->name.data ? bit : 0));                                      \
-    bit = (uint16_t)(bit << 1);
-    RECORD_NUMBERS(NUMBER)
-    if (payload.data || payload.size)
-        present = (uint16_t)(present | bit); /* payload is the first slice */
-    RECORD_SLICES(SLICE)
-#undef NUMBER
-#undef SLICE
-    return present;
 }
 
 void record_pack(uint8_t *to, const struct record *r, struct packed_state state)
 {
-    struct slice payload = packed_payload(r);
-    bool detached = !payload.data && payload.size;
+    struct slice payload = without_body(r->payload, r->body);
+    bool detached = slice_detached(payload);
     int flags = (r->followed ? FLAG_FOLLOWED : 0) | (r->suspect ? FLAG_SUSPECT : 0) |
                 (r->windowed ? FLAG_WINDOWED : 0) | (state.expiry_told ? FLAG_EXPIRY_TOLD : 0) |
                 (detached ? FLAG_BODY : 0);
@@ -156,26 +152,23 @@ void record_pack(uint8_t *to, const struct record *r, struct packed_state state)
         .attempts = r->attempts,
         .max_attempts = r->max_attempts,
         .deaths = r->deaths,
-        .present = record_present(r, payload),
         .priority = r->priority,
         .flags = (uint8_t)flags,
         .queue_size = (uint8_t)r->queue.size,
         .boot = state.boot};
-    to = put(to, &head, sizeof(head));
-    to = put(to, r->queue.data, r->queue.size);
-    struct record packed = *r;
-    packed.payload = payload;
+    uint8_t *begin = to;
+    unsigned present = 0;
     unsigned bit = 1;
-#define NUMBER(name)                                                                               \
-    to = head.present & bit ? put(to, &packed.name, sizeof(uint64_t)) : to;                        \
-    bit <<= 1;
-#define SLICE(name)                                                                                \
-    to = head.present & bit ? put_slice(to, packed.name) : to;                                     \
-    bit <<= 1;
+    to = put(to + sizeof(head), r->queue.data, r->queue.size);
+#define NUMBER(name) PACK(present, r->name, put(to, &r->name, sizeof(uint64_t)))
+#define SLICE(name)  PACK(present, r->name.data, put_slice(to, r->name))
     RECORD_NUMBERS(NUMBER)
+    PACK(present, detached || payload.data, put_slice(to, payload))
     RECORD_SLICES(SLICE)
 #undef NUMBER
 #undef SLICE
+    head.present = (uint16_t)present;
+    memcpy(begin, &head, sizeof(head));
 }
 
 static void record_from_head(struct record *r, const struct record_head *head)
@@ -203,17 +196,10 @@ bool record_unpack(const uint8_t *from, size_t size, struct record *r, struct pa
     r->queue = slice_of(in.at, head.queue_size);
     in.at += head.queue_size;
     unsigned bit = 1;
-    bool detached = (head.flags & FLAG_BODY) != 0; /* of the payload, the first slice */
-#define NUMBER(name)                                                                               \
-    if (head.present & bit)                                                                        \
-        take(&in, &r->name, sizeof(uint64_t));                                                     \
-    bit <<= 1;
-#define SLICE(name)                                                                                \
-    if (head.present & bit)                                                                        \
-        r->name = take_slice(&in, detached);                                                       \
-    detached = false;                                                                              \
-    bit <<= 1;
+#define NUMBER(name) UNPACK(take(&in, &r->name, sizeof(uint64_t)))
+#define SLICE(name)  UNPACK(r->name = take_slice(&in, false))
     RECORD_NUMBERS(NUMBER)
+    UNPACK(r->payload = take_slice(&in, (head.flags & FLAG_BODY) != 0))
     RECORD_SLICES(SLICE)
 #undef NUMBER
 #undef SLICE
@@ -222,15 +208,18 @@ bool record_unpack(const uint8_t *from, size_t size, struct record *r, struct pa
     return !in.failed;
 }
 
+void record_load(const uint8_t *from, size_t size, struct record *r, struct packed_state *state)
+{
+    bool whole = record_unpack(from, size, r, state);
+    assert(whole);
+    (void)whole;
+}
+
+/* ---- finishes ---- */
+
 static bool finish_wanted(const struct finish *f)
 {
     return f->dead || f->keep_until_ms;
-}
-
-/* A body's bytes are kept elsewhere, but for a dead letter, which is whole. */
-static struct slice packed_result(const struct finish *f)
-{
-    return f->body ? slice_of(NULL, f->body->size) : f->result;
 }
 
 size_t finish_packed_size(const struct finish *f)
@@ -238,11 +227,10 @@ size_t finish_packed_size(const struct finish *f)
     if (!finish_wanted(f))
         return sizeof(uint64_t);
     size_t size = sizeof(struct finish_head);
-    struct slice result = packed_result(f);
-    size += result.data ? sizeof(uint32_t) + result.size : 0;
-    size += f->text.data ? sizeof(uint32_t) + f->text.size : 0;
-    size += f->tag.data ? sizeof(uint32_t) + f->tag.size : 0;
-    size += f->history.data ? sizeof(uint32_t) + f->history.size : 0;
+    size += slice_packed_size(without_body(f->result, f->body));
+#define SLICE(name) size += slice_packed_size(f->name);
+    FINISH_SLICES(SLICE)
+#undef SLICE
     return size;
 }
 
@@ -252,8 +240,7 @@ void finish_pack(uint8_t *to, const struct finish *f)
         put(to, &f->id, sizeof(f->id));
         return;
     }
-    struct finish packed = *f;
-    packed.result = packed_result(f);
+    struct slice result = without_body(f->result, f->body);
     struct finish_head head = {.id = f->id,
         .run_ns = f->run_ns,
         .finished_ms = f->finished_ms,
@@ -262,17 +249,15 @@ void finish_pack(uint8_t *to, const struct finish *f)
         .code = f->code,
         .attempts = f->attempts,
         .flags = (f->dead ? FLAG_DEAD : 0u) | (f->body ? FLAG_BODY : 0u),
-        .result_size = (uint32_t)packed.result.size};
+        .result_size = (uint32_t)result.size};
+    uint8_t *begin = to;
     unsigned bit = 1;
-#define SLICE(name)                                                                                \
-    head.present |= packed.name.data ? bit : 0;                                                    \
-    bit <<= 1;
+    to += sizeof(head);
+#define SLICE(name) PACK(head.present, f->name.data, put_slice(to, f->name))
+    PACK(head.present, result.data, put_slice(to, result))
     FINISH_SLICES(SLICE)
 #undef SLICE
-    to = put(to, &head, sizeof(head));
-#define SLICE(name) to = packed.name.data ? put_slice(to, packed.name) : to;
-    FINISH_SLICES(SLICE)
-#undef SLICE
+    memcpy(begin, &head, sizeof(head));
 }
 
 bool finish_unpack(const uint8_t *from, size_t size, struct finish *f)
@@ -294,16 +279,23 @@ bool finish_unpack(const uint8_t *from, size_t size, struct finish *f)
     f->attempts = head.attempts;
     f->dead = (head.flags & FLAG_DEAD) != 0;
     unsigned bit = 1;
-#define SLICE(name)                                                                                \
-    if (head.present & bit)                                                                        \
-        f->name = take_slice(&in, false);                                                          \
-    bit <<= 1;
+#define SLICE(name) UNPACK(f->name = take_slice(&in, false))
+    SLICE(result)
     FINISH_SLICES(SLICE)
 #undef SLICE
     if (head.flags & FLAG_BODY)
         f->result = slice_of(NULL, head.result_size);
     return !in.failed;
 }
+
+void finish_load(const uint8_t *from, size_t size, struct finish *f)
+{
+    bool whole = finish_unpack(from, size, f);
+    assert(whole);
+    (void)whole;
+}
+
+/* ---- what some operations change ---- */
 
 void record_reschedule(struct record *r, const struct record *change)
 {

@@ -24,15 +24,19 @@ size_t record_packed_size(const struct record *r);
 void record_pack(uint8_t *to, const struct record *r, struct packed_state state);
 /* Borrows from the bytes; false: they are not a record. state may be NULL. */
 bool record_unpack(const uint8_t *from, size_t size, struct record *r, struct packed_state *state);
+/* The same of bytes that are known to be one. */
+void record_load(const uint8_t *from, size_t size, struct record *r, struct packed_state *state);
 
 /* A finish that nobody wants is its id only. */
 size_t finish_packed_size(const struct finish *f);
 void finish_pack(uint8_t *to, const struct finish *f);
 bool finish_unpack(const uint8_t *from, size_t size, struct finish *f);
+void finish_load(const uint8_t *from, size_t size, struct finish *f);
 
-static inline bool record_detached(const struct record *r)
+/* Of a payload or result, its size alone: the bytes lie in a body. */
+static inline bool slice_detached(struct slice s)
 {
-    return !r->payload.data && r->payload.size;
+    return !s.data && s.size;
 }
 
 /* What a RESCHEDULE changes, laid over the record that is there. */

@@ -35,10 +35,8 @@ struct record *reply_record(
     if (l->count == l->capacity)
         l->records = store_grow(l->records, &l->capacity, sizeof(*l->records));
     struct record *r = &l->records[l->count++];
-    bool whole = record_unpack(arena_copy(&l->reply->arena, packed, size), size, r, NULL);
-    assert(whole);
-    (void)whole;
-    if (record_detached(r) && body) {
+    record_load(arena_copy(&l->reply->arena, packed, size), size, r, NULL);
+    if (slice_detached(r->payload) && body) {
         r->body = arena_body(&l->reply->arena, body_ref(body));
         r->payload = body_slice(body);
     }
@@ -49,10 +47,8 @@ struct record *reply_record(
 struct finish *reply_finish(struct reply *r, const uint8_t *packed, size_t size, struct body *body)
 {
     struct finish *f = store_arena_alloc(&r->arena, sizeof(*f));
-    bool whole = finish_unpack(arena_copy(&r->arena, packed, size), size, f);
-    assert(whole);
-    (void)whole;
-    if (!f->result.data && f->result.size && body) {
+    finish_load(arena_copy(&r->arena, packed, size), size, f);
+    if (slice_detached(f->result) && body) {
         f->body = arena_body(&r->arena, body_ref(body));
         f->result = body_slice(body);
     }

@@ -101,7 +101,7 @@ static void a_body_is_packed_as_its_size(void **state)
     assert_true(size < 48);
     record_pack(bytes, &in, (struct packed_state){0});
     assert_true(record_unpack(bytes, size, &out, NULL));
-    assert_true(record_detached(&out) && out.payload.size == 12 && !out.body);
+    assert_true(slice_detached(out.payload) && out.payload.size == 12 && !out.body);
     assert_int_equal(record_packed_size(&out), size);
     record_pack(again, &out, (struct packed_state){0});
     assert_memory_equal(bytes, again, size);
