@@ -74,7 +74,7 @@ struct chunk {
     uint8_t data[];
 };
 
-/* An operation on its way. The first four kinds and FORGET lie in the chunk. */
+/* An operation on its way. APPEND, FINISH, RESCHEDULE and FORGET lie in the chunk. */
 struct item {
     enum store_op_kind kind;
     bool async;    /* its event need not wait for the commit */
@@ -275,14 +275,16 @@ bool cursor_get(
     struct lmdb *l, MDB_cursor *c, struct slice *key, struct slice *value, MDB_cursor_op);
 bool cursor_seek(struct lmdb *l, MDB_cursor *c, const void *key, size_t size, struct slice *value);
 bool cursor_delete(struct lmdb *l, MDB_cursor *c);
+void cursor_close(MDB_cursor *c); /* NULL is fine */
 uint64_t meta_get(struct lmdb *l, const char *name, uint64_t otherwise);
 void meta_put(struct lmdb *l, const char *name, uint64_t value);
 void key_u32(uint8_t *to, uint32_t value); /* big-endian: sorts as the number does */
 void key_u64(uint8_t *to, uint64_t value);
-int lmdb_compare_ids(const void *a, const void *b); /* for qsort() and bsearch() */
 uint64_t key_read(const uint8_t *from, size_t bytes);
 void ready_key(uint8_t key[13], uint32_t queue, uint8_t rank, uint64_t id);
+void ready_key_of(uint8_t key[13], uint32_t queue, const struct record *r); /* ready or delayed */
 void agenda_key(uint8_t key[17], uint64_t when_ms, enum agenda_kind kind, uint64_t id);
+void part_key(uint8_t key[12], uint64_t id, uint32_t number);
 void parts_put(struct lmdb *l, enum table t, uint64_t id, uint32_t first, const struct body *b);
 struct body *parts_get(struct lmdb *l, enum table t, uint64_t id, uint32_t first, size_t size);
 void parts_delete(struct lmdb *l, enum table t, uint64_t id, uint32_t first, size_t size);
@@ -354,6 +356,8 @@ struct found {
     struct packed_state state;
     struct slice packed; /* the same as bytes, until the record is changed */
 };
+/* A row of `tasks` in its two parts; false: it is none. */
+bool task_row_split(struct slice row, uint32_t *queue_number, struct slice *packed);
 bool task_find(struct lmdb *l, uint64_t id, struct found *f); /* live ones only */
 /* The same for a live entry, and for a row of `tasks`; its bytes are LMDB's until the next write.
  */

@@ -36,14 +36,13 @@ static struct moment row_moment(struct slice key)
 /* The index knows the task better than the row does, or the row's queue was purged. */
 static bool row_stale(struct lmdb *l, const struct moment *m, struct slice unique)
 {
-    struct slice row;
-    uint32_t number = 0;
+    struct slice row, packed;
+    uint32_t number;
     if (m->kind == AGENDA_UNIQUE)
         return unique.size < 4 || !queue_numbered(l, (uint32_t)key_read(unique.data, 4));
     if (index_get(l, m->id) || !table_get(l, TABLE_TASKS, &m->id, sizeof(m->id), &row))
         return true;
-    memcpy(&number, row.data, sizeof(number));
-    return !queue_numbered(l, number);
+    return !task_row_split(row, &number, &packed) || !queue_numbered(l, number);
 }
 
 /* What is left of the bounds of one DUE. */
@@ -84,8 +83,7 @@ uint64_t agenda_next(struct lmdb *l)
             break;
         more = cursor_get(l, c, &key, &value, MDB_NEXT);
     }
-    if (c)
-        mdb_cursor_close(c);
+    cursor_close(c);
     return more && (!next || m.when_ms < next) ? m.when_ms : next;
 }
 
@@ -181,8 +179,7 @@ void op_due(struct lmdb *l, struct item *item, struct reply *reply, struct store
     give_owed(l, item, &list);
     while (c && due_step(l, item, c, &list, &left))
         ;
-    if (c)
-        mdb_cursor_close(c);
+    cursor_close(c);
     e->next_ms = agenda_next(l);
     e->exhausted = !e->next_ms || e->next_ms > item->op->until_ms;
     reply_set_records(&list, e);

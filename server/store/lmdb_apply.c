@@ -33,22 +33,20 @@ static struct traits traits_of(
 {
     struct traits t = {
         .queue = q, .due_ms = r->due_ms, .expiry_ms = state.expiry_told ? 0 : r->expires_ms};
-    uint8_t rank = (uint8_t)((9 - r->priority) | (r->due_ms ? LMDB_DELAYED : 0));
-    ready_key(t.key, number, rank, r->id);
+    ready_key_of(t.key, number, r);
     return t;
 }
 
 /* What the tables say of a task, before it is replaced or deleted; the cursor is on it then. */
 static bool old_read(struct lmdb *l, const struct step *s, uint64_t id, struct traits *old)
 {
-    struct slice row;
+    struct slice row, packed;
     struct record r;
     struct packed_state state;
     uint32_t number;
-    if (!cursor_seek(l, s->tasks, &id, sizeof(id), &row) || row.size < sizeof(number))
-        return false;
-    memcpy(&number, row.data, sizeof(number));
-    if (!record_unpack(row.data + sizeof(number), row.size - sizeof(number), &r, &state))
+    if (!cursor_seek(l, s->tasks, &id, sizeof(id), &row) ||
+        !task_row_split(row, &number, &packed) ||
+        !record_unpack(packed.data, packed.size, &r, &state))
         return false;
     *old = traits_of(number, queue_numbered(l, number), &r, state);
     return true;
@@ -171,8 +169,7 @@ static bool journal_trim(struct lmdb *l, size_t rows)
             lmdb_release_pages(l);
         left = aging_row(l, c);
     }
-    if (c)
-        mdb_cursor_close(c);
+    cursor_close(c);
     return left;
 }
 
@@ -226,10 +223,8 @@ static size_t apply_some(struct lmdb *l, size_t entries, uint64_t *last)
         apply_entry(l, &s, place.entry);
         entries--;
     }
-    if (s.tasks)
-        mdb_cursor_close(s.tasks);
-    if (s.ready)
-        mdb_cursor_close(s.ready);
+    cursor_close(s.tasks);
+    cursor_close(s.ready);
     return entries;
 }
 

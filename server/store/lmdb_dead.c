@@ -209,8 +209,7 @@ void op_scan(struct lmdb *l, struct item *item, struct reply *reply, struct stor
         scan_one(l, id, &list, finishes);
         graves_next(l, c, &heap, container_of(first, struct graves, next), id);
     }
-    if (c)
-        mdb_cursor_close(c);
+    cursor_close(c);
     e->exhausted = heap.count == 0;
     e->finishes = finishes;
     heap_free(&heap);

@@ -318,8 +318,7 @@ void journal_replay(struct lmdb *l)
         l->sequence = sequence;
         replay_chunk(l, &p, value);
     }
-    if (c)
-        mdb_cursor_close(c);
+    cursor_close(c);
     if (p.aging)
         aging_begins(l, &p);
     if (l->sequence && l->index.fresh_since_ns == LMDB_NO_AGE && !p.aging)

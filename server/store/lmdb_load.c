@@ -13,8 +13,7 @@ static uint64_t last_task(struct lmdb *l)
     uint64_t id = 0;
     if (cursor_get(l, c, &key, &value, MDB_LAST))
         memcpy(&id, key.data, sizeof(id));
-    if (c)
-        mdb_cursor_close(c);
+    cursor_close(c);
     return id;
 }
 
@@ -54,11 +53,12 @@ void lmdb_unload(struct lmdb *l)
 /* What the index knows changes what the tables count. */
 static void count_entry(struct lmdb *l, const struct entry *e, struct store_queue *q)
 {
-    struct slice row;
+    struct slice row, packed;
     struct record r;
     uint32_t number;
     if (e->in_tables && table_get(l, TABLE_TASKS, &e->id, sizeof(e->id), &row) &&
-        record_unpack(row.data + sizeof(number), row.size - sizeof(number), &r, NULL)) {
+        task_row_split(row, &number, &packed) &&
+        record_unpack(packed.data, packed.size, &r, NULL)) {
         q->ready -= r.due_ms == 0;
         q->delayed -= r.due_ms != 0;
     }
@@ -119,8 +119,7 @@ static void tell_workers(struct lmdb *l, struct store_opened *opened)
         if (key.size == sizeof(*workers))
             memcpy(workers[count++], key.data, key.size);
     }
-    if (c)
-        mdb_cursor_close(c);
+    cursor_close(c);
     opened->workers = arena_copy(&l->opened, workers, count * sizeof(*workers));
     opened->worker_count = count;
     free(workers);

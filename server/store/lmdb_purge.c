@@ -6,11 +6,6 @@
 #include <stdlib.h>
 #include "server/store/lmdb.h"
 
-static bool is_kept(const uint64_t *keep, size_t count, uint64_t id)
-{
-    return count && bsearch(&id, keep, count, sizeof(*keep), lmdb_compare_ids);
-}
-
 /*
  * A kept finish goes to its table at once: the row of its task is garbage now, so after a restart
  * the journal's FINISH would be of a task that nobody knows.
@@ -39,7 +34,7 @@ void purge_index(struct lmdb *l, struct lmdb_queue *q, const uint64_t *keep, siz
     struct idmap_cell cell;
     while (idmap_next(&x->entries, &place, &cell)) {
         struct entry *e = (struct entry *)(uintptr_t)cell.value;
-        if (e->queue == q && !is_kept(keep, count, e->id))
+        if (e->queue == q && !purge_keeps(keep, count, e->id))
             gone[gone_count++] = e;
     }
     for (size_t i = 0; i < gone_count; i++)
@@ -66,20 +61,17 @@ static uint64_t live_count(struct lmdb *l, const struct lmdb_queue *q)
 /* A row that stays goes over to the queue's new number. */
 static void row_move(struct lmdb *l, struct lmdb_queue *q, uint32_t from, uint64_t id)
 {
-    struct slice row;
+    struct slice row, packed;
     struct record r;
     uint32_t number;
     uint8_t key[13];
-    if (!table_copy(l, TABLE_TASKS, &id, sizeof(id), &row) || row.size < sizeof(number))
+    if (!table_copy(l, TABLE_TASKS, &id, sizeof(id), &row) ||
+        !task_row_split(row, &number, &packed) || number != from ||
+        !record_unpack(packed.data, packed.size, &r, NULL))
         return;
-    memcpy(&number, row.data, sizeof(number));
-    if (number != from ||
-        !record_unpack(row.data + sizeof(number), row.size - sizeof(number), &r, NULL))
-        return;
-    uint8_t rank = (uint8_t)((9 - r.priority) | (r.due_ms ? LMDB_DELAYED : 0));
-    ready_key(key, from, rank, id);
+    ready_key_of(key, from, &r);
     table_delete(l, TABLE_READY, key, sizeof(key));
-    ready_key(key, q->number, rank, id);
+    ready_key_of(key, q->number, &r);
     table_put(l, TABLE_READY, key, sizeof(key), (struct slice){0});
     memcpy((uint8_t *)(uintptr_t)row.data, &q->number, sizeof(number)); /* a copy of ours */
     table_put(l, TABLE_TASKS, &id, sizeof(id), row);

@@ -101,8 +101,7 @@ void queues_load(struct lmdb *l)
     for (bool more = cursor_get(l, c, &key, &value, MDB_FIRST); more;
          more = cursor_get(l, c, &key, &value, MDB_NEXT))
         queue_load(l, (uint32_t)key_read(key.data, 4), value);
-    if (c)
-        mdb_cursor_close(c);
+    cursor_close(c);
     if (l->edges)
         edges_restore(l);
 }
@@ -206,16 +205,13 @@ void queue_renumber(struct lmdb *l, struct lmdb_queue *q)
 /* Only while it has that number: a purge may have kept the task, or it was revived since. */
 static void purged_task_delete(struct lmdb *l, uint32_t number, uint64_t id)
 {
-    struct slice row;
-    struct slice finish;
+    struct slice row, packed, finish;
     struct record r;
     uint8_t key[17];
     uint32_t owner;
-    if (!table_copy(l, TABLE_TASKS, &id, sizeof(id), &row) || row.size < sizeof(owner))
-        return;
-    memcpy(&owner, row.data, sizeof(owner));
-    if (owner != number ||
-        !record_unpack(row.data + sizeof(owner), row.size - sizeof(owner), &r, NULL))
+    if (!table_copy(l, TABLE_TASKS, &id, sizeof(id), &row) ||
+        !task_row_split(row, &owner, &packed) || owner != number ||
+        !record_unpack(packed.data, packed.size, &r, NULL))
         return;
     table_delete(l, TABLE_TASKS, &id, sizeof(id));
     agenda_key(key, r.due_ms, AGENDA_DUE, id);
@@ -247,8 +243,7 @@ static bool garbage_rows(struct lmdb *l, enum table t, uint32_t number, uint32_t
         if (cursor_delete(l, c) && id)
             purged_task_delete(l, number, id);
     }
-    if (c)
-        mdb_cursor_close(c);
+    cursor_close(c);
     return more && !l->error;
 }
 

@@ -89,10 +89,8 @@ static bool merge_take(struct lmdb *l, const struct merge *m, struct order_key k
 
 static void merge_close(const struct merge *m)
 {
-    if (m->tables.cursor)
-        mdb_cursor_close(m->tables.cursor);
-    if (m->tasks)
-        mdb_cursor_close(m->tasks);
+    cursor_close(m->tables.cursor);
+    cursor_close(m->tasks);
 }
 
 static void merge_pass(struct lmdb *l, struct merge *m, struct order_key key)

@@ -98,6 +98,12 @@ bool cursor_delete(struct lmdb *l, MDB_cursor *c)
     return true;
 }
 
+void cursor_close(MDB_cursor *c)
+{
+    if (c)
+        mdb_cursor_close(c);
+}
+
 /* ---- meta ---- */
 
 uint64_t meta_get(struct lmdb *l, const char *name, uint64_t otherwise)
@@ -116,13 +122,6 @@ void meta_put(struct lmdb *l, const char *name, uint64_t value)
 }
 
 /* ---- keys ---- */
-
-int lmdb_compare_ids(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a;
-    uint64_t y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
 
 void key_u32(uint8_t *to, uint32_t value)
 {
@@ -151,6 +150,12 @@ void ready_key(uint8_t key[13], uint32_t queue, uint8_t rank, uint64_t id)
     key_u64(key + 5, id);
 }
 
+void ready_key_of(uint8_t key[13], uint32_t queue, const struct record *r)
+{
+    uint8_t rank = (uint8_t)(9 - r->priority);
+    ready_key(key, queue, r->due_ms ? rank | LMDB_DELAYED : rank, r->id);
+}
+
 void agenda_key(uint8_t key[17], uint64_t when_ms, enum agenda_kind kind, uint64_t id)
 {
     key_u64(key, when_ms);
@@ -160,7 +165,7 @@ void agenda_key(uint8_t key[17], uint64_t when_ms, enum agenda_kind kind, uint64
 
 /* ---- parts: large values in pieces, for a fragmented file has no room for one in a row ---- */
 
-static void part_key(uint8_t key[12], uint64_t id, uint32_t number)
+void part_key(uint8_t key[12], uint64_t id, uint32_t number)
 {
     key_u64(key, id);
     key_u32(key + 8, number);

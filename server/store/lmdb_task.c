@@ -2,19 +2,25 @@
 /* A task of the LMDB store as it is now: the index first, then the tables. */
 #include "server/store/lmdb.h"
 
-/* The row of `tasks`: queue number, then the packed record. Purged ones are not there. */
+bool task_row_split(struct slice row, uint32_t *queue_number, struct slice *packed)
+{
+    size_t head = sizeof(*queue_number);
+    if (row.size < head)
+        return false;
+    memcpy(queue_number, row.data, head);
+    *packed = slice_of(row.data + head, row.size - head);
+    return true;
+}
+
+/* Of a purged queue they are not there. */
 static bool row_load(struct lmdb *l, struct slice row, struct found *f)
 {
     uint32_t number;
     f->entry = NULL;
-    if (row.size < sizeof(number))
+    if (!task_row_split(row, &number, &f->packed))
         return false;
-    memcpy(&number, row.data, sizeof(number));
     f->queue = queue_numbered(l, number);
-    if (!f->queue)
-        return false;
-    f->packed = slice_of(row.data + sizeof(number), row.size - sizeof(number));
-    return record_unpack(f->packed.data, f->packed.size, &f->record, &f->state);
+    return f->queue && record_unpack(f->packed.data, f->packed.size, &f->record, &f->state);
 }
 
 bool task_of_row(struct lmdb *l, MDB_cursor *tasks, uint64_t id, struct found *f)
@@ -84,8 +90,7 @@ void task_change(struct lmdb *l, struct found *f)
 
 bool task_maybe_running(const struct lmdb *l, const struct found *f)
 {
-    bool windowed = f->record.windowed && f->state.boot != (uint8_t)l->boot;
-    return windowed || record_within(&f->record, f->queue->edge_at_open);
+    return record_maybe_running(&f->record, f->state, l->boot, f->queue->edge_at_open);
 }
 
 void task_give(struct lmdb *l, struct reply_records *list, const struct found *f)

@@ -72,8 +72,7 @@ void mem_item_free(struct mem *m, struct mem_item *item)
 
 bool mem_maybe_running(const struct mem *m, const struct mem_item *item)
 {
-    bool windowed = item->record.windowed && item->state.boot != (uint8_t)m->boot;
-    return windowed || record_within(&item->record, item->queue->edge_at_open);
+    return record_maybe_running(&item->record, item->state, m->boot, item->queue->edge_at_open);
 }
 
 /* ---- unique keys ---- */

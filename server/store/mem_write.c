@@ -158,26 +158,12 @@ void mem_drop(struct mem *m, const struct store_op *op, struct store_event *e, s
     mem_item_free(m, item);
 }
 
-static bool is_kept(const struct store_op *op, uint64_t id)
-{
-    for (size_t low = 0, high = op->keep_count; low < high;) {
-        size_t middle = low + (high - low) / 2;
-        if (op->keep[middle] == id)
-            return true;
-        if (op->keep[middle] < id)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return false;
-}
-
 static uint64_t purge_tree(struct mem *m, struct tree *tree, const struct store_op *op)
 {
     uint64_t count = 0;
     for (struct tree_node *n = tree_first(tree), *next; n; n = next) {
         next = tree_next(tree, n);
-        if (is_kept(op, n->lo))
+        if (purge_keeps(op->keep, op->keep_count, n->lo))
             continue;
         struct mem_item *item = container_of(n, struct mem_item, place);
         mem_item_leave(m, item);

@@ -295,7 +295,7 @@ void finish_load(const uint8_t *from, size_t size, struct finish *f)
     (void)whole;
 }
 
-/* ---- what some operations change ---- */
+/* ---- what some operations mean ---- */
 
 void record_reschedule(struct record *r, const struct record *change)
 {
@@ -317,4 +317,18 @@ void record_revive(struct record *r)
     r->deaths = 0;
     r->suspect = false;
     r->windowed = true;
+}
+
+bool purge_keeps(const uint64_t *keep, size_t count, uint64_t id)
+{
+    for (size_t low = 0, high = count; low < high;) {
+        size_t middle = low + (high - low) / 2;
+        if (keep[middle] == id)
+            return true;
+        if (keep[middle] < id)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return false;
 }

@@ -49,11 +49,19 @@ static inline bool order_key_less(struct order_key a, struct order_key b)
     return a.rank < b.rank || (a.rank == b.rank && a.id < b.id);
 }
 
-/* Is the record's key at or before the edge? An edge with id 0 has never been anywhere. */
-static inline bool record_within(const struct record *r, struct order_key edge)
+/*
+ * May it have been handed out before this life of the store? It was in a window of an earlier one,
+ * or is at or before the edge that this one began with. An edge with id 0 has never been anywhere.
+ */
+static inline bool record_maybe_running(
+    const struct record *r, struct packed_state state, uint64_t boot, struct order_key edge)
 {
     struct order_key key = {(uint8_t)(9 - r->priority), r->id};
-    return edge.id && !order_key_less(edge, key);
+    bool windowed = r->windowed && state.boot != (uint8_t)boot;
+    return windowed || (edge.id && !order_key_less(edge, key));
 }
+
+/* PURGE: does the id stay? Those that do are sorted. */
+bool purge_keeps(const uint64_t *keep, size_t count, uint64_t id);
 
 #endif
