@@ -220,7 +220,7 @@ struct lmdb {
     uint64_t max_table_id;
     uint64_t sequence; /* of the last journal row */
     uint64_t now_ms;   /* of the batch at hand */
-    uint64_t heard_ns; /* when the last batch came */
+    uint64_t heard_ns; /* when the last batches had been run */
     struct index index;
     struct lmdb_queue **queues;
     size_t queue_count;
@@ -244,7 +244,6 @@ struct lmdb {
     struct reply *early;
     struct arena scratch; /* until the group is over */
     uint64_t commit_ns;   /* when the last commit began */
-    uint64_t asked_ns;    /* when the last batch was taken */
     uint64_t group_ops;   /* operations in the group */
     uint64_t group_bytes;
     uint64_t group_looked;   /* bytes of bodies that LOOKUPs have given */

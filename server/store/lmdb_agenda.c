@@ -133,15 +133,15 @@ static bool due_step(struct lmdb *l, struct item *item, MDB_cursor *c, struct re
     if (!from_heap && !from_row)
         return false;
     bool use_row = from_row && (!from_heap || earlier(&row, &heap));
-    if (use_row && row.kind == AGENDA_UNIQUE)
+    bool key_ends = use_row && row.kind == AGENDA_UNIQUE;
+    bool found = !key_ends && task_find(l, use_row ? row.id : heap.id, &f);
+    if (key_ends)
         unique_ended(l, unique, row.id, row.when_ms);
-    bool found =
-        !(use_row && row.kind == AGENDA_UNIQUE) && task_find(l, use_row ? row.id : heap.id, &f);
     if (use_row && !cursor_delete(l, c))
         return false;
     if (found)
         promote(l, item, &f, list);
-    left->entries -= found || (use_row && row.kind == AGENDA_UNIQUE);
+    left->entries -= found || key_ends;
     return true;
 }
 

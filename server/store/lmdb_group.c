@@ -100,7 +100,6 @@ static void run_batch(struct lmdb *l, struct batch *b)
 void group_run(struct lmdb *l, struct batch *taken)
 {
     lmdb_begin(l);
-    l->heard_ns = clock_mono_ns();
     for (struct batch *b = taken, *next; b; b = next) {
         next = b->next;
         run_batch(l, b);
@@ -109,6 +108,7 @@ void group_run(struct lmdb *l, struct batch *taken)
         give(l, l->early);
         l->early = reply_new();
     }
+    l->heard_ns = clock_mono_ns();
 }
 
 /* ---- failure ---- */

@@ -48,7 +48,7 @@ static uint64_t commit_due(const struct lmdb *l)
         return 0;
     if (!l->pending_sync)
         return l->pending_since_ns + ASYNC_NS;
-    return l->busy ? least(l->commit_ns + GROUP_NS, l->asked_ns + QUIET_NS) : 0;
+    return l->busy ? least(l->commit_ns + GROUP_NS, l->heard_ns + QUIET_NS) : 0;
 }
 
 /* When rows go to the tables without company: not while a group is likely to come and take some. */
@@ -176,10 +176,8 @@ void *lmdb_thread(void *store)
     unsigned tries = 0;
     while (!stop || group_waits(l)) {
         struct batch *taken = take(l, sleep_until(l, clock_mono_ns()), &stop);
-        if (taken) {
+        if (taken)
             group_run(l, taken);
-            l->asked_ns = clock_mono_ns();
-        }
         step(l, stop);
         if (stop && l->down && ++tries > STOP_TRIES)
             break; /* what could not be written by now never will be */

@@ -117,8 +117,6 @@ void mem_due(struct mem *, const struct store_op *, struct store_event *, struct
 void mem_lookup(
     struct mem *, const struct store_op *, struct store_event *, struct reply *, uint64_t);
 void mem_scan(struct mem *, const struct store_op *, struct store_event *, struct reply *);
-void mem_ids(struct mem *, const struct store_op *, struct store_event *);
-void mem_worker(struct mem *, const struct store_op *);
 uint64_t mem_agenda_next(const struct mem *m); /* Unix time; 0: the agenda is empty */
 
 #endif

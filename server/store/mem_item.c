@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Nouns of the memory store: records, unique keys, kept finishes. */
+/* Nouns of the memory store: queues, records, unique keys, kept finishes. */
 #include <stdlib.h>
 #include "common/list.h"
 #include "server/store/mem.h"
@@ -7,6 +7,22 @@
 static uint64_t agenda_hi(uint64_t when_ms, enum agenda_kind kind)
 {
     return when_ms * 4 + kind;
+}
+
+/* ---- queues ---- */
+
+struct mem_queue *mem_queue_get(struct mem *m, struct slice name)
+{
+    struct mem_queue *q = strmap_get(&m->queues, name);
+    if (q)
+        return q;
+    q = store_alloc(sizeof(*q));
+    uint8_t *copy = store_alloc(name.size);
+    memcpy(copy, name.data, name.size);
+    q->name = slice_of(copy, name.size);
+    if (!strmap_put(&m->queues, q->name, q))
+        abort();
+    return q;
 }
 
 /* ---- records ---- */

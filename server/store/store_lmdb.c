@@ -94,21 +94,17 @@ static void pack_item(const struct lmdb *l, struct batch *b, struct item *item,
     const struct store_op *op, size_t rest)
 {
     *item = (struct item){.kind = op->kind, .token = op->token, .id = op->id, .arena = &b->arena};
-    item->async = op->kind == STORE_FORGET || (op->async && row_size(op));
-    if (needs_own_rows(op->kind)) {
-        item->chunk = batch_chunk(b, 0); /* its rows are made later, but in this place */
-        copy_rare(b, item, op);
-        return;
-    }
     size_t size = row_size(op);
     if (size == 0) {
         copy_rare(b, item, op);
+        if (needs_own_rows(op->kind)) /* they are made later, but in this place */
+            item->chunk = batch_chunk(b, 0);
         return;
     }
-    struct chunk *c = b->last_chunk;
-    if (!c || c->capacity - c->size < size)
-        c = batch_chunk(b, chunk_fill(op, rest));
-    item->chunk = c;
+    item->async = op->async || op->kind == STORE_FORGET;
+    item->chunk = b->last_chunk;
+    if (!item->chunk || item->chunk->capacity - item->chunk->size < size)
+        item->chunk = batch_chunk(b, chunk_fill(op, rest));
     pack_row(l, item, op);
     b->bytes += size + (item->body ? item->body->size : 0);
 }

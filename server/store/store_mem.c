@@ -6,28 +6,15 @@
 #include <stdlib.h>
 #include "common/list.h"
 #include "server/store/mem.h"
-struct mem_queue *mem_queue_get(struct mem *m, struct slice name)
-{
-    struct mem_queue *q = strmap_get(&m->queues, name);
-    if (q)
-        return q;
-    q = store_alloc(sizeof(*q));
-    uint8_t *copy = store_alloc(name.size);
-    memcpy(copy, name.data, name.size);
-    q->name = slice_of(copy, name.size);
-    if (!strmap_put(&m->queues, q->name, q))
-        abort();
-    return q;
-}
 
-void mem_ids(struct mem *m, const struct store_op *op, struct store_event *e)
+static void lease_ids(struct mem *m, const struct store_op *op, struct store_event *e)
 {
     e->count = op->limit ? op->limit : m->id_block;
     e->id = m->next_id;
     m->next_id += e->count;
 }
 
-void mem_worker(struct mem *m, const struct store_op *op)
+static void set_worker(struct mem *m, const struct store_op *op)
 {
     assert(op->instance.size == 16);
     size_t i = 0;
@@ -91,13 +78,13 @@ static void execute(struct mem *m, const struct store_op *op, struct reply *repl
         mem_purge(m, op, e);
         break;
     case STORE_IDS:
-        mem_ids(m, op, e);
+        lease_ids(m, op, e);
         break;
     case STORE_QUEUE:
         set_queue(m, op);
         break;
     case STORE_WORKER:
-        mem_worker(m, op);
+        set_worker(m, op);
         break;
     }
 }
