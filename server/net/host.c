@@ -14,6 +14,12 @@
 #define ACTIONS_AHEAD 4u   /* whose tasks are fetched into the cache meanwhile */
 #define STORE_POLL    4096 /* events of the store in one tick, at the most; records: STORE_PART */
 
+/* What came of the core's actions while they were carried out. */
+struct effect {
+    enum { EFFECT_LANE_FAILED, EFFECT_CONN_CLOSED } kind;
+    uint64_t id; /* of the worker or connection */
+};
+
 struct host {
     struct loop *loop;
     struct core *core;
@@ -22,20 +28,26 @@ struct host {
     struct store *store;
     struct event *store_event; /* NULL: the store has no descriptor and is polled */
     struct deferral store_poll;
-    struct deferral failures;
-    struct buf failed;      /* uint64_t: workers whose lane could not be bound */
+    struct deferral effects_tell;
+    struct buf effects;     /* struct effect */
     struct loop_timer wake; /* when the core wants to be called next */
     const struct host_events *events;
     void *arg;
-    struct now now;
     uint64_t late_ticks;
 };
+
+struct core *host_core(struct host *h)
+{
+    loop_enter(h->loop);
+    return h->core;
+}
 
 /* ------------------------------------------------------------------------------- the store */
 
 /* Reads what the store has done; if more is there than a tick should take, comes again. */
-static void store_ready(struct host *h)
+static void store_ready(void *arg)
 {
+    struct host *h = arg;
     loop_enter(h->loop);
     const struct store_event *events;
     size_t count = h->ops->poll(h->store, &events, STORE_POLL);
@@ -52,16 +64,11 @@ static void store_readable(int fd, short what, void *arg)
     store_ready(arg);
 }
 
-static void store_polled(void *arg)
-{
-    store_ready(arg);
-}
-
 static void store_submit(struct host *h, const struct actions *a)
 {
     if (a->store_count == 0)
         return;
-    h->ops->submit(h->store, a->store, a->store_count, h->now.wall_ms);
+    h->ops->submit(h->store, a->store, a->store_count, loop_now(h->loop).wall_ms);
     /* Without a descriptor its events are there at once: in the next round. */
     if (!h->store_event)
         loop_defer(h->loop, &h->store_poll);
@@ -71,31 +78,23 @@ static void store_submit(struct host *h, const struct actions *a)
 
 static void on_join(void *arg, const struct join *join)
 {
-    struct host *h = arg;
-    loop_enter(h->loop);
-    core_join(h->core, join);
+    core_join(host_core(arg), join);
 }
 
 static void on_obituary(void *arg, const struct msg_obituary *obituary)
 {
-    struct host *h = arg;
-    loop_enter(h->loop);
-    core_obituary(h->core, obituary);
+    core_obituary(host_core(arg), obituary);
 }
 
 static void on_answers(
     void *arg, uint64_t worker, uint64_t session, const struct answer *answers, size_t count)
 {
-    struct host *h = arg;
-    loop_enter(h->loop);
-    core_answers(h->core, worker, session, answers, count);
+    core_answers(host_core(arg), worker, session, answers, count);
 }
 
 static void on_lane_down(void *arg, uint64_t worker, int code, uint64_t since_ns)
 {
-    struct host *h = arg;
-    loop_enter(h->loop);
-    core_worker_lost(h->core, worker, code, since_ns);
+    core_worker_lost(host_core(arg), worker, code, since_ns);
 }
 
 static const struct plane_events plane_events = {
@@ -105,23 +104,41 @@ static const struct plane_events plane_events = {
     .lane_down = on_lane_down,
 };
 
-/* WELCOMEs whose lane could not be bound are events of the next tick. */
-static void lane_failures_tell(void *arg)
+/* ------------------------------------------------- what comes of carrying the actions out */
+
+/* What the core asks for then, a task's cancelling, would be in nobody's tick before. */
+static void effects_tell(void *arg)
 {
     struct host *h = arg;
-    const uint64_t *workers = (const uint64_t *)(const void *)h->failed.data;
-    for (size_t i = 0; i < h->failed.size / sizeof *workers; i++)
-        core_lane_failed(h->core, workers[i]);
-    buf_clear(&h->failed);
+    const struct effect *e = (const struct effect *)(const void *)h->effects.data;
+    for (size_t i = 0; i < h->effects.size / sizeof *e; i++) {
+        if (e[i].kind == EFFECT_LANE_FAILED)
+            core_lane_failed(h->core, e[i].id);
+        else
+            core_conn_closed(h->core, e[i].id);
+    }
+    buf_clear(&h->effects);
 }
+
+static void effect_note(struct host *h, struct effect effect)
+{
+    buf_append(&h->effects, &effect, sizeof effect);
+    if (h->effects.failed)
+        abort(); /* as without memory for actions: what was accepted is in the store */
+    loop_defer(h->loop, &h->effects_tell);
+}
+
+void host_conn_closed(struct host *h, uint64_t conn)
+{
+    effect_note(h, (struct effect){EFFECT_CONN_CLOSED, conn});
+}
+
+/* ------------------------------------------------------------------------------ the actions */
 
 static void join_welcome(struct host *h, const struct join_action *action)
 {
-    if (plane_welcome(h->plane, action) == 0)
-        return;
-    /* Without memory for it the core waits for READY in vain, which comes to the same. */
-    buf_append(&h->failed, &action->worker, sizeof action->worker);
-    loop_defer(h->loop, &h->failures);
+    if (plane_welcome(h->plane, action) != 0)
+        effect_note(h, (struct effect){EFFECT_LANE_FAILED, action->worker});
 }
 
 /* In the core's order: a worker that comes back to a full server takes the place it had. */
@@ -180,8 +197,6 @@ static void dispatch_workers(struct host *h, const struct actions *a)
         dispatch_lanes(h, a, first_new, UINT64_MAX);
 }
 
-/* ---------------------------------------------------------------------------- connections */
-
 static void dispatch_conns(struct host *h, const struct actions *a)
 {
     size_t i = 0;
@@ -205,7 +220,6 @@ static void dispatch_conns(struct host *h, const struct actions *a)
 static void tick_begin(void *arg, struct now now)
 {
     struct host *h = arg;
-    h->now = now;
     if (!core_begin(h->core, now))
         return;
     h->late_ticks++;
@@ -272,7 +286,7 @@ static bool host_open(struct host *h, const struct host_config *config, char **e
     struct core_config core = config->core;
     core.store = h->ops->capabilities(h->store);
     if (getrandom(&core.seed, sizeof core.seed, 0) != (ssize_t)sizeof core.seed)
-        core.seed = h->now.mono_ns;
+        core.seed = loop_now(h->loop).mono_ns;
     h->core = core_new(&core, config->queues, config->queue_count, &opened);
     if (!h->core)
         return false;
@@ -290,10 +304,9 @@ struct host *host_new(struct loop *loop, const struct host_config *config,
     h->loop = loop;
     h->events = events;
     h->arg = arg;
-    h->now = loop_now(loop);
     h->wake.fn = woken;
-    deferral_init(&h->store_poll, store_polled, h);
-    deferral_init(&h->failures, lane_failures_tell, h);
+    deferral_init(&h->store_poll, store_ready, h);
+    deferral_init(&h->effects_tell, effects_tell, h);
     if (!host_open(h, config, error)) {
         host_free(h);
         if (!*error)
@@ -313,8 +326,8 @@ void host_free(struct host *h)
     loop_hook(h->loop, NULL, NULL);
     loop_timer_clear(h->loop, &h->wake);
     loop_undefer(&h->store_poll);
-    loop_undefer(&h->failures);
-    buf_free(&h->failed);
+    loop_undefer(&h->effects_tell);
+    buf_free(&h->effects);
     if (h->plane)
         plane_free(h->plane);
     if (h->store_event)
@@ -324,12 +337,6 @@ void host_free(struct host *h)
     if (h->core)
         core_free(h->core);
     free(h);
-}
-
-struct core *host_core(struct host *h)
-{
-    loop_enter(h->loop);
-    return h->core;
 }
 
 const struct core_stats *host_stats(struct host *h)

@@ -51,6 +51,11 @@ void host_free(struct host *host); /* waits for the store to settle what it was 
 
 /* Begins the tick, if need be, and gives the core for it. */
 struct core *host_core(struct host *host);
+/*
+ * A connection of the core's has ended. The core hears of it in the next round: many end while its
+ * actions are carried out, by what is written to them.
+ */
+void host_conn_closed(struct host *host, uint64_t conn);
 bool host_set_token(struct host *host, const char *token); /* as plane_set_token() */
 /* To look at, whether in a tick or not. */
 const struct core_stats *host_stats(struct host *host);

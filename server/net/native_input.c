@@ -18,9 +18,6 @@ struct native {
     struct conns *set;
     struct native_config config;
     struct buf out;
-    struct loop *loop;
-    struct deferral closings;
-    struct buf closed; /* uint64_t: connections of whose end the core is still to hear */
     /* Submissions of one connection that wait to be handed to the core together. */
     struct submit batch[NATIVE_BATCH];
     struct msg_options options[NATIVE_BATCH];
@@ -110,7 +107,7 @@ static void on_hello(struct native *n, struct conn *c, const struct msg_hello *m
     } else {
         conn_greeted(c);
         native_say_greeting(
-            c, n->config.max_payload, n->config.unix_name, loop_enter(conns_loop(n->set)).wall_ms);
+            c, n->config.max_payload, n->config.unix_name, loop_now(conns_loop(n->set)).wall_ms);
     }
 }
 
@@ -341,27 +338,6 @@ static void native_opened(struct conn *c)
     (void)c; /* it must say HELLO before the handshake's time is over */
 }
 
-static void closings_tell(void *arg)
-{
-    struct native *n = arg;
-    const uint64_t *ids = (const uint64_t *)(const void *)n->closed.data;
-    for (size_t i = 0; i < n->closed.size / sizeof *ids; i++)
-        core_conn_closed(host_core(n->host), ids[i]);
-    buf_clear(&n->closed);
-}
-
-/*
- * In the next round: many a connection ends while the core's actions are carried out, by what is
- * written to it. What the core asks for then, a task's cancelling, would be in nobody's tick.
- */
-static void closing_note(struct native *n, uint64_t id)
-{
-    buf_append(&n->closed, &id, sizeof id);
-    if (n->closed.failed)
-        abort(); /* as without memory for actions: what was accepted is in the store */
-    loop_defer(n->loop, &n->closings);
-}
-
 static void native_closed(struct conn *c, int code)
 {
     struct native *n = c->arg;
@@ -371,7 +347,7 @@ static void native_closed(struct conn *c, int code)
     parts_free(c->data);
     c->data = NULL;
     if (c->greeted)
-        closing_note(n, c->id);
+        host_conn_closed(n->host, c->id);
     if (code && code != PUSHROD_E_CLOSED && log_allowed(&limit, more))
         log_info("client %s: closed: %s%s", conn_peer(c, peer), pushrod_strerror(code), more);
 }
@@ -404,9 +380,7 @@ struct native *native_new(struct conns *set, struct host *host, const struct nat
     if (!n)
         return NULL;
     n->set = set;
-    n->loop = conns_loop(set);
     n->host = host;
-    deferral_init(&n->closings, closings_tell, n);
     n->config = *config;
     return n;
 }
@@ -415,8 +389,6 @@ void native_free(struct native *n)
 {
     if (!n)
         return;
-    loop_undefer(&n->closings);
-    buf_free(&n->closed);
     buf_free(&n->out);
     free(n);
 }
