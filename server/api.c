@@ -36,7 +36,6 @@ struct pushrod_server *pushrod_server_new(void)
     events_init(s);
     list_init(&s->groups);
     list_init(&s->waits);
-    list_init(&s->posts);
     pthread_mutex_init(&s->lock, NULL);
     return s;
 }

@@ -130,9 +130,8 @@ struct pushrod_server {
     struct idmap timers; /* id -> struct api_timer */
     uint64_t timer_ids;
     struct list groups;   /* those that are waited for */
-    pthread_mutex_t lock; /* guards `waits`, `posts`, and changes of `state` and `thread` */
+    pthread_mutex_t lock; /* guards `waits`, and changes of `state` and `thread` */
     struct list waits;    /* other threads in taskwait(); see api_wait.c */
-    struct list posts;    /* struct server_post, guarded by the lock; see api_post.c */
 
     /* for pushrod-server */
     void (*reload)(struct pushrod_server *server);
@@ -189,7 +188,6 @@ int64_t api_task_submit(
 struct pushrod_finish *finish_copy(const struct pushrod_finish *finish);
 
 /* ---- api_post.c ---- */
-void posts_run(void *server); /* those that are there; at the end of a server there are none */
 /* This thread is the server's from now on. */
 void thread_take(struct pushrod_server *s);
 

@@ -4,37 +4,17 @@
 #include "server/api.h"
 
 struct server_post {
-    struct list node;
+    struct post post;
+    struct pushrod_server *server;
     void (*fn)(struct pushrod_server *server, void *arg);
     void *arg;
 };
 
-/* Those that are there now: a callback that posts again does not keep the loop from its work. */
-void posts_run(void *arg)
+static void post_call(void *arg)
 {
-    struct pushrod_server *s = arg;
-    struct list now;
-    list_init(&now);
-    pthread_mutex_lock(&s->lock);
-    list_splice_front(&now, &s->posts);
-    pthread_mutex_unlock(&s->lock);
-    list_foreach(node, next, &now)
-    {
-        struct server_post *post = container_of(node, struct server_post, node);
-        post->fn(s, post->arg);
-        free(post);
-    }
-}
-
-/* The loop is told once for all that wait: the first one rings. */
-static int post_put(struct pushrod_server *s, struct server_post *post)
-{
-    if (s->state == API_NEW || s->state == API_OVER)
-        return -PUSHROD_E_WRONG_STATE;
-    if (list_empty(&s->posts) && !loop_post(s->loop, posts_run, s))
-        return -PUSHROD_E_NO_MEMORY;
-    list_push_back(&s->posts, &post->node);
-    return 0;
+    struct server_post *post = arg;
+    post->fn(post->server, post->arg);
+    free(post);
 }
 
 int pushrod_server_post(
@@ -45,14 +25,17 @@ int pushrod_server_post(
     struct server_post *post = malloc(sizeof *post);
     if (!post)
         return -PUSHROD_E_NO_MEMORY;
-    *post = (struct server_post){.fn = fn, .arg = arg};
-    list_init(&post->node);
+    *post = (struct server_post){
+        .post = {.fn = post_call, .arg = post}, .server = s, .fn = fn, .arg = arg};
     pthread_mutex_lock(&s->lock);
-    int error = post_put(s, post);
+    bool runs = s->state != API_NEW && s->state != API_OVER;
+    if (runs)
+        loop_post(s->loop, &post->post);
     pthread_mutex_unlock(&s->lock);
-    if (error)
-        free(post);
-    return error;
+    if (runs)
+        return 0;
+    free(post);
+    return -PUSHROD_E_WRONG_STATE;
 }
 
 void thread_take(struct pushrod_server *s)

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* api_run: serving, draining, ending. */
-#include <assert.h>
 #include <event2/event.h>
 #include <string.h>
 #include <stdlib.h>
@@ -77,7 +76,6 @@ static bool flush_done(const struct pushrod_server *s)
 /* From the outside in; everything may be missing, for a start that failed. */
 void server_end(struct pushrod_server *s)
 {
-    assert(list_empty(&s->posts));
     state_set(s, API_OVER);
     waits_abort(s);
     /* Groups stay until free(), too: whose they are may look at them, and drop them, in the last
@@ -154,7 +152,7 @@ static bool server_turn(struct pushrod_server *s, bool wait)
      * loop may not come to it. The last round ends the tick, that of the stop event above all. */
     state_set(s, API_OVER);
     loop_enter(s->loop);
-    posts_run(s);
+    loop_run_posts(s->loop);
     loop_turn(s->loop, false);
     left_log(s);
     server_end(s);

@@ -13,6 +13,7 @@
 
 struct wait {
     struct list node; /* in the server's `waits`; guarded by its lock */
+    struct post start;
     struct pushrod_server *server;
     const struct pushrod_job *jobs;
     size_t count;
@@ -77,19 +78,14 @@ static void wait_start(void *arg)
 static bool wait_post(struct wait *w)
 {
     struct pushrod_server *s = w->server;
-    bool posted = false;
     pthread_mutex_lock(&s->lock);
     bool runs = s->state == API_RUNNING && !pthread_equal(pthread_self(), s->thread);
-    /* Before it is posted: from then on the result is the server's. */
-    w->result = runs ? -PUSHROD_E_NO_MEMORY : -PUSHROD_E_WRONG_STATE;
     if (runs) {
         list_push_back(&s->waits, &w->node);
-        posted = loop_post(s->loop, wait_start, w);
-        if (!posted)
-            list_remove(&w->node);
+        loop_post(s->loop, &w->start);
     }
     pthread_mutex_unlock(&s->lock);
-    return posted;
+    return runs;
 }
 
 int64_t pushrod_server_taskwait_many(struct pushrod_server *s, const struct pushrod_job *jobs,
@@ -102,7 +98,9 @@ int64_t pushrod_server_taskwait_many(struct pushrod_server *s, const struct push
         .timeout_ms = timeout_ms,
         .finishes = finishes,
         .errors = errors,
+        .result = -PUSHROD_E_WRONG_STATE,
     };
+    w.start = (struct post){.fn = wait_start, .arg = &w};
     int *own = errors ? NULL : calloc(count + 1, sizeof *own);
     w.errors = errors ? errors : own;
     w.places = calloc(count + 1, sizeof *w.places);
@@ -133,7 +131,7 @@ int pushrod_server_taskwait(struct pushrod_server *s, const struct pushrod_job *
     return count < 0 ? (int)count : error;
 }
 
-/* Posts that were not run, and groups, are freed by the caller of this. */
+/* What was posted has been called by now; groups are freed by the caller of this. */
 void waits_abort(struct pushrod_server *s)
 {
     pthread_mutex_lock(&s->lock);

@@ -13,13 +13,6 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-/* What another thread wants done on this one. */
-struct post {
-    struct post *next;
-    loop_fn *fn;
-    void *arg;
-};
-
 struct loop {
     struct event_base *base;
     const struct loop_hooks *hooks;
@@ -38,8 +31,7 @@ struct loop {
     struct event *wake_event;
     int wake_fd;
     pthread_mutex_t lock; /* guards the posts */
-    struct post *posts;
-    struct post **posts_end;
+    struct list posts;
 
     struct list deferred;
     struct list postponed;
@@ -135,11 +127,7 @@ static void deferred_run(struct loop *loop)
 {
     struct list now;
     list_init(&now);
-    while (!list_empty(&loop->deferred)) {
-        struct list *node = list_first(&loop->deferred);
-        list_remove(node);
-        list_push_back(&now, node);
-    }
+    list_splice_front(&now, &loop->deferred);
     while (!list_empty(&now)) {
         struct deferral *deferral = container_of(list_first(&now), struct deferral, node);
         list_remove(&deferral->node);
@@ -173,45 +161,39 @@ void loop_wake(struct loop *loop)
     errno = saved;
 }
 
-bool loop_post(struct loop *loop, loop_fn *fn, void *arg)
+void loop_post(struct loop *loop, struct post *post)
 {
-    struct post *post = malloc(sizeof *post);
-    if (!post)
-        return false;
-    *post = (struct post){NULL, fn, arg};
     pthread_mutex_lock(&loop->lock);
-    bool first = loop->posts == NULL;
-    *loop->posts_end = post;
-    loop->posts_end = &post->next;
+    bool first = list_empty(&loop->posts);
+    list_push_back(&loop->posts, &post->node);
     pthread_mutex_unlock(&loop->lock);
     if (first)
         loop_wake(loop);
-    return true;
 }
 
-static struct post *posts_take(struct loop *loop)
+/* Those that are there now: one that posts again does not keep the loop from its work. */
+void loop_run_posts(struct loop *loop)
 {
+    struct list now;
+    list_init(&now);
     pthread_mutex_lock(&loop->lock);
-    struct post *first = loop->posts;
-    loop->posts = NULL;
-    loop->posts_end = &loop->posts;
+    list_splice_front(&now, &loop->posts);
     pthread_mutex_unlock(&loop->lock);
-    return first;
+    while (!list_empty(&now)) {
+        struct post *post = container_of(list_first(&now), struct post, node);
+        list_remove(&post->node);
+        loop_enter(loop);
+        post->fn(post->arg);
+    }
 }
 
 static void wake_ready(int fd, short what, void *arg)
 {
-    struct loop *loop = arg;
     (void)what;
     uint64_t count;
     ssize_t got = read(fd, &count, sizeof count);
     (void)got;
-    for (struct post *post = posts_take(loop), *next; post; post = next) {
-        next = post->next;
-        loop_enter(loop);
-        post->fn(post->arg);
-        free(post);
-    }
+    loop_run_posts(arg);
 }
 
 /* -------------------------------------------------------------------------------- the round */
@@ -327,7 +309,7 @@ struct loop *loop_new(void)
         return NULL;
     list_init(&loop->deferred);
     list_init(&loop->postponed);
-    loop->posts_end = &loop->posts;
+    list_init(&loop->posts);
     loop->armed_ns = UINT64_MAX;
     loop->poll_fd = -1;
     pthread_mutex_init(&loop->lock, NULL);
@@ -348,10 +330,7 @@ void loop_free(struct loop *loop)
         event_free(loop->timer_event);
     if (loop->wake_event)
         event_free(loop->wake_event);
-    for (struct post *post = posts_take(loop), *next; post; post = next) {
-        next = post->next;
-        free(post);
-    }
+    assert(list_empty(&loop->posts));
     heap_free(&loop->timers);
     if (loop->timer_fd >= 0)
         close(loop->timer_fd);

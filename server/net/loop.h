@@ -51,8 +51,15 @@ struct deferral {
     void *arg;
 };
 
-struct loop *loop_new(void); /* NULL: no memory or no descriptors, errno says */
-void loop_free(struct loop *loop);
+/* What another thread wants called on this one. The loop's from loop_post() until it is called. */
+struct post {
+    struct list node;
+    loop_fn *fn;
+    void *arg;
+};
+
+struct loop *loop_new(void);       /* NULL: no memory or no descriptors, errno says */
+void loop_free(struct loop *loop); /* nothing is posted any more */
 void loop_hook(struct loop *loop, const struct loop_hooks *hooks, void *arg);
 struct event_base *loop_base(struct loop *loop);
 /* The tick's time; outside of ticks the clock's. Begins none. */
@@ -85,7 +92,9 @@ void loop_undefer(struct deferral *deferral); /* deferred or postponed */
 
 /* Makes loop_turn() return. Any thread, and signal handlers. */
 void loop_wake(struct loop *loop);
-/* Has fn called in a tick on the loop's thread, in order. Any thread. False: no memory. */
-bool loop_post(struct loop *loop, loop_fn *fn, void *arg);
+/* Has it called in a tick on the loop's thread, in order. Any thread. */
+void loop_post(struct loop *loop, struct post *post);
+/* Calls what is posted by now, which a turn may not come to. */
+void loop_run_posts(struct loop *loop);
 
 #endif

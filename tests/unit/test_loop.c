@@ -73,7 +73,8 @@ static void a_timer_and_a_post_wake_the_descriptor(void **state)
     loop_turn(loop, false);
     while (calls == 0)
         turn();
-    assert_true(loop_post(loop, call, NULL));
+    struct post post = {.fn = call};
+    loop_post(loop, &post);
     while (calls == 1)
         turn();
 }
