@@ -118,10 +118,9 @@ static bool answers_receive(struct plane *plane)
     return true;
 }
 
-bool answers_ready(void *arg, int events)
+bool answers_ready(void *arg)
 {
     struct plane *plane = arg;
-    (void)events;
     /* Called again from within a callback, there is nothing to do that is not being done. */
     if (plane->reading)
         return true;
@@ -139,7 +138,7 @@ bool answers_ready(void *arg, int events)
 
 bool answers_poll(struct plane *plane)
 {
-    bool left = answers_ready(plane, 0);
+    bool left = answers_ready(plane);
     if (left)
         watch_again(&plane->answers.watch);
     else

@@ -49,6 +49,19 @@ static bool send_refused(struct plane *plane, struct slice route, const struct m
     return sent;
 }
 
+/* Of a JOIN that is nobody's yet. */
+static void refuse_stranger(
+    struct plane *plane, struct slice route, struct slice nonce, int code, const char *text)
+{
+    struct msg_refused m = {
+        .nonce = nonce,
+        .code = (uint64_t)code,
+        .text = slice_str(text),
+        .retry = code == PUSHROD_E_NO_MEMORY,
+    };
+    send_refused(plane, route, &m);
+}
+
 static struct slice peer_address(const struct peer *peer)
 {
     return slice_of(peer->route, peer->route_size);
@@ -131,11 +144,8 @@ static void join_take(struct plane *plane, struct join_request *r, struct slice 
     if (!peers_by_nonce(&plane->peers, r->message.nonce))
         peer = peers_add(&plane->peers, r->message.nonce, r->message.instance);
     if (!peer) {
-        send_refused(plane, route,
-            &(struct msg_refused){.nonce = r->message.nonce,
-                .code = PUSHROD_E_NO_MEMORY,
-                .text = slice_str(pushrod_strerror(PUSHROD_E_NO_MEMORY)),
-                .retry = true});
+        refuse_stranger(plane, route, r->message.nonce, PUSHROD_E_NO_MEMORY,
+            pushrod_strerror(PUSHROD_E_NO_MEMORY));
         return;
     }
     peer_route(peer, route);
@@ -166,11 +176,7 @@ static bool join_message(struct plane *plane, struct dec *d, struct slice route)
     if (code == 0)
         join_take(plane, &r, route);
     else
-        send_refused(plane, route,
-            &(struct msg_refused){.nonce = r.message.nonce,
-                .code = (uint64_t)code,
-                .text = slice_str(r.text),
-                .retry = code == PUSHROD_E_NO_MEMORY});
+        refuse_stranger(plane, route, r.message.nonce, code, r.text);
     join_parsed_free(&r);
     return code == 0;
 }
@@ -196,9 +202,7 @@ static bool join_one(struct plane *plane, struct dec *d, struct slice route)
     char text[JOIN_MAX_TEXT];
     if (join_peek(d, &version, &nonce) && version != PROTOCOL_VERSION) {
         join_version_text(text, version);
-        send_refused(plane, route,
-            &(struct msg_refused){
-                .nonce = nonce, .code = PUSHROD_E_BAD_VERSION, .text = slice_str(text)});
+        refuse_stranger(plane, route, nonce, PUSHROD_E_BAD_VERSION, text);
         dec_fail(d, "another version of the protocol");
         return false;
     }
@@ -248,10 +252,9 @@ static unsigned join_parts(struct plane *plane, zmq_msg_t *route)
     return cost;
 }
 
-bool join_ready(void *arg, int events)
+bool join_ready(void *arg)
 {
     struct plane *plane = arg;
-    (void)events;
     for (unsigned used = 0; used < JOIN_BUDGET;) {
         zmq_msg_t part;
         zmq_msg_init(&part);

@@ -110,9 +110,8 @@ void lane_look(struct lane *lane)
     }
 }
 
-static bool lane_ready(void *arg, int events)
+static bool lane_ready(void *arg)
 {
-    (void)events;
     lane_look(arg);
     return false;
 }
@@ -407,10 +406,11 @@ static void lane_gone(void *arg)
     lane_free(lane);
 }
 
-static bool lane_parting(void *arg, int events)
+static bool lane_parting(void *arg)
 {
-    if (!(events & ZMQ_POLLOUT))
-        lane_gone(arg);
+    struct lane *lane = arg;
+    if (!(socket_events(lane->socket) & ZMQ_POLLOUT))
+        lane_gone(lane);
     return false;
 }
 

@@ -54,9 +54,8 @@ void monitor_read(struct monitor *m)
         ;
 }
 
-static bool monitor_ready(void *arg, int events)
+static bool monitor_ready(void *arg)
 {
-    (void)events;
     monitor_read(arg);
     return false;
 }
@@ -75,7 +74,7 @@ bool monitor_start(struct monitor *m, struct loop *loop, void *context, void *so
     const char *what, uint64_t *strangers)
 {
     char name[64];
-    *m = (struct monitor){.loop = loop, .socket = socket, .what = what, .strangers = strangers};
+    *m = (struct monitor){.socket = socket, .what = what, .strangers = strangers};
     monitor_name(name, sizeof name);
     m->pair = zmq_socket(context, ZMQ_PAIR);
     int linger = 0;
@@ -90,7 +89,7 @@ bool monitor_start(struct monitor *m, struct loop *loop, void *context, void *so
 void monitor_bound(
     struct monitor *m, const struct crowd_limits *limits, uint16_t port, const char *unix_name)
 {
-    crowd_start(&m->crowd, m->loop, limits, port, unix_name, m->strangers);
+    crowd_start(&m->crowd, m->watch.loop, limits, port, unix_name, m->strangers);
 }
 
 void monitor_stop(struct monitor *m)

@@ -14,7 +14,6 @@
 #include "server/net/watch.h"
 
 struct monitor {
-    struct loop *loop;
     void *socket; /* that is watched; borrowed; NULL: not started */
     void *pair;   /* where its events arrive */
     struct watch watch;

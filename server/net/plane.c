@@ -231,8 +231,8 @@ static void close_tell(struct plane *plane, const struct lane *lane, struct peer
     bool unreachable = action->code == PUSHROD_E_LANE_UNREACHABLE;
     if (unreachable)
         unreachable_text(plane, lane, text, sizeof text);
-    bool told = join_refuse(plane, peer, action->code,
-        unreachable ? text : pushrod_strerror(action->code), action->code != PUSHROD_E_SUPERSEDED);
+    bool told = join_refuse(
+        plane, peer, action->code, unreachable ? text : NULL, action->code != PUSHROD_E_SUPERSEDED);
     const char *name = action->text ? action->text : "";
     if (unreachable && told)
         log_warning("worker %s: %s", name, text);
@@ -276,7 +276,7 @@ void plane_drain_input(struct plane *plane)
     struct idmap_cell cell;
     for (unsigned i = 0; i < DRAIN_ROUNDS && answers_poll(plane); i++)
         ;
-    for (unsigned i = 0; i < DRAIN_ROUNDS && join_ready(plane, 0); i++)
+    for (unsigned i = 0; i < DRAIN_ROUNDS && join_ready(plane); i++)
         ;
     monitor_read(&plane->join.monitor);
     monitor_read(&plane->answers.monitor);

@@ -7,7 +7,7 @@
  * callbacks, what the core decides comes back as actions. Nothing else in the server touches
  * ZeroMQ. Narrow, so that another carrier can stand behind it.
  *
- * One thread, that of the loop; libzmq's I/O threads and the ZAP actor are its own business.
+ * One thread, that of the loop; libzmq's I/O threads and that of ZAP are its own business.
  */
 #ifndef SERVER_NET_PLANE_H
 #define SERVER_NET_PLANE_H

@@ -88,14 +88,14 @@ uint16_t socket_bind(void *socket, const char *listen, uint16_t port);
 void socket_bind_unix(void *socket, const char *base, const char *what, char name[UNIXSOCK_NAME]);
 
 /* join.c */
-bool join_ready(void *plane, int events);
+bool join_ready(void *plane);
 void join_welcome(struct plane *plane, struct peer *peer, const struct lane *lane,
     const char *token, const struct join_action *action);
 /* Tells the peer and forgets it. False: it is not there any more. */
 bool join_refuse(struct plane *plane, struct peer *peer, int code, const char *text, bool retry);
 
 /* answers.c */
-bool answers_ready(void *plane, int events);
+bool answers_ready(void *plane);
 /* The same, called by hand instead of by the watch. True: more is left, and the watch knows. */
 bool answers_poll(struct plane *plane);
 void answers_close(struct plane *plane); /* drops what is left of a message */

@@ -23,8 +23,9 @@ void watch_again(struct watch *w)
 static void watch_fire(void *arg)
 {
     struct watch *w = arg;
+    socket_events(w->socket); /* the signal is taken */
     /* Once it says that nothing is left, the watch may be gone. */
-    if (w->call(w->arg, socket_events(w->socket)))
+    if (w->call(w->arg))
         watch_again(w);
 }
 

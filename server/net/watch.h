@@ -15,11 +15,8 @@
 
 struct event;
 
-/*
- * `events` is what ZMQ_EVENTS said. A reader reads until EAGAIN and returns false, or returns true
- * to be called again.
- */
-typedef bool watch_fn(void *arg, int events);
+/* A reader reads until EAGAIN and returns false, or returns true to be called again. */
+typedef bool watch_fn(void *arg);
 
 struct watch {
     void *socket; /* borrowed; NULL: not started */
