@@ -53,8 +53,6 @@ enum table {
     TABLE_COUNT = TABLE_RESULTS + LMDB_RESULT_TABLES
 };
 
-enum agenda_kind { AGENDA_DUE = 0, AGENDA_EXPIRE = 1, AGENDA_UNIQUE = 2 };
-
 /* Operations of a journal row: a header, then `size` bytes. */
 enum row_kind { ROW_VOID, ROW_APPEND, ROW_FINISH, ROW_RESCHEDULE, ROW_FORGET, ROW_PURGE };
 
@@ -138,7 +136,7 @@ struct lmdb_queue {
 enum entry_state { ENTRY_READY, ENTRY_DELAYED, ENTRY_ENDED };
 
 struct entry_agenda {
-    struct heap_node due; /* key: when * 4 + enum agenda_kind, tie: id */
+    struct heap_node due; /* key: agenda_moment(), tie: id */
     struct heap_node expiry;
     struct entry *entry;
 };
@@ -320,8 +318,10 @@ void places_sort(struct place *places, size_t count); /* by id; cheap if they ar
 struct entry *index_add(struct lmdb *l, uint64_t id, struct lmdb_queue *q, bool in_tables);
 /* It is this record now; takes a reference of the chunk. */
 void index_record(struct lmdb *l, struct entry *e, struct chunk *chunk, size_t offset, size_t size);
-/* It ended; chunk NULL: there is no finish to keep. */
+/* It ended, with this finish, which is to be kept. */
 void index_ended(struct lmdb *l, struct entry *e, struct chunk *chunk, size_t offset, size_t size);
+/* It ended, and nothing is to be kept: only the tables may have to hear of it. */
+void index_forget(struct lmdb *l, struct entry *e);
 void index_remove(struct lmdb *l, struct entry *e);
 void index_clear(struct lmdb *l);
 void index_rest(struct lmdb *l); /* gives its memory back if nothing is in it; not while applying */
@@ -334,8 +334,8 @@ struct entry *index_rank_next(const struct lmdb_queue *q, uint8_t rank, size_t *
 struct chunk *chunk_new(size_t capacity);
 void chunk_unref(struct lmdb *l, struct chunk *c);
 uint8_t *chunk_add(struct chunk *c, enum row_kind kind, size_t size, size_t *offset);
-void chunk_void(struct chunk *c, size_t offset); /* the operation did not happen */
-void chunk_revive(struct chunk *c, size_t offset, enum row_kind kind); /* a void one did */
+/* Makes it an operation of that kind; ROW_VOID: it did not happen. */
+void chunk_turn(struct chunk *c, size_t offset, enum row_kind kind);
 /* Room for a row of the item's own; *chunk is where it lies. */
 uint8_t *journal_own(struct lmdb *l, struct item *item, enum row_kind kind, size_t size,
     struct chunk **chunk, size_t *offset);

@@ -23,7 +23,7 @@ static bool heap_moment(const struct lmdb *l, struct moment *m)
 {
     const struct heap_node *n = heap_top(&l->index.agenda);
     if (n)
-        *m = (struct moment){n->key / 4, (enum agenda_kind)(n->key & 3), n->tie};
+        *m = (struct moment){agenda_ms(n->key), agenda_kind(n->key), n->tie};
     return n != NULL;
 }
 

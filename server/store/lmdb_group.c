@@ -141,7 +141,7 @@ static bool batch_reduce(struct batch *b)
         for (size_t at = 0; at < c->size;) {
             struct row row;
             memcpy(&row, c->data + at, sizeof(row));
-            chunk_void(c, at);
+            chunk_turn(c, at, ROW_VOID);
             at += sizeof(row) + row.size;
         }
     }
@@ -169,7 +169,7 @@ static void run_again(struct lmdb *l, struct batch *b)
             run_item(l, item);
         if (!item->answered)
             continue;
-        chunk_revive(item->chunk, item->offset, row_kind_of(item->kind));
+        chunk_turn(item->chunk, item->offset, row_kind_of(item->kind));
         op_run(l, item, nobody);
     }
     reply_free(nobody);

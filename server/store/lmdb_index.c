@@ -90,9 +90,9 @@ static void agenda_enter(struct lmdb *l, struct entry *e, uint64_t due_ms, uint6
     struct entry_agenda *a = store_alloc(sizeof(*a));
     a->entry = e;
     e->agenda = a;
-    if (due_ms && !heap_push(heap, &a->due, due_ms * 4 + AGENDA_DUE, e->id))
+    if (due_ms && !heap_push(heap, &a->due, agenda_moment(due_ms, AGENDA_DUE), e->id))
         abort();
-    if (expires_ms && !heap_push(heap, &a->expiry, expires_ms * 4 + AGENDA_EXPIRE, e->id))
+    if (expires_ms && !heap_push(heap, &a->expiry, agenda_moment(expires_ms, AGENDA_EXPIRE), e->id))
         abort();
 }
 
@@ -151,6 +151,14 @@ void index_ended(struct lmdb *l, struct entry *e, struct chunk *chunk, size_t of
     agenda_leave(l, e);
     bytes_set(l, e, chunk, offset, size);
     e->state = ENTRY_ENDED;
+}
+
+void index_forget(struct lmdb *l, struct entry *e)
+{
+    if (e->in_tables)
+        index_ended(l, e, NULL, 0, 0);
+    else
+        index_remove(l, e);
 }
 
 void index_remove(struct lmdb *l, struct entry *e)

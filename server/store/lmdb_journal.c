@@ -32,8 +32,7 @@ uint8_t *chunk_add(struct chunk *c, enum row_kind kind, size_t size, size_t *off
     return c->data + *offset + sizeof(row);
 }
 
-/* Makes it an operation of that kind. */
-static void chunk_turn(struct chunk *c, size_t offset, enum row_kind kind)
+void chunk_turn(struct chunk *c, size_t offset, enum row_kind kind)
 {
     struct row row;
     memcpy(&row, c->data + offset, sizeof(row));
@@ -44,16 +43,6 @@ static void chunk_turn(struct chunk *c, size_t offset, enum row_kind kind)
         c->live -= whole;
     row.kind = (uint8_t)kind;
     memcpy(c->data + offset, &row, sizeof(row));
-}
-
-void chunk_void(struct chunk *c, size_t offset)
-{
-    chunk_turn(c, offset, ROW_VOID);
-}
-
-void chunk_revive(struct chunk *c, size_t offset, enum row_kind kind)
-{
-    chunk_turn(c, offset, kind);
 }
 
 uint8_t *journal_own(struct lmdb *l, struct item *item, enum row_kind kind, size_t size,
@@ -203,10 +192,10 @@ static void replay_finish(struct lmdb *l, struct chunk *c, size_t offset, size_t
     bool keep = f.keep_until_ms && !slice_detached(f.result);
     if (!found.entry)
         found.entry = index_add(l, f.id, found.queue, true);
-    if (keep || found.entry->in_tables)
-        index_ended(l, found.entry, keep ? c : NULL, offset, size);
+    if (keep)
+        index_ended(l, found.entry, c, offset, size);
     else
-        index_remove(l, found.entry);
+        index_forget(l, found.entry);
 }
 
 /* May be in the tables, as above: laid over it once more, it changes nothing. */
@@ -228,12 +217,8 @@ static void replay_forget(struct lmdb *l, const struct chunk *c, size_t offset)
     uint64_t id;
     memcpy(&id, c->data + offset, sizeof(id));
     struct entry *e = index_get(l, id);
-    if (!e || e->state != ENTRY_ENDED)
-        return;
-    if (e->in_tables)
-        index_ended(l, e, NULL, 0, 0);
-    else
-        index_remove(l, e);
+    if (e && e->state == ENTRY_ENDED)
+        index_forget(l, e);
 }
 
 /* Keep-count, ids, queue name. */

@@ -18,7 +18,7 @@ static const uint8_t *row_data(const struct item *item)
 /* Its row does not get into the journal: a replay takes each row as something that was done. */
 static void refuse(const struct item *item, struct store_event *e, enum store_outcome outcome)
 {
-    chunk_void(item->chunk, item->offset);
+    chunk_turn(item->chunk, item->offset, ROW_VOID);
     e->outcome = outcome;
 }
 
@@ -64,14 +64,14 @@ void op_append(struct lmdb *l, struct item *item, struct reply *reply, struct st
     index_record(l, entry, item->chunk, item->offset + sizeof(struct row), row_at(item).size);
 }
 
-/* Appended and finished within one group: the journal need not know of it. */
+/* No finish to keep. Appended and finished within one group: the journal need not know of it. */
 static void vanish(struct lmdb *l, const struct item *item, struct entry *e)
 {
-    if (e->group == l->group) {
-        chunk_void(e->chunk, e->offset - sizeof(struct row));
-        chunk_void(item->chunk, item->offset);
+    if (!e->in_tables && e->group == l->group) {
+        chunk_turn(e->chunk, e->offset - sizeof(struct row), ROW_VOID);
+        chunk_turn(item->chunk, item->offset, ROW_VOID);
     }
-    index_remove(l, e);
+    index_forget(l, e);
 }
 
 /* A large result goes to its table with this commit: the row in the journal has only its size. */
@@ -87,14 +87,11 @@ static void end_task(
         parts_delete(l, TABLE_PARTS, f->id, 0, found->record.payload.size);
     if (f->keep_until_ms && large)
         result_put(l, f, packed, item->body);
-    bool keep = f->keep_until_ms && !large;
     if (!found->entry)
         found->entry = index_add(l, f->id, found->queue, true);
-    if (keep)
+    if (f->keep_until_ms && !large)
         index_ended(
             l, found->entry, item->chunk, item->offset + sizeof(struct row), row_at(item).size);
-    else if (found->entry->in_tables)
-        index_ended(l, found->entry, NULL, 0, 0);
     else
         vanish(l, item, found->entry);
 }
@@ -140,8 +137,5 @@ void op_forget(struct lmdb *l, struct item *item, struct store_event *e)
     finish_load(entry->chunk->data + entry->offset, entry->size, &f);
     if (f.keep_until_ms <= l->now_ms)
         e->outcome = OUTCOME_GONE;
-    if (entry->in_tables)
-        index_ended(l, entry, NULL, 0, 0);
-    else
-        index_remove(l, entry);
+    index_forget(l, entry);
 }

@@ -15,9 +15,6 @@
 #include "server/store/store.h"
 #include "server/store/tree.h"
 
-/* Why a moment is in the agenda; in this order when moments are equal. */
-enum agenda_kind { AGENDA_DUE = 0, AGENDA_EXPIRE = 1, AGENDA_UNIQUE = 2 };
-
 struct mem_queue {
     struct slice name; /* owned */
     struct tree ready; /* (9 - priority, id) */

@@ -4,11 +4,6 @@
 #include "common/list.h"
 #include "server/store/mem.h"
 
-static uint64_t agenda_hi(uint64_t when_ms, enum agenda_kind kind)
-{
-    return when_ms * 4 + kind;
-}
-
 /* ---- queues ---- */
 
 struct mem_queue *mem_queue_get(struct mem *m, struct slice name)
@@ -64,9 +59,9 @@ void mem_item_place(struct mem *m, struct mem_item *item)
     struct tree *tree = r->due_ms ? &item->queue->delayed : &item->queue->ready;
     tree_insert(tree, &item->place, 9u - r->priority, r->id);
     if (r->due_ms)
-        tree_insert(&m->agenda, &item->due, agenda_hi(r->due_ms, AGENDA_DUE), r->id);
+        tree_insert(&m->agenda, &item->due, agenda_moment(r->due_ms, AGENDA_DUE), r->id);
     if (r->expires_ms && !item->state.expiry_told)
-        tree_insert(&m->agenda, &item->expiry, agenda_hi(r->expires_ms, AGENDA_EXPIRE), r->id);
+        tree_insert(&m->agenda, &item->expiry, agenda_moment(r->expires_ms, AGENDA_EXPIRE), r->id);
 }
 
 void mem_item_leave(struct mem *m, struct mem_item *item)
@@ -128,7 +123,7 @@ void mem_unique_take(struct mem *m, const struct record *r)
     if (!strmap_put(&m->uniques, u->key, u))
         abort();
     if (u->until_ms)
-        tree_insert(&m->agenda, &u->end, agenda_hi(u->until_ms, AGENDA_UNIQUE), r->id);
+        tree_insert(&m->agenda, &u->end, agenda_moment(u->until_ms, AGENDA_UNIQUE), r->id);
 }
 
 void mem_unique_release(struct mem *m, const struct record *r)

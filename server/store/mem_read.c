@@ -46,7 +46,7 @@ static void promote(struct mem *m, struct mem_item *item, uint64_t until_ms)
 static void agenda_step(
     struct mem *m, struct tree_node *n, uint64_t until_ms, struct reply_records *list)
 {
-    enum agenda_kind kind = (enum agenda_kind)(n->hi & 3);
+    enum agenda_kind kind = agenda_kind(n->hi);
     if (kind == AGENDA_UNIQUE) {
         mem_unique_drop(m, container_of(n, struct mem_unique, end));
         return;
@@ -64,18 +64,18 @@ static void agenda_step(
 uint64_t mem_agenda_next(const struct mem *m)
 {
     struct tree_node *n = tree_first(&m->agenda);
-    return n ? n->hi / 4 : 0;
+    return n ? agenda_ms(n->hi) : 0;
 }
 
 void mem_due(struct mem *m, const struct store_op *op, struct store_event *e, struct reply *reply)
 {
     struct reply_records list = {.reply = reply};
     struct tree_node *n = tree_first(&m->agenda);
-    for (uint32_t i = 0; i < op->limit && n && n->hi / 4 <= op->until_ms; i++) {
+    for (uint32_t i = 0; i < op->limit && n && agenda_ms(n->hi) <= op->until_ms; i++) {
         agenda_step(m, n, op->until_ms, &list);
         n = tree_first(&m->agenda);
     }
-    e->exhausted = !n || n->hi / 4 > op->until_ms;
+    e->exhausted = !n || agenda_ms(n->hi) > op->until_ms;
     e->next_ms = mem_agenda_next(m);
     reply_set_records(&list, e);
 }

@@ -44,6 +44,25 @@ void record_reschedule(struct record *r, const struct record *change);
 /* What a REVIVE changes: as new, in a window, without the deadline that it missed. */
 void record_revive(struct record *r);
 
+/* Why a moment is in the agenda; in this order when moments are equal. */
+enum agenda_kind { AGENDA_DUE = 0, AGENDA_EXPIRE = 1, AGENDA_UNIQUE = 2 };
+
+/* Both as one number: see STORE_LATEST_MS. */
+static inline uint64_t agenda_moment(uint64_t when_ms, enum agenda_kind kind)
+{
+    return when_ms * 4 + kind;
+}
+
+static inline uint64_t agenda_ms(uint64_t moment)
+{
+    return moment / 4;
+}
+
+static inline enum agenda_kind agenda_kind(uint64_t moment)
+{
+    return (enum agenda_kind)(moment & 3);
+}
+
 static inline bool order_key_less(struct order_key a, struct order_key b)
 {
     return a.rank < b.rank || (a.rank == b.rank && a.id < b.id);
