@@ -14,11 +14,9 @@ struct idindex_page {
 
 static struct idindex_page *page_find(const struct idindex *x, uint64_t number)
 {
-    uint64_t found;
     if (x->last && x->last->number == number)
         return x->last;
-    return idmap_get(&x->pages, number + 1, &found) ? (struct idindex_page *)(uintptr_t)found
-                                                    : NULL;
+    return idmap_pointer(&x->pages, number + 1);
 }
 
 static struct idindex_page *page_new(struct idindex *x, uint64_t number)

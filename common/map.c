@@ -89,12 +89,6 @@ bool idmap_get(const struct idmap *m, uint64_t key, uint64_t *value)
     return true;
 }
 
-void *idmap_pointer(const struct idmap *m, uint64_t key)
-{
-    uint64_t value;
-    return idmap_get(m, key, &value) ? (void *)(uintptr_t)value : NULL;
-}
-
 void idmap_expect(const struct idmap *m, uint64_t key)
 {
     if (m->mask)

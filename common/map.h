@@ -32,11 +32,17 @@ void idmap_free(struct idmap *m);
 /* Replaces, which cannot fail; false: no memory. */
 bool idmap_put(struct idmap *m, uint64_t key, uint64_t value);
 bool idmap_get(const struct idmap *m, uint64_t key, uint64_t *value); /* value may be NULL */
-void *idmap_pointer(const struct idmap *m, uint64_t key); /* the value as one; NULL: not there */
 void idmap_expect(const struct idmap *m, uint64_t key); /* asked for soon: into the cache with it */
 bool idmap_remove(struct idmap *m, uint64_t key);       /* false: it was not there */
 /* Iterate: start with *place = 0; false at the end. The map must not change meanwhile. */
 bool idmap_next(const struct idmap *m, size_t *place, struct idmap_cell *cell);
+
+/* Of a map whose values are pointers; NULL: not there. */
+static inline void *idmap_pointer(const struct idmap *m, uint64_t key)
+{
+    uint64_t value;
+    return idmap_get(m, key, &value) ? (void *)(uintptr_t)value : NULL;
+}
 
 struct strmap_cell {
     struct slice key;

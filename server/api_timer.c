@@ -62,9 +62,7 @@ int64_t pushrod_server_timer(struct pushrod_server *s, uint64_t delay_ms, uint64
 
 int pushrod_server_timer_clear(struct pushrod_server *s, int64_t timer)
 {
-    uint64_t found = 0;
-    idmap_get(&s->timers, (uint64_t)timer, &found);
-    struct api_timer *t = (struct api_timer *)(uintptr_t)found;
+    struct api_timer *t = idmap_pointer(&s->timers, (uint64_t)timer);
     if (!t || t->cleared)
         return api_fail(s, PUSHROD_E_INVALID, "there is no such timer");
     t->cleared = true;

@@ -30,8 +30,7 @@ static_assert(LANE_BODIES * LANE_INLINE_PAYLOAD >= LANE_SEND_BODIES, "there is a
 
 struct lane *lane_find(const struct plane *plane, uint64_t worker)
 {
-    uint64_t value;
-    return idmap_get(&plane->lanes, worker, &value) ? (struct lane *)(uintptr_t)value : NULL;
+    return idmap_pointer(&plane->lanes, worker);
 }
 
 static uint64_t lane_now(const struct lane *lane)

@@ -25,8 +25,7 @@ void peers_free(struct peers *p)
 
 struct peer *peers_get(const struct peers *p, uint64_t handle)
 {
-    uint64_t value;
-    return idmap_get(&p->by_handle, handle, &value) ? (struct peer *)(uintptr_t)value : NULL;
+    return idmap_pointer(&p->by_handle, handle);
 }
 
 struct peer *peers_by_nonce(const struct peers *p, struct slice nonce)

@@ -15,8 +15,7 @@
 
 struct entry *index_get(const struct lmdb *l, uint64_t id)
 {
-    uint64_t value;
-    return idmap_get(&l->index.entries, id, &value) ? (struct entry *)(uintptr_t)value : NULL;
+    return idmap_pointer(&l->index.entries, id);
 }
 
 static struct entry *entry_alloc(struct index *x)

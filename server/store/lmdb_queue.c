@@ -182,9 +182,7 @@ struct lmdb_queue *lmdb_queue_get(struct lmdb *l, struct slice name)
 
 struct lmdb_queue *queue_numbered(struct lmdb *l, uint32_t number)
 {
-    uint64_t value;
-    return idmap_get(&l->queue_numbers, number, &value) ? (struct lmdb_queue *)(uintptr_t)value
-                                                        : NULL;
+    return idmap_pointer(&l->queue_numbers, number);
 }
 
 /* ---- purged rows ---- */

@@ -24,8 +24,7 @@ struct mem_queue *mem_queue_get(struct mem *m, struct slice name)
 
 struct mem_item *mem_item_get(const struct mem *m, uint64_t id)
 {
-    uint64_t value;
-    return idmap_get(&m->items, id, &value) ? (struct mem_item *)(uintptr_t)value : NULL;
+    return idmap_pointer(&m->items, id);
 }
 
 struct mem_item *mem_dead_get(const struct mem *m, uint64_t id)
@@ -186,10 +185,9 @@ void mem_finish_keep(struct mem *m, const struct finish *f)
 
 void mem_finish_drop(struct mem *m, uint64_t id)
 {
-    uint64_t value;
-    if (!idmap_get(&m->finishes, id, &value))
+    struct mem_finish *f = idmap_pointer(&m->finishes, id);
+    if (!f)
         return;
-    struct mem_finish *f = (struct mem_finish *)(uintptr_t)value;
     idmap_remove(&m->finishes, id);
     tree_remove(&m->kept, &f->expiry);
     mem_finish_free(m, f);

@@ -90,11 +90,10 @@ void mem_lookup(struct mem *m, const struct store_op *op, struct store_event *e,
         reply_set_records(&list, e);
         return;
     }
-    uint64_t value;
     struct mem_item *dead = mem_dead_get(m, op->id);
-    struct mem_finish *f = dead ? dead->finish : NULL;
-    if (idmap_get(&m->finishes, op->id, &value))
-        f = (struct mem_finish *)(uintptr_t)value;
+    struct mem_finish *f = idmap_pointer(&m->finishes, op->id);
+    if (!f && dead)
+        f = dead->finish;
     if (!f || (f->finish.keep_until_ms <= now_ms && !dead)) {
         e->outcome = OUTCOME_GONE;
         return;
