@@ -108,8 +108,8 @@ struct pushrod_server {
     enum api_state state;
     atomic_uint stops; /* how often stop() was called */
     unsigned stops_seen;
-    bool drained; /* the core says that nothing runs any more */
-    struct loop_timer drain_timer;
+    bool phase_over; /* of DRAINING, FLUSHING: nothing more is waited for */
+    struct loop_timer phase_timer;
     struct event *signals[SERVER_SIGNALS];
 
     /* callbacks */

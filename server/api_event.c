@@ -137,7 +137,7 @@ void events_notice(struct pushrod_server *s, const struct notice *n)
         api_task_orphan(s, n->task);
         break;
     case NOTICE_DRAINED:
-        s->drained = true;
+        s->phase_over = true;
         break;
     }
 }

@@ -20,22 +20,22 @@ void state_set(struct pushrod_server *s, enum api_state state)
     pthread_mutex_unlock(&s->lock);
 }
 
-static void drain_over(void *arg)
+static void phase_ends(void *arg)
 {
     struct pushrod_server *s = arg;
     if (s->state == API_DRAINING)
         log_warning("drain-timeout is over: what still runs will be run again");
-    s->drained = true;
+    s->phase_over = true;
 }
 
 static void deadline_set(struct pushrod_server *s, uint64_t ms)
 {
-    s->drain_timer.fn = drain_over;
-    s->drain_timer.arg = s;
+    s->phase_timer.fn = phase_ends;
+    s->phase_timer.arg = s;
     uint64_t at = clock_after_ms(loop_enter(s->loop).mono_ns, ms);
     /* Without memory for a timer there is no waiting. */
-    if (!loop_timer_set(s->loop, &s->drain_timer, at))
-        s->drained = true;
+    if (!loop_timer_set(s->loop, &s->phase_timer, at))
+        s->phase_over = true;
 }
 
 static void drain_begin(struct pushrod_server *s)
@@ -59,7 +59,7 @@ static void flush_begin(struct pushrod_server *s)
     loop_enter(s->loop);
     if (s->events.stop)
         s->events.stop(s, s->events_arg);
-    s->drained = false;
+    s->phase_over = false;
     deadline_set(s, FLUSH_MS);
     loop_wake(s->loop);
 }
@@ -68,7 +68,7 @@ static void flush_begin(struct pushrod_server *s)
 static bool flush_done(const struct pushrod_server *s)
 {
     bool telling = s->told.size || s->closes.size || s->notes.size;
-    return s->drained || (!telling && !conns_busy(s->conns));
+    return s->phase_over || (!telling && !conns_busy(s->conns));
 }
 
 /* ----------------------------------------------------------------------------------- ending */
@@ -82,7 +82,7 @@ void server_end(struct pushrod_server *s)
      * close events and later. */
     if (s->loop) {
         timers_free(s);
-        loop_timer_clear(s->loop, &s->drain_timer);
+        loop_timer_clear(s->loop, &s->phase_timer);
         loop_undefer(&s->start_tell);
     }
     http_free(s->http);
@@ -118,7 +118,7 @@ static void stops_look(struct pushrod_server *s)
     local_stop(s, true);
     if (s->state == API_RUNNING || s->state == API_DRAINING)
         flush_begin(s);
-    s->drained = true;
+    s->phase_over = true;
 }
 
 /* ---------------------------------------------------------------------------------- serving */
@@ -144,7 +144,7 @@ static bool server_turn(struct pushrod_server *s, bool wait)
 {
     loop_turn(s->loop, wait);
     stops_look(s);
-    if (s->state == API_DRAINING && s->drained)
+    if (s->state == API_DRAINING && s->phase_over)
         flush_begin(s);
     if (s->state != API_FLUSHING || !flush_done(s))
         return true;

@@ -132,7 +132,8 @@ void conn_kill(struct conn *c, int code)
     set->stats.connections--;
     set->stats.slow_readers += c->code == PUSHROD_E_SLOW_READER;
     set->stats.protocol_errors += code_is_protocol(c->code);
-    c->ops->closed(c, c->code);
+    if (c->ops->closed)
+        c->ops->closed(c, c->code);
     close(c->fd);
     c->fd = -1;
 }
@@ -420,7 +421,8 @@ void conn_accept(struct conns *set, int fd, const struct conn_ops *ops, void *ar
         setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &set->config.sndbuf, sizeof set->config.sndbuf);
     set->stats.connections++;
     set->stats.accepted++;
-    ops->opened(c);
+    if (ops->opened)
+        ops->opened(c);
 }
 
 struct conns *conns_new(struct loop *loop, const struct conns_config *config)

@@ -40,7 +40,8 @@
 struct conn;
 struct conns;
 
-/* A protocol. All are called within a tick; a body or text that is passed is borrowed. */
+/* A protocol. All are called within a tick; what is passed is borrowed. NULL, but for input(): it
+ * has nothing to do then. */
 struct conn_ops {
     const char *name;
     /* Accepted. */
@@ -52,7 +53,7 @@ struct conn_ops {
     size_t (*input)(struct conn *c, const uint8_t *data, size_t size);
     /* It is over; the last call. code: enum pushrod_error, 0: the peer closed it. */
     void (*closed)(struct conn *c, int code);
-    /* Above max_clients: says so on `fd`, which is closed after it. NULL: say nothing. */
+    /* Above max_clients: says so on `fd`, which is closed after it. */
     void (*turned_away)(int fd, void *arg);
 };
 

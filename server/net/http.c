@@ -170,22 +170,7 @@ static size_t http_input(struct conn *c, const uint8_t *data, size_t size)
     return size;
 }
 
-static void http_opened(struct conn *c)
-{
-    (void)c;
-}
-
-static void http_closed(struct conn *c, int code)
-{
-    (void)c, (void)code;
-}
-
-static const struct conn_ops http_ops = {
-    .name = "http",
-    .opened = http_opened,
-    .input = http_input,
-    .closed = http_closed,
-};
+static const struct conn_ops http_ops = {.name = "http", .input = http_input};
 
 /* -------------------------------------------------------------------------------- lifetime */
 

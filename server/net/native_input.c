@@ -333,11 +333,6 @@ static size_t native_take(struct conn *c, const uint8_t *data, size_t size)
 
 /* -------------------------------------------------------------------------------- lifetime */
 
-static void native_opened(struct conn *c)
-{
-    (void)c; /* it must say HELLO before the handshake's time is over */
-}
-
 static void native_closed(struct conn *c, int code)
 {
     struct native *n = c->arg;
@@ -368,7 +363,6 @@ static void native_turned_away(int fd, void *arg)
 
 const struct conn_ops native_ops = {
     .name = "native",
-    .opened = native_opened,
     .input = native_take,
     .closed = native_closed,
     .turned_away = native_turned_away,
