@@ -113,6 +113,12 @@ static void listener_ready(int fd, short what, void *arg)
 
 /* ------------------------------------------------------------------------------- addresses */
 
+/* Of "unix:PATH"; NULL: it is an address of TCP. */
+static const char *unix_path(const char *address)
+{
+    return strncmp(address, "unix:", 5) == 0 ? address + 5 : NULL;
+}
+
 /* "HOST:PORT" into its parts; "[V6]:PORT"; an empty host or "*" means every address. */
 static bool address_split(const char *address, char host[256], char port[16])
 {
@@ -277,15 +283,14 @@ static struct listener *listener_new(struct conns *set, int fd)
 bool listen_address_valid(const char *address)
 {
     char host[256], port[16];
-    if (strncmp(address, "unix:", 5) == 0)
-        return address[5] != '\0';
-    return address_split(address, host, port);
+    const char *path = unix_path(address);
+    return path ? path[0] != '\0' : address_split(address, host, port);
 }
 
 /* A port that is free now is most probably free when it is listened at. */
 int conns_probe(const char *address, char **error)
 {
-    if (strncmp(address, "unix:", 5) == 0)
+    if (unix_path(address))
         return 0;
     int fd = open_tcp(address, error);
     if (fd < 0)
@@ -298,7 +303,7 @@ int conns_listen(
     struct conns *set, const char *address, const struct conn_ops *ops, void *arg, char **error)
 {
     *error = NULL;
-    const char *path = strncmp(address, "unix:", 5) == 0 ? address + 5 : NULL;
+    const char *path = unix_path(address);
     int fd = path ? open_unix(path, error) : open_tcp(address, error);
     if (fd < 0)
         return fd;

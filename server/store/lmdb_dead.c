@@ -90,18 +90,26 @@ static void dead_remove(
     lmdb_queue_touch(l, q);
 }
 
+/* It is a dead letter no more: the record as it lay there. False: it was none. */
+static bool dead_take(
+    struct lmdb *l, uint64_t id, struct slice *packed, struct record *r, struct store_event *e)
+{
+    struct slice finish;
+    if (!dead_get(l, id, packed, &finish) || !record_unpack(packed->data, packed->size, r, NULL)) {
+        e->outcome = OUTCOME_GONE;
+        return false;
+    }
+    dead_remove(l, id, r, finish);
+    return true;
+}
+
 void op_drop(struct lmdb *l, struct item *item, struct reply *reply, struct store_event *e)
 {
     struct reply_records list = {.reply = reply};
     struct slice record;
-    struct slice finish;
     struct record r;
-    if (!dead_get(l, item->op->id, &record, &finish) ||
-        !record_unpack(record.data, record.size, &r, NULL)) {
-        e->outcome = OUTCOME_GONE;
+    if (!dead_take(l, item->op->id, &record, &r, e))
         return;
-    }
-    dead_remove(l, item->op->id, &r, finish);
     if (slice_detached(r.payload))
         parts_delete(l, TABLE_PARTS, r.id, 0, r.payload.size);
     reply_record(&list, record.data, record.size, NULL);
@@ -133,15 +141,10 @@ static void revive(struct lmdb *l, struct item *item, struct record *r)
 void op_revive(struct lmdb *l, struct item *item, struct reply *reply, struct store_event *e)
 {
     struct slice record;
-    struct slice finish;
     struct record r;
     struct found f;
-    if (!dead_get(l, item->op->id, &record, &finish) ||
-        !record_unpack(record.data, record.size, &r, NULL)) {
-        e->outcome = OUTCOME_GONE;
+    if (!dead_take(l, item->op->id, &record, &r, e))
         return;
-    }
-    dead_remove(l, item->op->id, &r, finish);
     revive(l, item, &r);
     if (task_find(l, r.id, &f)) {
         struct reply_records list = {.reply = reply};
