@@ -132,7 +132,7 @@ struct pushrod_client {
     bool resuming; /* it was up before: `reconnect` counts, not `connect-wait` */
     bool interrupted;
     bool watching;
-    unsigned inside; /* callbacks on the stack */
+    bool turning; /* client_turn() is on the stack; whoever calls meanwhile is a callback */
     unsigned tries;
     uint64_t lost_ns;     /* when the first of these tries began */
     uint64_t deadline_ns; /* of the state; UINT64_MAX: none */
@@ -182,7 +182,8 @@ uint64_t client_deadline(int64_t timeout_ms);
 /* Connects if needed; waits until it is up, or until the monotonic time: TIMED_OUT, without a text.
  */
 int client_up(struct pushrod_client *c, uint64_t until_ns);
-/* One step of everything, waiting until the monotonic time `until_ns` at the most. */
+/* One step of everything, waiting until the monotonic time `until_ns` at the most. All callbacks
+ * are called from here. */
 int client_turn(struct pushrod_client *c, uint64_t until_ns);
 void client_close(struct pushrod_client *c); /* without a reconnect */
 /* Drops the connection; it is dialled again unless the error says that this cannot help. */

@@ -178,11 +178,8 @@ void client_lost(struct pushrod_client *c, int error, const char *format, ...)
         char text[sizeof c->error_text];
         memcpy(text, c->error_text, sizeof text); /* a SUBMIT that is lost has its own */
         pending_reconnect(c);
-        if (c->events.connection) {
-            c->inside++;
+        if (c->events.connection)
             c->events.connection(c, false, text);
-            c->inside--;
-        }
     } else {
         buf_clear(&c->in);
         c->in_at = 0;
@@ -363,11 +360,8 @@ static void client_ready(struct pushrod_client *c)
     call_restart(c);
     if (!error && c->watching)
         error = pushrod_client_watch(c, true);
-    if (c->events.connection) {
-        c->inside++;
+    if (c->events.connection)
         c->events.connection(c, true, c->info.software);
-        c->inside--;
-    }
     /* What was not asked for would be waited for without an end: the next connection asks again. */
     if (error && c->state == CLIENT_UP)
         client_lost(c, error, "out of memory");
@@ -429,9 +423,8 @@ static int wait_ms(uint64_t now, uint64_t until)
  * Write, wait, read, look at the clock. The order matters: what is to be sent leaves before we
  * sleep, and answers that were caused by callbacks leave before we return.
  */
-int client_turn(struct pushrod_client *c, uint64_t until_ns)
+static int turn(struct pushrod_client *c, uint64_t until_ns)
 {
-    assert(!c->inside);
     if (c->state == CLIENT_IDLE) {
         c->lost_ns = clock_mono_ns();
         dial(c);
@@ -463,9 +456,18 @@ int client_turn(struct pushrod_client *c, uint64_t until_ns)
     return c->state == CLIENT_IDLE ? -c->error : 0;
 }
 
+int client_turn(struct pushrod_client *c, uint64_t until_ns)
+{
+    assert(!c->turning);
+    c->turning = true;
+    int error = turn(c, until_ns);
+    c->turning = false;
+    return error;
+}
+
 int client_may_wait(struct pushrod_client *c)
 {
-    if (!c->inside)
+    if (!c->turning)
         return 0;
     return client_fail(c, PUSHROD_E_WRONG_STATE, "a function that waits was called in a callback");
 }

@@ -276,9 +276,7 @@ static void finish_deliver(struct pushrod_client *c, const struct pushrod_finish
     }
     void *arg = r->arg;
     followed_forget(c, r, true);
-    c->inside++;
     c->events.finish(c, f, arg);
-    c->inside--;
 }
 
 /* Counted before anything else: RECEIVED says how many were taken, wanted or not. */

@@ -114,9 +114,7 @@ void pending_settle(
         if (error)
             client_fail(c, error, "%s", text);
     } else if (c->events.accepted) {
-        c->inside++;
         c->events.accepted(c, id, -error, text ? text : "", was.arg);
-        c->inside--;
     }
 }
 

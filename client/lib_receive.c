@@ -110,9 +110,7 @@ static void receive_progress(struct pushrod_client *c, struct dec *in)
         return;
     text_begin(c, m.text.size + 1);
     struct pushrod_progress progress = {m.id, m.done, m.total, text_of(c, m.text)};
-    c->inside++;
     c->events.progress(c, &progress, r->arg);
-    c->inside--;
 }
 
 static void receive_data(struct pushrod_client *c, struct dec *in)
@@ -123,9 +121,7 @@ static void receive_data(struct pushrod_client *c, struct dec *in)
     const struct task_record *r = followed_find(c, m.id);
     if (!r || !c->events.data)
         return;
-    c->inside++;
     c->events.data(c, m.id, m.data.data, m.data.size, r->arg);
-    c->inside--;
 }
 
 static void receive_attempt(struct pushrod_client *c, struct dec *in)
@@ -139,9 +135,7 @@ static void receive_attempt(struct pushrod_client *c, struct dec *in)
     text_begin(c, m.text.size + m.worker.size + 2);
     struct pushrod_attempt attempt = {
         m.id, m.attempt, (int)m.code, text_of(c, m.text), text_of(c, m.worker), m.retry_ms};
-    c->inside++;
     c->events.attempt(c, &attempt, r->arg);
-    c->inside--;
 }
 
 static void receive_event(struct pushrod_client *c, struct dec *in)
@@ -152,9 +146,7 @@ static void receive_event(struct pushrod_client *c, struct dec *in)
     text_begin(c, m.kind.size + m.worker.size + m.queue.size + m.text.size + 4);
     struct pushrod_event event = {m.at_ms, text_of(c, m.kind), m.id, text_of(c, m.worker),
         text_of(c, m.queue), text_of(c, m.text)};
-    c->inside++;
     c->events.event(c, &event);
-    c->inside--;
 }
 
 /* The server ends the connection and says why; the close itself follows, and is not news. */

@@ -83,12 +83,9 @@ static void row_task(struct pushrod_client *c, struct dec *in, struct call *call
     if (!msg_task_row_decode(in, &m))
         return;
     call->after = m.id;
-    if (task_info(c, &m, &info, &history)) {
-        pushrod_task_fn *fn = (pushrod_task_fn *)call->fn;
-        c->inside++;
+    pushrod_task_fn *fn = (pushrod_task_fn *)call->fn;
+    if (task_info(c, &m, &info, &history))
         fn(&info, call->arg);
-        c->inside--;
-    }
     free(history);
 }
 
@@ -105,9 +102,7 @@ static void row_queue(struct pushrod_client *c, struct dec *in, struct call *cal
         m.ready, m.delayed, m.leased, m.dead, m.workers, m.slots, m.submitted, m.finished, m.failed,
         m.redelivered, m.oldest_ms, m.service_ns};
     pushrod_queue_fn *fn = (pushrod_queue_fn *)call->fn;
-    c->inside++;
     fn(&info, call->arg);
-    c->inside--;
 }
 
 static void row_worker(struct pushrod_client *c, struct dec *in, struct call *call)
@@ -121,9 +116,7 @@ static void row_worker(struct pushrod_client *c, struct dec *in, struct call *ca
         text_of(c, m.state), m.slots, m.outstanding, m.started, text_of(c, m.queues), m.done,
         m.failed, m.silent_ms, m.joined_ms};
     pushrod_worker_fn *fn = (pushrod_worker_fn *)call->fn;
-    c->inside++;
     fn(&info, call->arg);
-    c->inside--;
 }
 
 static void row_stat(struct pushrod_client *c, struct dec *in, struct call *call)
@@ -133,9 +126,7 @@ static void row_stat(struct pushrod_client *c, struct dec *in, struct call *call
         return;
     text_begin(c, m.name.size + 1);
     pushrod_stat_fn *fn = (pushrod_stat_fn *)call->fn;
-    c->inside++;
     fn(text_of(c, m.name), m.value, call->arg);
-    c->inside--;
 }
 
 /* ---------------------------------------------------------------------------------- lists */
