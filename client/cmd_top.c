@@ -247,7 +247,7 @@ static int pause_until(struct top *t, uint64_t until)
             {.fd = t->terminal ? STDIN_FILENO : -1, .events = POLLIN}};
         if (now >= until)
             return 0;
-        poll(fds, 2, (int)((until - now) / 1000000) + 1);
+        poll(fds, 2, clock_wait_ms(now, until));
         if (fds[1].revents && quit_pressed(t))
             return 1;
         int error = pushrod_client_process(t->cli->client, 0);
@@ -260,7 +260,7 @@ static int pause_until(struct top *t, uint64_t until)
 static int top_run(struct top *t)
 {
     uint64_t count = params_number(t->cli->p, "count");
-    uint64_t interval = params_number(t->cli->p, "interval") * 1000000;
+    uint64_t interval = params_number(t->cli->p, "interval") * NS_PER_MS;
     int error = 0;
     for (uint64_t looks = 1; !error; looks++) {
         error = look(t);

@@ -14,7 +14,6 @@
  */
 #include <assert.h>
 #include <errno.h>
-#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -32,7 +31,6 @@
 
 #define BACKOFF_FIRST_MS 50u
 #define BACKOFF_LAST_MS  1000u
-#define MS               UINT64_C(1000000) /* ns */
 
 static void dial_next(struct pushrod_client *c, int why);
 static void client_ready(struct pushrod_client *c);
@@ -105,7 +103,7 @@ static void try_later(struct pushrod_client *c)
     socket_close(c);
     addresses_free(c);
     uint64_t now = clock_mono_ns();
-    uint64_t window = (c->resuming ? c->reconnect_ms : c->wait_ms) * MS;
+    uint64_t window = (c->resuming ? c->reconnect_ms : c->wait_ms) * NS_PER_MS;
     if (now - c->lost_ns >= window) {
         give_up(c);
         return;
@@ -115,7 +113,7 @@ static void try_later(struct pushrod_client *c)
         backoff = BACKOFF_LAST_MS;
     c->tries++;
     uint64_t wait_ms = backoff / 2 + jitter_next(c) % (backoff / 2 + 1);
-    state_set(c, CLIENT_WAITING, now + wait_ms * MS);
+    state_set(c, CLIENT_WAITING, now + wait_ms * NS_PER_MS);
 }
 
 /* Errors that another try cannot change. */
@@ -263,7 +261,7 @@ static void dial_next(struct pushrod_client *c, int why)
         if (c->fd >= 0 &&
             (connect(c->fd, a->ai_addr, a->ai_addrlen) == 0 || errno == EINPROGRESS) &&
             epoll_ctl(c->epoll, EPOLL_CTL_ADD, c->fd, &event) == 0) {
-            state_set(c, CLIENT_DIALLING, clock_mono_ns() + c->connect_ms * MS);
+            state_set(c, CLIENT_DIALLING, clock_mono_ns() + c->connect_ms * NS_PER_MS);
             return;
         }
         why = errno;
@@ -287,7 +285,7 @@ static void say_hello(struct pushrod_client *c)
     size_t begin = frame_begin(&c->hello);
     msg_hello_encode(&c->hello, &m);
     frame_end(&c->hello, begin);
-    state_set(c, CLIENT_GREETING, clock_mono_ns() + c->connect_ms * MS);
+    state_set(c, CLIENT_GREETING, clock_mono_ns() + c->connect_ms * NS_PER_MS);
     stream_write(c);
 }
 
@@ -410,15 +408,6 @@ static void event_happened(struct pushrod_client *c, const struct epoll_event *e
     }
 }
 
-/* Milliseconds from `now` to `until`, rounded up. */
-static int wait_ms(uint64_t now, uint64_t until)
-{
-    if (until <= now)
-        return 0;
-    uint64_t ms = (until - now + MS - 1) / MS;
-    return ms > INT_MAX ? INT_MAX : (int)ms;
-}
-
 /*
  * Write, wait, read, look at the clock. The order matters: what is to be sent leaves before we
  * sleep, and answers that were caused by callbacks leave before we return.
@@ -441,9 +430,7 @@ static int turn(struct pushrod_client *c, uint64_t until_ns)
     uint64_t until = until_ns < c->deadline_ns ? until_ns : c->deadline_ns;
     if (c->state != before)
         until = 0; /* it may be what our caller waits for */
-    int wait =
-        until == UINT64_MAX || until == 0 ? (until ? -1 : 0) : wait_ms(clock_mono_ns(), until);
-    int n = epoll_wait(c->epoll, events, 3, wait);
+    int n = epoll_wait(c->epoll, events, 3, clock_wait_ms(clock_mono_ns(), until));
     for (int i = 0; i < n; i++)
         event_happened(c, &events[i]);
     if (c->deadline_ns != UINT64_MAX && clock_mono_ns() >= c->deadline_ns)

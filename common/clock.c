@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/clock.h"
 
+#include <limits.h>
+
 #define NS_PER_SECOND UINT64_C(1000000000)
 
 static uint64_t clock_ns(const struct timespec *t)
@@ -21,6 +23,15 @@ uint64_t clock_after_ms(uint64_t from_ns, uint64_t ms)
     if (__builtin_mul_overflow(ms, NS_PER_MS, &ns) || __builtin_add_overflow(from_ns, ns, &at))
         return UINT64_MAX;
     return at;
+}
+
+int clock_wait_ms(uint64_t now_ns, uint64_t until_ns)
+{
+    if (until_ns == UINT64_MAX)
+        return -1;
+    uint64_t left_ns = until_ns > now_ns ? until_ns - now_ns : 0;
+    uint64_t ms = left_ns / NS_PER_MS + (left_ns % NS_PER_MS != 0);
+    return ms < INT_MAX ? (int)ms : INT_MAX;
 }
 
 struct now clock_now(void)

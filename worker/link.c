@@ -8,7 +8,6 @@
 #include "worker/link.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -108,12 +107,7 @@ static int wait_ms(const struct link *l, uint64_t wake_ns)
         wake_ns = earlier(wake_ns, now_ns + WATCH_MS * NS_PER_MS);
     if (l->config->max_memory && !session_leaves(l->session))
         wake_ns = earlier(wake_ns, l->memory_ns);
-    if (wake_ns == UINT64_MAX)
-        return -1;
-    if (now_ns >= wake_ns)
-        return 0;
-    uint64_t ms = (wake_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS;
-    return ms < INT_MAX ? (int)ms : INT_MAX;
+    return clock_wait_ms(now_ns, wake_ns);
 }
 
 /* -1, which poll() passes over: it is closed. */

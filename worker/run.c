@@ -14,8 +14,6 @@
 #define SPARE_BYTES 65536u
 /* Bytes of PROGRESS and DATA beyond which a handler has to wait until they were sent. */
 #define REPORTED_MOST ((size_t)4 << 20)
-/* poll() is called again after this long. */
-#define WAIT_MOST_MS 3600000
 /* How often one that waits looks whether it should still. */
 #define LOOK_NS UINT64_C(20000000)
 
@@ -203,11 +201,7 @@ void attempt_fail_too_big(struct pushrod_task *task)
 
 int attempt_wait_ms(uint64_t until_ns)
 {
-    if (until_ns == UINT64_MAX)
-        return -1;
-    uint64_t now_ns = clock_mono_ns();
-    uint64_t ms = now_ns >= until_ns ? 0 : (until_ns - now_ns) / NS_PER_MS + 1;
-    return ms > WAIT_MOST_MS ? WAIT_MOST_MS : (int)ms;
+    return clock_wait_ms(clock_mono_ns(), until_ns);
 }
 
 /* ----------------------------------------------------------------- slot threads */
@@ -283,9 +277,7 @@ static uint64_t deadline_of(const struct run *run, const struct pushrod_task *ta
     uint64_t ms = task->attempt->timeout_ms;
     if (!ms && task->handler->ops->interruptible)
         ms = run->config.timeout_ms;
-    if (!ms || ms > (UINT64_MAX - task->begin_ns) / NS_PER_MS)
-        return UINT64_MAX;
-    return task->begin_ns + ms * NS_PER_MS;
+    return ms ? clock_after_ms(task->begin_ns, ms) : UINT64_MAX;
 }
 
 static void task_run(struct slot *slot, struct pushrod_task *task)

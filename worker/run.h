@@ -157,10 +157,8 @@ void attempt_fail_late(struct pushrod_task *task);    /* its timeout is over */
 void attempt_fail_too_big(struct pushrod_task *task); /* its result is larger than max_result */
 /* There is no process to be had (memory, limits; why: an errno): another worker may have one. */
 void attempt_fail_start(struct pushrod_task *task, int why);
-void slot_quiet(struct slot *slot); /* slot->wake was readable: no more */
-/* For poll(): ms, rounded up, since to wake a millisecond late is better than to spin through the
- * last one; an hour at the most; -1: UINT64_MAX, without an end. */
-int attempt_wait_ms(uint64_t until_ns);
+void slot_quiet(struct slot *slot);     /* slot->wake was readable: no more */
+int attempt_wait_ms(uint64_t until_ns); /* clock_wait_ms() from now on */
 int attempt_report(struct pushrod_task *task, enum report_kind kind, uint64_t done, uint64_t total,
     const void *data, size_t size);
 

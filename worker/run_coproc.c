@@ -186,7 +186,7 @@ static void turn_finish(struct attempt_run *r)
         }
         struct pollfd f[] = {{.fd = p->child.exit, .events = POLLIN},
             {.fd = p->child.in, .events = POLLOUT}, {.fd = p->child.error, .events = POLLIN}};
-        child_poll(&p->child, f, sizeof f / sizeof f[0], (int)((end_ns - now_ns) / NS_PER_MS) + 1);
+        child_poll(&p->child, f, sizeof f / sizeof f[0], clock_wait_ms(now_ns, end_ns));
         if (f[1].revents)
             coproc_feed(p);
         if (f[2].revents)
