@@ -11,13 +11,19 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+int client_vfail(struct pushrod_client *c, int error, const char *format, va_list args)
+{
+    vsnprintf(c->error_text, sizeof c->error_text, format, args);
+    c->error = error < 0 ? -error : error;
+    return -c->error;
+}
+
 int client_fail(struct pushrod_client *c, int error, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    vsnprintf(c->error_text, sizeof c->error_text, format, args);
+    client_vfail(c, error, format, args);
     va_end(args);
-    c->error = error < 0 ? -error : error;
     return -c->error;
 }
 

@@ -174,6 +174,8 @@ struct pushrod_client {
 /* ---- lib.c ---- */
 int client_fail(struct pushrod_client *c, int error, const char *format, ...)
     __attribute__((format(printf, 3, 4))); /* sets the text; returns -error */
+int client_vfail(struct pushrod_client *c, int error, const char *format, va_list args)
+    __attribute__((format(printf, 3, 0)));
 int client_no_memory(struct pushrod_client *c);
 /* `now` + `timeout_ms`; negative timeout: UINT64_MAX */
 uint64_t client_deadline(int64_t timeout_ms);
@@ -218,7 +220,7 @@ void pending_settle(
 /* After a loss: what is sent again, and what is reported as CLOSED. */
 void pending_reconnect(struct pushrod_client *c);
 /* Nothing is dialled again: every submission is answered with the error. */
-void pending_give_up(struct pushrod_client *c, int error);
+void pending_give_up(struct pushrod_client *c, int error, const char *text);
 /* submit_many() leaves: its receipts are no longer written to. */
 void pending_forget_receipts(struct pushrod_client *c);
 void pending_free(struct pushrod_client *c);

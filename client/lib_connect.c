@@ -82,7 +82,7 @@ static void give_up(struct pushrod_client *c)
     char text[sizeof c->error_text];
     memcpy(text, c->error_text, sizeof text);
     stream_forget(c); /* before callbacks submit anew */
-    pending_give_up(c, error);
+    pending_give_up(c, error, text);
     client_fail(c, error, "%s", text);
 }
 
@@ -154,35 +154,40 @@ static void stay_with_tcp(struct pushrod_client *c)
     client_ready(c);
 }
 
+/* It was up: what was under way is sent again, or counts as lost. */
+static void lose(struct pushrod_client *c, const char *why)
+{
+    state_set(c, CLIENT_WAITING, UINT64_MAX); /* what callbacks ask for is for the next one */
+    c->resuming = true;
+    c->tries = 0;
+    c->lost_ns = clock_mono_ns();
+    stream_reset(c);
+    pending_reconnect(c);
+    if (c->events.connection)
+        c->events.connection(c, false, why);
+}
+
 void client_lost(struct pushrod_client *c, int error, const char *format, ...)
 {
     if (c->tcp >= 0) {
         stay_with_tcp(c);
         return;
     }
+    char text[sizeof c->error_text];
     va_list args;
     va_start(args, format);
-    vsnprintf(c->error_text, sizeof c->error_text, format, args);
+    error = client_vfail(c, error, format, args);
     va_end(args);
-    c->error = error < 0 ? -error : error;
-    bool was_up = c->state == CLIENT_UP;
+    memcpy(text, c->error_text, sizeof text);
+    bool was_up = c->state == CLIENT_UP, final = error_is_final(-error);
     socket_close(c);
-    if (was_up) {
-        state_set(c, CLIENT_WAITING, UINT64_MAX); /* what callbacks ask for is for the next one */
-        c->resuming = true;
-        c->tries = 0;
-        c->lost_ns = clock_mono_ns();
-        stream_reset(c);
-        char text[sizeof c->error_text];
-        memcpy(text, c->error_text, sizeof text); /* a SUBMIT that is lost has its own */
-        pending_reconnect(c);
-        if (c->events.connection)
-            c->events.connection(c, false, text);
-    } else {
-        buf_clear(&c->in);
-        c->in_at = 0;
-    }
-    if (error_is_final(c->error) || (was_up && c->reconnect_ms == 0))
+    if (was_up)
+        lose(c, text);
+    buf_clear(&c->in);
+    c->in_at = 0;
+    if (final) /* what was lost with it, and callbacks, may have had errors of their own since */
+        client_fail(c, error, "%s", text);
+    if (final || (was_up && c->reconnect_ms == 0))
         give_up(c);
     else
         try_later(c);

@@ -149,10 +149,8 @@ void pending_reconnect(struct pushrod_client *c)
 }
 
 /* Callbacks may submit anew while this runs: only what was there at the beginning is answered. */
-void pending_give_up(struct pushrod_client *c, int error)
+void pending_give_up(struct pushrod_client *c, int error, const char *text)
 {
-    char text[sizeof c->error_text];
-    memcpy(text, c->error_text, sizeof text);
     uint64_t end = c->pending.next;
     for (uint64_t i = c->pending.base; i < end; i++) {
         struct pending *p = pending_get(c, i);

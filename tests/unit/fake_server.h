@@ -8,6 +8,7 @@
  *   cut       accepted; then the connection is closed, and a WAIT is answered with FINISHED, twice
  *   hang-up   the connection is closed without an answer; a second SUBMIT is a DUPLICATE of task 77
  *   full      rejected with QUEUE_FULL
+ *   nonsense  ERROR with BAD_MESSAGE, and the connection is closed without an answer
  *   never     accepted, never finished
  *   late      accepted, finished when the next ECHO comes
  */
@@ -106,6 +107,12 @@ static void fake_submit(struct fake_server *s, const struct msg_submit *m)
             fake_reject(s, m->request, PUSHROD_E_DUPLICATE, 77);
         s->close = !s->hung_up;
         s->hung_up = true;
+        return;
+    }
+    if (slice_equal(m->queue, slice_str("nonsense"))) {
+        struct msg_error error = {PUSHROD_E_BAD_MESSAGE, slice_str("nonsense")};
+        msg_error_encode(&s->out, &error);
+        s->close = true;
         return;
     }
     struct msg_accepted accepted = {m->request, ++s->next_id};

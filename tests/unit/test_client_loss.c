@@ -96,6 +96,19 @@ static void what_is_submitted_meanwhile_is_sent(void **state)
     assert_int_equal(pushrod_client_unanswered(f->client), 0);
 }
 
+/* What becomes of the submissions has an error of its own, which is not that of the connection. */
+static void the_reason_of_a_loss_outlives_what_is_lost(void **state)
+{
+    struct fixture *f = *state;
+    struct pushrod_submission s = {.queue = "nonsense"};
+    struct pushrod_receipt receipt;
+    assert_int_equal(
+        pushrod_client_submit_many(f->client, &s, 1, &receipt), -PUSHROD_E_BAD_MESSAGE);
+    assert_non_null(strstr(pushrod_client_error_text(f->client), ": nonsense"));
+    assert_int_equal(receipt.error, -PUSHROD_E_CLOSED);
+    assert_int_equal(atomic_load(&f->server.connections), 1);
+}
+
 /* ---------------------------------------------------------------------------------- questions */
 
 /* A server that is stopped, and one that is gone, answer nothing: the bound holds for both. */
@@ -125,6 +138,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(what_is_followed_meanwhile_is_asked_for, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_submitted_meanwhile_is_sent, setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            the_reason_of_a_loss_outlives_what_is_lost, setup, teardown),
         cmocka_unit_test_setup_teardown(a_question_ends_when_its_time_is_over, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
