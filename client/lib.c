@@ -169,6 +169,7 @@ struct pushrod_client *pushrod_client_new(void)
     c->deadline_ns = UINT64_MAX;
     c->open_frame = SIZE_MAX;
     c->pending.base = c->pending.next = 1;
+    c->calls = REQUEST_CALL;
     c->jitter = clock_mono_ns() ^ (uint64_t)getpid() << 32;
     if (!client_open(c)) {
         pushrod_client_free(c);

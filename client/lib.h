@@ -101,7 +101,7 @@ struct task_table {
 
 /* The one request that a function waits for now. */
 struct call {
-    uint64_t request;
+    uint64_t request; /* ++calls */
     bool done;
     int error;         /* negative enum pushrod_error */
     uint64_t count;    /* of OK or END */
@@ -111,7 +111,7 @@ struct call {
     void (*row)(struct pushrod_client *c, struct dec *in, struct call *call);
     void (*fn)(void); /* the user's callback, cast back by row() */
     void *arg;
-    struct buf *message; /* to be sent again on a new connection */
+    struct buf message; /* to be sent again on a new connection; call_run() frees it */
 };
 
 struct pushrod_client {
@@ -161,7 +161,7 @@ struct pushrod_client {
     struct kept *handed; /* finishes that wait() gave to the user */
     uint64_t late;       /* task of the last call(), which returned without its finish; 0: none */
     struct call *call;
-    uint64_t calls;
+    uint64_t calls;               /* number of the last one */
     struct buf scratch;           /* texts of rows and finishes, with their NULs */
     struct buf encoded;           /* options and headers while a SUBMIT is made */
     struct pushrod_task_info row; /* of status() */

@@ -9,10 +9,10 @@
 
 #include "client/lib.h"
 
-/* The message is kept by the caller: a reconnect sends the same bytes again. */
+/* The message is kept: a reconnect sends the same bytes again. */
 static void call_send(struct pushrod_client *c, struct call *call)
 {
-    buf_append(stream_out(c), call->message->data, call->message->size);
+    buf_append(stream_out(c), call->message.data, call->message.size);
     if (stream_added(c))
         return;
     call->done = true;
@@ -51,33 +51,36 @@ static int call_up(struct pushrod_client *c, uint64_t until)
     return error == -PUSHROD_E_TIMED_OUT ? call_late(c) : error;
 }
 
-/* Sends the message and waits for its answer. Gives the count of OK or END, or a negative error. */
-int64_t call_run(struct pushrod_client *c, struct call *call)
+static int call_wait(struct pushrod_client *c, struct call *call)
 {
     uint64_t until = call_until(c);
     int error = call_up(c, until);
     if (error)
         return error;
-    if (call->message->failed)
+    if (call->message.failed)
         return client_no_memory(c);
     c->call = call;
     call_send(c, call);
     while (!call->done && !error)
         error = clock_mono_ns() < until ? client_turn(c, until) : call_late(c);
     c->call = NULL;
-    if (call->done)
-        error = call->error;
+    return call->done ? call->error : error;
+}
+
+/* Sends the message and waits for its answer. Gives the count of OK or END, or a negative error. */
+int64_t call_run(struct pushrod_client *c, struct call *call)
+{
+    int error = call_wait(c, call);
+    buf_free(&call->message);
     return error ? error : (int64_t)call->count;
 }
 
 int pushrod_client_cancel(struct pushrod_client *c, uint64_t id)
 {
-    struct buf message = BUF_EMPTY;
-    struct msg_cancel m = {.request = REQUEST_CALL + ++c->calls, .id = id};
-    struct call call = {.request = m.request, .message = &message};
-    msg_cancel_encode(&message, &m);
+    struct call call = {.request = ++c->calls};
+    struct msg_cancel m = {.request = call.request, .id = id};
+    msg_cancel_encode(&call.message, &m);
     int64_t count = call_run(c, &call);
-    buf_free(&message);
     if (count == 0)
         return client_fail(
             c, PUSHROD_E_WRONG_STATE, "task %llu has ended already", (unsigned long long)id);
@@ -95,16 +98,11 @@ int pushrod_client_cancel_async(struct pushrod_client *c, uint64_t id)
 int64_t pushrod_client_control(
     struct pushrod_client *c, const char *verb, const char *name, uint64_t id)
 {
-    struct buf message = BUF_EMPTY;
-    struct msg_control m = {.request = REQUEST_CALL + ++c->calls,
-        .verb = slice_str(verb),
-        .name = slice_str(name),
-        .id = id};
-    struct call call = {.request = m.request, .message = &message};
-    msg_control_encode(&message, &m);
-    int64_t count = call_run(c, &call);
-    buf_free(&message);
-    return count;
+    struct call call = {.request = ++c->calls};
+    struct msg_control m = {
+        .request = call.request, .verb = slice_str(verb), .name = slice_str(name), .id = id};
+    msg_control_encode(&call.message, &m);
+    return call_run(c, &call);
 }
 
 int pushrod_client_watch(struct pushrod_client *c, bool on)
@@ -122,14 +120,12 @@ int pushrod_client_ping(struct pushrod_client *c, uint64_t *round_trip_ns)
     int error = call_up(c, call_until(c));
     if (error)
         return error;
-    struct buf message = BUF_EMPTY;
-    struct msg_echo m = {.request = REQUEST_CALL + ++c->calls};
-    struct call call = {.request = m.request, .message = &message};
-    msg_echo_encode(&message, &m);
+    struct call call = {.request = ++c->calls};
+    struct msg_echo m = {.request = call.request};
+    msg_echo_encode(&call.message, &m);
     uint64_t begin = clock_mono_ns();
     int64_t answer = call_run(c, &call);
     if (round_trip_ns)
         *round_trip_ns = clock_mono_ns() - begin;
-    buf_free(&message);
     return answer < 0 ? (int)answer : 0;
 }

@@ -132,15 +132,11 @@ static void row_stat(struct pushrod_client *c, struct dec *in, struct call *call
 /* ---------------------------------------------------------------------------------- lists */
 
 /* All lists: the message is encoded once, and the rows go to the user as they come. */
-static int64_t list_run(struct pushrod_client *c, const struct msg_list *list, struct call *call)
+static int64_t list_run(struct pushrod_client *c, struct msg_list *m, struct call *call)
 {
-    struct buf message = BUF_EMPTY;
-    struct msg_list m = *list;
-    call->message = &message;
-    m.request = call->request = REQUEST_CALL + ++c->calls;
-    msg_list_encode(&message, &m);
+    m->request = call->request = ++c->calls;
+    msg_list_encode(&call->message, m);
     int64_t rows = call_run(c, call);
-    buf_free(&message);
     return rows < 0 ? rows : (int64_t)call->rows;
 }
 
@@ -230,13 +226,10 @@ static void status_row(struct pushrod_client *c, struct dec *in, struct call *ca
 
 int pushrod_client_status(struct pushrod_client *c, uint64_t id, struct pushrod_task_info *info)
 {
-    struct buf message = BUF_EMPTY;
-    struct msg_status m = {.request = REQUEST_CALL + ++c->calls, .id = id};
-    struct call call = {
-        .request = m.request, .row_kind = MSG_TASK_ROW, .row = status_row, .message = &message};
-    msg_status_encode(&message, &m);
+    struct call call = {.request = ++c->calls, .row_kind = MSG_TASK_ROW, .row = status_row};
+    struct msg_status m = {.request = call.request, .id = id};
+    msg_status_encode(&call.message, &m);
     int64_t error = call_run(c, &call);
-    buf_free(&message);
     if (error < 0)
         return (int)error;
     *info = c->row;
