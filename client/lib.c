@@ -11,6 +11,8 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "common/params.h"
+
 int client_vfail(struct pushrod_client *c, int error, const char *format, va_list args)
 {
     vsnprintf(c->error_text, sizeof c->error_text, format, args);
@@ -70,27 +72,14 @@ static int set_ms(struct pushrod_client *c, uint64_t *to, const char *name, cons
     return 0;
 }
 
-/*
- * Secrets come from files where other users could read the environment or the command line. A file
- * of one line; an editor's newline at its end is not part of the token.
- */
 static int set_token_file(struct pushrod_client *c, const char *path)
 {
-    char line[1024] = "";
-    FILE *file = fopen(path, "re");
-    if (!file || (!fgets(line, sizeof line, file) && ferror(file))) {
-        int why = errno;
-        if (file)
-            fclose(file);
-        return client_fail(
-            c, PUSHROD_E_SYSTEM, "cannot read token file %s: %s", path, strerror(why));
-    }
-    fclose(file);
-    line[strcspn(line, "\r\n")] = '\0';
-    if (!*line)
-        return client_fail(
-            c, PUSHROD_E_BAD_OPTION, "token file %s has no token in its first line", path);
-    return set_text(c, &c->token, line);
+    char token[PARAMS_SECRET];
+    const char *why;
+    int error = params_read_secret(path, token, &why);
+    if (error)
+        return client_fail(c, error, "cannot read token file %s: %s", path, why);
+    return set_text(c, &c->token, token);
 }
 
 /*

@@ -111,6 +111,14 @@ size_t params_name_distance(const char *a, const char *b, size_t size);
 /* Splits "host:port", "[::1]:port", "host" (port stays as it is). False: neither, as "5570" is. */
 bool params_split_host(const char *text, char *host, size_t size, uint16_t *port);
 
+/*
+ * The one line that a file holds, as secrets are kept: from where other users cannot read it, as
+ * they can the command line. SYSTEM: it cannot be read; BAD_OPTION: it is none such. `why` says
+ * which.
+ */
+#define PARAMS_SECRET 4096u
+int params_read_secret(const char *path, char text[PARAMS_SECRET], const char **why);
+
 /* ---- printing ---- */
 void params_print_help(const struct params *p, struct buf *out);
 void params_print_values(

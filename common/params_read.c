@@ -23,36 +23,41 @@ static const struct param *secret_row(const struct params *p, const char *name, 
     return row && (row->flags & PARAM_SECRET) ? row : NULL;
 }
 
-#define SECRET_SIZE 4096u
-
 /* A secret may end in the newline that every editor adds. An empty one would mean none at all. */
-static int secret_read(struct params *p, const struct param *row, const char *path,
-    const char *where, char text[SECRET_SIZE])
+int params_read_secret(const char *path, char text[PARAMS_SECRET], const char **why)
 {
     FILE *file = fopen(path, "re");
-    if (!file)
-        return params_fail(p, PUSHROD_E_BAD_OPTION, "%s: cannot read '%s' (from %s): %s", row->name,
-            path, where, strerror(errno));
-    size_t size = fread(text, 1, SECRET_SIZE - 1, file);
-    bool whole = !ferror(file) && size < SECRET_SIZE - 1;
-    fclose(file);
-    if (!whole)
-        return params_fail(p, PUSHROD_E_BAD_OPTION,
-            "%s: '%s' (from %s) is no file of under %u bytes", row->name, path, where,
-            SECRET_SIZE - 1);
+    size_t size = file ? fread(text, 1, PARAMS_SECRET - 1, file) : 0;
+    bool read = file && !ferror(file);
+    *why = read ? "" : strerror(errno);
+    if (file)
+        fclose(file);
+    if (!read)
+        return -PUSHROD_E_SYSTEM;
+    *why = "it is no file of under 4095 bytes";
+    if (size == PARAMS_SECRET - 1)
+        return -PUSHROD_E_BAD_OPTION;
     while (size > 0 && (text[size - 1] == '\n' || text[size - 1] == '\r'))
         size--;
     text[size] = '\0';
-    if (size == 0 || strcspn(text, "\r\n") != size)
-        return params_fail(p, PUSHROD_E_BAD_OPTION, "%s: '%s' (from %s) is not one line of text",
-            row->name, path, where);
-    return 0;
+    *why = "it is not one line of text";
+    return size && strcspn(text, "\r\n") == size ? 0 : -PUSHROD_E_BAD_OPTION;
+}
+
+static int secret_read(struct params *p, const struct param *row, const char *path,
+    const char *where, char text[PARAMS_SECRET])
+{
+    const char *why;
+    if (params_read_secret(path, text, &why) == 0)
+        return 0;
+    return params_fail(
+        p, PUSHROD_E_BAD_OPTION, "%s: cannot read '%s' (from %s): %s", row->name, path, where, why);
 }
 
 static int store_from_file(struct params *p, const struct param *row, const char *path,
     enum param_source source, const char *where)
 {
-    char text[SECRET_SIZE];
+    char text[PARAMS_SECRET];
     bool used = source >= params_value(p, row)->source;
     int error = secret_read(p, row, path, where, text);
     if (!error)
@@ -67,7 +72,7 @@ static int store_from_file(struct params *p, const struct param *row, const char
 static int secret_renew(struct params *p, const struct param *row)
 {
     struct value *v = params_value(p, row);
-    char text[SECRET_SIZE];
+    char text[PARAMS_SECRET];
     struct stat status;
     if (stat(v->file, &status) == 0 && !S_ISREG(status.st_mode))
         return 0;

@@ -70,7 +70,7 @@ void pushrod_client_free(struct pushrod_client *c);
  * A setting by name; takes effect at the next connect, answer-timeout at once. Values are copied.
  *   server           HOST[:PORT], [IPV6]:PORT; 127.0.0.1:5570
  *   token            what the server asks for; none
- *   token-file       a file whose first line is the token
+ *   token-file       a file of one line, which is the token
  *   name             of this program, for people who look at the server; none
  *   connect-timeout  ms for one attempt to connect, greeting included; 5000
  *   connect-wait     ms during which a server that is not there yet is tried again; 0

@@ -129,6 +129,37 @@ static void or_goes_to_the_callback(void **state)
     assert_int_equal(finished, 1);
 }
 
+/* ---------------------------------------------------------------------------------- settings */
+
+static int set_token_file(struct pushrod_client *c, const char *content, size_t size)
+{
+    char path[] = "/tmp/pushrod-token-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0 && write(fd, content, size) == (ssize_t)size);
+    close(fd);
+    int error = pushrod_client_set(c, "token-file", path);
+    unlink(path);
+    return error;
+}
+
+/* As servers and workers read it: whole, or not at all. */
+static void a_token_file_is_one_line(void **state)
+{
+    static char content[5000];
+    struct fixture *f = *state;
+    memset(content, 'x', sizeof content);
+    content[2000] = '\n';
+    assert_int_equal(set_token_file(f->client, content, 2001), 0);
+    assert_int_equal(strlen(f->client->token), 2000);
+    assert_int_equal(set_token_file(f->client, content, 2002), -PUSHROD_E_BAD_OPTION);
+    assert_non_null(strstr(pushrod_client_error_text(f->client), "not one line"));
+    assert_int_equal(set_token_file(f->client, content, sizeof content), -PUSHROD_E_BAD_OPTION);
+    assert_int_equal(set_token_file(f->client, "\n", 1), -PUSHROD_E_BAD_OPTION);
+    assert_int_equal(
+        pushrod_client_set(f->client, "token-file", "/nowhere/at/all"), -PUSHROD_E_SYSTEM);
+    assert_int_equal(strlen(f->client->token), 2000);
+}
+
 #define REQUEST_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -139,6 +170,7 @@ int main(void)
         REQUEST_TEST(late_finishes_of_calls_do_not_pile_up),
         REQUEST_TEST(what_is_asked_for_by_id_is_kept),
         REQUEST_TEST(or_goes_to_the_callback),
+        REQUEST_TEST(a_token_file_is_one_line),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
