@@ -97,11 +97,6 @@ void cli_print_act(struct cli *cli, const struct json_act *act, int64_t count)
     json_print_row(JSON_ACT, &done);
 }
 
-bool cli_goes_on(int code)
-{
-    return code != EXIT_UNREACHED && code != EXIT_TIMED_OUT && code != EXIT_INTERRUPTED;
-}
-
 /* A flag, else the environment or the file. */
 static const struct params *source_of(const struct cli *cli, const char *name)
 {
@@ -146,6 +141,23 @@ int cli_open(struct cli *cli)
         return code;
     int error = pushrod_client_connect(cli->client);
     return error ? cli_error(cli, error) : 0;
+}
+
+static bool goes_on(int code)
+{
+    return code != EXIT_UNREACHED && code != EXIT_TIMED_OUT && code != EXIT_INTERRUPTED;
+}
+
+int cli_each(struct cli *cli, int first, cli_act *act)
+{
+    int code = cli_open(cli);
+    bool on = !code;
+    for (int i = first; on && i < cli->count; i++) {
+        int ended = act(cli, cli->operands[i]);
+        code = code ? code : ended;
+        on = goes_on(ended);
+    }
+    return code;
 }
 
 uint64_t cli_id(struct cli *cli, const char *text)

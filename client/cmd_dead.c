@@ -124,9 +124,10 @@ static void print_dead(const struct pushrod_task_info *t)
         print_death(&t->history[i]);
 }
 
-static int show_one(struct cli *cli, uint64_t id)
+static int show_one(struct cli *cli, const char *operand)
 {
     struct pushrod_task_info info;
+    uint64_t id = cli_id(cli, operand);
     int error = pushrod_client_status(cli->client, id, &info);
     if (error)
         return task_failed(cli, id, error);
@@ -153,21 +154,16 @@ static int check_ids(struct cli *cli, const char *verb)
 static int dead_show(struct cli *cli)
 {
     int code = cli->count < 2 ? cli_usage(cli, "show which? ID is missing") : check_ids(cli, NULL);
-    code = code ? code : cli_open(cli);
-    bool on = !code;
-    for (int i = 1; on && i < cli->count; i++) {
-        int ended = show_one(cli, strtoull(cli->operands[i], NULL, 10));
-        code = code ? code : ended;
-        on = cli_goes_on(ended);
-    }
-    return code;
+    return code ? code : cli_each(cli, 1, show_one);
 }
 
 /* ---------------------------------------------------------------------------------- replay, drop
  */
 
-static int control_one(struct cli *cli, const char *verb, uint64_t id)
+static int control_one(struct cli *cli, const char *operand)
 {
+    const char *verb = cli->operands[0];
+    uint64_t id = cli_id(cli, operand);
     int64_t error = pushrod_client_control(cli->client, verb, NULL, id);
     if (params_bool(cli->p, "json"))
         cli_print_act(cli, &(struct json_act){.action = verb, .id = id}, error);
@@ -226,17 +222,10 @@ static int dead_control(struct cli *cli, const char *verb)
         return cli_usage(cli, "%s which? give ids, or --all [QUEUE]", verb);
     if (all && cli->count > 2)
         return cli_usage(cli, "--all takes one queue at the most");
-    int code = all ? EXIT_OK : check_ids(cli, verb);
-    code = code ? code : cli_open(cli);
-    if (code || all)
-        return code ? code : control_all(cli, verb);
-    bool on = true;
-    for (int i = 1; on && i < cli->count; i++) {
-        int ended = control_one(cli, verb, strtoull(cli->operands[i], NULL, 10));
-        code = code ? code : ended;
-        on = cli_goes_on(ended);
-    }
-    return code;
+    int code = all ? cli_open(cli) : check_ids(cli, verb);
+    if (code)
+        return code;
+    return all ? control_all(cli, verb) : cli_each(cli, 1, control_one);
 }
 
 int cmd_dead(struct cli *cli)

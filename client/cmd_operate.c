@@ -33,21 +33,6 @@ static int one(struct cli *cli, const char *name, const char *verb, const char *
     return count < 0 ? cli_exit_code((int)count) : EXIT_OK;
 }
 
-typedef int act_fn(struct cli *cli, const char *name);
-
-/* For each operand; the exit code is that of the first that failed. */
-static int for_each(struct cli *cli, act_fn *act)
-{
-    int code = cli_open(cli);
-    bool on = !code;
-    for (int i = 0; on && i < cli->count; i++) {
-        int ended = act(cli, cli->operands[i]);
-        code = code ? code : ended;
-        on = cli_goes_on(ended);
-    }
-    return code;
-}
-
 static void on_known(const struct pushrod_queue_info *q, void *arg)
 {
     const char **name = arg;
@@ -80,17 +65,17 @@ static int purge_one(struct cli *cli, const char *name)
 
 int cmd_pause(struct cli *cli)
 {
-    return for_each(cli, pause_one);
+    return cli_each(cli, 0, pause_one);
 }
 
 int cmd_resume(struct cli *cli)
 {
-    return for_each(cli, resume_one);
+    return cli_each(cli, 0, resume_one);
 }
 
 int cmd_purge(struct cli *cli)
 {
-    return for_each(cli, purge_one);
+    return cli_each(cli, 0, purge_one);
 }
 
 /* ---------------------------------------------------------------------------------- drain */
@@ -160,7 +145,7 @@ int cmd_drain(struct cli *cli)
     if (all == (cli->count > 0))
         return cli_usage(cli, "name the workers, or say --all");
     if (!all)
-        return for_each(cli, drain_one);
+        return cli_each(cli, 0, drain_one);
     int code = cli_open(cli);
     return code ? code : drain_matching(cli, NULL);
 }

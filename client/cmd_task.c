@@ -10,12 +10,12 @@
 #include "common/clock.h"
 
 /* The operands as ids; NULL: one is none, and that was said. */
-static uint64_t *read_ids(struct cli *cli, int first)
+static uint64_t *read_ids(struct cli *cli)
 {
-    size_t count = (size_t)(cli->count - first);
-    uint64_t *ids = calloc(count ? count : 1, sizeof *ids);
+    size_t count = (size_t)cli->count;
+    uint64_t *ids = calloc(count, sizeof *ids);
     for (size_t i = 0; ids && i < count; i++) {
-        ids[i] = cli_id(cli, cli->operands[(size_t)first + i]);
+        ids[i] = cli_id(cli, cli->operands[i]);
         if (!ids[i]) {
             free(ids);
             return NULL;
@@ -26,7 +26,7 @@ static uint64_t *read_ids(struct cli *cli, int first)
 
 int cmd_wait(struct cli *cli)
 {
-    uint64_t *ids = waiter_check(cli) ? NULL : read_ids(cli, 0);
+    uint64_t *ids = waiter_check(cli) ? NULL : read_ids(cli);
     if (!ids)
         return EXIT_USAGE;
     struct waiter w = {.cli = cli,
@@ -128,7 +128,7 @@ static int status_all(struct cli *cli, const uint64_t *ids)
 
 int cmd_status(struct cli *cli)
 {
-    uint64_t *ids = read_ids(cli, 0);
+    uint64_t *ids = read_ids(cli);
     if (!ids)
         return EXIT_USAGE;
     int code = cli_open(cli);
@@ -139,8 +139,9 @@ int cmd_status(struct cli *cli)
 }
 
 /* What has ended need not be stopped: a script that cleans up behind itself has not failed. */
-static int cancel_one(struct cli *cli, uint64_t id)
+static int cancel_one(struct cli *cli, const char *operand)
 {
+    uint64_t id = cli_id(cli, operand);
     int error = pushrod_client_cancel(cli->client, id);
     const char *text = pushrod_client_error_text(cli->client);
     bool ended = error == -PUSHROD_E_WRONG_STATE;
@@ -155,19 +156,11 @@ static int cancel_one(struct cli *cli, uint64_t id)
     return ended ? EXIT_OK : cli_exit_code(error);
 }
 
-/* The exit code is that of the first that cannot be cancelled. */
+/* All operands are ids, or nothing is done. */
 int cmd_cancel(struct cli *cli)
 {
-    uint64_t *ids = read_ids(cli, 0);
-    if (!ids)
-        return EXIT_USAGE;
-    int code = cli_open(cli);
-    bool on = !code;
-    for (int i = 0; on && i < cli->count; i++) {
-        int ended = cancel_one(cli, ids[i]);
-        code = code ? code : ended;
-        on = cli_goes_on(ended);
-    }
-    free(ids);
-    return code;
+    for (int i = 0; i < cli->count; i++)
+        if (!cli_id(cli, cli->operands[i]))
+            return EXIT_USAGE;
+    return cli_each(cli, 0, cancel_one);
 }

@@ -81,10 +81,12 @@ void cli_say(struct cli *cli, const char *format, ...) __attribute__((format(pri
 int cli_error(struct cli *cli, int error);
 int cli_exit_code(int error); /* of an enum pushrod_error with either sign */
 /*
- * After an operand that ended with `code`: whether the others are tried. Of many ids one may be
- * gone already, which is no reason to leave the rest; a server that cannot be reached is one.
+ * Opens the client and does it for each operand from the `first` on; the exit code is that of the
+ * first that failed. Of many ids one may be gone already, which is no reason to leave the rest; a
+ * server that cannot be reached is one.
  */
-bool cli_goes_on(int code);
+typedef int cli_act(struct cli *cli, const char *operand);
+int cli_each(struct cli *cli, int first, cli_act *act);
 /*
  * Prints with --json what was done to one operand. `count`: as the request gave it, how many tasks
  * (workers, queues) it touched, or a negative error, whose text is added.
