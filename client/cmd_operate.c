@@ -185,7 +185,8 @@ static void ping_print(struct cli *cli, uint64_t ns)
     char took[TEXT_SIZE];
     const struct pushrod_server_info *server = pushrod_client_server(cli->client);
     if (params_bool(cli->p, "json"))
-        json_print_row(JSON_PING, &(struct json_ping){server, ns});
+        json_print_row(JSON_PING,
+            &(struct json_ping){server->address, server->software, ns, server->clock_ahead_ms});
     else
         printf("%s at %s: %s\n", server->software, server->address, text_ns(took, ns));
 }

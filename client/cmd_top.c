@@ -129,7 +129,8 @@ static int look(struct top *t)
 
 static void show_json(const struct top *t)
 {
-    struct json_look look = {clock_now().wall_ms, pushrod_client_server(t->cli->client),
+    const struct pushrod_server_info *server = pushrod_client_server(t->cli->client);
+    struct json_look look = {clock_now().wall_ms, server->address, server->software,
         t->seconds > 0 ? t->rate : -1, t->json_queues, t->json_workers};
     json_print_row(JSON_LOOK, &look);
 }

@@ -65,6 +65,8 @@ static json_t *field_value(const struct json_field *f, const void *row)
         return *(const uint64_t *)at ? number_value(*(const uint64_t *)at) : json_null();
     case FIELD_NUMBER:
         return number_value(*(const uint64_t *)at);
+    case FIELD_SIGNED:
+        return json_integer((json_int_t) * (const int64_t *)at);
     case FIELD_SMALL:
         return number_value(*(const unsigned *)at);
     case FIELD_BOOL:
@@ -73,6 +75,8 @@ static json_t *field_value(const struct json_field *f, const void *row)
         return json_rate(*(const double *)at);
     case FIELD_ERROR:
         return *(const int *)at ? json_string(pushrod_error_name(*(const int *)at)) : json_null();
+    case FIELD_JSON:
+        return json_incref(*(json_t *const *)at);
     case FIELD_MADE:
         break;
     }

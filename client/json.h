@@ -62,13 +62,14 @@ struct json_act {
 };
 
 struct json_ping {
-    const struct pushrod_server_info *server;
+    const char *server, *software;
     uint64_t round_trip_ns;
+    int64_t clock_ahead_ms;
 };
 
 struct json_look {
     uint64_t at_ms;
-    const struct pushrod_server_info *server;
+    const char *server, *software;
     double per_second;        /* < 0: not known yet */
     json_t *queues, *workers; /* the object takes a reference of its own */
 };
@@ -104,10 +105,12 @@ enum json_type {
     FIELD_ID,     /* uint64_t; 0: null */
     FIELD_TIME,   /* uint64_t, Unix time; 0: null */
     FIELD_NUMBER, /* uint64_t */
+    FIELD_SIGNED, /* int64_t */
     FIELD_SMALL,  /* unsigned */
     FIELD_BOOL,
     FIELD_RATE,  /* double */
     FIELD_ERROR, /* int, an enum pushrod_error with either sign; 0: null */
+    FIELD_JSON,  /* json_t *, of which a reference is taken */
     FIELD_MADE   /* by a function, of the whole row */
 };
 

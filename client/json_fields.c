@@ -11,9 +11,11 @@
     _Generic(((struct struct_ *)0)->member_,                                                       \
         const char *: FIELD_TEXT,                                                                  \
         uint64_t: FIELD_NUMBER,                                                                    \
+        int64_t: FIELD_SIGNED,                                                                     \
         unsigned: FIELD_SMALL,                                                                     \
         bool: FIELD_BOOL,                                                                          \
         double: FIELD_RATE,                                                                        \
+        json_t *: FIELD_JSON,                                                                      \
         int: FIELD_ERROR)
 #define F(name_, struct_, member_, meaning_)                                                       \
     {                                                                                              \
@@ -238,33 +240,13 @@ static const struct json_field worker_fields[] = {
     FIELD_AS(TIME, "joined_ms", pushrod_worker_info, joined_ms, "Unix time"),
 };
 
-static json_t *look_server(const void *row)
-{
-    return json_string(((const struct json_look *)row)->server->address);
-}
-
-static json_t *look_software(const void *row)
-{
-    return json_string(((const struct json_look *)row)->server->software);
-}
-
-static json_t *look_queues(const void *row)
-{
-    return json_incref(((const struct json_look *)row)->queues);
-}
-
-static json_t *look_workers(const void *row)
-{
-    return json_incref(((const struct json_look *)row)->workers);
-}
-
 static const struct json_field look_fields[] = {
     FIELD_AS(TIME, "at_ms", json_look, at_ms, "Unix time of the look"),
-    MADE("server", look_server, "its address, as it was dialled"),
-    MADE("software", look_software, "of the server, with its version"),
+    F("server", json_look, server, "its address, as it was dialled"),
+    F("software", json_look, software, "of the server, with its version"),
     F("per_second", json_look, per_second, "tasks done, since the look before"),
-    MADE("queues", look_queues, "objects as of pushrod queues, each with its own per_second"),
-    MADE("workers", look_workers, "objects as of pushrod workers"),
+    F("queues", json_look, queues, "objects as of pushrod queues, each with its own per_second"),
+    F("workers", json_look, workers, "objects as of pushrod workers"),
 };
 
 static const struct json_field event_fields[] = {
@@ -278,21 +260,6 @@ static const struct json_field event_fields[] = {
 
 /* ---------------------------------------------------------------------------------- answers */
 
-static json_t *ping_server(const void *row)
-{
-    return json_string(((const struct json_ping *)row)->server->address);
-}
-
-static json_t *ping_software(const void *row)
-{
-    return json_string(((const struct json_ping *)row)->server->software);
-}
-
-static json_t *ping_clock(const void *row)
-{
-    return json_integer((json_int_t)((const struct json_ping *)row)->server->clock_ahead_ms);
-}
-
 static const struct json_field act_fields[] = {
     F("action", json_act, action, "cancel, pause, resume, purge, drain, replay or drop"),
     F("queue", json_act, queue, "that was operated on; of replay and drop only with --all"),
@@ -304,10 +271,10 @@ static const struct json_field act_fields[] = {
 };
 
 static const struct json_field ping_fields[] = {
-    MADE("server", ping_server, "its address, as it was dialled"),
-    MADE("software", ping_software, "of the server, with its version"),
+    F("server", json_ping, server, "its address, as it was dialled"),
+    F("software", json_ping, software, "of the server, with its version"),
     F("round_trip_ns", json_ping, round_trip_ns, "how long the answer took"),
-    MADE("clock_ahead_ms", ping_clock, "the server's clock minus the one here"),
+    F("clock_ahead_ms", json_ping, clock_ahead_ms, "the server's clock minus the one here"),
 };
 
 static const struct json_field phase_fields[] = {
