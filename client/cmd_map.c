@@ -75,22 +75,16 @@ static int read_flags(struct map *m)
 /* A new job for the input, unless an earlier run has done it. */
 static bool take_input(struct map *m, struct slice input, bool too_long)
 {
-    if (!too_long && map_log_has(m, m->next, input)) {
-        /* Left out: its place in the ring is free from the start. */
-        if (!map_job_new(m, (struct slice){0}))
-            return false;
-        struct job *job = map_job(m, m->next - 1);
-        job->dropped = true;
-        m->ready--;
-        m->left_out++;
-        job->state = JOB_ENDED;
-        map_ended(m, job);
-        return true;
-    }
-    if (!map_job_new(m, too_long ? slice_str("...") : input))
+    bool left_out = !too_long && map_log_has(m, m->next, input);
+    /* What is not sent counts in no bound: nothing of it is remembered. */
+    struct slice kept = left_out ? (struct slice){0} : too_long ? slice_str("...") : input;
+    if (!map_job_new(m, kept))
         return false;
     struct job *job = map_job(m, m->next - 1);
-    if (too_long)
+    m->left_out += left_out;
+    if (left_out)
+        map_job_drop(m, job);
+    else if (too_long)
         map_job_fail(
             m, job, PUSHROD_E_TOO_BIG, "the input has more than %zu bytes", m->input.limit);
     return true;

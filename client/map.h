@@ -42,7 +42,7 @@ struct job {
     uint64_t run_ns;                           /* of the last attempt, in the handler */
     /* finish */
     enum pushrod_status status; /* 0: never ran; `text` says why */
-    bool dropped;               /* cancelled because we stop: no result, no failure */
+    bool dropped;               /* left out, or we stop: no result, no failure */
     int error;
     struct buf result;
     struct buf text; /* whole, with its lines */
@@ -81,7 +81,6 @@ struct map {
     struct cli *cli;
     const char *queue;
     struct task_options task;
-    struct pushrod_options unique; /* options of one task, with its key */
     bool files, tag, json, unordered, detach;
     uint64_t jobs; /* in flight at the most */
     const char *results;
@@ -95,8 +94,8 @@ struct map {
     uint64_t first, next; /* [first, next) */
     /* counts */
     uint64_t in_flight, in_flight_bytes, waiting_bytes, ready;
-    uint64_t finished, succeeded, failed, left_out;
-    uint64_t total; /* 0: not known */
+    uint64_t finished, failed, left_out; /* failed: of the finished */
+    uint64_t total;                      /* 0: not known */
     unsigned connections;
     uint64_t retry_ns;   /* not before this a refused job is sent again */
     bool no_more;        /* nothing is read any more */
@@ -136,7 +135,8 @@ void map_on_finish(struct pushrod_client *c, const struct pushrod_finish *finish
 /* It ended without the server's doing. */
 void map_job_fail(struct map *m, struct job *job, int error, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
-void map_stop(struct map *m); /* reads no more, cancels what is in flight */
+void map_job_drop(struct map *m, struct job *job); /* it ends without a result, and is no failure */
+void map_stop(struct map *m);                      /* reads no more, cancels what is in flight */
 
 /* ---- map_output.c ---- */
 void map_ended(struct map *m, struct job *job); /* counts it, prints what is due */

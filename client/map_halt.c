@@ -42,7 +42,7 @@ bool halt_reached(const struct map *m)
 {
     const struct halt *h = &m->halt;
     uint64_t count = h->on == HALT_FAIL      ? m->failed
-                     : h->on == HALT_SUCCESS ? m->succeeded
+                     : h->on == HALT_SUCCESS ? m->finished - m->failed
                                              : m->finished;
     if (h->on == HALT_NEVER || count == 0)
         return false;

@@ -17,7 +17,8 @@
  * How long the key of a detached task holds. The library sends it again as long as it dials, 60 s,
  * after it has noticed that the connection is lost; the server keeps each key so long.
  */
-#define KEY_MS 90000u
+#define KEY_MS   90000u
+#define KEY_SIZE 64
 
 /* ---------------------------------------------------------------------------------- the ring */
 
@@ -89,6 +90,12 @@ void map_job_fail(struct map *m, struct job *job, int error, const char *format,
     job_end(m, job);
 }
 
+void map_job_drop(struct map *m, struct job *job)
+{
+    job->dropped = true;
+    job_end(m, job);
+}
+
 /* ---------------------------------------------------------------------------------- sending */
 
 /* The payload: the input itself, or what is in the file that it names. False: the job has failed.
@@ -116,16 +123,16 @@ static bool read_payload(struct map *m, struct job *job, struct buf *to, struct 
  * Options of this job: a detached one has a key, so that a lost answer does not make it run twice.
  * It outlasts the task: one that had ended before it is sent again would be taken for a new one.
  */
-static const struct pushrod_options *options_of(
-    struct map *m, const struct job *job, char *key, size_t room)
+static struct pushrod_options options_of(
+    const struct map *m, const struct job *job, char key[KEY_SIZE])
 {
+    struct pushrod_options options = m->task.options;
     if (!m->detach)
-        return &m->task.options;
-    snprintf(key, room, "map-%016" PRIx64 "-%" PRIu64, m->run_id, job->seq);
-    m->unique = m->task.options;
-    m->unique.unique_key = key;
-    m->unique.unique_ms = KEY_MS;
-    return &m->unique;
+        return options;
+    snprintf(key, KEY_SIZE, "map-%016" PRIx64 "-%" PRIu64, m->run_id, job->seq);
+    options.unique_key = key;
+    options.unique_ms = KEY_MS;
+    return options;
 }
 
 /* Progress and failed attempts cost messages: only where they will be shown. */
@@ -139,7 +146,8 @@ int map_job_send(struct map *m, struct job *job)
 {
     struct buf file = BUF_EMPTY;
     struct slice payload;
-    char key[64];
+    char key[KEY_SIZE];
+    struct pushrod_options options = options_of(m, job, key);
     if (!read_payload(m, job, &file, &payload)) {
         buf_free(&file);
         return 0;
@@ -148,7 +156,7 @@ int map_job_send(struct map *m, struct job *job)
         .queue = m->queue,
         .data = payload.data,
         .size = payload.size,
-        .options = options_of(m, job, key, sizeof key),
+        .options = &options,
         .follow = follows_all(m) ? PUSHROD_FOLLOW_ALL : PUSHROD_FOLLOW_FINISH,
         .attached = !m->detach,
         .arg = (void *)(uintptr_t)job->seq,
@@ -217,8 +225,7 @@ void map_on_accepted(struct pushrod_client *c, uint64_t id, int error, const cha
             job_again(m, job);
             return;
         }
-        job->dropped = true;
-        job_end(m, job);
+        map_job_drop(m, job);
         return;
     case PUSHROD_E_TOO_BIG:
         map_job_fail(m, job, -error, "%s", text);
@@ -228,8 +235,7 @@ void map_on_accepted(struct pushrod_client *c, uint64_t id, int error, const cha
         if (!m->fatal && !m->stopping)
             cli_say(m->cli, "cannot submit to '%s': %s", m->queue, text);
         m->fatal = m->fatal ? m->fatal : cli_exit_code(error);
-        job->dropped = true;
-        job_end(m, job);
+        map_job_drop(m, job);
     }
 }
 
@@ -283,9 +289,7 @@ void map_stop(struct map *m)
     /* Ending one may print it and move `first`; what was not sent ends here. */
     for (uint64_t i = m->first; i < m->next; i++) {
         struct job *job = map_job(m, i);
-        if (job->state != JOB_READY)
-            continue;
-        job->dropped = true;
-        job_end(m, job);
+        if (job->state == JOB_READY)
+            map_job_drop(m, job);
     }
 }

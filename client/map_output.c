@@ -174,7 +174,6 @@ void map_ended(struct map *m, struct job *job)
     m->waiting_bytes += job->result.size;
     if (!job->dropped) {
         m->finished++;
-        m->succeeded += job->status == PUSHROD_DONE;
         m->failed += job->status != PUSHROD_DONE;
     }
     if (m->unordered)
