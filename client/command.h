@@ -101,10 +101,11 @@ uint64_t cli_id(struct cli *cli, const char *text);
 void cli_connection(struct pushrod_client *c, bool up, const char *text);
 
 /* ---- help.c ---- */
-int command_unknown(const char *name);              /* says so; EXIT_USAGE */
-void help_program(struct buf *out);                 /* pushrod --help */
-int help_command(struct cli *cli, struct buf *out); /* pushrod COMMAND --help */
-void help_man(struct buf *out);                     /* roff: the commands and their options */
+int command_unknown(const char *name); /* says so; EXIT_USAGE */
+void help_program(struct buf *out);    /* pushrod --help */
+/* pushrod COMMAND --help; `p`: its options */
+void help_command(const struct command *command, const struct params *p, struct buf *out);
+void help_man(struct buf *out); /* roff: the commands and their options */
 /* Text in roff: a leading dot or quote would be a request, a backslash an escape. */
 void roff_text(struct buf *out, const char *text);
 

@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "client/command.h"
-#include "client/options.h"
 
 #define CONNECT_MS "300" /* somebody has pressed a key, and waits */
 #define MAX_DEAD   100u  /* ids that are offered */
@@ -26,16 +25,6 @@ void complete_commands(struct buf *out)
 {
     for (size_t i = 0; i < command_count; i++)
         offer(out, commands[i].name, commands[i].summary);
-}
-
-static void complete_options(const struct command *command, struct buf *out)
-{
-    struct param *rows = options_rows(command);
-    struct params *p = rows ? params_new(rows, options_count(command), SCOPE_CLIENT) : NULL;
-    if (p)
-        params_print_completion(p, out);
-    params_free(p);
-    free(rows);
 }
 
 /* ---------------------------------------------------------------------------------- names */
@@ -161,7 +150,7 @@ static void complete_value(struct cli *cli, struct buf *out, const char *option)
 void complete_word(struct cli *cli, struct buf *out)
 {
     if (strcmp(cli->last, "--print-completion") == 0)
-        complete_options(cli->command, out);
+        params_print_completion(cli->p, out);
     else if (cli->count && cli->operands[cli->count - 1] == cli->last)
         complete_operand(cli, out);
     else

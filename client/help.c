@@ -38,23 +38,15 @@ static void put_wrapped(struct buf *out, const char *text)
 }
 
 /* The options come from the same rows that read them. */
-int help_command(struct cli *cli, struct buf *out)
+void help_command(const struct command *command, const struct params *p, struct buf *out)
 {
-    const struct command *command = cli->command;
-    struct param *rows = options_rows(command);
-    struct params *p = rows ? params_new(rows, options_count(command), SCOPE_CLIENT) : NULL;
-    if (p) {
-        buf_printf(out, "usage: pushrod %s [OPTIONS]%s%s\n\n%s\n%s", command->name,
-            *command->operands ? " " : "", command->operands, command->summary,
-            *command->details ? "\n" : "");
-        put_wrapped(out, command->details);
-        if (command->rows && command->rows->type != PARAM_TITLE)
-            buf_append(out, "\n", 1);
-        params_print_help(p, out);
-    }
-    params_free(p);
-    free(rows);
-    return p ? EXIT_OK : EXIT_REFUSED;
+    buf_printf(out, "usage: pushrod %s [OPTIONS]%s%s\n\n%s\n%s", command->name,
+        *command->operands ? " " : "", command->operands, command->summary,
+        *command->details ? "\n" : "");
+    put_wrapped(out, command->details);
+    if (command->rows && command->rows->type != PARAM_TITLE)
+        buf_append(out, "\n", 1);
+    params_print_help(p, out);
 }
 
 /* As with options: the nearest one, if it is near enough to be what was meant. */
@@ -77,18 +69,19 @@ int command_unknown(const char *name)
 int cmd_help(struct cli *cli)
 {
     struct buf out = BUF_EMPTY;
-    int code = EXIT_OK;
-    if (!cli->count) {
+    const struct command *command = cli->count ? command_find(cli->operands[0]) : NULL;
+    if (cli->count && !command)
+        return command_unknown(cli->operands[0]);
+    struct param *rows = NULL;
+    struct params *p = command ? options_new(command, &rows) : NULL;
+    if (!cli->count)
         help_program(&out);
-    } else {
-        struct cli other = {.command = command_find(cli->operands[0])};
-        if (!other.command)
-            return command_unknown(cli->operands[0]);
-        code = help_command(&other, &out);
-    }
+    else if (p)
+        help_command(command, p, &out);
     fwrite(out.data, 1, out.size, stdout);
     buf_free(&out);
-    return code;
+    options_free(p, rows);
+    return command && !p ? EXIT_REFUSED : EXIT_OK;
 }
 
 int cmd_version(struct cli *cli)
@@ -135,13 +128,11 @@ void help_man(struct buf *out)
             params_print_man(p, out);
         params_free(p);
     }
-    static const struct command shared = {.name = "options of every command"};
     buf_printf(out, ".SS \"Options of every command\"\n");
-    struct param *rows = options_rows(&shared);
-    struct params *p = rows ? params_new(rows, options_count(&shared), SCOPE_CLIENT) : NULL;
+    struct param *rows;
+    struct params *p = options_new(NULL, &rows);
     if (p)
         params_print_man(p, out);
-    params_free(p);
-    free(rows);
+    options_free(p, rows);
     json_man(out);
 }

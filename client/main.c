@@ -77,7 +77,7 @@ static bool explained(struct cli *cli, int *code)
     struct buf out = BUF_EMPTY;
     *code = EXIT_OK;
     if (params_bool(cli->p, "help"))
-        *code = help_command(cli, &out);
+        help_command(cli->command, cli->p, &out);
     else if (params_bool(cli->p, "version"))
         buf_printf(&out, "pushrod %s\n", PUSHROD_VERSION);
     else if (params_bool(cli->p, "print-completion"))
@@ -129,14 +129,13 @@ static int run_command(int argc, char **argv)
     struct cli cli = {.command = command_find(argv[0])};
     if (!cli.command)
         return command_unknown(argv[0]);
-    struct param *rows = options_rows(cli.command);
-    cli.p = rows ? params_new(rows, options_count(cli.command), SCOPE_CLIENT) : NULL;
+    struct param *rows;
+    cli.p = options_new(cli.command, &rows);
     int code = cli.p ? run_with(&cli, argc, argv) : EXIT_REFUSED;
     interrupt_client(NULL);
     pushrod_client_free(cli.client);
-    params_free(cli.p);
     params_free(cli.common);
-    free(rows);
+    options_free(cli.p, rows);
     return code;
 }
 

@@ -5,9 +5,9 @@
 
 #include "client/command.h"
 
-/* The caller frees it, after the params that were made of it. NULL: no memory. */
-struct param *options_rows(const struct command *command);
-size_t options_count(const struct command *command);
-struct params *options_common(void);
+/* NULL, of the command: only those that all have. NULL: no memory. Both are for options_free(). */
+struct params *options_new(const struct command *command, struct param **rows);
+void options_free(struct params *p, struct param *rows);
+struct params *options_common(void); /* the table of all programs, for environment and file */
 
 #endif

@@ -22,9 +22,9 @@
         .name = (name_), .type = PARAM_##kind, .scope = (scope_), .initial = (initial_),           \
         .help = (help_), __VA_ARGS__                                                               \
     }
-#define ACTION(name_, letter_, help_)                                                              \
+#define ACTION(name_, scope_, letter_, help_)                                                      \
     {                                                                                              \
-        .name = (name_), .type = PARAM_BOOL, .scope = SCOPE_ALL, .letter = (letter_),              \
+        .name = (name_), .type = PARAM_BOOL, .scope = (scope_), .letter = (letter_),               \
         .help = (help_), .flags = PARAM_ACTION                                                     \
     }
 
@@ -110,13 +110,13 @@ const struct param option_rows[] = {
     OPTION("log-format", ENUM, SERVER | WORKER, "text", "of the lines on standard error", .allowed = "text|json", NONE),
     NUMBER("io-threads", UNSIGNED, SERVER, "2", 1, 16, "of ZeroMQ: with more than one, what is small waits less for what is large", NONE),
     NUMBER("io-threads", UNSIGNED, WORKER, "1", 1, 16, "of ZeroMQ", NONE),
-    ACTION("check-config", 0, "check the options and exit"),
-    ACTION("print-config", 0, "print the options in use and where they came from, and exit"),
-    ACTION("print-sample", 0, "print a sample configuration file, and exit"),
-    ACTION("print-man", 0, "print the options as a part of a manual page, and exit"),
-    ACTION("print-completion", 0, "print the options as words for a shell, and exit"),
-    ACTION("version", 'V', "print the version and exit"),
-    ACTION("help", 'h', "print this and exit"),
+    ACTION("check-config", SERVER | WORKER, 0, "check the options and exit"),
+    ACTION("print-config", SCOPE_ALL, 0, "print the options in use and where they came from, and exit"),
+    ACTION("print-sample", SERVER | WORKER, 0, "print a sample configuration file, and exit"),
+    ACTION("print-man", SERVER | WORKER, 0, "print the options as a part of a manual page, and exit"),
+    ACTION("print-completion", SCOPE_ALL, 0, "print the options as words for a shell, and exit"),
+    ACTION("version", SCOPE_ALL, 'V', "print the version and exit"),
+    ACTION("help", SCOPE_ALL, 'h', "print this and exit"),
 };
 /* clang-format on */
 
