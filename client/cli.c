@@ -22,7 +22,7 @@ void cli_say(struct cli *cli, const char *format, ...)
     va_end(args);
     /* Names that somebody typed, and what servers say, are in it: one line all the same. */
     text_clean(&line, text, strlen(text), sizeof text);
-    fprintf(stderr, "pushrod: %.*s\n", (int)line.size, line.size ? (const char *)line.data : "");
+    fprintf(stderr, "pushrod: %s\n", buf_text(&line));
     buf_free(&line);
 }
 

@@ -63,7 +63,7 @@ static void print_bytes(const char *indent, const char *text, size_t size)
         struct buf line = BUF_EMPTY;
         const char *stop = memchr(text, '\n', (size_t)(end - text));
         text_clean(&line, text, (size_t)((stop ? stop : end) - text), 4096);
-        printf("%s%.*s\n", indent, (int)line.size, line.data ? (const char *)line.data : "");
+        printf("%s%s\n", indent, buf_text(&line));
         buf_free(&line);
         text = stop ? stop + 1 : end;
     }

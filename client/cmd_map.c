@@ -270,8 +270,7 @@ static void on_attempt(struct pushrod_client *c, const struct pushrod_attempt *a
     const struct job *job = map_job(m, seq);
     struct buf input = BUF_EMPTY;
     text_clean(&input, job->input, job->input_size, 40);
-    snprintf(what, sizeof what, "input %" PRIu64 " '%.*s'", seq, (int)input.size,
-        input.data ? (const char *)input.data : "");
+    snprintf(what, sizeof what, "input %" PRIu64 " '%s'", seq, buf_text(&input));
     buf_free(&input);
     why_attempt(m->cli, what, a);
 }

@@ -154,8 +154,7 @@ static int report_refused(struct submit *s)
     } else if (refused) {
         struct buf text = BUF_EMPTY;
         add_refusal(&text, s, s->receipts);
-        cli_say(s->cli, "cannot submit to '%s': %.*s", s->cli->operands[0], (int)text.size,
-            text.data ? (const char *)text.data : "");
+        cli_say(s->cli, "cannot submit to '%s': %s", s->cli->operands[0], buf_text(&text));
         buf_free(&text);
     }
     return code;

@@ -74,8 +74,7 @@ static void on_dead(const struct pushrod_task_info *t, void *arg)
     const char *why = *t->text ? t->text : pushrod_strerror(t->error);
     buf_printf(&meaning, "%s: ", t->queue);
     text_reason(&meaning, why, strlen(why), 50);
-    buf_append(&meaning, "", 1);
-    offer(arg, id, meaning.data ? (const char *)meaning.data : "");
+    offer(arg, id, buf_text(&meaning));
     buf_free(&meaning);
 }
 

@@ -22,8 +22,7 @@ static json_t *json_base64(const uint8_t *data, size_t size)
             left > 1 ? digits[three >> 6 & 63] : '=', left > 2 ? digits[three & 63] : '='};
         buf_append(&text, four, sizeof four);
     }
-    json_t *value =
-        json_pack("{s:s#}", "base64", text.data ? (char *)text.data : "", (int)text.size);
+    json_t *value = json_pack("{s:s}", "base64", buf_text(&text));
     buf_free(&text);
     return value;
 }

@@ -88,11 +88,10 @@ void map_flush(struct map *m)
 static struct pushrod_finish finish_of(const struct job *job, struct buf *text)
 {
     buf_append(text, job->text.data, job->text.size);
-    buf_append(text, "", 1);
     return (struct pushrod_finish){.id = job->id,
         .status = job->status,
         .error = job->error,
-        .error_text = text->data ? (const char *)text->data : "",
+        .error_text = buf_text(text),
         .result = job->result.size ? job->result.data : NULL,
         .result_size = job->result.size,
         .run_ns = job->run_ns};

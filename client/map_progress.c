@@ -80,7 +80,7 @@ void map_progress(struct map *m, bool always)
     compose(m, &line, now, width);
     if (line.size >= width)
         line.size = width - 1;
-    fprintf(stderr, "\r\033[K%.*s", (int)line.size, line.data ? (const char *)line.data : "");
+    fprintf(stderr, "\r\033[K%s", buf_text(&line));
     buf_free(&line);
     m->drawn = true;
     m->drawn_ns = now;

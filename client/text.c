@@ -215,15 +215,13 @@ static void add_ends(struct buf *to, struct slice first, struct slice reason, si
     struct buf begin = BUF_EMPTY, end = BUF_EMPTY;
     clean_line(&begin, first, SIZE_MAX);
     clean_line(&end, reason, width);
-    buf_append(&begin, "", 1);
-    buf_append(&end, "", 1);
-    size_t size = end.data ? shown_width((const char *)end.data) + strlen(BETWEEN) : width;
-    if (begin.data && first.data != reason.data && size + LEAST_FIRST <= width) {
+    size_t size = shown_width(buf_text(&end)) + strlen(BETWEEN);
+    if (first.data != reason.data && size + LEAST_FIRST <= width) {
         size_t room = width - size;
-        line_add(to, &room, (const char *)begin.data);
+        line_add(to, &room, buf_text(&begin));
         buf_printf(to, BETWEEN);
     }
-    buf_append(to, end.data, end.size ? end.size - 1 : 0);
+    buf_append(to, end.data, end.size);
     buf_free(&begin);
     buf_free(&end);
 }
@@ -239,10 +237,8 @@ void text_reason(struct buf *to, const char *text, size_t size, size_t width)
         last = line;
         reason = may_be_reason(line) ? line : reason;
     }
-    buf_append(&all, "", 1);
-    bool fits = all.data && shown_width((const char *)all.data) <= width;
-    if (fits || first.data == last.data)
-        text_clean(to, (const char *)all.data, all.size ? all.size - 1 : 0, width);
+    if (shown_width(buf_text(&all)) <= width || first.data == last.data)
+        text_clean(to, (const char *)all.data, all.size, width);
     else
         add_ends(to, first, reason.data ? reason : last, width);
     buf_free(&all);

@@ -41,8 +41,7 @@ static void on_progress(struct pushrod_client *c, const struct pushrod_progress 
     if (!isatty(STDERR_FILENO))
         return;
     text_clean(&text, p->text, strlen(p->text), 50);
-    buf_append(&text, "", 1);
-    const char *shown = text.data ? (const char *)text.data : "";
+    const char *shown = buf_text(&text);
     if (p->total)
         fprintf(stderr, "\r\033[Ktask %" PRIu64 ": %" PRIu64 "/%" PRIu64 " %s", p->id, p->done,
             p->total, shown);
@@ -245,8 +244,7 @@ static int report(const struct waiter *w, const struct pushrod_finish *f)
     if (f->status == PUSHROD_FAILED)
         snprintf(attempts, sizeof attempts,
             f->attempts == 1 ? " failed" : " failed after %u attempts", f->attempts);
-    cli_say(w->cli, "task %" PRIu64 "%s: %.*s", f->id, attempts, (int)why.size,
-        why.data ? (const char *)why.data : "");
+    cli_say(w->cli, "task %" PRIu64 "%s: %s", f->id, attempts, buf_text(&why));
     buf_free(&why);
     return f->status ? EXIT_TASK_FAILED : cli_exit_code(f->error);
 }

@@ -89,8 +89,8 @@ static void say_nobody(struct look *l)
             "no worker serves '%s': none has joined (pushrod-worker --join HOST --exec %s=COMMAND)",
             l->queue, l->queue);
     else
-        snprintf(l->text, sizeof l->text, "no worker serves '%s' (serving: %.*s)", l->queue,
-            (int)names.size, names.size ? (const char *)names.data : "nothing");
+        snprintf(l->text, sizeof l->text, "no worker serves '%s' (serving: %s)", l->queue,
+            names.size ? buf_text(&names) : "nothing");
     buf_free(&names);
 }
 
@@ -106,9 +106,9 @@ static void say_delayed(struct look *l, const struct pushrod_task_info *t, uint6
     if (*t->text)
         buf_printf(&after, ", after: ");
     add_text(&after, t->text);
-    snprintf(l->text, sizeof l->text, "task %llu %s: in %s%.*s", (unsigned long long)t->id,
+    snprintf(l->text, sizeof l->text, "task %llu %s: in %s%s", (unsigned long long)t->id,
         *t->text ? "waits for its next attempt" : "is not due yet", text_ms(age, left_ms),
-        (int)after.size, after.data ? (const char *)after.data : "");
+        buf_text(&after));
     buf_free(&after);
 }
 
@@ -209,10 +209,9 @@ void why_attempt(struct cli *cli, const char *what, const struct pushrod_attempt
     struct buf text = BUF_EMPTY;
     char wait[TEXT_SIZE];
     add_text(&text, *a->text ? a->text : pushrod_strerror(a->error));
-    buf_append(&text, "", 1);
     cli_say(cli, "%s: attempt %llu failed%s%s: %s%s%s", what, (unsigned long long)a->attempt,
-        *a->worker ? " on " : "", a->worker, text.data ? (char *)text.data : "",
-        a->retry_ms ? "; next in " : "", a->retry_ms ? text_ms(wait, a->retry_ms) : "");
+        *a->worker ? " on " : "", a->worker, buf_text(&text), a->retry_ms ? "; next in " : "",
+        a->retry_ms ? text_ms(wait, a->retry_ms) : "");
     buf_free(&text);
 }
 

@@ -78,6 +78,15 @@ uint8_t *buf_steal(struct buf *b, size_t *size)
     return data;
 }
 
+const char *buf_text(struct buf *b)
+{
+    uint8_t *end = buf_reserve(b, 1);
+    if (!end)
+        return "";
+    *end = '\0';
+    return (const char *)b->data;
+}
+
 void buf_printf(struct buf *b, const char *format, ...)
 {
     va_list args;

@@ -142,9 +142,8 @@ static int fail_value(struct params *p, const struct param *row, const char *tex
     struct buf expected = BUF_EMPTY;
     param_describe(row, &expected);
     const char *shown = row->flags & PARAM_SECRET ? "(hidden)" : text;
-    params_fail(p, PUSHROD_E_BAD_OPTION, "%s: '%.100s' (from %s%s%s) is not %.*s", row->name, shown,
-        sources[source], where ? ", " : "", where ? where : "", (int)expected.size,
-        expected.data ? (const char *)expected.data : "");
+    params_fail(p, PUSHROD_E_BAD_OPTION, "%s: '%.100s' (from %s%s%s) is not %s", row->name, shown,
+        sources[source], where ? ", " : "", where ? where : "", buf_text(&expected));
     buf_free(&expected);
     return -PUSHROD_E_BAD_OPTION;
 }

@@ -185,9 +185,8 @@ static void print_man_row(const struct param *row, struct buf *out)
     char variable[PARAM_VARIABLE_SIZE];
     struct buf flag = BUF_EMPTY;
     print_flag(row, &flag);
-    buf_printf(&flag, "%c", '\0');
-    const char *text =
-        flag.data ? (const char *)flag.data + strspn((const char *)flag.data, " ") : "";
+    const char *text = buf_text(&flag);
+    text += strspn(text, " ");
     buf_printf(out, ".TP\n.B ");
     print_roff(text, out);
     buf_free(&flag);

@@ -79,6 +79,21 @@ static void buf_printf_appends(void **state)
     free(bytes);
 }
 
+static void buf_text_ends_and_does_not_count_its_end(void **state)
+{
+    (void)state;
+    struct buf b = BUF_EMPTY;
+    assert_string_equal(buf_text(&b), "");
+    buf_printf(&b, "a");
+    assert_string_equal(buf_text(&b), "a");
+    buf_printf(&b, "b");
+    assert_string_equal(buf_text(&b), "ab");
+    assert_int_equal(b.size, 2);
+    assert_null(buf_reserve(&b, SIZE_MAX));
+    assert_string_equal(buf_text(&b), "");
+    buf_free(&b);
+}
+
 static void frame_holds_its_length(void **state)
 {
     (void)state;
@@ -155,6 +170,7 @@ int main(void)
         cmocka_unit_test(buf_empty_needs_nothing),
         cmocka_unit_test(buf_failure_is_sticky),
         cmocka_unit_test(buf_printf_appends),
+        cmocka_unit_test(buf_text_ends_and_does_not_count_its_end),
         cmocka_unit_test(frame_holds_its_length),
         cmocka_unit_test(body_is_counted_by_threads),
         cmocka_unit_test(errors_have_texts),
