@@ -134,11 +134,9 @@ void text_clean(struct buf *to, const char *text, size_t size, size_t width)
             return;
         }
         size_t n = utf8_size(bytes + i, size - i);
-        bool control = bytes[i] < 0x20 || bytes[i] == 0x7f ||
-                       (n == 2 && bytes[i] == 0xc2 && bytes[i + 1] < 0xa0);
         if (n == 0)
             buf_append(to, "?", 1);
-        else if (control)
+        else if (utf8_control(bytes + i, n))
             buf_append(to, " ", 1);
         else
             buf_append(to, bytes + i, n);

@@ -76,15 +76,6 @@ __attribute__((format(printf, 2, 3))) static void line_add(struct line *l, const
         l->size += (size_t)size < room ? (size_t)size : room - 1;
 }
 
-/* Bytes of the character at `at`, which may reach a terminal as it is; 0: it may not. */
-static size_t printable_size(const unsigned char *at, size_t left)
-{
-    size_t size = utf8_size(at, left);
-    /* C0 and DEL; C1, which terminals obey in UTF-8, too. */
-    bool control = at[0] < 0x20 || at[0] == 0x7f || (at[0] == 0xc2 && size == 2 && at[1] < 0xa0);
-    return control ? 0 : size;
-}
-
 /* JSON has no bytes, only characters: one that is none is told by the character for that. */
 static void line_escape(struct line *l, unsigned char byte)
 {
@@ -101,7 +92,8 @@ static void line_escaped(struct line *l, const char *text)
     const unsigned char *at = (const unsigned char *)text, *end = at + strlen(text);
     /* Room is kept for what closes the line. */
     while (at < end && l->size <= sizeof l->text - 16) {
-        size_t size = printable_size(at, (size_t)(end - at));
+        size_t size = utf8_size(at, (size_t)(end - at));
+        size = utf8_control(at, size) ? 0 : size; /* then each byte is escaped for itself */
         if (size == 0)
             line_escape(l, *at);
         else if (log_json && (*at == '"' || *at == '\\'))

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/utf8.h"
 
-#include <stdbool.h>
-
 /* RFC 3629: nothing longer than it need be, no surrogates, nothing above U+10FFFF. */
 static bool second_fits(uint8_t first, uint8_t second)
 {
@@ -35,6 +33,11 @@ size_t utf8_size(const uint8_t *at, size_t left)
             return 0;
     }
     return size > 1 && !second_fits(at[0], at[1]) ? 0 : size;
+}
+
+bool utf8_control(const uint8_t *at, size_t size)
+{
+    return at[0] < 0x20 || at[0] == 0x7f || (at[0] == 0xc2 && size == 2 && at[1] < 0xa0);
 }
 
 void utf8_repair(void *text, size_t size)
