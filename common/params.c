@@ -13,6 +13,14 @@
 
 /* ------------------------------------------------------------------------------------ rows */
 
+const char *const param_sources[] = {
+    [FROM_DEFAULT] = "the default",
+    [FROM_FILE] = "the file",
+    [FROM_ENVIRONMENT] = "the environment",
+    [FROM_FLAG] = "the command line",
+    [FROM_CALL] = "the program",
+};
+
 bool param_is_list(const struct param *row)
 {
     return row->type == PARAM_LIST || row->type == PARAM_HOST_PORTS;
@@ -137,13 +145,11 @@ int params_fail_unknown(struct params *p, const char *prefix, const char *name, 
 static int fail_value(struct params *p, const struct param *row, const char *text,
     enum param_source source, const char *where)
 {
-    static const char *const sources[] = {
-        "the default", "the file", "the environment", "the command line", "the program"};
     struct buf expected = BUF_EMPTY;
     param_describe(row, &expected);
     const char *shown = row->flags & PARAM_SECRET ? "(hidden)" : text;
     params_fail(p, PUSHROD_E_BAD_OPTION, "%s: '%.100s' (from %s%s%s) is not %s", row->name, shown,
-        sources[source], where ? ", " : "", where ? where : "", buf_text(&expected));
+        param_sources[source], where ? ", " : "", where ? where : "", buf_text(&expected));
     buf_free(&expected);
     return -PUSHROD_E_BAD_OPTION;
 }

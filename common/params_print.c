@@ -122,10 +122,8 @@ static bool row_reloads(const struct params *p, const struct param *row)
 
 static void print_source(const struct params *p, const struct param *row, struct buf *out)
 {
-    const struct value *v = &p->values[row - p->rows];
-    static const char *const sources[] = {
-        "the default", "the file", "the environment", "the command line", "the program"};
-    buf_printf(out, "; from %s%s%s%s\n", sources[v->source], v->where ? ": " : "",
+    const struct value *v = params_value(p, row);
+    buf_printf(out, "; from %s%s%s%s\n", param_sources[v->source], v->where ? ": " : "",
         v->where ? v->where : "", row_reloads(p, row) ? " (reloadable)" : "");
 }
 

@@ -28,6 +28,8 @@ struct params {
 
 #define PARAM_VARIABLE_SIZE 64u
 
+/* "the environment" */
+extern const char *const param_sources[];
 bool param_is_list(const struct param *row);
 bool param_in_scope(const struct params *p, const struct param *row);
 /* The row of that name ('-' and '_' are the same), in scope or not; NULL: none. */
