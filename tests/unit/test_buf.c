@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/unit/unit.h"
 
+#include <limits.h>
 #include <string.h>
 #include <pthread.h>
 
@@ -163,6 +164,17 @@ static void clock_goes_forward(void **state)
     assert_in_range(first.wall_ms, UINT64_C(1577836800000), UINT64_C(16725225600000));
 }
 
+static void clock_waits_are_rounded_up(void **state)
+{
+    (void)state;
+    assert_int_equal(clock_wait_ms(0, UINT64_MAX), -1);
+    assert_int_equal(clock_wait_ms(5 * NS_PER_MS, 0), 0);
+    assert_int_equal(clock_wait_ms(5 * NS_PER_MS, 5 * NS_PER_MS), 0);
+    assert_int_equal(clock_wait_ms(5 * NS_PER_MS, 5 * NS_PER_MS + 1), 1);
+    assert_int_equal(clock_wait_ms(5 * NS_PER_MS, 7 * NS_PER_MS), 2);
+    assert_int_equal(clock_wait_ms(0, UINT64_MAX - 1), INT_MAX);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -175,6 +187,7 @@ int main(void)
         cmocka_unit_test(body_is_counted_by_threads),
         cmocka_unit_test(errors_have_texts),
         cmocka_unit_test(clock_goes_forward),
+        cmocka_unit_test(clock_waits_are_rounded_up),
     };
     return cmocka_run_group_tests_name("buf", tests, NULL, NULL);
 }
