@@ -3,7 +3,6 @@
 #include <inttypes.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "client/command.h"
 #include "client/rows.h"
@@ -82,23 +81,13 @@ static void on_worker(const struct pushrod_worker_info *w, void *arg)
         rows_worker(&l->table, w);
 }
 
-/* On a terminal lines end at its edge; in a pipe they are whole. */
-static void listing_print(struct listing *l)
-{
-    struct buf out = BUF_EMPTY;
-    table_end(&l->table, &out, isatty(STDOUT_FILENO) ? terminal_width(STDOUT_FILENO) : 0);
-    if (!l->json)
-        fwrite(out.data, 1, out.size, stdout);
-    buf_free(&out);
-}
-
 /* An empty list is no error, but silence would look like one. */
 int listing_end(struct cli *cli, struct listing *l, int64_t rows, const char *none)
 {
     if (rows == 0 && !l->json)
         cli_say(cli, "%s", none);
     if (rows > 0)
-        listing_print(l);
+        table_print(&l->table);
     buf_free(&l->table.cells);
     return rows < 0 ? cli_error(cli, (int)rows) : EXIT_OK;
 }

@@ -3,7 +3,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "client/rows.h"
 #include "client/waiter.h"
@@ -100,7 +99,6 @@ static const char *const status_spare[] = {"SIZE", "PRIORITY", "ATTEMPTS", NULL}
 static int status_all(struct cli *cli, const uint64_t *ids)
 {
     struct table t;
-    struct buf out = BUF_EMPTY;
     int code = EXIT_OK;
     bool json = params_bool(cli->p, "json");
     table_begin(&t, status_titles, sizeof status_titles / sizeof status_titles[0]);
@@ -118,11 +116,7 @@ static int status_all(struct cli *cli, const uint64_t *ids)
             status_row(&t, &info);
         }
     }
-    bool any = t.rows > 0;
-    table_end(&t, &out, isatty(STDOUT_FILENO) ? terminal_width(STDOUT_FILENO) : 0);
-    if (any)
-        fwrite(out.data, 1, out.size, stdout);
-    buf_free(&out);
+    table_print(&t);
     return code;
 }
 

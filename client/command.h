@@ -159,6 +159,9 @@ void table_reason(struct table *t, const char *before, const char *text);
  * columns are left out, the first of them first; then lines are cut, but not within a number.
  */
 void table_end(struct table *t, struct buf *out, unsigned width);
+/* Prints it, if it has rows, and empties it: on a terminal lines end at its edge, in a pipe they
+ * are whole. */
+void table_print(struct table *t);
 
 /* ---- task_options.c: options of tasks, for submit and map ---- */
 #define TASK_ROWS                                                                                  \

@@ -379,6 +379,16 @@ static void table_lines(
         table_line(t, l, rows[i], out);
 }
 
+void table_print(struct table *t)
+{
+    struct buf out = BUF_EMPTY;
+    bool any = t->rows > 0;
+    table_end(t, &out, isatty(STDOUT_FILENO) ? terminal_width(STDOUT_FILENO) : 0);
+    if (any)
+        fwrite(out.data, 1, out.size, stdout);
+    buf_free(&out);
+}
+
 void table_end(struct table *t, struct buf *out, unsigned width)
 {
     struct layout l = {.width = width};
