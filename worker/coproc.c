@@ -49,36 +49,16 @@ int coproc_ready(struct coproc *p, const char *command)
         return ENOMEM;
     int error = child_spawn(&p->child, command, env.variables);
     environment_free(&env);
-    if (!error) {
-        close(p->child.notes); /* it talks through its output */
-        p->child.notes = -1;
-    }
+    child_close(&p->child.notes); /* it talks through its output */
     return error;
 }
 
 void coproc_feed(struct coproc *p)
 {
-    while (p->written < p->in.size) {
-        ssize_t size = write(p->child.in, p->in.data + p->written, p->in.size - p->written);
-        if (size < 0 && errno == EINTR)
-            continue;
-        if (size < 0 && errno == EAGAIN)
-            return;
-        p->deaf = size < 0; /* whether it answers is seen at its output */
-        p->written += p->deaf ? p->in.size - p->written : (size_t)size;
-    }
-}
-
-void coproc_read_error(struct coproc *p)
-{
-    char bytes[4096];
-    ssize_t size = read(p->child.error, bytes, sizeof bytes);
-    if (size > 0) {
-        said_take(&p->said, bytes, (size_t)size);
-    } else if (size == 0) {
-        close(p->child.error);
-        p->child.error = -1;
-    }
+    if (child_write(&p->child, buf_slice(&p->in), &p->written))
+        return;
+    p->deaf = true; /* whether it answers is seen at its output */
+    p->written = p->in.size;
 }
 
 /* It has ended with 0: some do so after a number of tasks. Then it is gone from here as well. */
@@ -97,10 +77,8 @@ bool coproc_left_well(struct coproc *p, int exit_ms)
 static void skip_output(struct coproc *p)
 {
     char bytes[4096];
-    if (read(p->child.out, bytes, sizeof bytes) == 0) {
-        close(p->child.out);
-        p->child.out = -1;
-    }
+    if (read(p->child.out, bytes, sizeof bytes) == 0)
+        child_close(&p->child.out);
 }
 
 static bool ends_by(struct coproc *p, uint64_t until_ns)
@@ -115,7 +93,7 @@ static bool ends_by(struct coproc *p, uint64_t until_ns)
         if (f[1].revents)
             skip_output(p);
         if (f[2].revents)
-            coproc_read_error(p);
+            said_read(&p->said, &p->child.error);
     }
     return true;
 }
@@ -124,7 +102,7 @@ static bool ends_by(struct coproc *p, uint64_t until_ns)
 void coproc_leave(void *state)
 {
     struct coproc *p = state;
-    child_close_in(&p->child);
+    child_close(&p->child.in);
 }
 
 /* Half of the time it has for itself, half after SIGTERM. */

@@ -36,7 +36,6 @@ struct coproc *coproc_new(void); /* NULL: no memory */
 int coproc_ready(struct coproc *p, const char *command);
 
 void coproc_feed(struct coproc *p); /* writes what its input takes */
-void coproc_read_error(struct coproc *p);
 
 bool coproc_left_well(struct coproc *p, int exit_ms);
 int coproc_end(struct coproc *p); /* kills it; the wait status, 0: there was none */

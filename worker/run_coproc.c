@@ -161,7 +161,7 @@ static void turn_step(struct attempt_run *r)
     if (f[1].revents)
         coproc_feed(p);
     if (f[3].revents)
-        coproc_read_error(p);
+        said_read(&p->said, &p->child.error);
     if (f[2].revents)
         read_output(r);
     else if (f[0].revents) /* gone, and all that it said is read */
@@ -190,7 +190,7 @@ static void turn_finish(struct attempt_run *r)
         if (f[1].revents)
             coproc_feed(p);
         if (f[2].revents)
-            coproc_read_error(p);
+            said_read(&p->said, &p->child.error);
     }
 }
 
@@ -260,7 +260,7 @@ static void crashed(struct attempt_run *r)
     struct crash c = {0};
     c.ended = child_ends_within(&r->p->child, (int)run_settings(r->slot->run)->exit_ms);
     if (r->p->child.error >= 0)
-        coproc_read_error(r->p);
+        said_read(&r->p->said, &r->p->child.error);
     describe_output(r, c.output, sizeof c.output);
     c.last_words = said_tail(&r->p->said);
     c.status = coproc_end(r->p);

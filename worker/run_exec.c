@@ -51,17 +51,8 @@ struct exec {
 static void feed(struct exec *e)
 {
     struct slice payload = e->task->attempt->payload;
-    while (e->written < payload.size) {
-        ssize_t size = write(e->child.in, payload.data + e->written, payload.size - e->written);
-        if (size < 0 && errno == EINTR)
-            continue;
-        if (size < 0 && errno == EAGAIN)
-            return;
-        if (size < 0)
-            break;
-        e->written += (size_t)size;
-    }
-    child_close_in(&e->child);
+    if (!child_write(&e->child, payload, &e->written) || e->written == payload.size)
+        child_close(&e->child.in);
 }
 
 static void stop_now(struct exec *e, enum exec_stop why)
@@ -69,12 +60,6 @@ static void stop_now(struct exec *e, enum exec_stop why)
     e->stop = why;
     e->kill_ns = UINT64_MAX;
     child_signal(&e->child, SIGKILL);
-}
-
-static void close_pipe(int *fd)
-{
-    close(*fd);
-    *fd = -1;
 }
 
 /* False: nothing more right now. At the end of the file the descriptor is closed. */
@@ -85,36 +70,23 @@ static bool read_output(struct exec *e)
     uint8_t *room = buf_reserve(result, READ_SIZE);
     if (!room) {
         stop_now(e, EXEC_NO_MEMORY);
-        close_pipe(&e->child.out);
+        child_close(&e->child.out);
         return false;
     }
     ssize_t size = read(e->child.out, room, READ_SIZE);
     if (size < 0)
         return errno == EINTR;
     if (size == 0) {
-        close_pipe(&e->child.out);
+        child_close(&e->child.out);
         return false;
     }
     result->size += (size_t)size;
     if (limit && result->size > limit) {
         stop_now(e, EXEC_TOO_BIG);
-        close_pipe(&e->child.out);
+        child_close(&e->child.out);
         return false;
     }
     return true;
-}
-
-static bool read_error(struct exec *e)
-{
-    char bytes[4096];
-    ssize_t size = read(e->child.error, bytes, sizeof bytes);
-    if (size < 0)
-        return errno == EINTR;
-    if (size == 0)
-        close_pipe(&e->child.error);
-    else
-        said_take(&e->said, bytes, (size_t)size);
-    return size > 0;
 }
 
 static bool read_notes(struct exec *e)
@@ -124,7 +96,7 @@ static bool read_notes(struct exec *e)
     if (size < 0)
         return errno == EINTR;
     if (size == 0)
-        close_pipe(&e->child.notes);
+        child_close(&e->child.notes);
     else
         notes_take(&e->notes, bytes, (size_t)size);
     return size > 0;
@@ -135,7 +107,8 @@ static void read_rest(struct exec *e)
 {
     for (int i = 0; i < LAST_READS && e->child.out >= 0 && read_output(e); i++)
         ;
-    for (int i = 0; i < LAST_READS && e->child.error >= 0 && read_error(e); i++)
+    for (int i = 0; i < LAST_READS && e->child.error >= 0 && said_read(&e->said, &e->child.error);
+         i++)
         ;
     for (int i = 0; i < LAST_READS && e->child.notes >= 0 && read_notes(e); i++)
         ;
@@ -186,7 +159,7 @@ static void exec_loop(struct exec *e)
         if (p[2].revents)
             read_output(e);
         if (p[3].revents)
-            read_error(e);
+            said_read(&e->said, &c->error);
         if (p[4].revents)
             read_notes(e);
         if (p[5].revents)

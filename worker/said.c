@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "worker/said.h"
 
+#include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/log.h"
 #include "common/utf8.h"
+#include "worker/spawn.h"
 
 void said_begin(struct said *s, uint64_t id)
 {
@@ -49,6 +52,18 @@ void said_take(struct said *s, const void *data, size_t size)
         if (text[i] == '\n' || s->line_size == sizeof s->line)
             line_end(s);
     }
+}
+
+bool said_read(struct said *s, int *fd)
+{
+    char bytes[4096];
+    ssize_t size = read(*fd, bytes, sizeof bytes);
+    if (size < 0)
+        return errno == EINTR;
+    if (size == 0)
+        child_close(fd);
+    said_take(s, bytes, (size_t)size);
+    return size > 0;
 }
 
 void said_end(struct said *s)

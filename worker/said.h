@@ -6,6 +6,7 @@
 #ifndef WORKER_SAID_H
 #define WORKER_SAID_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <pushrod/task.h>
@@ -25,6 +26,8 @@ struct said {
 
 void said_begin(struct said *s, uint64_t id);
 void said_take(struct said *s, const void *data, size_t size);
+/* Reads some of what is there, and closes it (-1) at its end. False: nothing more right now. */
+bool said_read(struct said *s, int *fd);
 /* Logs an unfinished line, and how many lines were left out. */
 void said_end(struct said *s);
 /* The last 4 KiB as text, without white space around them; valid until the next said_take(). */

@@ -16,7 +16,7 @@
 /* EXIT_LOOK_MS: how often the process is looked after where there is no pidfd. */
 enum { PIPES = 4, EXIT_LOOK_MS = 10 };
 
-static void close_fd(int *fd)
+void child_close(int *fd)
 {
     if (*fd >= 0)
         close(*fd);
@@ -82,11 +82,11 @@ static int spawn_shell(
 
 static void close_all(struct child *c)
 {
-    close_fd(&c->exit);
-    close_fd(&c->in);
-    close_fd(&c->out);
-    close_fd(&c->error);
-    close_fd(&c->notes);
+    child_close(&c->exit);
+    child_close(&c->in);
+    child_close(&c->out);
+    child_close(&c->error);
+    child_close(&c->notes);
 }
 
 int child_spawn(struct child *c, const char *command, char *const *environment)
@@ -100,7 +100,7 @@ int child_spawn(struct child *c, const char *command, char *const *environment)
     if (!error)
         error = spawn_shell(&c->pid, theirs, command, environment);
     for (int i = 0; i < PIPES; i++)
-        close_fd(&theirs[i]);
+        child_close(&theirs[i]);
     if (!error) {
         c->exit = (int)syscall(SYS_pidfd_open, c->pid, 0);
         /* Linux before 5.3 and valgrind do not know it, old sandboxes forbid it: child_poll(). */
@@ -113,9 +113,17 @@ int child_spawn(struct child *c, const char *command, char *const *environment)
     return error;
 }
 
-void child_close_in(struct child *c)
+bool child_write(const struct child *c, struct slice bytes, size_t *written)
 {
-    close_fd(&c->in);
+    while (*written < bytes.size) {
+        ssize_t size = write(c->in, bytes.data + *written, bytes.size - *written);
+        if (size < 0 && errno == EAGAIN)
+            return true;
+        if (size < 0 && errno != EINTR)
+            return false;
+        *written += size < 0 ? 0 : (size_t)size;
+    }
+    return true;
 }
 
 /* It may have gone over to another group; others may be left in its own. */

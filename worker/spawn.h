@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include "common/slice.h"
 
 struct child {
     pid_t pid; /* and process group; 0: none */
@@ -26,7 +27,9 @@ struct child {
 /* Runs /bin/sh -c `command`. 0, or errno. */
 int child_spawn(struct child *c, const char *command, char *const *environment);
 
-void child_close_in(struct child *c);
+void child_close(int *fd); /* one of its ends, if it is open: -1 then */
+/* Writes to its input what that takes, from bytes[*written] on. False: it takes no more, ever. */
+bool child_write(const struct child *c, struct slice bytes, size_t *written);
 void child_signal(const struct child *c, int number); /* the whole group, and itself */
 bool child_ended(const struct child *c);              /* it is there to be reaped */
 
