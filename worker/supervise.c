@@ -117,15 +117,6 @@ static void place_start(struct guard *g, struct place *p)
     log_debug("worker process %d started", (int)p->pid);
 }
 
-static struct place *place_of(struct guard *g, pid_t pid)
-{
-    for (unsigned i = 0; i < g->count; i++) {
-        if (g->places[i].pid == pid && g->places[i].state == PLACE_RUNNING)
-            return &g->places[i];
-    }
-    return NULL;
-}
-
 static void place_kill(struct place *p, int signal_number)
 {
     if (p->state == PLACE_RUNNING)
@@ -254,7 +245,7 @@ static void reap(struct guard *g)
     struct rusage use;
     pid_t pid;
     while ((pid = wait4(-1, &status, WNOHANG, &use)) > 0) {
-        struct place *p = place_of(g, pid);
+        struct place *p = guard_place_of(g, pid);
         if (pid == g->keeper)
             g->keeper = 0;
         if (!p) {

@@ -43,6 +43,15 @@ struct place *guard_place(struct guard *g)
     return p;
 }
 
+struct place *guard_place_of(const struct guard *g, pid_t pid)
+{
+    for (unsigned i = 0; i < g->count; i++) {
+        if (g->places[i].state == PLACE_RUNNING && g->places[i].pid == pid)
+            return &g->places[i];
+    }
+    return NULL;
+}
+
 /* Signals arrive in the loop and nowhere else; children get the old mask back. */
 static bool guard_signals(struct guard *g)
 {
@@ -65,15 +74,6 @@ static bool guard_signals(struct guard *g)
 }
 
 /* ------------------------------------------------------------------------- orphans */
-
-static bool is_place(const struct guard *g, pid_t pid)
-{
-    for (unsigned i = 0; i < g->count; i++) {
-        if (g->places[i].state == PLACE_RUNNING && g->places[i].pid == pid)
-            return true;
-    }
-    return false;
-}
 
 static FILE *children_open(void)
 {
@@ -134,7 +134,7 @@ void guard_orphans_kill(const struct guard *g)
     int pid;
     while (fscanf(children, "%d", &pid) == 1) {
         pid_t group = getpgid(pid);
-        if (is_place(g, pid) || pid == g->keeper || stranger_of(g, pid))
+        if (guard_place_of(g, pid) || pid == g->keeper || stranger_of(g, pid))
             continue;
         if (group <= 0 || group == getpgrp())
             continue;
