@@ -10,7 +10,7 @@
  *   lib_stream.c    the socket's bytes: frames out, frames in
  *   lib_receive.c   what each message of the server does
  *   lib_pending.c   submissions and waits that the server has not answered
- *   lib_follow.c      tasks that are followed, and their finishes
+ *   lib_follow.c    tasks that are followed, and their finishes
  *   lib_submit.c, lib_wait.c, lib_request.c, lib_row.c: the public functions
  */
 #ifndef CLIENT_LIB_H

@@ -158,7 +158,7 @@ static void explain_other(const char *what, char *text, size_t size)
 }
 
 /* `bytes`: what the peer says to the first bytes of a ZMTP greeting, with a NUL behind them. */
-static bool explain(struct slice bytes, char *text, size_t size)
+static void explain(struct slice bytes, char *text, size_t size)
 {
     const char *body = NULL; /* `bytes` end with a NUL */
     bool http = bytes.size >= 5 && memcmp(bytes.data, "HTTP/", 5) == 0;
@@ -177,7 +177,6 @@ static bool explain(struct slice bytes, char *text, size_t size)
             (const char *)bytes.data);
     else
         explain_other("something else listens there", text, size);
-    return true;
 }
 
 static size_t hear(int fd, const void *say, size_t size, void *answer, size_t room)
@@ -199,5 +198,6 @@ bool address_diagnose(const char *address, uint16_t port, char *text, size_t siz
     if (have == 0) /* no ZMTP peer keeps its own greeting back; HTTP waits for the end of a line */
         have = hear(fd, "\r\n\r\n", 4, answer, sizeof answer - 1);
     close(fd);
-    return explain(slice_of(answer, have), text, size);
+    explain(slice_of(answer, have), text, size);
+    return true;
 }

@@ -41,8 +41,8 @@ void address_endpoint(const char *host, uint64_t port, char out[ADDRESS_ENDPOINT
 bool address_near(const char *address);
 
 /*
- * Looks what listens at a port that does not answer a JOIN, and says it in words. False: a ZeroMQ
- * socket is there, or nothing can be said. Takes 1 s at most.
+ * Looks what listens at a port that does not answer a JOIN, and says it in words. False: nobody
+ * takes the connection. Takes 1.25 s at most.
  */
 bool address_diagnose(const char *address, uint16_t port, char *text, size_t size);
 

@@ -22,7 +22,7 @@
 #define LINK_END_WAIT_MS 2500u
 
 struct link_config {
-    const char *join;              /* host[:port] */
+    const char *join;              /* as for address_resolve() */
     struct session_config session; /* borrowed until link_run() returns */
     struct run_config run;         /* likewise */
     unsigned io_threads;

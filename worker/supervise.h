@@ -31,7 +31,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define SUPERVISE_JOIN 264u /* bytes of "host:port" with its NUL */
+/* Bytes of "host:port", or of several with commas between them, with the NUL. */
+#define SUPERVISE_JOIN 264u
 /* Bytes of what supervisor_tell() says: written whole or not at all. */
 #define SUPERVISE_LINE 4096u
 
@@ -49,7 +50,7 @@ struct supervise_child {
     unsigned index;       /* 0 to processes - 1; a replacement has that of the one it replaces */
     unsigned processes;   /* how many there are */
     uint8_t instance[16]; /* for its JOIN: obituaries name the process by it */
-    char join[SUPERVISE_JOIN]; /* "host:port" */
+    char join[SUPERVISE_JOIN]; /* as supervise_config.join */
     pid_t supervisor;          /* its parent: another one means that it has ended */
     int ready_fd;              /* for supervise_ready() and supervise_leave(); closed at exec */
 };
@@ -63,7 +64,7 @@ void supervise_leave(int ready_fd);
 struct supervise_config {
     unsigned processes; /* 1 to 1024; 0 only for a server that may ask for some later */
     bool others;        /* supervisor_fork(): the caller has descriptors that are not for them */
-    const char *join;   /* "host:port"; NULL: it will come through supervisor_join() */
+    const char *join;   /* host:port,...; NULL: it will come through supervisor_join() */
     uint64_t drain_ms;  /* after SIGTERM the children have this long before SIGKILL; 0: 25000 */
     /* Runs in the child, with signal handlers and mask as they were in the caller, but SIGINT,
      * SIGQUIT, SIGHUP and SIGUSR2 ignored; its value is the child's exit code. */
