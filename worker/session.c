@@ -16,10 +16,10 @@
 
 /* A JOIN without an answer is tried again, on a fresh socket, after this long. */
 #define WELCOME_WAIT_MS 1000u
-/* The server waits 5 s for READY, and then says over the join socket what is wrong. */
-#define HELLO_WAIT_MS 6000u
 /* Periods of PING that the server may be late with its next word; then it counts as gone. */
 #define MISSED_PINGS 2u
+/* The longest period that a server may say. */
+#define PERIOD_MOST_MS UINT64_C(3600000)
 /* Times resend_ms, at the most, between two messages that are sent again without need. */
 #define RESEND_MOST 32u
 /* Moments in a heartbeat's time at which a HEARTBEAT may be said. */
@@ -40,11 +40,11 @@ static struct session_config config_defaults(const struct session_config *given)
     return c;
 }
 
-static struct slice keep(struct buf *to, struct slice text)
+struct slice session_keep(struct buf *to, struct slice text)
 {
-    struct slice kept = {to->data + to->size, text.size};
+    size_t at = to->size;
     buf_append(to, text.data, text.size);
-    return kept;
+    return text.data ? slice_of(to->data + at, text.size) : text;
 }
 
 /* Name, host, token and patterns, in one allocation of ours. */
@@ -56,11 +56,11 @@ static bool copy_identity(struct session *s, const struct session_config *c)
     s->patterns = calloc(c->queue_count + 1, sizeof *s->patterns);
     if (!s->patterns || !buf_reserve(&s->identity, size))
         return false;
-    s->config.name = keep(&s->identity, c->name);
-    s->config.host = keep(&s->identity, c->host);
-    s->config.token = c->token.data ? keep(&s->identity, c->token) : c->token;
+    s->config.name = session_keep(&s->identity, c->name);
+    s->config.host = session_keep(&s->identity, c->host);
+    s->config.token = session_keep(&s->identity, c->token);
     for (size_t i = 0; i < c->queue_count; i++)
-        s->patterns[i].text = keep(&s->identity, c->queues[i]);
+        s->patterns[i].text = session_keep(&s->identity, c->queues[i]);
     s->pattern_count = s->served_count = c->queue_count;
     return true;
 }
@@ -131,9 +131,29 @@ bool session_active(const struct session *s)
     return s->state == SESSION_ACTIVE;
 }
 
+bool session_heard(struct session *s)
+{
+    if (!session_active(s))
+        return false;
+    s->heard_ns = s->now.mono_ns;
+    return true;
+}
+
+size_t session_running(const struct session *s)
+{
+    return s->handed_count < s->config.slots ? s->handed_count : s->config.slots;
+}
+
 uint64_t session_in_ms(const struct session *s, uint64_t ms)
 {
     return s->now.mono_ns + ms * NS_PER_MS;
+}
+
+/* Bounded, so that sums with the clock do not wrap, whatever the server says. */
+uint64_t session_bound_ms(uint64_t told, uint64_t otherwise)
+{
+    uint64_t ms = told ? told : otherwise;
+    return ms < PERIOD_MOST_MS ? ms : PERIOD_MOST_MS;
 }
 
 void session_over(struct session *s, int code)
@@ -181,14 +201,6 @@ void session_rejoin(struct session *s, const char *why)
     s->settled = false;
     s->actions.connect = NULL;
     s->deadline_ns = session_in_ms(s, backoff_ms(s));
-}
-
-void joining_connecting(struct session *s)
-{
-    if (s->state == SESSION_OVER)
-        return;
-    s->state = SESSION_CONNECTING;
-    s->deadline_ns = session_in_ms(s, HELLO_WAIT_MS);
 }
 
 void session_refused(struct session *s, const struct msg_refused *m)
@@ -258,9 +270,8 @@ void session_fenced(struct session *s, uint64_t code)
 
 void session_ack(struct session *s, uint64_t sequence)
 {
-    if (!session_active(s))
+    if (!session_heard(s))
         return;
-    s->heard_ns = s->now.mono_ns;
     s->settled = true;
     if (!answer_log_ack(&s->log, sequence))
         return;
@@ -273,11 +284,10 @@ void session_ack(struct session *s, uint64_t sequence)
 
 void session_ping(struct session *s, uint64_t sequence, bool beat, uint64_t next_ms)
 {
-    if (!session_active(s))
+    if (!session_heard(s))
         return;
     if (sequence)
         session_ack(s, sequence);
-    s->heard_ns = s->now.mono_ns;
     s->beat = beat ? BEAT_ALWAYS : BEAT_ONCE;
     s->next_ms = session_bound_ms(next_ms, s->ping_ms);
 }
@@ -330,8 +340,7 @@ static bool beat(const struct session *s, struct buf *frame)
 {
     if (s->now.mono_ns < beat_ns(s))
         return false;
-    size_t running = s->handed_count < s->config.slots ? s->handed_count : s->config.slots;
-    struct msg_heartbeat m = {.running = running};
+    struct msg_heartbeat m = {.running = session_running(s)};
     msg_heartbeat_encode(frame, &m);
     return true;
 }
@@ -440,7 +449,7 @@ const struct session_actions *session_end(struct session *s)
     a->code = s->state == SESSION_OVER ? s->code : 0;
     a->wake_ns = next_wake_ns(s);
     a->done = s->ended;
-    a->running = s->handed_count < s->config.slots ? s->handed_count : s->config.slots;
+    a->running = session_running(s);
     a->settled = s->settled;
     a->full = answer_log_unsent(&s->log) > LOG_FULL * s->config.part_bytes;
     a->recycle = s->state == SESSION_OVER && s->recycle;

@@ -162,14 +162,23 @@ static void too_big(struct session *s, const struct item *it, uint64_t run_ns, u
     item_say_failed(s, it, run_ns, &f);
 }
 
-void session_done(struct session *s, uint64_t lease, uint64_t run_ns, struct slice result)
+/* The runner has answered for it, and its last progress comes before that. NULL: not known. */
+static struct item *item_answered(struct session *s, uint64_t lease)
 {
     struct item *it = item_find(s, lease);
     if (!it)
-        return;
+        return NULL;
     assert(it->handed);
     s->ended++;
     item_say_progress(s, it);
+    return it;
+}
+
+void session_done(struct session *s, uint64_t lease, uint64_t run_ns, struct slice result)
+{
+    struct item *it = item_answered(s, lease);
+    if (!it)
+        return;
     if (!it->dropped && s->max_result && result.size > s->max_result)
         too_big(s, it, run_ns, result.size);
     else if (!it->dropped)
@@ -180,12 +189,9 @@ void session_done(struct session *s, uint64_t lease, uint64_t run_ns, struct sli
 void session_failed(
     struct session *s, uint64_t lease, uint64_t run_ns, const struct attempt_failure *f)
 {
-    struct item *it = item_find(s, lease);
+    struct item *it = item_answered(s, lease);
     if (!it)
         return;
-    assert(it->handed);
-    s->ended++;
-    item_say_progress(s, it);
     if (!it->dropped)
         item_say_failed(s, it, run_ns, f);
     item_end(s, it);

@@ -181,6 +181,11 @@ void session_over(struct session *s, int code); /* the end; code: enum pushrod_e
 void session_say(struct session *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void session_rejoin(struct session *s, const char *why); /* the session is gone; try for another */
 bool session_active(const struct session *s);            /* answers can be sent */
+/* The lane has said something, which is a sign of life. False: it is not for this session. */
+bool session_heard(struct session *s);
+size_t session_running(const struct session *s); /* attempts that run now */
+/* A copy in `to`, which has the room; what is absent stays so. */
+struct slice session_keep(struct buf *to, struct slice text);
 uint64_t session_random(struct session *s);
 uint64_t session_in_ms(const struct session *s, uint64_t ms); /* monotonic ns, from now */
 uint64_t session_bound_ms(uint64_t told, uint64_t otherwise); /* a period that the server says */
@@ -192,7 +197,6 @@ void leave_judge(struct session *s); /* each tick: BYE, or the end, if it is tim
 void joining_start(struct session *s);          /* the JOIN of a new try */
 void joining_forget_session(struct session *s); /* drop answers that mean nothing to the next one */
 void joining_ready(struct session *s);          /* number the kept answers, READY first */
-void joining_connecting(struct session *s);     /* WELCOME was taken: the lane is next */
 
 /* session_task.c */
 void item_start_some(struct session *s);            /* hand over what there is room for */

@@ -11,7 +11,8 @@
 #include "proto/codec.h"
 #include "worker/session_impl.h"
 
-#define PERIOD_MOST_MS UINT64_C(3600000)
+/* The server waits 5 s for READY, and then says over the join socket what is wrong. */
+#define HELLO_WAIT_MS 6000u
 
 static bool is_answer(const struct kept *record)
 {
@@ -173,22 +174,8 @@ static void apply_verdicts(struct session *s, const struct idmap *unwanted)
     }
 }
 
-static struct slice copy_text(struct buf *to, struct slice text)
-{
-    size_t at = to->size;
-    buf_append(to, text.data, text.size);
-    return text.data ? slice_of(to->data + at, text.size) : text;
-}
-
-/* Bounded, so that sums with the clock do not wrap, whatever the server says. */
-uint64_t session_bound_ms(uint64_t told, uint64_t otherwise)
-{
-    uint64_t ms = told ? told : otherwise;
-    return ms < PERIOD_MOST_MS ? ms : PERIOD_MOST_MS;
-}
-
 /* The message is borrowed until return, the action that it becomes lives for a tick. */
-static void copy_welcome(struct session *s, const struct msg_welcome *m)
+static void take_welcome(struct session *s, const struct msg_welcome *m)
 {
     struct buf *b = &s->welcome_bytes;
     buf_clear(b);
@@ -199,11 +186,11 @@ static void copy_welcome(struct session *s, const struct msg_welcome *m)
     }
     s->welcome = *m;
     s->welcome.nonce = slice_of(s->nonce, sizeof s->nonce);
-    s->welcome.host = copy_text(b, m->host);
-    s->welcome.user = copy_text(b, m->user);
-    s->welcome.token = copy_text(b, m->token);
-    s->welcome.unix_lane = copy_text(b, m->unix_lane);
-    s->welcome.unix_answers = copy_text(b, m->unix_answers);
+    s->welcome.host = session_keep(b, m->host);
+    s->welcome.user = session_keep(b, m->user);
+    s->welcome.token = session_keep(b, m->token);
+    s->welcome.unix_lane = session_keep(b, m->unix_lane);
+    s->welcome.unix_answers = session_keep(b, m->unix_answers);
     s->welcome.verdicts = (struct slice){0};
     s->worker = m->worker;
     s->session = m->session;
@@ -212,6 +199,8 @@ static void copy_welcome(struct session *s, const struct msg_welcome *m)
     s->max_result = m->max_result;
     s->beat = BEAT_ALWAYS;
     s->actions.connect = &s->welcome;
+    s->state = SESSION_CONNECTING;
+    s->deadline_ns = session_in_ms(s, HELLO_WAIT_MS);
 }
 
 void session_welcome(struct session *s, const struct msg_welcome *m)
@@ -221,8 +210,8 @@ void session_welcome(struct session *s, const struct msg_welcome *m)
     struct idmap unwanted = {0};
     if (read_verdicts(m->verdicts, &unwanted)) {
         apply_verdicts(s, &unwanted);
-        copy_welcome(s, m);
-        joining_connecting(s);
+        if (s->state != SESSION_OVER) /* for want of memory */
+            take_welcome(s, m);
     } else {
         session_rejoin(s, "the server's WELCOME cannot be read");
     }

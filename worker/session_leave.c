@@ -37,8 +37,7 @@ static uint64_t drain_limit_ms(const struct session *s, uint64_t told_ms)
  * `hurry`: how to wait no longer. */
 static void say_drain(struct session *s, const char *who, uint64_t limit_ms, const char *hurry)
 {
-    size_t slots = s->config.slots;
-    size_t running = s->handed_count < slots ? s->handed_count : slots;
+    size_t running = session_running(s);
     if (running == 0)
         session_say(s, "%s: no task runs", who);
     else

@@ -147,9 +147,8 @@ static bool item_fill(struct item *it, const struct msg_task *m, struct body *bo
 
 void session_task(struct session *s, const struct msg_task *m, struct body *body)
 {
-    if (!session_active(s))
+    if (!session_heard(s))
         return;
-    s->heard_ns = s->now.mono_ns;
     if (s->draining) {
         item_say_returned(s, m->id, m->lease, PUSHROD_E_DRAINING);
         return;
@@ -180,9 +179,8 @@ static const struct attempt_failure cancelled_unstarted = {
 
 void session_cancel(struct session *s, const struct msg_cancel_task *m)
 {
-    if (!session_active(s))
+    if (!session_heard(s))
         return;
-    s->heard_ns = s->now.mono_ns;
     struct item *it = item_find(s, m->lease);
     if (!it || it->cancelled)
         return;
@@ -220,9 +218,8 @@ static void item_revoke(struct session *s, struct item *it)
 
 void session_withdraw(struct session *s, const struct msg_withdraw *m)
 {
-    if (!session_active(s))
+    if (!session_heard(s))
         return;
-    s->heard_ns = s->now.mono_ns;
     struct item *it = item_find(s, m->lease);
     if (!it || it->dropped)
         return;
