@@ -194,9 +194,8 @@ void attempt_fail_start(struct pushrod_task *task, int why)
 
 void attempt_fail_too_big(struct pushrod_task *task)
 {
-    size_t limit = task->run->config.max_result;
     attempt_fail(task, PUSHROD_E_RESULT_TOO_BIG, true,
-        "the result is larger than max-result (%zu bytes)", limit ? limit : PUSHROD_MAX_PAYLOAD);
+        "the result is larger than max-result (%zu bytes)", task->run->config.max_result);
 }
 
 int attempt_wait_ms(uint64_t until_ns)

@@ -106,7 +106,7 @@ struct run_config {
     uint64_t timeout_ms; /* of commands, for attempts that say nothing; 0: none */
     uint64_t grace_ms;   /* between SIGTERM and SIGKILL, and for functions; 0: 2000 */
     uint64_t exit_ms;    /* for a coprocess that has said its last to end by itself; 0: 100 */
-    size_t max_result;   /* bytes */
+    size_t max_result;   /* bytes; 0: PUSHROD_MAX_PAYLOAD */
     /* With one slot: a step of the owner's loop, for the slot's thread when it leads (run_lead.c).
      * Waits for what comes only if it may. False: it was the last. NULL: it never leads. */
     bool (*step)(void *arg, bool wait);

@@ -52,8 +52,7 @@ static void garbage(struct attempt_run *r, const char *wrong)
 /* Bytes behind the line that we are willing to hold. */
 static bool too_big(const struct attempt_run *r, const struct talk_message *m)
 {
-    size_t limit = run_settings(r->slot->run)->max_result;
-    return m->size > (limit ? limit : PUSHROD_MAX_PAYLOAD);
+    return m->size > run_settings(r->slot->run)->max_result;
 }
 
 static void take_answer(struct attempt_run *r, const struct talk_message *m, uint8_t *bytes)

@@ -81,7 +81,7 @@ static bool read_output(struct exec *e)
         return false;
     }
     result->size += (size_t)size;
-    if (limit && result->size > limit) {
+    if (result->size > limit) {
         stop_now(e, EXEC_TOO_BIG);
         child_close(&e->child.out);
         return false;

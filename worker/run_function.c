@@ -100,7 +100,7 @@ bool pushrod_task_cancelled(const struct pushrod_task *task)
 int pushrod_task_result(struct pushrod_task *task, const void *data, size_t size)
 {
     size_t limit = run_settings(task->run)->max_result;
-    if (limit && size > limit) {
+    if (size > limit) {
         attempt_fail(task, PUSHROD_E_RESULT_TOO_BIG, true,
             "the result has %zu bytes, max-result is %zu", size, limit);
         return -PUSHROD_E_RESULT_TOO_BIG;

@@ -80,6 +80,7 @@ struct run *run_new(const struct run_config *config)
     run->config = *config;
     run->config.grace_ms = config->grace_ms ? config->grace_ms : 2000;
     run->config.exit_ms = config->exit_ms ? config->exit_ms : 100;
+    run->config.max_result = config->max_result ? config->max_result : PUSHROD_MAX_PAYLOAD;
     run->tail = &run->head;
     lock_init(run);
     run->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
