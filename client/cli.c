@@ -2,6 +2,7 @@
 /* cli: what every command does: open the client, speak to standard error, turn errors into exit
  * codes. */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -170,6 +171,18 @@ uint64_t cli_id(struct cli *cli, const char *text)
         return 0;
     }
     return id;
+}
+
+/* An object for each id, so that a script finds them by their order too. */
+int cli_task_failed(struct cli *cli, uint64_t id, int error)
+{
+    const char *text = pushrod_client_error_text(cli->client);
+    struct pushrod_task_info none = {
+        .id = id, .queue = "", .state = "", .worker = "", .error = error, .text = text};
+    if (params_bool(cli->p, "json"))
+        json_print_row(JSON_TASK, &none);
+    cli_say(cli, "task %" PRIu64 ": %s", id, text);
+    return cli_exit_code(error);
 }
 
 void cli_connection(struct pushrod_client *c, bool up, const char *text)

@@ -130,7 +130,7 @@ static int show_one(struct cli *cli, const char *operand)
     uint64_t id = cli_id(cli, operand);
     int error = pushrod_client_status(cli->client, id, &info);
     if (error)
-        return task_failed(cli, id, error);
+        return cli_task_failed(cli, id, error);
     if (params_bool(cli->p, "json"))
         json_print_row(JSON_TASK, &info);
     else

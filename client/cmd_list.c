@@ -4,7 +4,6 @@
 #include <string.h>
 #include <time.h>
 
-#include "client/command.h"
 #include "client/rows.h"
 
 static const char *const queue_titles[] = {"QUEUE", "-READY", "-DELAYED", "-RUNNING", "-DEAD",
@@ -12,7 +11,7 @@ static const char *const queue_titles[] = {"QUEUE", "-READY", "-DELAYED", "-RUNN
 static const char *const worker_titles[] = {"WORKER", "HOST", "-PID", "STATE", "-SLOTS", "-TASKS",
     "-STARTED", "-DONE", "-FAILED", "-SILENT", "-UP", "QUEUES"};
 
-void rows_begin_queues(struct table *t)
+static void begin_queues(struct table *t)
 {
     static const char *const spare[] = {"DURABILITY", "P95", "SLOTS", "DELAYED", "FAILED", NULL};
     table_begin(t, queue_titles, sizeof queue_titles / sizeof queue_titles[0]);
@@ -29,7 +28,7 @@ void rows_begin_workers(struct table *t)
 }
 
 /* A dash where a number would mean nothing: no age without a waiting task. */
-void rows_queue(struct table *t, const struct pushrod_queue_info *q)
+static void queue_row(struct table *t, const struct pushrod_queue_info *q)
 {
     char text[TEXT_SIZE];
     table_cell(t, "%s%s", q->name, q->paused ? " (paused)" : "");
@@ -69,7 +68,7 @@ static void on_queue(const struct pushrod_queue_info *q, void *arg)
     if (l->json)
         json_print_row(JSON_QUEUE, q);
     else
-        rows_queue(&l->table, q);
+        queue_row(&l->table, q);
 }
 
 static void on_worker(const struct pushrod_worker_info *w, void *arg)
@@ -98,7 +97,7 @@ int cmd_queues(struct cli *cli)
     int code = cli_open(cli);
     if (code)
         return code;
-    rows_begin_queues(&l.table);
+    begin_queues(&l.table);
     int64_t rows =
         pushrod_client_queues(cli->client, cli->count ? cli->operands[0] : NULL, on_queue, &l);
     return listing_end(cli, &l, rows,
@@ -122,7 +121,7 @@ int cmd_workers(struct cli *cli)
 /* --------------------------------------------------------------------------------- running */
 
 /* "3/10 pages", as far as the handler has said it. */
-void rows_progress(struct table *t, const struct pushrod_task_info *info)
+static void progress_cell(struct table *t, const struct pushrod_task_info *info)
 {
     char total[TEXT_SIZE] = "";
     const char *gap = *info->progress ? " " : "";
@@ -155,7 +154,7 @@ static void on_running(const struct pushrod_task_info *t, void *arg)
     table_cell(&l->table, "%u", t->priority);
     table_cell(&l->table, "%s", text_bytes(text, t->size));
     table_cell(&l->table, "%s", text_age(text, t->submitted_ms));
-    rows_progress(&l->table, t);
+    progress_cell(&l->table, t);
 }
 
 int cmd_running(struct cli *cli)

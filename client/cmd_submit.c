@@ -36,7 +36,7 @@ static int read_payload(struct submit *s, struct buf *to, const char *operand)
     if (strcmp(path, "-") == 0 && isatty(STDIN_FILENO))
         cli_say(s->cli, "the payload is what you type now, until ^D");
     int why = input_read(to, path, limit);
-    if (cli_interrupts())
+    if (interrupt_count())
         return EXIT_INTERRUPTED;
     if (why) {
         cli_say(s->cli, "cannot read %s: %s", name, strerror(why));

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "client/rows.h"
+#include "client/command.h"
 #include "client/waiter.h"
 #include "common/clock.h"
 
@@ -40,18 +40,6 @@ int cmd_wait(struct cli *cli)
     }
     free(ids);
     return code;
-}
-
-/* An object for each id, so that a script finds them by their order too. */
-int task_failed(struct cli *cli, uint64_t id, int error)
-{
-    const char *text = pushrod_client_error_text(cli->client);
-    struct pushrod_task_info none = {
-        .id = id, .queue = "", .state = "", .worker = "", .error = error, .text = text};
-    if (params_bool(cli->p, "json"))
-        json_print_row(JSON_TASK, &none);
-    cli_say(cli, "task %" PRIu64 ": %s", id, text);
-    return cli_exit_code(error);
 }
 
 /* When the next attempt may begin, for who asks why there is none. */
@@ -107,7 +95,7 @@ static int status_all(struct cli *cli, const uint64_t *ids)
         struct pushrod_task_info info;
         int error = pushrod_client_status(cli->client, ids[i], &info);
         if (error) {
-            code = task_failed(cli, ids[i], error);
+            code = cli_task_failed(cli, ids[i], error);
             if (code != EXIT_UNKNOWN)
                 break;
         } else if (json) {

@@ -96,6 +96,8 @@ void cli_print_act(struct cli *cli, const struct json_act *act, int64_t count);
 int cli_usage(struct cli *cli, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* A task id. 0: it is none, and that was said. */
 uint64_t cli_id(struct cli *cli, const char *text);
+/* A task that could not be looked at: says why, with --json as an object too. The exit code. */
+int cli_task_failed(struct cli *cli, uint64_t id, int error);
 /* For struct pushrod_client_events: says that the connection was lost, and that it is back. The
  * client's data must be the struct cli. */
 void cli_connection(struct pushrod_client *c, bool up, const char *text);

@@ -22,7 +22,7 @@ static int read_all(struct buf *to, int fd, size_t limit)
             return 0;
         if (n > 0)
             to->size += (size_t)n;
-        else if (errno != EINTR || cli_interrupts())
+        else if (errno != EINTR || interrupt_count())
             return errno;
     }
     return 0;

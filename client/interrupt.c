@@ -36,7 +36,7 @@ void interrupt_client(struct pushrod_client *c)
     atomic_store(&interrupted, c);
 }
 
-unsigned cli_interrupts(void)
+unsigned interrupt_count(void)
 {
     return atomic_load(&interrupts);
 }

@@ -9,6 +9,6 @@
 void interrupt_setup(void);
 /* The client whose waiting an interrupt ends; NULL: none. */
 void interrupt_client(struct pushrod_client *c);
-unsigned cli_interrupts(void); /* how many came */
+unsigned interrupt_count(void); /* how many came */
 
 #endif

@@ -4,7 +4,8 @@
 #include <assert.h>
 #include <string.h>
 
-json_t *json_id(uint64_t id)
+/* Strings: they do not fit a double. */
+static json_t *json_id(uint64_t id)
 {
     return id ? json_sprintf("%llu", (unsigned long long)id) : json_null();
 }
@@ -93,14 +94,10 @@ json_t *json_object_of(enum json_kind kind, const void *row)
 }
 
 /* One line each: what reads them needs no parser for streams. */
-void json_print(json_t *value)
-{
-    json_dumpf(value, stdout, JSON_COMPACT);
-    putchar('\n');
-    json_decref(value);
-}
-
 void json_print_row(enum json_kind kind, const void *row)
 {
-    json_print(json_object_of(kind, row));
+    json_t *object = json_object_of(kind, row);
+    json_dumpf(object, stdout, JSON_COMPACT);
+    putchar('\n');
+    json_decref(object);
 }

@@ -85,15 +85,13 @@ struct json_version {
     const char *version;
 };
 
-json_t *json_id(uint64_t id); /* ids are strings in JSON: they do not fit a double; 0: null */
 json_t *json_bytes(const void *data, size_t size); /* text if it is UTF-8, else {"base64": ...} */
 json_t *json_rate(double per_second);              /* negative: null */
 
 /* The object of a row, which is the struct of its kind: struct pushrod_queue_info for JSON_QUEUE.
  */
 json_t *json_object_of(enum json_kind kind, const void *row);
-void json_print(json_t *value); /* one line on standard output; takes the reference */
-void json_print_row(enum json_kind kind, const void *row); /* both */
+void json_print_row(enum json_kind kind, const void *row); /* a line on standard output */
 
 /* Roff: the section JSON of the manual page. */
 void json_man(struct buf *out);

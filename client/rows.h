@@ -5,20 +5,14 @@
 
 #include "client/command.h"
 
-void rows_begin_queues(struct table *t);
 void rows_begin_workers(struct table *t);
-void rows_queue(struct table *t, const struct pushrod_queue_info *q);
 void rows_worker(struct table *t, const struct pushrod_worker_info *w);
-void rows_progress(struct table *t, const struct pushrod_task_info *info);
 
 /* The rows of one answer: lines of JSON, printed as they come, or a table, printed at its end. */
 struct listing {
     struct table table;
     bool json;
 };
-
-/* A task that could not be looked at: says why, with --json as an object too. The exit code. */
-int task_failed(struct cli *cli, uint64_t id, int error);
 
 /* `rows`: as the request gave it. `none` is said if there are no rows. The exit code. */
 int listing_end(struct cli *cli, struct listing *l, int64_t rows, const char *none);

@@ -196,7 +196,7 @@ void why_explain(struct cli *cli, struct why *why, const char *queue, uint64_t i
     explain(cli, &l, id);
     /* An interrupt that ended one of the questions is meant for the wait that goes on after them.
      */
-    if (cli_interrupts())
+    if (interrupt_count())
         pushrod_client_interrupt(cli->client);
     say(cli, why, l.text);
     buf_free(&l.serving);

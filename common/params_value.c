@@ -66,7 +66,8 @@ static bool parse_number(enum param_type type, const char *text, uint64_t *numbe
     return false;
 }
 
-void param_number_text(enum param_type type, uint64_t number, struct buf *out)
+/* `number` as a user would write it. */
+static void number_text(enum param_type type, uint64_t number, struct buf *out)
 {
     for (const struct unit *u = units_of(type); u->name; u++)
         if (number % u->factor == 0 && (number || u->factor == 1)) {
@@ -158,11 +159,11 @@ static void describe_range(const struct param *row, const char *what, struct buf
     buf_printf(out, "%s", what);
     if (row->min || row->max) {
         buf_printf(out, row->max ? " from " : " of at least ");
-        param_number_text(row->type, row->min, out);
+        number_text(row->type, row->min, out);
     }
     if (row->max) {
         buf_printf(out, " to ");
-        param_number_text(row->type, row->max, out);
+        number_text(row->type, row->max, out);
     }
 }
 

@@ -41,8 +41,6 @@ void param_variable(const struct param *row, char name[PARAM_VARIABLE_SIZE]);
 bool param_parse(const struct param *row, const char *text, uint64_t *number);
 /* What a row's values look like, for errors and help: "a size from 1k to 16m". */
 void param_describe(const struct param *row, struct buf *out);
-/* `number` as a user would write it. */
-void param_number_text(enum param_type type, uint64_t number, struct buf *out);
 
 /* Checks and stores; nothing happens if a higher source has set it. `where` is copied. */
 int params_store(struct params *p, const struct param *row, const char *text,

@@ -209,7 +209,6 @@ void item_sweep(struct session *s);                 /* a new tick: nothing names
 void item_free_all(struct session *s);
 struct item *item_find(const struct session *s, uint64_t lease);
 void item_end(struct session *s, struct item *it); /* it has its answer, or needs none */
-void run_add(struct session *s, enum run_kind kind, const struct attempt *attempt);
 
 /* session_answer.c */
 void item_say_started(struct session *s, struct item *it);

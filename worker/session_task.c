@@ -100,7 +100,7 @@ void item_free_all(struct session *s)
     free(s->runs);
 }
 
-void run_add(struct session *s, enum run_kind kind, const struct attempt *attempt)
+static void run_add(struct session *s, enum run_kind kind, const struct attempt *attempt)
 {
     struct session_actions *a = &s->actions;
     if (a->run_count == s->run_capacity) {

@@ -116,9 +116,6 @@ int supervisor_replace(struct supervisor *s);
 /* Drain the children; `now`: make them leave. Returns at once; any thread. */
 void supervisor_stop(struct supervisor *s, bool now);
 
-/* True when the supervisor has ended; *code (may be NULL) gets its exit code. Does not wait. */
-bool supervisor_ended(struct supervisor *s, int *code);
-
 /* Waits for its end up to `ms`, then kills it, and with it its children. */
 int supervisor_wait(struct supervisor *s, uint64_t ms);
 

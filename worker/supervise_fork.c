@@ -91,6 +91,7 @@ void supervisor_stop(struct supervisor *s, bool now)
         kill(s->pid, now ? SIGQUIT : SIGTERM);
 }
 
+/* False: it has not ended yet. *code: its exit code. */
 static bool supervisor_reap(struct supervisor *s, int options, int *code)
 {
     int status;
@@ -99,23 +100,17 @@ static bool supervisor_reap(struct supervisor *s, int options, int *code)
     pid_t pid = waitpid(s->pid, &status, options);
     if (pid == 0 || (pid < 0 && errno == EINTR))
         return false;
-    if (code)
-        *code = pid > 0 && WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+    *code = pid > 0 && WIFEXITED(status) ? WEXITSTATUS(status) : 1;
     close(s->control);
     *s = (struct supervisor){.control = -1};
     return true;
-}
-
-bool supervisor_ended(struct supervisor *s, int *code)
-{
-    return supervisor_reap(s, WNOHANG, code);
 }
 
 int supervisor_wait(struct supervisor *s, uint64_t ms)
 {
     int code = 0;
     uint64_t end_ns = clock_mono_ns() + ms * NS_PER_MS;
-    while (!supervisor_ended(s, &code)) {
+    while (!supervisor_reap(s, WNOHANG, &code)) {
         if (clock_mono_ns() >= end_ns) {
             kill(s->pid, SIGKILL); /* its children follow it */
             while (!supervisor_reap(s, 0, &code))
