@@ -59,7 +59,7 @@ static int read_flags(struct map *m)
         m->input.arguments = cli->operands + 1;
         m->input.argument_count = (size_t)cli->count - 1;
     }
-    if (m->halt.percent)
+    if (m->halt.percent || m->progress)
         m->total = input_count(&m->input);
     if (m->halt.percent && m->halt.on == HALT_DONE && !m->total)
         return cli_usage(cli,
@@ -338,8 +338,6 @@ static int map_run(struct map *m)
     if (code)
         return code;
     m->input.limit = (size_t)pushrod_client_server(m->cli->client)->max_payload;
-    if (m->progress)
-        m->total = input_count(&m->input);
     m->began_ns = m->moved_ns = clock_mono_ns();
     if (getrandom(&m->run_id, sizeof m->run_id, 0) != sizeof m->run_id)
         m->run_id = m->began_ns;
