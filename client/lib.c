@@ -7,10 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "common/bell.h"
 #include "common/params.h"
 
 int client_vfail(struct pushrod_client *c, int error, const char *format, va_list args)
@@ -142,7 +142,7 @@ static bool client_open(struct pushrod_client *c)
     c->fd = c->tcp = -1;
     c->epoll = epoll_create1(EPOLL_CLOEXEC);
     c->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-    c->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    c->bell = bell_new();
     if (c->epoll < 0 || !watch_fd(c, c->timer) || !watch_fd(c, c->bell))
         return false;
     return set_environment(c) == 0;
@@ -228,10 +228,5 @@ int pushrod_client_fd(const struct pushrod_client *c)
 
 void pushrod_client_interrupt(struct pushrod_client *c)
 {
-    /* Safe in a signal handler: one write, and errno is put back. */
-    int saved = errno;
-    uint64_t one = 1;
-    ssize_t written = write(c->bell, &one, sizeof one);
-    (void)written; /* a full eventfd rings already */
-    errno = saved;
+    bell_ring(c->bell);
 }

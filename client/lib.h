@@ -126,7 +126,7 @@ struct pushrod_client {
     int tcp;   /* GREETING on a Unix socket: the connection that told of it; or -1 */
     int epoll; /* fd, timer and bell */
     int timer; /* rings at deadline_ns, for other loops */
-    int bell;  /* eventfd of pushrod_client_interrupt() */
+    int bell;  /* of pushrod_client_interrupt() */
     bool wants_write;
     bool broken;   /* a write failed; the next turn drops the connection */
     bool resuming; /* it was up before: `reconnect` counts, not `connect-wait` */

@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "client/lib.h"
+#include "common/bell.h"
 #include "common/params.h"
 #include "common/unixsock.h"
 #include "proto/frame.h"
@@ -397,10 +398,10 @@ static void deadline_reached(struct pushrod_client *c)
 
 static void event_happened(struct pushrod_client *c, const struct epoll_event *event)
 {
-    uint64_t count;
     if (event->data.fd == c->bell) {
-        c->interrupted |= read(c->bell, &count, sizeof count) > 0;
+        c->interrupted |= bell_quiet(c->bell);
     } else if (event->data.fd == c->timer) {
+        uint64_t count;
         ssize_t n = read(c->timer, &count, sizeof count);
         (void)n; /* the deadline itself is looked at below */
     } else if (event->data.fd == c->fd && c->state == CLIENT_DIALLING) {

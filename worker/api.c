@@ -8,11 +8,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "common/bell.h"
 #include "common/log.h"
 #include "common/name.h"
 #include "common/options.h"
@@ -31,7 +31,7 @@ struct pushrod_worker *pushrod_worker_new(void)
     if (!w)
         return NULL;
     w->params = params_new(option_rows, option_count, SCOPE_WORKER);
-    w->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    w->stop_fd = bell_new();
     if (w->params && w->stop_fd >= 0)
         return w;
     pushrod_worker_free(w);
@@ -87,12 +87,8 @@ void pushrod_worker_catch_signals(struct pushrod_worker *w, bool yes)
 
 void pushrod_worker_stop(struct pushrod_worker *w)
 {
-    int saved = errno;
-    uint64_t one = 1;
     atomic_fetch_add(&w->stops, 1);
-    ssize_t written = write(w->stop_fd, &one, sizeof one);
-    (void)written;
-    errno = saved;
+    bell_ring(w->stop_fd);
 }
 
 int worker_check(struct pushrod_worker *w)
@@ -331,7 +327,7 @@ static bool is_hopeless(int error)
  * another, and take it away from that one. */
 static int stop_fd_renew(struct pushrod_worker *w)
 {
-    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    int fd = bell_new();
     if (fd < 0)
         return worker_error(w, PUSHROD_E_SYSTEM, "cannot start: %s", strerror(errno));
     close(w->stop_fd);

@@ -15,6 +15,7 @@
 #include <unistd.h>
 #include <zmq.h>
 
+#include "common/bell.h"
 #include "common/clock.h"
 #include "common/log.h"
 #include "worker/link_impl.h"
@@ -129,15 +130,6 @@ static void look_at_join(struct link *l)
         l->unread |= 1u << SOURCE_JOIN;
 }
 
-/* Before the wishes are counted: they are counted before the descriptor is written to, so none is
- * missed, and one that was seen before it was written does not keep us awake. */
-static void quiet_stops(const struct link *l)
-{
-    uint64_t count;
-    ssize_t got = read(l->config->stop_fd, &count, sizeof count);
-    (void)got;
-}
-
 /*
  * Not zmq_poll(), which asks each socket for its events, at two system calls and more: ZMQ_FD is
  * readable when a socket that was read to its end has something new, and that is all we need.
@@ -161,8 +153,10 @@ static void wait_events(struct link *l, bool wait)
         return;
     if (fds[SOURCE_REPORTS].revents)
         run_quiet(l->run);
+    /* Before the wishes are counted: each was counted before it rang, so none is missed, and one
+     * that was seen before it rang does not keep us awake. */
     if (fds[SOURCE_STOPS].revents)
-        quiet_stops(l);
+        bell_quiet(l->config->stop_fd);
     for (size_t i = SOURCE_LANE; i < SOURCE_COUNT; i++)
         if (fds[i].revents)
             l->unread |= 1u << i;

@@ -27,7 +27,7 @@ struct link_config {
     struct run_config run;         /* likewise */
     unsigned io_threads;
     size_t max_memory;        /* bytes resident; above: drain and be replaced; 0: no bound */
-    int stop_fd;              /* eventfd, readable when *stops changed */
+    int stop_fd;              /* a bell, rung when *stops has changed */
     const atomic_uint *stops; /* 1: drain; more: leave now */
     int ready_fd;             /* told when tasks may come; -1: nobody */
 };

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "common/bell.h"
 #include "common/clock.h"
 #include "common/name.h"
 #include "common/utf8.h"
@@ -27,13 +28,6 @@ int run_fd(const struct run *run)
     return run->fd;
 }
 
-void run_signal(int fd)
-{
-    uint64_t one = 1;
-    ssize_t written = write(fd, &one, sizeof one);
-    (void)written; /* EAGAIN: it is signalled already */
-}
-
 /* --------------------------------------------------------------------- reports */
 
 /* Many threads push, one takes all: no report can be seen twice, so there is no ABA problem. Only
@@ -47,7 +41,7 @@ static void report_push(struct run *run, struct report *report)
     } while (!atomic_compare_exchange_weak_explicit(
         &run->reports, &top, report, memory_order_release, memory_order_relaxed));
     if (!top && !lead_is_slots(run))
-        run_signal(run->fd);
+        bell_ring(run->fd);
 }
 
 bool run_has_reports(const struct run *run)
@@ -55,21 +49,14 @@ bool run_has_reports(const struct run *run)
     return atomic_load_explicit(&run->reports, memory_order_relaxed);
 }
 
-static void fd_quiet(int fd)
-{
-    uint64_t count;
-    ssize_t got = read(fd, &count, sizeof count);
-    (void)got; /* EAGAIN: it is quiet already */
-}
-
 void run_quiet(struct run *run)
 {
-    fd_quiet(run->fd);
+    bell_quiet(run->fd);
 }
 
 void slot_quiet(struct slot *slot)
 {
-    fd_quiet(slot->wake);
+    bell_quiet(slot->wake);
 }
 
 struct report *run_take(struct run *run)
@@ -336,7 +323,7 @@ void *run_slot_main(void *arg)
     }
     slot_fini(slot);
     atomic_fetch_sub(&run->running, 1);
-    run_signal(run->fd);
+    bell_ring(run->fd);
     return NULL;
 }
 
@@ -414,7 +401,7 @@ bool run_revoke(struct run *run, uint64_t lease)
 static void wake_slots(struct run *run)
 {
     for (unsigned i = 0; i < run->config.slots; i++)
-        run_signal(run->threads[i].slot.wake);
+        bell_ring(run->threads[i].slot.wake);
 }
 
 void run_cancel(struct run *run, uint64_t lease)

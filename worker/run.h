@@ -93,7 +93,7 @@ struct pushrod_task {
 struct slot {
     struct run *run;
     unsigned index;
-    int wake;     /* eventfd: something was cancelled; slot_quiet(), look at the task, go on */
+    int wake;     /* a bell: something was cancelled; slot_quiet(), look at the task, go on */
     void **state; /* one for each handler, by its place in the list; NULL at first */
     _Atomic(struct pushrod_task *) task; /* that it runs, for the watchdog */
 };

@@ -25,13 +25,13 @@ struct lead {
     uint64_t begin_ns;   /* of the attempt that the slot runs; 0: none */
     uint64_t stepped_ns; /* when the slot's thread made its last step */
     int timer;           /* timerfd */
-    int relief;          /* eventfd: the slot's thread has led to the end */
+    int relief;          /* a bell: the slot's thread has led to the end */
 };
 
 struct run {
     struct run_config config;
     struct thread *threads;
-    int fd;                           /* eventfd: reports */
+    int fd;                           /* a bell: reports */
     _Atomic(struct report *) reports; /* newest first */
     atomic_size_t reported;           /* bytes of PROGRESS and DATA that were not released */
     atomic_uint running;              /* threads that have not ended */
@@ -62,7 +62,6 @@ bool lead_is_due(const struct run *run, uint64_t now_ns); /* a step comes before
 void lead_step(struct run *run, bool wait);               /* without the lock meanwhile */
 void lead_begin(struct run *run, uint64_t now_ns);        /* an attempt */
 
-void run_signal(int fd);        /* adds one to an eventfd */
 void *run_slot_main(void *arg); /* of a struct slot */
 
 #endif

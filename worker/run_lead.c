@@ -14,6 +14,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "common/bell.h"
 #include "common/clock.h"
 #include "worker/run_impl.h"
 
@@ -65,7 +66,7 @@ void lead_step(struct run *run, bool wait)
     lead->stepped_ns = clock_mono_ns();
     lead->slot = more;
     if (!more)
-        run_signal(lead->relief);
+        bell_ring(lead->relief);
 }
 
 static void arm(const struct lead *lead, uint64_t at_ns)

@@ -4,10 +4,10 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <sys/eventfd.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "common/bell.h"
 #include "common/clock.h"
 #include "worker/run_impl.h"
 
@@ -30,7 +30,7 @@ static bool slot_new(struct run *run, unsigned index)
     struct thread *t = &run->threads[index];
     t->slot = (struct slot){.run = run, .index = index};
     t->slot.state = calloc(run->config.handler_count + 1, sizeof *t->slot.state);
-    t->slot.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    t->slot.wake = bell_new();
     if (!t->slot.state || t->slot.wake < 0)
         return false;
     atomic_fetch_add(&run->running, 1);
@@ -83,8 +83,8 @@ struct run *run_new(const struct run_config *config)
     run->config.max_result = config->max_result ? config->max_result : PUSHROD_MAX_PAYLOAD;
     run->tail = &run->head;
     lock_init(run);
-    run->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    run->lead.relief = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    run->fd = bell_new();
+    run->lead.relief = bell_new();
     run->lead.timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     if (run->fd >= 0 && run->lead.relief >= 0 && run->lead.timer >= 0 && tasks_new(run) &&
         slots_new(run))

@@ -30,7 +30,7 @@ struct pushrod_worker {
     bool catch_signals;
     bool named; /* instance, index, ready_fd come from a supervisor */
     struct supervise_child child;
-    int stop_fd; /* eventfd: pushrod_worker_stop() was called */
+    int stop_fd; /* a bell: pushrod_worker_stop() was called */
     atomic_uint stops;
     bool stuck;   /* a handler did not return: its memory is in use, the process must go */
     bool recycle; /* it ended because of max-tasks, max-memory, or a handler that hangs */

@@ -3,15 +3,15 @@
 
 #include <assert.h>
 #include <dirent.h>
-#include <errno.h>
 #include <event2/event.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
+
+#include "common/bell.h"
 
 struct loop {
     struct event_base *base;
@@ -154,11 +154,7 @@ static bool loop_owes(const struct loop *loop)
 
 void loop_wake(struct loop *loop)
 {
-    int saved = errno;
-    uint64_t one = 1;
-    ssize_t put = write(loop->wake_fd, &one, sizeof one);
-    (void)put; /* EAGAIN: it is awake more than enough */
-    errno = saved;
+    bell_ring(loop->wake_fd);
 }
 
 void loop_post(struct loop *loop, struct post *post)
@@ -190,9 +186,7 @@ void loop_run_posts(struct loop *loop)
 static void wake_ready(int fd, short what, void *arg)
 {
     (void)what;
-    uint64_t count;
-    ssize_t got = read(fd, &count, sizeof count);
-    (void)got;
+    bell_quiet(fd);
     loop_run_posts(arg);
 }
 
@@ -315,7 +309,7 @@ struct loop *loop_new(void)
     pthread_mutex_init(&loop->lock, NULL);
     loop->base = base_new();
     loop->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-    loop->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    loop->wake_fd = bell_new();
     if (loop->base && loop->timer_fd >= 0 && loop->wake_fd >= 0 && loop_watch(loop))
         return loop;
     loop_free(loop);

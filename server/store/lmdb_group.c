@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 #include <pushrod/error.h>
+#include "common/bell.h"
 #include "common/clock.h"
 #include "server/store/lmdb.h"
 
@@ -21,7 +22,6 @@
 
 static void give(struct lmdb *l, struct reply *r)
 {
-    uint64_t one = 1;
     if (r->count == 0) {
         reply_free(r);
         return;
@@ -29,9 +29,7 @@ static void give(struct lmdb *l, struct reply *r)
     pthread_mutex_lock(&l->lock);
     reply_push(&l->replies, r);
     pthread_mutex_unlock(&l->lock);
-    if (write(l->event_fd, &one, sizeof(one)) < 0) {
-        /* EAGAIN: it is readable already */
-    }
+    bell_ring(l->event_fd);
 }
 
 void group_announce(struct lmdb *l, uint32_t code)

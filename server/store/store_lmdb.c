@@ -3,9 +3,9 @@
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/eventfd.h>
 #include <sys/random.h>
 #include <unistd.h>
+#include "common/bell.h"
 #include "common/clock.h"
 #include "server/store/lmdb.h"
 
@@ -141,15 +141,13 @@ static void lmdb_submit(struct store *s, const struct store_op *ops, size_t coun
 static size_t lmdb_poll(struct store *s, const struct store_event **events, size_t limit)
 {
     struct lmdb *l = (struct lmdb *)s;
-    uint64_t wakes;
     store_arena_free(&l->opened);
     pthread_mutex_lock(&l->lock);
     size_t count = reply_poll(&l->replies, events, limit);
     bool empty = !l->replies.first;
     /* Read under the lock: a wake-up for what comes next cannot get lost. */
-    if (empty && read(l->event_fd, &wakes, sizeof(wakes)) < 0) {
-        /* EAGAIN: it was not readable */
-    }
+    if (empty)
+        bell_quiet(l->event_fd);
     pthread_mutex_unlock(&l->lock);
     return count;
 }
@@ -245,7 +243,7 @@ static char *lmdb_start(struct lmdb *l, struct store_opened *opened)
         error = lmdb_begin_life(l, opened);
     if (error)
         return error;
-    l->event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    l->event_fd = bell_new();
     int rc = l->event_fd < 0 ? -1 : pthread_create(&l->thread, NULL, lmdb_thread, l);
     return rc == 0 ? NULL : store_text("cannot start the store's thread");
 }
