@@ -267,12 +267,11 @@ static void reap(struct guard *g)
 /* The place's child retires; a new place takes its index over, and starts first. */
 static void replace_one(struct guard *g, unsigned old)
 {
-    struct place *fresh = guard_place(g); /* the places may move */
+    struct place *fresh = guard_place(g, g->places[old].index); /* the places may move */
     if (!fresh) {
         log_error("cannot replace a worker process: out of memory");
         return;
     }
-    fresh->index = g->places[old].index;
     place_start(g, fresh);
     if (fresh->state != PLACE_RUNNING) {
         fresh->state = PLACE_EMPTY;

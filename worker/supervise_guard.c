@@ -27,7 +27,7 @@ static bool grow(struct guard *g)
     return true;
 }
 
-struct place *guard_place(struct guard *g)
+struct place *guard_place(struct guard *g, unsigned index)
 {
     struct place *p = NULL;
     for (unsigned i = 0; i < g->count && !p; i++) {
@@ -39,7 +39,7 @@ struct place *guard_place(struct guard *g)
             return NULL;
         p = &g->places[g->count++];
     }
-    *p = (struct place){.state = PLACE_PAUSING, .said_fd = -1};
+    *p = (struct place){.state = PLACE_PAUSING, .index = index, .said_fd = -1};
     return p;
 }
 
@@ -167,12 +167,9 @@ bool guard_init(struct guard *g, const struct supervise_config *config, int cont
         return false;
     if (!grow(g))
         return false;
-    for (unsigned i = 0; i < config->processes; i++) {
-        struct place *p = guard_place(g);
-        if (!p)
+    for (unsigned i = 0; i < config->processes; i++)
+        if (!guard_place(g, i))
             return false;
-        p->index = i;
-    }
     return true;
 }
 

@@ -69,7 +69,7 @@ struct guard {
 
 bool guard_init(struct guard *g, const struct supervise_config *config, int control);
 void guard_fini(struct guard *g);
-struct place *guard_place(struct guard *g);                     /* an empty one; NULL: no memory */
+struct place *guard_place(struct guard *g, unsigned index);     /* a free one; NULL: no memory */
 struct place *guard_place_of(const struct guard *g, pid_t pid); /* where that child runs; NULL */
 /* Kills what a dead child left behind, with its process group. */
 void guard_orphans_kill(const struct guard *g);

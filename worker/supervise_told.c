@@ -23,10 +23,7 @@ static bool index_taken(const struct guard *g, unsigned index)
 static void more_places(struct guard *g)
 {
     for (unsigned index = 0; index < g->processes; index++) {
-        struct place *p = index_taken(g, index) ? NULL : guard_place(g);
-        if (p)
-            p->index = index;
-        else if (!index_taken(g, index))
+        if (!index_taken(g, index) && !guard_place(g, index))
             log_error("cannot start a worker process: out of memory");
     }
 }
