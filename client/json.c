@@ -53,9 +53,14 @@ static json_t *number_value(uint64_t number)
     return json_integer((json_int_t)number);
 }
 
+static json_t *bytes_value(const void *bytes, size_t size)
+{
+    return bytes ? json_bytes(bytes, size) : json_null();
+}
+
 static json_t *field_value(const struct json_field *f, const void *row)
 {
-    const void *at = (const char *)row + f->at;
+    const void *at = (const char *)row + f->at, *size_at = (const char *)row + f->size_at;
     switch (f->type) {
     case FIELD_TEXT:
         return text_value(*(const char *const *)at);
@@ -75,6 +80,8 @@ static json_t *field_value(const struct json_field *f, const void *row)
         return json_rate(*(const double *)at);
     case FIELD_ERROR:
         return *(const int *)at ? json_string(pushrod_error_name(*(const int *)at)) : json_null();
+    case FIELD_BYTES:
+        return bytes_value(*(const void *const *)at, *(const size_t *)size_at);
     case FIELD_JSON:
         return json_incref(*(json_t *const *)at);
     case FIELD_MADE:

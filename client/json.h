@@ -108,6 +108,7 @@ enum json_type {
     FIELD_BOOL,
     FIELD_RATE,  /* double */
     FIELD_ERROR, /* int, an enum pushrod_error with either sign; 0: null */
+    FIELD_BYTES, /* const void *, with a size_t for its size; NULL: null */
     FIELD_JSON,  /* json_t *, of which a reference is taken */
     FIELD_MADE   /* by a function, of the whole row */
 };
@@ -117,6 +118,7 @@ struct json_field {
     const char *meaning;
     enum json_type type;
     size_t at;
+    size_t size_at; /* BYTES: where the size is */
     json_t *(*make)(const void *row);
 };
 

@@ -27,6 +27,13 @@
         .name = (name_), .meaning = (meaning_), .type = FIELD_##type_,                             \
         .at = offsetof(struct struct_, member_)                                                    \
     }
+/* The member, and the size in MEMBER_size. */
+#define BYTES(name_, struct_, member_, meaning_)                                                   \
+    {                                                                                              \
+        .name = (name_), .meaning = (meaning_), .type = FIELD_BYTES,                               \
+        .at = offsetof(struct struct_, member_),                                                   \
+        .size_at = offsetof(struct struct_, member_##_size)                                        \
+    }
 #define MADE(name_, make_, meaning_)                                                               \
     {                                                                                              \
         .name = (name_), .meaning = (meaning_), .type = FIELD_MADE, .make = (make_)                \
@@ -57,18 +64,6 @@ static json_t *finish_result(const void *row)
     return result_of(&((const struct json_finish *)row)->finish);
 }
 
-static json_t *finish_tag(const void *row)
-{
-    const struct pushrod_finish *f = &((const struct json_finish *)row)->finish;
-    return f->tag ? json_bytes(f->tag, f->tag_size) : json_null();
-}
-
-static json_t *job_input(const void *row)
-{
-    const struct json_job *j = row;
-    return json_bytes(j->input, j->input_size);
-}
-
 static json_t *job_state(const void *row)
 {
     return state_of(&((const struct json_job *)row)->finish);
@@ -95,18 +90,6 @@ static json_t *task_ended(const void *row)
 {
     uint64_t ms = task_ended_ms(row);
     return ms ? json_integer((json_int_t)ms) : json_null();
-}
-
-static json_t *task_tag(const void *row)
-{
-    const struct pushrod_task_info *t = row;
-    return t->tag ? json_bytes(t->tag, t->tag_size) : json_null();
-}
-
-static json_t *task_head(const void *row)
-{
-    const struct pushrod_task_info *t = row;
-    return t->head ? json_bytes(t->head, t->head_size) : json_null();
 }
 
 static json_t *task_history(const void *row)
@@ -138,12 +121,12 @@ static const struct json_field finish_fields[] = {
     F("attempts", json_finish, finish.attempts, "hand-overs to a worker"),
     F("run_ns", json_finish, finish.run_ns, "how long the last attempt ran"),
     MADE("result", finish_result, "what the handler returned"),
-    MADE("tag", finish_tag, "what --tag gave it"),
+    BYTES("tag", json_finish, finish.tag, "what --tag gave it"),
 };
 
 static const struct json_field job_fields[] = {
     F("seq", json_job, seq, "number of the input, from 1, as in the joblog"),
-    MADE("input", job_input, "the input"),
+    BYTES("input", json_job, input, "the input"),
     FIELD_AS(ID, "id", json_job, finish.id, "of the task"),
     MADE("state", job_state, STATE_FINISHED "; null if it never became a task"),
     F("error", json_job, finish.error, "why it is not done"),
@@ -168,8 +151,9 @@ static const struct json_field task_fields[] = {
     FIELD_AS(TIME, "since_ms", pushrod_task_info, since_ms,
         "Unix time from which on its worker has it, if one has"),
     F("size", pushrod_task_info, size, "of the payload, in bytes"),
-    MADE("head", task_head, "the first 1,024 bytes of the payload, if they are at hand"),
-    MADE("tag", task_tag, "what --tag gave it"),
+    BYTES("head", pushrod_task_info, head,
+        "the first 1,024 bytes of the payload, if they are at hand"),
+    BYTES("tag", pushrod_task_info, tag, "what --tag gave it"),
     F("worker", pushrod_task_info, worker, "that has it, or the only one that may"),
     F("progress_done", pushrod_task_info, done, "how far it is, as its handler has said last"),
     F("progress_total", pushrod_task_info, total, "of so many; 0: it did not say"),
