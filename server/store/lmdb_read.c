@@ -143,6 +143,12 @@ void op_fetch(struct lmdb *l, struct item *item, struct reply *reply, struct sto
 
 /* ---- by id ---- */
 
+/* Who asks for a payload has no use for a result. */
+static bool finish_bare(const struct store_op *op)
+{
+    return op->bare || op->payload;
+}
+
 static bool kept_finish(struct lmdb *l, struct item *item, struct reply *reply, struct finish **out)
 {
     const struct entry *entry = index_get(l, item->op->id);
@@ -156,7 +162,7 @@ static bool kept_finish(struct lmdb *l, struct item *item, struct reply *reply, 
         return false;
     if (!finish_unpack(packed.data, packed.size, &f) || f.keep_until_ms <= l->now_ms)
         return false;
-    if (!item->op->bare && slice_detached(f.result))
+    if (!finish_bare(item->op) && slice_detached(f.result))
         body = parts_get(l, table, f.id, 1, f.result.size);
     l->group_looked += packed.size + (body ? body->size : 0);
     *out = reply_finish(reply, packed.data, packed.size, body);
@@ -164,7 +170,18 @@ static bool kept_finish(struct lmdb *l, struct item *item, struct reply *reply, 
     return true;
 }
 
-/* Of a dead letter the record as well, as far as it is for people: a large payload is left out. */
+static struct body *dead_payload(struct lmdb *l, const struct store_op *op, struct slice packed)
+{
+    struct record r;
+    if (!op->payload || !record_unpack(packed.data, packed.size, &r, NULL) ||
+        !slice_detached(r.payload))
+        return NULL;
+    struct body *body = parts_get(l, TABLE_PARTS, op->id, 0, r.payload.size);
+    l->group_looked += body ? body->size : 0;
+    return body;
+}
+
+/* Of a dead letter the record as well; a large payload is left out for who does not ask for it. */
 static void dead_beside(
     struct lmdb *l, const struct store_op *op, struct reply *reply, struct store_event *e)
 {
@@ -174,9 +191,11 @@ static void dead_beside(
     if (!dead_get(l, op->id, &record, &packed))
         return;
     if (!e->finishes)
-        e->finishes = dead_finish(l, op->id, packed, reply, op->bare);
+        e->finishes = dead_finish(l, op->id, packed, reply, finish_bare(op));
     l->group_looked += record.size + packed.size;
-    reply_record(&list, record.data, record.size, NULL);
+    struct body *body = dead_payload(l, op, record);
+    reply_record(&list, record.data, record.size, body);
+    body_unref(body);
     reply_set_records(&list, e);
     e->record_count = 0; /* it does not live */
 }

@@ -101,7 +101,7 @@ void mem_lookup(struct mem *m, const struct store_op *op, struct store_event *e,
     e->finishes = reply_finish(reply, f->bytes, f->size, f->body);
     if (dead) {
         struct reply_records list = {.reply = reply};
-        reply_record(&list, dead->bytes, dead->size, NULL);
+        reply_record(&list, dead->bytes, dead->size, op->payload ? dead->body : NULL);
         reply_set_records(&list, e);
         e->record_count = 0; /* it does not live */
     }

@@ -143,6 +143,7 @@ struct store_op {
     bool paused;                /* QUEUE */
     bool gone;                  /* WORKER: off the record */
     bool bare;                  /* LOOKUP: what lies in a body stays there, as for SCAN */
+    bool payload;               /* LOOKUP: that of a dead letter too; but of no result its body */
     enum durability durability; /* QUEUE */
 };
 
@@ -175,9 +176,9 @@ struct store_event {
     uint64_t count; /* IDS: size of the block; PURGE: tasks removed */
     const struct record
         *records; /* FETCH, DUE, SCAN, LOOKUP, REVIVE, DROP; a body is the receiver's to ref */
-    const struct finish
-        *finishes; /* LOOKUP: of a finished task (record_count 0, but `records` shows the record of
-                      a dead letter, without a large payload); SCAN: beside each record */
+    const struct finish *finishes; /* LOOKUP: of a finished task (record_count 0, but `records`
+                                      shows the record of a dead letter, without a large payload
+                                      unless op.payload); SCAN: beside each record */
     size_t record_count;
     bool more;        /* other events of the same operation follow */
     bool exhausted;   /* FETCH: nothing lies behind; DUE: nothing more is due */

@@ -78,6 +78,15 @@ static void a_list_is_without_bodies(void **state)
     assert_true(e->records[0].payload.size == 100000 && !e->records[0].payload.data);
     assert_true(!e->records[0].body && !e->finishes[0].body && !e->finishes[0].result.data);
     assert_true(slice_equal(e->finishes[0].text, slice_str("boom")));
+    e = rig_do(&r, &(struct store_op){.kind = STORE_LOOKUP, .id = 1, .payload = true});
+    assert_int_equal(e->record_count, 0);
+    assert_true(slice_equal(e->records[0].payload, body_slice(in.body)));
+    assert_true(e->finishes[0].status == PUSHROD_FAILED);
+    rig_reopen(&r);
+    e = rig_id(&r, STORE_LOOKUP, 1);
+    assert_true(!e->records[0].payload.data);
+    e = rig_do(&r, &(struct store_op){.kind = STORE_LOOKUP, .id = 1, .payload = true});
+    assert_true(slice_equal(e->records[0].payload, body_slice(in.body)));
     e = rig_id(&r, STORE_REVIVE, 1);
     assert_true(slice_equal(e->records[0].payload, body_slice(in.body)));
     body_unref(in.body);
