@@ -17,7 +17,9 @@
  *   BYTES  bin; nil if absent. Decoded likewise
  *   RAW    one msgpack value kept encoded (a map, or an array of messages); nil if absent
  *
- * Numbers are never reused. A new field or a new meaning is a new PROTOCOL_VERSION.
+ * Numbers are never reused. A new field or a new meaning is a new PROTOCOL_VERSION. A new word in
+ * LIST or CONTROL is not: who does not know it refuses that request, and nothing else; and so a new
+ * message may be the answer to one.
  */
 #ifndef PROTO_MESSAGES_H
 #define PROTO_MESSAGES_H
@@ -26,6 +28,7 @@
 #include <stdint.h>
 #include "common/buf.h"
 #include "common/slice.h"
+#include "proto/nested.h"
 
 #define PROTOCOL_VERSION 1
 
@@ -214,9 +217,11 @@ enum msg_plane {
 
 #define FIELDS_LIST(F)                                                                             \
     F(U64, request, "echoed in each row and in END")                                               \
-    F(TEXT, what, "queues, workers, running, dead, stats")                                         \
+    F(TEXT, what, "queues, workers, running, dead, stats; submitted or options of one task")       \
     F(TEXT, filter, "name or pattern of workers or queues, of tasks by their queue; nil: all")     \
-    F(U64, after, "workers, running, dead: ids above this one; queues: rows that came before")     \
+    F(U64, after,                                                                                  \
+        "workers, running, dead: ids above this one; queues: rows that came before; "              \
+        "submitted, options: the task's id")                                                       \
     F(U64, limit, "rows, 1,000 at most; 0: 1,000")
 
 #define FIELDS_CONTROL(F)                                                                          \
@@ -355,6 +360,13 @@ enum msg_plane {
     F(TEXT, queue, "name, or nil")                                                                 \
     F(TEXT, text, "for people, or nil")
 
+#define FIELDS_SUBMITTED(F)                                                                        \
+    F(U64, request, "of the LIST")                                                                 \
+    F(U64, id, "task id")                                                                          \
+    F(TEXT, queue, "queue name")                                                                   \
+    F(BYTES, payload, "as in SUBMIT; nil: LIST asked for `options`")                               \
+    F(RAW, options, "the same, an OPTIONS message; eta_ms only while the task waits for it")
+
 #define FIELDS_END(F)                                                                              \
     F(U64, request, "of the LIST; no more rows")                                                   \
     F(U64, rows, "how many were sent")
@@ -362,47 +374,6 @@ enum msg_plane {
 #define FIELDS_ERROR(F)                                                                            \
     F(U64, code, "an error code; the connection is closed after it")                               \
     F(TEXT, text, "what is wrong and what to do, for people")
-
-/* ------------------------------------------------------------------ nested */
-
-#define FIELDS_OPTIONS(F)                                                                          \
-    F(U64, priority, "0 to 9, 9 first; 0 is the last, not the default, which is 4")                \
-    F(U64, delay_ms, "from now; 0: none")                                                          \
-    F(U64, eta_ms, "Unix time; 0: none; wins over delay_ms")                                       \
-    F(U64, timeout_ms, "of one attempt; 0: the worker's default")                                  \
-    F(U64, expires_ms, "from now; 0: never")                                                       \
-    F(U64, max_attempts, "attempts that may fail, 1 to 1,000; 0: 3")                               \
-    F(U64, backoff_ms, "before the first retry, doubled for each further one; 0: 1,000")           \
-    F(TEXT, unique_key, "or nil")                                                                  \
-    F(U64, unique_ms, "how long the key holds; 0: until the task ends")                            \
-    F(TEXT, worker, "only this one, by name; or nil")                                              \
-    F(U64, keep_ms, "keep the finish this long; 0: only for who waits")                            \
-    F(BOOL, attached, "cancel the task when this connection closes")                               \
-    F(BYTES, tag, "256 bytes at most, or nil")                                                     \
-    F(RAW, headers, "map of TEXT to TEXT, 8 KiB at most, or nil")
-
-#define FIELDS_HELD(F)                                                                             \
-    F(U64, id, "task id")                                                                          \
-    F(U64, lease, "that it was handed over with")                                                  \
-    F(BOOL, answered, "it has ended, its answer is not acknowledged; else it runs or waits")       \
-    F(BOOL, started, "it runs or has ended")
-
-#define FIELDS_VERDICT(F)                                                                          \
-    F(U64, id, "task id")                                                                          \
-    F(U64, lease, "of the HELD")                                                                   \
-    F(U64, verdict, "1 KEEP, 2 CANCEL, 3 SEND, 4 FORGET")
-
-#define FIELDS_DEATH(F)                                                                            \
-    F(U64, attempt, "hand-over number")                                                            \
-    F(U64, at_ms, "Unix time of its end")                                                          \
-    F(U64, code, "an error code")                                                                  \
-    F(TEXT, worker, "name")                                                                        \
-    F(U64, signal, "that killed the worker's process; 0: none")                                    \
-    F(U64, exit_code, "of the worker's process")                                                   \
-    F(U64, peak_kib, "peak resident memory of the worker's process; 0: unknown")                   \
-    F(TEXT, text, "what went wrong")
-
-enum verdict { VERDICT_KEEP = 1, VERDICT_CANCEL = 2, VERDICT_SEND = 3, VERDICT_FORGET = 4 };
 
 /* M(number, NAME, name, plane, text) */
 #define MESSAGES(M)                                                                                \
@@ -454,6 +425,7 @@ enum verdict { VERDICT_KEEP = 1, VERDICT_CANCEL = 2, VERDICT_SEND = 3, VERDICT_F
     M(72, EVENT, event, CLIENT_DOWN, "something happened")                                         \
     M(73, END, end, CLIENT_DOWN, "the last of the rows")                                           \
     M(74, ERROR, error, CLIENT_DOWN, "the connection is over")                                     \
+    M(75, SUBMITTED, submitted, CLIENT_DOWN, "a task as it was submitted")                         \
     M(80, OPTIONS, options, NESTED, "options of a task, in SUBMIT")                                \
     M(81, HELD, held, NESTED, "a task that a worker has, in JOIN")                                 \
     M(82, VERDICT, verdict, NESTED, "what to do with it, in WELCOME")                              \

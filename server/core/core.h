@@ -223,6 +223,7 @@ struct join_action {
  *   ACCEPTED request, id        REJECTED request, code, text, id     OK request, number
  *   FINISHED task, request (that of the SUBMIT or WAIT)
  *   TASK_PROGRESS, TASK_DATA, ATTEMPT, *_ROW, EVENT, END: row is the struct msg_... of that kind
+ *   SUBMITTED: row is a struct submitted
  */
 struct conn_action {
     uint64_t conn;
@@ -237,6 +238,11 @@ struct conn_action {
         const void *row;
         const char *text; /* NULL: pushrod_strerror(code) says it */
     };
+};
+
+struct submitted {
+    struct msg_submitted row;
+    struct body *body; /* NULL, or the row's payload lies in it; borrowed as the row is */
 };
 
 /* For the embedding program's events and the log. */

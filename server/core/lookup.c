@@ -21,6 +21,15 @@ void request_free(struct request *r)
     free(r);
 }
 
+/* Of large values only what is told of them. */
+static void ask_for(struct store_op *op, const struct request *r)
+{
+    assert(r->kind != REQUEST_STATUS || op->kind == STORE_LOOKUP);
+    op->id = r->id;
+    op->bare = r->kind == REQUEST_STATUS || r->bare;
+    op->payload = r->kind == REQUEST_SUBMITTED && !r->bare;
+}
+
 struct store_op *request_ask(
     struct core *c, enum store_op_kind kind, uint64_t id, struct request request)
 {
@@ -33,8 +42,8 @@ struct store_op *request_ask(
         return NULL;
     }
     *r = request;
-    r->id = op->id = id;
-    op->bare = r->kind == REQUEST_STATUS;
+    r->id = id;
+    ask_for(op, r);
     list_push_back(&c->requests, &r->in_core);
     return op;
 }
@@ -48,11 +57,10 @@ static void request_again(struct core *c, struct request *r)
     r->stale = false; /* this time behind the purge */
     if (!op)
         return;
-    op->id = r->id;
-    op->bare = r->kind == REQUEST_STATUS;
+    ask_for(op, r);
 }
 
-static void reject(struct core *c, const struct request *r, const struct store_event *e)
+void request_reject(struct core *c, const struct request *r, const struct store_event *e)
 {
     assert(r->kind != REQUEST_OUTCOME);
     bool dead = r->kind == REQUEST_REPLAY || r->kind == REQUEST_DROP;
@@ -147,7 +155,7 @@ static void waited(struct core *c, struct request *r, const struct store_event *
     if (t && !t->released)
         core_wait(c, r->conn, r->request, r->id, r->follow);
     else if (e->outcome != OUTCOME_STORED || (!e->record_count && !e->finishes))
-        reject(c, r, e);
+        request_reject(c, r, e);
     else if (t)
         wait_again(c, r, t);
     else if (e->record_count)
@@ -179,7 +187,7 @@ static void cancelled(struct core *c, struct request *r, const struct store_even
     else if (e->outcome == OUTCOME_STORED && e->record_count)
         out_reject(c, r->conn, r->request, PUSHROD_E_NO_MEMORY, NULL);
     else
-        reject(c, r, e);
+        request_reject(c, r, e);
 }
 
 static void status_told(struct core *c, struct request *r, const struct store_event *e)
@@ -191,7 +199,7 @@ static void status_told(struct core *c, struct request *r, const struct store_ev
     else if (e->outcome == OUTCOME_STORED && (e->record_count || e->finishes))
         row_record(c, r, e->records, e->finishes); /* of a dead letter both */
     else
-        reject(c, r, e);
+        request_reject(c, r, e);
 }
 
 static void scanned(struct core *c, struct request *r, const struct store_event *e)
@@ -202,7 +210,7 @@ static void scanned(struct core *c, struct request *r, const struct store_event 
         row_end(c, r->conn, r->request,
             rows_dead(c, r, r->list, e->records, e->finishes, e->record_count));
     else
-        reject(c, r, e);
+        request_reject(c, r, e);
 }
 
 /*
@@ -238,7 +246,7 @@ static void replayed(struct core *c, struct request *r, const struct store_event
         return;
     }
     if (!lives) {
-        reject(c, r, e);
+        request_reject(c, r, e);
         return;
     }
     if (!t && !r->stale && (t = window_adopt(c, &e->records[0], STORED_DEAD)))
@@ -257,7 +265,7 @@ static void dropped(struct core *c, struct request *r, const struct store_event 
             q->dead--;
         out_ok(c, r->conn, r->request, 1);
     } else {
-        reject(c, r, e);
+        request_reject(c, r, e);
     }
 }
 
@@ -278,7 +286,7 @@ static void purged(struct core *c, struct request *r, const struct store_event *
     } else {
         r->queue->stored_ready += r->ready;
         r->queue->stored_delayed += r->delayed;
-        reject(c, r, e);
+        request_reject(c, r, e);
         if (e->outcome != OUTCOME_UNKNOWN)
             return;
     }
@@ -331,6 +339,7 @@ static request_fn *const request_table[] = {
     [REQUEST_CANCEL] = cancelled,
     [REQUEST_STATUS] = status_told,
     [REQUEST_DEAD] = scanned,
+    [REQUEST_SUBMITTED] = submitted_stored,
     [REQUEST_REPLAY] = replayed,
     [REQUEST_DROP] = dropped,
     [REQUEST_PURGE] = purged,
@@ -347,7 +356,8 @@ static request_fn *const request_table[] = {
 static bool looks_again(const struct core *c, const struct request *r, const struct store_event *e)
 {
     bool stale = r->stale && r->kind != REQUEST_REPLAY;
-    bool left = r->kind == REQUEST_WAIT && !conn_is_open(c, r->conn);
+    bool waits = r->kind == REQUEST_WAIT || r->kind == REQUEST_SUBMITTED;
+    bool left = waits && !conn_is_open(c, r->conn);
     assert(r->id != 0 || e->outcome != OUTCOME_LATER);
     return !left && (stale || e->outcome == OUTCOME_LATER);
 }

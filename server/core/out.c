@@ -98,6 +98,25 @@ static void arena_free(struct core *c)
     c->arena = NULL;
 }
 
+bool out_lend(struct core *c, struct body *body)
+{
+    struct lent *l = arena_alloc(c, sizeof *l);
+    assert(body);
+    if (!l)
+        return false;
+    *l = (struct lent){c->lent, body_ref(body)};
+    c->lent = l;
+    return true;
+}
+
+static void lent_reset(struct core *c)
+{
+    for (; c->lent; c->lent = c->lent->next) {
+        assert(c->lent->body);
+        body_unref(c->lent->body);
+    }
+}
+
 /* ---- arrays of actions ---- */
 
 static bool vec_reserve(struct vec *v, size_t more, size_t size)
@@ -243,6 +262,7 @@ void out_worker_notice(
 void out_clear(struct core *c)
 {
     c->lane.count = c->join.count = c->store.count = c->out.count = c->notices.count = 0;
+    lent_reset(c);
     arena_reset(c);
 }
 
@@ -253,6 +273,7 @@ void out_free(struct core *c)
     free(c->store.items);
     free(c->out.items);
     free(c->notices.items);
+    lent_reset(c);
     arena_free(c);
 }
 

@@ -6,8 +6,7 @@
 #include "server/core/verbs.h"
 
 #define LIST_LIMIT 1000u
-#define LIST_TICK  20000u /* rows in one tick, or of the store, after which no list is begun */
-#define HEAD_BYTES 1024u  /* of a payload */
+#define HEAD_BYTES 1024u /* of a payload */
 
 _Static_assert(LIST_LIMIT <= STORE_PART, "only a FETCH comes in parts");
 
@@ -394,10 +393,10 @@ static bool scan_dead(struct core *c, uint64_t conn, const struct msg_list *m)
 }
 
 /* 13 bytes ask for 1000 rows, and one read has 20,000 of those. */
-static void list_refuse(struct core *c, uint64_t conn, const struct msg_list *m)
+void list_refuse(struct core *c, uint64_t conn, uint64_t request)
 {
     assert(c->listed >= LIST_TICK || c->scanning >= LIST_TICK);
-    out_reject(c, conn, m->request, PUSHROD_E_OVERLOADED,
+    out_reject(c, conn, request, PUSHROD_E_OVERLOADED,
         "too much is listed at once: ask for the next page when this one is there");
 }
 
@@ -408,7 +407,7 @@ static void list_dead(struct core *c, uint64_t conn, const struct msg_list *m)
         const struct request now = {.conn = conn, .request = m->request};
         row_end(c, conn, m->request, rows_dead(c, &now, m, NULL, NULL, 0));
     } else if (c->scanning >= LIST_TICK) {
-        list_refuse(c, conn, m);
+        list_refuse(c, conn, m->request);
     } else if (!scan_dead(c, conn, m)) {
         out_reject(c, conn, m->request, PUSHROD_E_NO_MEMORY, NULL);
     }
@@ -425,6 +424,8 @@ static const struct {
     {"running", list_running},
     {"stats", list_stats},
     {"dead", list_dead},
+    {"submitted", list_submitted},
+    {"options", list_options},
 };
 
 void core_list(struct core *c, uint64_t conn, const struct msg_list *given)
@@ -434,7 +435,7 @@ void core_list(struct core *c, uint64_t conn, const struct msg_list *given)
     if (m.limit == 0 || m.limit > LIST_LIMIT)
         m.limit = LIST_LIMIT;
     if (c->listed >= LIST_TICK) {
-        list_refuse(c, conn, &m);
+        list_refuse(c, conn, m.request);
         return;
     }
     for (size_t i = 0; i < sizeof list_table / sizeof *list_table; i++) {
@@ -446,5 +447,5 @@ void core_list(struct core *c, uint64_t conn, const struct msg_list *given)
         return;
     }
     out_reject(c, conn, m.request, PUSHROD_E_INVALID,
-        "what can be listed: queues, workers, running, dead, stats");
+        "what can be listed: queues, workers, running, dead, stats; submitted, options of a task");
 }

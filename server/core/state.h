@@ -35,6 +35,7 @@
 #define TICK_EXPIRIES  10000u       /* timers that fire in one tick, of each heap: some ms */
 #define CANCEL_WAIT    (5000 * MS)  /* for the worker's answer to CANCEL */
 #define BACKOFF_CAP_MS 3600000u
+#define LIST_TICK      20000u /* rows in one tick, or of the store: then no list is begun */
 #define FAR_MS         (UINT64_C(1) << 40) /* 35 years: in ns it does not wrap. Longer is as long */
 
 /* The most urgent first: priority 9 has rank 0. */
@@ -60,7 +61,13 @@ struct vec {
     size_t capacity;
 };
 
-/* Bytes that live until the next core_begin(). */
+/* A body that lives until the next core_begin(), whatever becomes of its task. */
+struct lent {
+    struct lent *next;
+    struct body *body;
+};
+
+/* Bytes that live as long. */
 struct arena_block {
     struct arena_block *next;
     size_t used;
@@ -323,6 +330,7 @@ enum request_kind {
     REQUEST_CANCEL,
     REQUEST_STATUS,
     REQUEST_DEAD,
+    REQUEST_SUBMITTED,
     REQUEST_REPLAY,
     REQUEST_DROP,
     REQUEST_PURGE,
@@ -347,6 +355,7 @@ struct request {
     struct msg_list *list;        /* DEAD: a copy, with its filter behind it; or NULL */
     uint32_t slot;                /* OUTCOME: of the task */
     bool again;                   /* the store is asked once more */
+    bool bare;                    /* SUBMITTED: without the payload */
     bool looked;                  /* REPLAY: a look-up tells what became of it */
     bool stale;                   /* CANCEL, HELD, DONE, REPLAY: a purge was asked since */
     struct body *result;          /* DONE */
@@ -436,6 +445,7 @@ struct core {
     struct queue nowhere; /* of finishes that were looked up: they do not say */
 
     struct arena_block *arena;
+    struct lent *lent; /* bodies that actions of this tick point into */
     struct vec lane, join, store, out, notices;
     struct lane_action lost_lane; /* what there is no memory for is written here */
     struct conn_action lost_conn;

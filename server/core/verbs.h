@@ -26,7 +26,8 @@ void out_row(
 void out_notice(struct core *c, struct notice notice);
 void out_worker_notice(
     struct core *c, enum notice_kind kind, const struct worker *w, int code, const char *text);
-bool out_reserve(struct core *c, size_t more); /* room in each array */
+bool out_lend(struct core *c, struct body *body); /* false: no memory */
+bool out_reserve(struct core *c, size_t more);    /* room in each array */
 void out_clear(struct core *c);
 void out_free(struct core *c);
 uint64_t core_random(struct core *c, uint64_t below);
@@ -284,6 +285,8 @@ void request_stored(struct core *c, struct request *r, const struct store_event 
 /* The task that a LOOKUP asked for: if it was not in memory, it is now, HELD. NULL: it has ended,
  * or no memory. */
 struct task *request_adopt(struct core *c, const struct request *r, const struct store_event *e);
+/* Says why the store has not given what was asked for. */
+void request_reject(struct core *c, const struct request *r, const struct store_event *e);
 
 /* requests.c */
 const char *unknown_text(struct core *c, uint64_t id);
@@ -297,6 +300,12 @@ void row_record(struct core *c, const struct request *r, const struct record *re
 /* Stored ones, and those of queues without a store; gives the number of rows. */
 size_t rows_dead(struct core *c, const struct request *r, const struct msg_list *m,
     const struct record *records, const struct finish *finishes, size_t count);
+void list_refuse(struct core *c, uint64_t conn, uint64_t request);
+
+/* submitted.c */
+void list_submitted(struct core *c, uint64_t conn, const struct msg_list *m);
+void list_options(struct core *c, uint64_t conn, const struct msg_list *m);
+void submitted_stored(struct core *c, struct request *r, const struct store_event *e);
 
 /* stats.c */
 void task_lost(struct task *t, uint64_t since_ns); /* monotonic: its worker was; nobody has it */

@@ -10,7 +10,7 @@
 #define FRAME_TARGET (64u << 10) /* bytes after which a frame is ended and the next one begun */
 #define SEND_TARGET  (1u << 20)  /* bytes after which the socket is written to */
 #define AHEAD        6u          /* actions: whose tasks are fetched into the cache meanwhile */
-#define BY_REFERENCE (16u << 10) /* bytes of a result from which on it is not copied */
+#define BY_REFERENCE (16u << 10) /* bytes of a value from which on it is not copied */
 
 /* What is being written to one connection: finished frames, and one that is open. */
 struct writer {
@@ -55,6 +55,44 @@ static void writer_next(struct writer *w)
     writer_open(w);
 }
 
+/* ------------------------------------------------------------------------------ large values */
+
+/*
+ * A large value leaves from where it lies. Its message is written by hand around it, in a frame of
+ * its own that follows those that are ended. Returns where that begins.
+ */
+static size_t large_begin(struct writer *w, uint32_t fields)
+{
+    writer_close(w);
+    size_t begin = frame_begin(w->out);
+    enc_array(w->out, fields);
+    return begin;
+}
+
+/* Its head, bin32. Returns where it belongs. */
+static size_t large_head(struct writer *w, const struct body *body)
+{
+    uint8_t bin[5] = {0xc6};
+    frame_head(bin + 1, (uint32_t)body->size);
+    buf_append(w->out, bin, sizeof bin);
+    return w->out->size;
+}
+
+static void large_end(struct writer *w, size_t begin, size_t before, struct body *body)
+{
+    if (w->out->failed) {
+        conn_kill(w->c, PUSHROD_E_NO_MEMORY);
+    } else {
+        frame_head(
+            w->out->data + begin, (uint32_t)(w->out->size - begin - FRAME_HEAD + body->size));
+        conn_write(w->c, w->out->data, before);
+        conn_write_body(w->c, body);
+        conn_write(w->c, w->out->data + before, w->out->size - before);
+    }
+    buf_clear(w->out);
+    writer_open(w);
+}
+
 /* -------------------------------------------------------------------------------- finishes */
 
 static struct msg_finished finished_of(const struct task *t)
@@ -72,36 +110,20 @@ static struct msg_finished finished_of(const struct task *t)
 }
 
 /*
- * A large result leaves from where it lies. FINISHED is written by hand around it, in a frame of
- * its own that follows those that are ended:
+ * FINISHED by hand around a large result:
  * [64, id, status, code, attempts, run_ns, bin32 ...body... , text, tag].
  */
 static void put_finished_large(struct writer *w, const struct task *t)
 {
     struct msg_finished m = finished_of(t);
-    writer_close(w);
-    size_t begin = frame_begin(w->out);
-    enc_array(w->out, 9);
+    size_t begin = large_begin(w, 9);
     const uint64_t numbers[] = {MSG_FINISHED, m.id, m.status, m.code, m.attempts, m.run_ns};
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
         enc_u64(w->out, numbers[i]);
-    uint8_t bin[5] = {0xc6};
-    frame_head(bin + 1, (uint32_t)m.result.size);
-    buf_append(w->out, bin, sizeof bin);
-    size_t before = w->out->size;
+    size_t before = large_head(w, t->result);
     enc_text(w->out, m.text);
     enc_bytes(w->out, m.tag);
-    if (w->out->failed) {
-        conn_kill(w->c, PUSHROD_E_NO_MEMORY);
-    } else {
-        frame_head(
-            w->out->data + begin, (uint32_t)(w->out->size - begin - FRAME_HEAD + m.result.size));
-        conn_write(w->c, w->out->data, before);
-        conn_write_body(w->c, t->result);
-        conn_write(w->c, w->out->data + before, w->out->size - before);
-    }
-    buf_clear(w->out);
-    writer_open(w);
+    large_end(w, begin, before, t->result);
 }
 
 static void put_finished(struct writer *w, const struct task *t)
@@ -112,6 +134,24 @@ static void put_finished(struct writer *w, const struct task *t)
     }
     struct msg_finished m = finished_of(t);
     msg_finished_encode(w->out, &m);
+}
+
+/* [75, request, id, queue, bin32 ...body... , options] */
+static void put_submitted(struct writer *w, const struct submitted *s)
+{
+    const struct msg_submitted *m = &s->row;
+    if (!s->body || s->body->size < BY_REFERENCE) {
+        msg_submitted_encode(w->out, m);
+        return;
+    }
+    size_t begin = large_begin(w, 6);
+    enc_u64(w->out, MSG_SUBMITTED);
+    enc_u64(w->out, m->request);
+    enc_u64(w->out, m->id);
+    enc_text(w->out, m->queue);
+    size_t before = large_head(w, s->body);
+    enc_raw(w->out, m->options);
+    large_end(w, begin, before, s->body);
 }
 
 /* --------------------------------------------------------------------------------- actions */
@@ -154,6 +194,9 @@ static void put_action(struct writer *w, const struct conn_action *a)
         break;
     case MSG_FINISHED:
         put_finished(w, a->task);
+        break;
+    case MSG_SUBMITTED:
+        put_submitted(w, a->row);
         break;
     case MSG_REJECTED:
         put_rejected(w, a);

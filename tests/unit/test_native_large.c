@@ -344,6 +344,57 @@ static void gone_in_the_middle(void **state)
     expect(say_all(), 2, 0, 2);
 }
 
+struct back {
+    size_t count;
+    size_t bytes;
+};
+
+static void back_add(void *arg, unsigned number, struct dec d)
+{
+    struct back *back = arg;
+    struct msg_submitted m;
+    if (number != MSG_SUBMITTED)
+        return;
+    assert_true(msg_submitted_decode(&d, &m));
+    assert_true(m.request > 10 && slice_equal(m.queue, slice_str("work")));
+    assert_true(m.options.data);
+    if (m.payload.size)
+        payload_is_right(m.payload);
+    back->count++;
+    back->bytes += m.payload.size;
+}
+
+/* What was given comes back, beside other answers; the large ones from where they lie. */
+static void payloads_come_back(void **state)
+{
+    static const size_t sizes[] = {0, 10, 4097, 16u << 10, 90u << 10, 300u << 10};
+    enum { COUNT = sizeof sizes / sizeof *sizes };
+    (void)state;
+    struct back back = {0};
+    size_t wanted = 0;
+    put_hello(&out);
+    for (size_t i = 0; i < COUNT; i++, wanted += sizes[i - 1]) {
+        size_t at = frame_begin(&out);
+        put_submit(&out, i + 1, sizes[i]);
+        frame_end(&out, at);
+    }
+    expect(say_all(), COUNT, 0, 0);
+    buf_clear(&out);
+    size_t at = frame_begin(&out);
+    for (size_t i = 0; i < COUNT; i++) {
+        struct msg_list m = {.request = 11 + i, .what = slice_str("submitted"), .after = i + 1};
+        msg_list_encode(&out, &m);
+        put_echo(&out, 31 + i);
+    }
+    struct msg_list m = {.request = 22, .what = slice_str("options"), .after = COUNT};
+    msg_list_encode(&out, &m);
+    frame_end(&out, at);
+    expect(say_all(), COUNT, 0, COUNT);
+    native_peer_each(&peer, back_add, &back);
+    assert_int_equal(back.count, COUNT + 1);
+    assert_int_equal(back.bytes, wanted);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -362,6 +413,7 @@ int main(void)
         PLAY(large_that_ends_in_garbage),
         PLAY(large_before_hello),
         PLAY(gone_in_the_middle),
+        PLAY(payloads_come_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
