@@ -31,7 +31,7 @@ SERVER  := api api_config api_conn api_event api_group api_local api_options api
 SESSION := session session_leave session_join session_task session_answer session_log
 WORKER  := address api cgroup command coproc environment handlers keeper link link_act link_net link_read notes obituary plugin run run_lead run_coproc run_exec \
 	run_function run_life said spawn supervise supervise_fork supervise_guard supervise_told talk
-CLIENT  := lib lib_connect lib_stream lib_receive lib_pending lib_follow lib_submit lib_wait lib_request lib_row
+CLIENT  := lib lib_connect lib_stream lib_receive lib_pending lib_follow lib_submit lib_wait lib_request lib_row lib_submitted
 # The programs: server/main.c, worker/main.c, and the files of the command in client/.
 COMMAND := main command cli options interrupt help complete text json json_fields input why waiter task_options cmd_submit cmd_task cmd_list cmd_dead cmd_operate cmd_top top_draw cmd_bench cmd_map map_input map_job map_output map_log map_halt map_progress
 # examples/X.c -> build/examples/X, and examples/X.c -> build/examples/X.so

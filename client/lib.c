@@ -189,6 +189,7 @@ void pushrod_client_free(struct pushrod_client *c)
     buf_free(&c->scratch);
     buf_free(&c->encoded);
     buf_free(&c->row_texts);
+    submitted_free(c);
     free((void *)c->row.history);
     free(c->server);
     free(c->token);

@@ -11,7 +11,7 @@
  *   lib_receive.c   what each message of the server does
  *   lib_pending.c   submissions and waits that the server has not answered
  *   lib_follow.c    tasks that are followed, and their finishes
- *   lib_submit.c, lib_wait.c, lib_request.c, lib_row.c: the public functions
+ *   lib_submit.c, lib_wait.c, lib_request.c, lib_row.c, lib_submitted.c: the public functions
  */
 #ifndef CLIENT_LIB_H
 #define CLIENT_LIB_H
@@ -114,6 +114,14 @@ struct call {
     struct buf message; /* to be sent again on a new connection; call_run() frees it */
 };
 
+/* A task that was asked for, with all that it points to. */
+struct submitted {
+    struct pushrod_submission task;
+    struct pushrod_options options;
+    struct pushrod_header *headers; /* NULL: none */
+    struct buf texts;               /* and the payload */
+};
+
 struct pushrod_client {
     /* settings */
     char *server, *token, *name;
@@ -166,6 +174,7 @@ struct pushrod_client {
     struct buf encoded;           /* options and headers while a SUBMIT is made */
     struct pushrod_task_info row; /* of status() */
     struct buf row_texts;
+    struct submitted submitted;
     /* errors */
     int error;
     char error_text[1024];
@@ -249,6 +258,9 @@ void kept_free(struct kept *list);
 /* The slice as a text that lives until the scratch buffer is cleared; see text_begin(). */
 void text_begin(struct pushrod_client *c, size_t bytes);
 const char *text_of(struct pushrod_client *c, struct slice text);
+
+/* ---- lib_submitted.c ---- */
+void submitted_free(struct pushrod_client *c);
 
 /* ---- lib_request.c ---- */
 void call_restart(struct pushrod_client *c); /* after a reconnect */

@@ -199,7 +199,7 @@ static void receive_message(struct pushrod_client *c, unsigned number, struct de
     if (!msg_known(number, &plane) || plane != PLANE_CLIENT_DOWN)
         dec_fail(in, "a message that servers do not send");
     else if (number == MSG_QUEUE_ROW || number == MSG_WORKER_ROW || number == MSG_TASK_ROW ||
-             number == MSG_STAT_ROW)
+             number == MSG_STAT_ROW || number == MSG_SUBMITTED)
         receive_row(c, number, in);
     else if (c->state != CLIENT_UP && number != MSG_GREETING && number != MSG_ERROR)
         dec_fail(in, "a message before the greeting");

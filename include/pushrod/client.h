@@ -338,6 +338,17 @@ typedef void pushrod_stat_fn(const char *name, uint64_t value, void *arg);
 /* Where is this task? Errors: UNKNOWN_TASK. */
 int pushrod_client_status(struct pushrod_client *c, uint64_t id, struct pushrod_task_info *info);
 
+/*
+ * A task as it was submitted, to be submitted again, changed or not: queue, options, and with
+ * `payload` its data (without: NULL and 0, and nothing large is sent). That is there of a task that
+ * waits or runs, and of a dead one. expires_ms and unique_ms are as they were given, eta_ms is 0
+ * once the task need not wait any more. What *task points to belongs to the client, and is valid
+ * until the next submitted(). Errors: UNKNOWN_TASK, WRONG_STATE (it has ended, and is not dead),
+ * OVERLOADED (others ask for as many: ask again), INVALID (a server that does not know this yet).
+ */
+int pushrod_client_submitted(
+    struct pushrod_client *c, uint64_t id, bool payload, struct pushrod_submission *task);
+
 /* Calls `fn` for each row and returns how many there were, or a negative error. filter: a
  * name or pattern of queues, of workers, or of the queues of the tasks, NULL: all. running: what
  * workers have, by id. dead: ids above `after`, at most `limit` (0: 1,000). */

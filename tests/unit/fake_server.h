@@ -170,8 +170,40 @@ static void fake_dead(struct fake_server *s, const struct msg_list *m)
     msg_end_encode(&s->out, &end);
 }
 
+/* Task 404 is none; 400 asks a server that knows of no such thing. */
+static void fake_submitted(struct fake_server *s, const struct msg_list *m)
+{
+    static const uint8_t headers[] = {0x82, 0xa1, 'a', 0xa1, 'b', 0xa1, 'c', 0xa0};
+    static const uint8_t payload[] = "\0\n\0payload";
+    struct buf options = BUF_EMPTY;
+    struct msg_options o = {.priority = m->after == 9 ? 0 : 10, /* which is none */
+        .timeout_ms = 5,
+        .max_attempts = 7,
+        .unique_key = slice_str("key"),
+        .tag = slice_of("t\0g", 3),
+        .headers = slice_of(headers, sizeof headers)};
+    msg_options_encode(&options, &o);
+    struct msg_submitted row = {m->request, m->after, slice_str("echo"),
+        slice_equal(m->what, slice_str("options")) ? (struct slice){0}
+                                                   : slice_of(payload, sizeof payload),
+        buf_slice(&options)};
+    if (m->after >= 400)
+        msg_rejected_encode(
+            &s->out, &(struct msg_rejected){m->request,
+                         m->after == 404 ? PUSHROD_E_UNKNOWN_TASK : PUSHROD_E_INVALID, {0}, 0});
+    else
+        msg_submitted_encode(&s->out, &row);
+    msg_end_encode(&s->out, &(struct msg_end){m->request, 1});
+    buf_free(&options);
+}
+
 static void fake_list(struct fake_server *s, const struct msg_list *m)
 {
+    if (slice_equal(m->what, slice_str("submitted")) ||
+        slice_equal(m->what, slice_str("options"))) {
+        fake_submitted(s, m);
+        return;
+    }
     if (slice_equal(m->what, slice_str("dead"))) {
         fake_dead(s, m);
         return;

@@ -66,6 +66,48 @@ static void a_task_that_has_ended_is_not_cancelled(void **state)
     assert_string_equal(pushrod_client_error_text(f->client), "task 100 has ended already");
 }
 
+/* ---------------------------------------------------------------------------------- submitted */
+
+/* What comes can be given to submit() as it is, and stays until the next is asked for. */
+static void a_task_comes_back_as_it_was_submitted(void **state)
+{
+    struct fixture *f = *state;
+    struct pushrod_submission t;
+    uint64_t id;
+    assert_int_equal(pushrod_client_submitted(f->client, 9, true, &t), 0);
+    assert_int_equal(pushrod_client_ping(f->client, NULL), 0);
+    assert_string_equal(t.queue, "echo");
+    assert_int_equal(t.size, sizeof "\0\n\0payload");
+    assert_memory_equal(t.data, "\0\n\0payload", t.size);
+    assert_int_equal(t.options->priority_plus_1, 1);
+    assert_int_equal(t.options->timeout_ms, 5);
+    assert_int_equal(t.options->max_attempts, 7);
+    assert_string_equal(t.options->unique_key, "key");
+    assert_null(t.options->worker);
+    assert_int_equal(t.options->tag_size, 3);
+    assert_memory_equal(t.options->tag, "t\0g", 3);
+    assert_int_equal(t.options->header_count, 2);
+    assert_string_equal(t.options->headers[0].name, "a");
+    assert_string_equal(t.options->headers[0].value, "b");
+    assert_string_equal(t.options->headers[1].value, "");
+    assert_int_equal(pushrod_client_submit(f->client, &t, &id), 0);
+    assert_int_equal(pushrod_client_submitted(f->client, 9, false, &t), 0);
+    assert_null(t.data);
+    assert_int_equal(t.size, 0);
+    assert_string_equal(t.options->unique_key, "key");
+}
+
+static void or_it_is_said_why_not(void **state)
+{
+    struct fixture *f = *state;
+    struct pushrod_submission t;
+    assert_int_equal(pushrod_client_submitted(f->client, 404, true, &t), -PUSHROD_E_UNKNOWN_TASK);
+    assert_int_equal(pushrod_client_submitted(f->client, 400, true, &t), -PUSHROD_E_INVALID);
+    assert_non_null(strstr(pushrod_client_error_text(f->client), "older"));
+    assert_int_equal(pushrod_client_submitted(f->client, 10, true, &t), -PUSHROD_E_BAD_MESSAGE);
+    assert_int_equal(pushrod_client_submitted(f->client, 9, true, &t), 0);
+}
+
 /* ---------------------------------------------------------------------------------- call */
 
 /* A task whose call() is over before it is, and which ends then. */
@@ -167,6 +209,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         REQUEST_TEST(dead_tasks_come_up_to_the_limit),
         REQUEST_TEST(a_task_that_has_ended_is_not_cancelled),
+        REQUEST_TEST(a_task_comes_back_as_it_was_submitted),
+        REQUEST_TEST(or_it_is_said_why_not),
         REQUEST_TEST(late_finishes_of_calls_do_not_pile_up),
         REQUEST_TEST(what_is_asked_for_by_id_is_kept),
         REQUEST_TEST(or_goes_to_the_callback),
