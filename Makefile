@@ -33,7 +33,7 @@ WORKER  := address api cgroup command coproc environment handlers keeper link li
 	run_function run_life said spawn supervise supervise_fork supervise_guard supervise_told talk
 CLIENT  := lib lib_connect lib_stream lib_receive lib_pending lib_follow lib_submit lib_wait lib_request lib_row lib_submitted
 # The programs: server/main.c, worker/main.c, and the files of the command in client/.
-COMMAND := main command cli options interrupt help complete text json json_fields input why waiter task_options cmd_submit cmd_task cmd_list cmd_dead cmd_operate cmd_top top_draw cmd_bench cmd_map map_input map_job map_output map_log map_halt map_progress
+COMMAND := main command cli options interrupt help complete text json json_fields input why waiter task_options cmd_submit cmd_task cmd_list again cmd_dead cmd_operate cmd_top top_draw cmd_bench cmd_map map_input map_job map_output map_log map_halt map_progress
 # examples/X.c -> build/examples/X, and examples/X.c -> build/examples/X.so
 EXAMPLES := async_task/async_task async_task/server async_task/worker chat/chat mail/mail
 PLUGINS  := plugin/hash
@@ -47,7 +47,7 @@ SIM     := agenda client disk disk_copy disk_state faults keys main node plan re
 STORE_LIB := store_fault rig
 STORE_TESTS := store_equal store_conform store_recover store_full store_away store_replay store_dead store_nth
 FUZZ    := worker_plane client_plane config plane native handler http map_input
-E2E     := examples server options bad_client strangers liars command json map worker own_worker one_slot unix_sockets instructions bench failure_table redelivery large_results python install
+E2E     := examples server options bad_client strangers liars command payload json map worker own_worker one_slot unix_sockets instructions bench failure_table redelivery large_results python install
 
 # ---- from here on nothing changes when a file is added ----
 SEEDS   ?= 200

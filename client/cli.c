@@ -144,7 +144,7 @@ int cli_open(struct cli *cli)
     return error ? cli_error(cli, error) : 0;
 }
 
-static bool goes_on(int code)
+bool cli_goes_on(int code)
 {
     return code != EXIT_UNREACHED && code != EXIT_TIMED_OUT && code != EXIT_INTERRUPTED;
 }
@@ -156,7 +156,7 @@ int cli_each(struct cli *cli, int first, cli_act *act)
     for (int i = first; on && i < cli->count; i++) {
         int ended = act(cli, cli->operands[i]);
         code = code ? code : ended;
-        on = goes_on(ended);
+        on = cli_goes_on(ended);
     }
     return code;
 }

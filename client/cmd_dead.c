@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/again.h"
 #include "client/rows.h"
 
 #define PAGE 1000u /* dead tasks asked for at a time */
@@ -74,6 +75,16 @@ static void print_text(const char *indent, const char *text)
     print_bytes(indent, text, strlen(text));
 }
 
+/* As they are given to submit. */
+static void print_options(const struct pushrod_options *options)
+{
+    struct buf flags = BUF_EMPTY;
+    again_flags(&flags, options);
+    if (flags.size)
+        printf("  options   %.*s\n", (int)flags.size, (const char *)flags.data);
+    buf_free(&flags);
+}
+
 static void print_payload(const struct pushrod_task_info *t)
 {
     char size[TEXT_SIZE];
@@ -101,7 +112,7 @@ static void print_death(const struct pushrod_death *d)
 }
 
 /* `show` takes any id, also of a task that waits or runs. */
-static void print_dead(const struct pushrod_task_info *t)
+static void print_dead(const struct pushrod_task_info *t, const struct pushrod_options *options)
 {
     char text[TEXT_SIZE];
     printf("task %" PRIu64 "\n  queue      %s\n  state      %s\n", t->id, t->queue,
@@ -116,6 +127,8 @@ static void print_dead(const struct pushrod_task_info *t)
         print_bytes("      ", t->tag, t->tag_size);
     }
     print_payload(t);
+    if (options)
+        print_options(options);
     printf("  priority   %u\n  attempts   %" PRIu64 "\n  deaths     %" PRIu64 "\n", t->priority,
         t->attempts, t->deaths);
     printf("  error      %s\n", t->error ? pushrod_strerror(t->error) : "none");
@@ -126,15 +139,19 @@ static void print_dead(const struct pushrod_task_info *t)
 
 static int show_one(struct cli *cli, const char *operand)
 {
+    bool json = params_bool(cli->p, "json");
     struct pushrod_task_info info;
+    struct pushrod_submission task;
     uint64_t id = cli_id(cli, operand);
+    /* An older server does not tell the options, and none does of a task that is done. */
+    bool told = !json && pushrod_client_submitted(cli->client, id, false, &task) == 0;
     int error = pushrod_client_status(cli->client, id, &info);
     if (error)
         return cli_task_failed(cli, id, error);
-    if (params_bool(cli->p, "json"))
+    if (json)
         json_print_row(JSON_TASK, &info);
     else
-        print_dead(&info);
+        print_dead(&info, told ? task.options : NULL);
     return EXIT_OK;
 }
 
@@ -160,17 +177,45 @@ static int dead_show(struct cli *cli)
 /* ---------------------------------------------------------------------------------- replay, drop
  */
 
-static int control_one(struct cli *cli, const char *operand)
+/* What is done to dead tasks. */
+struct control {
+    const char *verb;
+    struct change change; /* replay: of what it is submitted again as */
+    bool changes;
+};
+
+/* Fills in the act; negative: an error, of which that has the text. */
+static int64_t control_run(struct cli *cli, const struct control *what, struct json_act *act)
 {
-    const char *verb = cli->operands[0];
-    uint64_t id = cli_id(cli, operand);
-    int64_t error = pushrod_client_control(cli->client, verb, NULL, id);
-    if (params_bool(cli->p, "json"))
-        cli_print_act(cli, &(struct json_act){.action = verb, .id = id}, error);
-    if (error < 0)
-        cli_say(cli, "cannot %s task %" PRIu64 ": %s", verb, id,
-            pushrod_client_error_text(cli->client));
-    return error < 0 ? cli_exit_code((int)error) : EXIT_OK;
+    if (what->changes) {
+        int error = again_replay(cli, &what->change, act->id, &act->as, &act->text);
+        act->error = error;
+        act->tasks = !error;
+        return error ? error : 1;
+    }
+    int64_t count = pushrod_client_control(cli->client, what->verb, NULL, act->id);
+    act->error = count < 0 ? (int)count : 0;
+    act->tasks = count < 0 ? 0 : (uint64_t)count;
+    act->text = count < 0 ? pushrod_client_error_text(cli->client) : NULL;
+    return count;
+}
+
+static int control_one(struct cli *cli, const struct control *what, uint64_t id)
+{
+    struct json_act act = {.action = what->verb, .id = id};
+    bool json = params_bool(cli->p, "json"), good = control_run(cli, what, &act) >= 0;
+    if (good)
+        act.text = NULL;
+    if (json)
+        json_print_row(JSON_ACT, &act);
+    else if (act.as)
+        printf("%" PRIu64 "\n", act.as);
+    if (!good && act.as)
+        cli_say(cli, "task %" PRIu64 " is there, but task %" PRIu64 " cannot be dropped: %s",
+            act.as, id, act.text);
+    else if (!good)
+        cli_say(cli, "cannot %s task %" PRIu64 ": %s", what->verb, id, act.text);
+    return good ? EXIT_OK : cli_exit_code(act.error);
 }
 
 static void collect(const struct pushrod_task_info *t, void *arg)
@@ -179,27 +224,39 @@ static void collect(const struct pushrod_task_info *t, void *arg)
     buf_append(ids, &t->id, sizeof t->id);
 }
 
-/* Page by page: ids only grow, so what was replayed and died again meanwhile is not met twice. */
-static int control_all(struct cli *cli, const char *verb)
+/*
+ * Page by page: ids only grow, so what was replayed and died again meanwhile is not met twice; and
+ * what a replay has made has an id behind `end`.
+ */
+static int64_t control_pages(
+    struct cli *cli, const struct control *what, const char *queue, uint64_t *touched)
 {
     struct buf ids = BUF_EMPTY;
-    char number[TEXT_SIZE];
-    uint64_t after = 0, touched = 0;
+    uint64_t after = 0, end = UINT64_MAX;
     int64_t rows;
-    const char *queue = cli->count > 1 ? cli->operands[1] : NULL;
     do {
         buf_clear(&ids);
         rows = pushrod_client_dead(cli->client, queue, after, PAGE, collect, &ids);
         for (size_t i = 0; rows > 0 && i < ids.size / sizeof after; i++) {
             memcpy(&after, ids.data + i * sizeof after, sizeof after);
-            int64_t count = pushrod_client_control(cli->client, verb, NULL, after);
-            if (count >= 0)
-                touched++;
-            else if (count != -PUSHROD_E_UNKNOWN_TASK && count != -PUSHROD_E_WRONG_STATE)
+            struct json_act act = {.id = after};
+            int64_t count = after < end ? control_run(cli, what, &act) : 0;
+            end = act.as && act.as < end ? act.as : end;
+            *touched += count > 0;
+            if (count < 0 && count != -PUSHROD_E_UNKNOWN_TASK && count != -PUSHROD_E_WRONG_STATE)
                 rows = count;
         }
-    } while (rows == PAGE);
+    } while (rows == PAGE && after < end);
     buf_free(&ids);
+    return rows;
+}
+
+static int control_all(struct cli *cli, const struct control *what)
+{
+    char number[TEXT_SIZE];
+    uint64_t touched = 0;
+    const char *verb = what->verb, *queue = cli->count > 1 ? cli->operands[1] : NULL;
+    int64_t rows = control_pages(cli, what, queue, &touched);
     if (params_bool(cli->p, "json"))
         cli_print_act(cli, &(struct json_act){.action = verb, .queue = queue, .tasks = touched},
             rows < 0 ? rows : (int64_t)touched);
@@ -212,25 +269,64 @@ static int control_all(struct cli *cli, const char *verb)
     return EXIT_OK;
 }
 
+static int control_ids(struct cli *cli, const struct control *what)
+{
+    int code = EXIT_OK;
+    bool on = true;
+    for (int i = 1; on && i < cli->count; i++) {
+        int ended = control_one(cli, what, cli_id(cli, cli->operands[i]));
+        code = code ? code : ended;
+        on = cli_goes_on(ended);
+    }
+    return code;
+}
+
 /*
  * Ids are named, or --all is said: dropping everything must not be what a forgotten operand does.
  */
-static int dead_control(struct cli *cli, const char *verb)
+static int check_control(struct cli *cli, const char *verb)
 {
     bool all = params_bool(cli->p, "all");
     if (!all && cli->count < 2)
         return cli_usage(cli, "%s which? give ids, or --all [QUEUE]", verb);
     if (all && cli->count > 2)
         return cli_usage(cli, "--all takes one queue at the most");
-    int code = all ? cli_open(cli) : check_ids(cli, verb);
-    if (code)
-        return code;
-    return all ? control_all(cli, verb) : cli_each(cli, 1, control_one);
+    if (params_given(cli->p, "payload") && (all || cli->count > 2))
+        return cli_usage(cli, "--payload is that of one task: give one id");
+    return all ? EXIT_OK : check_ids(cli, verb);
+}
+
+static int dead_control(struct cli *cli, const char *verb)
+{
+    struct control what = {.verb = verb};
+    bool reads = params_given(cli->p, "payload");
+    int code = check_control(cli, verb);
+    code = code ? code : cli_open(cli);
+    what.changes = reads || params_given(cli->p, "to");
+    if (params_given(cli->p, "to"))
+        what.change.queue = params_text(cli->p, "to");
+    if (!code && reads)
+        code = change_read(cli, &what.change, params_text(cli->p, "payload"));
+    if (!code)
+        code = params_bool(cli->p, "all") ? control_all(cli, &what) : control_ids(cli, &what);
+    buf_free(&what.change.payload);
+    return code;
+}
+
+/* `dead drop --all --to QUEUE` would drop what is in all the others. */
+static int check_change(struct cli *cli, const char *verb)
+{
+    bool changes = params_given(cli->p, "to") || params_given(cli->p, "payload");
+    if (changes && strcmp(verb, "replay") != 0)
+        return cli_usage(cli, "--to and --payload are for replay, not for %s", verb);
+    return 0;
 }
 
 int cmd_dead(struct cli *cli)
 {
     const char *verb = cli->operands[0];
+    if (check_change(cli, verb))
+        return EXIT_USAGE;
     if (strcmp(verb, "ls") == 0)
         return dead_ls(cli);
     if (strcmp(verb, "show") == 0)

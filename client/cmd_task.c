@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cmd_task: pushrod wait, status, cancel: tasks by id. */
+/* cmd_task: pushrod wait, status, payload, cancel: tasks by id. */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -118,6 +119,37 @@ int cmd_status(struct cli *cli)
         code = status_all(cli, ids);
     free(ids);
     return code;
+}
+
+/* Nothing is added to it: it goes into a file, or to the next command. */
+static int payload_write(struct cli *cli, const struct pushrod_submission *task)
+{
+    errno = 0;
+    if (fwrite(task->data, 1, task->size, stdout) == task->size && fflush(stdout) == 0)
+        return EXIT_OK;
+    cli_say(cli, "cannot write to standard output: %s", strerror(errno));
+    return EXIT_TASK_FAILED;
+}
+
+int cmd_payload(struct cli *cli)
+{
+    uint64_t id = cli_id(cli, cli->operands[0]);
+    int code = id ? cli_open(cli) : EXIT_USAGE;
+    if (code)
+        return code;
+    struct json_submitted row = {.id = id};
+    row.error = pushrod_client_submitted(cli->client, id, true, &row.task);
+    if (row.error)
+        row.text = pushrod_client_error_text(cli->client);
+    else
+        row.options = *row.task.options;
+    if (params_bool(cli->p, "json"))
+        json_print_row(JSON_SUBMITTED, &row);
+    else if (!row.error)
+        return payload_write(cli, &row.task);
+    if (row.error)
+        cli_say(cli, "task %" PRIu64 ": %s", id, row.text);
+    return cli_exit_code(row.error);
 }
 
 /* What has ended need not be stopped: a script that cleans up behind itself has not failed. */

@@ -74,6 +74,9 @@ static const ROWS(drain_rows);
 
 static const struct param dead_rows[] = {
     ROW("all", BOOL, "replay, drop: every dead task (of the queue)"),
+    ROW("to", STRING, "replay: as new tasks of this queue", .value_name = "QUEUE"),
+    ROW("payload", STRING, "replay: as a new task with what is in this file (-: standard input)",
+        .value_name = "FILE"),
     ROW("limit", UNSIGNED, "ls: rows", .initial = "1000", .min = 1, .max = 1000000),
     ROW("after", UNSIGNED, "ls: only ids above this one", .value_name = "ID"),
     JSON_ROW,
@@ -136,6 +139,12 @@ const struct command commands[] = {
         "is shown meanwhile.",
         cmd_wait, OWN(wait_rows), 1, -1},
     {"status", "ID...", "where tasks are", "", cmd_status, OWN(list_rows), 1, -1},
+    {"payload", "ID", "the payload of a task, byte for byte",
+        "Of one that waits or runs, and of a dead one. With --json its options as well. To correct "
+        "a dead task:\n"
+        "pushrod payload ID > file\n"
+        "pushrod dead replay ID --payload file",
+        cmd_payload, OWN(list_rows), 1, 1},
     {"cancel", "ID...", "stop tasks",
         "One that has ended already is said, and is no error: with --json its tasks are 0.",
         cmd_cancel, OWN(list_rows), 1, -1},
@@ -163,10 +172,11 @@ const struct command commands[] = {
         OWN(drain_rows), 0, -1},
     {"dead", "ls|show|replay|drop [QUEUE|ID...]", "tasks that failed for good",
         "dead ls [QUEUE]        list them\n"
-        "dead show ID...        how its payload begins, and each attempt\n"
+        "dead show ID...        its options, how its payload begins, and each attempt\n"
         "dead replay ID...      run them again, with all their attempts\n"
         "dead drop ID...        forget them\n"
-        "replay and drop take --all [QUEUE] instead of ids.",
+        "replay and drop take --all [QUEUE] instead of ids. With --to or --payload a new "
+        "task, whose id is printed, has the place of the dead one, and its options.",
         cmd_dead, OWN(dead_rows), 1, -1},
     {"ping", "", "is the server there, and how far away", "", cmd_ping, OWN(ping_rows), 0, 0},
     {"bench", "", "how fast is this installation",

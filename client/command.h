@@ -87,6 +87,7 @@ int cli_exit_code(int error); /* of an enum pushrod_error with either sign */
  */
 typedef int cli_act(struct cli *cli, const char *operand);
 int cli_each(struct cli *cli, int first, cli_act *act);
+bool cli_goes_on(int code); /* whether the next operand is tried after one that ended so */
 /*
  * Prints with --json what was done to one operand. `count`: as the request gave it, how many tasks
  * (workers, queues) it touched, or a negative error, whose text is added.
@@ -211,6 +212,7 @@ int cmd_submit(struct cli *cli);
 int cmd_map(struct cli *cli);
 int cmd_wait(struct cli *cli);
 int cmd_status(struct cli *cli);
+int cmd_payload(struct cli *cli);
 int cmd_cancel(struct cli *cli);
 int cmd_queues(struct cli *cli);
 int cmd_workers(struct cli *cli);

@@ -142,7 +142,8 @@ static void complete_value(struct cli *cli, struct buf *out, const char *option)
 {
     if (strcmp(option, "--worker") == 0)
         offer_operand(cli, out, "WORKER");
-    else if (strcmp(option, "--queue") == 0 || strcmp(option, "-q") == 0)
+    else if (strcmp(option, "--queue") == 0 || strcmp(option, "-q") == 0 ||
+             strcmp(option, "--to") == 0)
         offer_operand(cli, out, "QUEUE");
 }
 

@@ -21,6 +21,7 @@ enum json_kind {
     JSON_JOB,
     JSON_TASK,
     JSON_ATTEMPT, /* within a task */
+    JSON_SUBMITTED,
     JSON_QUEUE,
     JSON_WORKER,
     JSON_LOOK,
@@ -53,9 +54,18 @@ struct json_job { /* of map */
     uint64_t took_ns;
 };
 
+struct json_submitted {
+    uint64_t id;
+    struct pushrod_submission task;
+    struct pushrod_options options;
+    int error;
+    const char *text;
+};
+
 struct json_act {
     const char *action, *queue, *worker;
     uint64_t id;
+    uint64_t as;    /* the task that has its place; 0: none */
     uint64_t tasks; /* how many were touched */
     int error;
     const char *text;

@@ -174,6 +174,50 @@ static const struct json_field attempt_fields[] = {
     F("text", pushrod_death, text, "the error in words"),
 };
 
+static json_t *submitted_priority(const void *row)
+{
+    const struct json_submitted *s = row;
+    return json_integer(s->options.priority_plus_1 ? s->options.priority_plus_1 - 1 : 0);
+}
+
+static json_t *submitted_headers(const void *row)
+{
+    const struct pushrod_options *o = &((const struct json_submitted *)row)->options;
+    json_t *headers = json_object();
+    for (size_t i = 0; i < o->header_count; i++)
+        json_object_set_new(headers, o->headers[i].name,
+            json_bytes(o->headers[i].value, strlen(o->headers[i].value)));
+    return headers;
+}
+
+static json_t *submitted_payload(const void *row)
+{
+    const struct json_submitted *s = row;
+    return s->task.data ? json_bytes(s->task.data, s->task.size) : json_null();
+}
+
+/* As they were given to submit; nothing of a task that cannot be told. */
+static const struct json_field submitted_fields[] = {
+    FIELD_AS(ID, "id", json_submitted, id, "of the task"),
+    F("queue", json_submitted, task.queue, "its queue"),
+    MADE("payload", submitted_payload, "all of it"),
+    MADE("priority", submitted_priority, "0 to 9"),
+    FIELD_AS(TIME, "eta_ms", json_submitted, options.eta_ms,
+        "Unix time until which it waits for its first attempt"),
+    F("timeout_ms", json_submitted, options.timeout_ms, "of one attempt; 0: the worker's own"),
+    F("expires_ms", json_submitted, options.expires_ms, "from its submission; 0: never"),
+    F("max_attempts", json_submitted, options.max_attempts, "until it is dead"),
+    F("backoff_ms", json_submitted, options.backoff_ms, "before the first retry"),
+    F("unique", json_submitted, options.unique_key, "its unique key"),
+    F("unique_ms", json_submitted, options.unique_ms, "how long that holds; 0: until it ends"),
+    F("worker", json_submitted, options.worker, "the only one that may run it"),
+    F("keep_ms", json_submitted, options.keep_ms, "for how long its result is kept"),
+    BYTES("tag", json_submitted, options.tag, "what --tag gave it"),
+    MADE("headers", submitted_headers, "an object"),
+    F("error", json_submitted, error, "why it cannot be told"),
+    F("text", json_submitted, text, "the same in words"),
+};
+
 /* ---------------------------------------------------------------------------------- lists */
 
 static const struct json_field queue_fields[] = {
@@ -249,6 +293,8 @@ static const struct json_field act_fields[] = {
     F("queue", json_act, queue, "that was operated on; of replay and drop only with --all"),
     F("worker", json_act, worker, "the same"),
     FIELD_AS(ID, "id", json_act, id, "of the task, likewise"),
+    FIELD_AS(
+        ID, "new_id", json_act, as, "of the task that replay --to or --payload has made of it"),
     F("tasks", json_act, tasks, "that were cancelled, replayed or dropped"),
     F("error", json_act, error, "why it could not be"),
     F("text", json_act, text, "the same in words"),
@@ -288,6 +334,7 @@ const struct json_table json_tables[JSON_KINDS] = {
     [JSON_FINISH] = TABLE("wait, submit --wait", finish_fields),
     [JSON_JOB] = TABLE("map", job_fields),
     [JSON_TASK] = TABLE("status, running, dead ls, dead show", task_fields),
+    [JSON_SUBMITTED] = TABLE("payload", submitted_fields),
     [JSON_ATTEMPT] = TABLE("the history of a dead task", attempt_fields),
     [JSON_QUEUE] = TABLE("queues", queue_fields),
     [JSON_WORKER] = TABLE("workers", worker_fields),

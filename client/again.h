@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * again: a task that is to be submitted once more: what `submit` is given for it, and the dead one
+ * that makes room for a changed one.
+ */
+#ifndef CLIENT_AGAIN_H
+#define CLIENT_AGAIN_H
+
+#include "client/command.h"
+
+/* " --timeout 30s --header 'A=b c'": all that is not a default, for a shell. */
+void again_flags(struct buf *out, const struct pushrod_options *options);
+
+/* What is other about the new task. */
+struct change {
+    const char *queue;  /* NULL: the same */
+    struct buf payload; /* if has_payload */
+    bool has_payload;
+};
+
+/* The payload of a file, "-": standard input. Not 0: an exit code; it was reported. */
+int change_read(struct cli *cli, struct change *change, const char *path);
+
+/*
+ * Submits the dead task changed, and drops it. *as: the new one; 0: there is none. Returns 0 or a
+ * negative enum pushrod_error; `text` then says why, until the client is called again.
+ */
+int again_replay(
+    struct cli *cli, const struct change *change, uint64_t id, uint64_t *as, const char **text);
+
+#endif
