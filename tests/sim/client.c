@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "proto/codec.h"
+
 /* Requests that are no submissions carry what they are about. */
 enum { ASK_WAIT = 1, ASK_CANCEL, ASK_CONTROL, ASK_STATUS, ASK_LIST };
 
@@ -103,6 +105,29 @@ void server_on_status(struct sim *sim, struct event *event)
 {
     struct sub *sub = &sim->subs[event->a];
     core_status(sim->server.core, event->b, ask_of(sim, ASK_STATUS, event->a), sub->id);
+    struct msg_list m = {.request = ask_of(sim, ASK_LIST, event->a),
+        .what = slice_str(event->a % 4 ? "submitted" : "options"),
+        .after = sub->id};
+    core_list(sim->server.core, event->b, &m);
+}
+
+/* Wherever it was, and whatever became of it meanwhile: it is what was submitted. */
+void client_submitted(struct sim *sim, const struct conn_action *a)
+{
+    const struct msg_submitted *m = &((const struct submitted *)a->row)->row;
+    struct sub *sub = &sim->subs[a->request >> 32 & 0xffff];
+    struct msg_options o;
+    struct dec in = dec_of(m->options);
+    bool whole = dec_message(&in) == MSG_OPTIONS && msg_options_decode(&in, &o);
+    SIM_CHECK(sim, whole && m->id == sub->id, "SUBMITTED of %llu, not of %llu",
+        (unsigned long long)m->id, (unsigned long long)sub->id);
+    SIM_CHECK(sim, slice_equal(o.tag, sub->options.tag) && o.keep_ms == sub->options.keep_ms,
+        "task %llu came with the options of another", (unsigned long long)sub->id);
+    SIM_CHECK(sim, slice_equal(m->queue, slice_str(truth_queue(sub->queue))),
+        "task %llu came with the queue of another", (unsigned long long)sub->id);
+    if (m->payload.data)
+        SIM_CHECK(sim, truth_sub(sim, m->payload) == sub,
+            "task %llu came with the payload of another", (unsigned long long)sub->id);
 }
 
 void server_on_list(struct sim *sim, struct event *event)

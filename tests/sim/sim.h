@@ -329,7 +329,8 @@ void client_start(struct sim *, int client);
 void client_cut(struct sim *, int client); /* the connection breaks; it comes back */
 void client_tell(struct sim *, const struct conn_action *);
 void client_ok(struct sim *, const struct conn_action *); /* as soon as the server says so */
-int client_of(const struct sim *, uint64_t conn);         /* -1: that connection is gone */
+void client_submitted(struct sim *, const struct conn_action *);
+int client_of(const struct sim *, uint64_t conn); /* -1: that connection is gone */
 void client_cancel_some(struct sim *);
 void client_look(struct sim *); /* STATUS, LIST */
 /* From any client that is connected. */
