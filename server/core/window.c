@@ -229,9 +229,9 @@ static void window_fetch(struct core *c, struct queue *q)
 {
     uint32_t count = window_count(q);
     /* What was requeued behind the edge fills the window, and waits for what lies before it. */
-    bool low = (count <= c->config.window_tasks / 2 && q->bytes <= c->config.window_bytes / 2) ||
-               !queue_head(q);
-    if (!q->backlog || q->fetching || c->store_down || !low)
+    bool waits = !queue_head(q) && !queue_halted(q);
+    bool low = count <= c->config.window_tasks / 2 && q->bytes <= c->config.window_bytes / 2;
+    if (!q->backlog || q->fetching || c->store_down || (!low && !waits))
         return;
     struct store_op *op = out_store(c, STORE_FETCH, (uintptr_t)q);
     if (!op)

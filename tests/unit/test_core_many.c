@@ -381,6 +381,21 @@ static void many_retries_are_due_at_once(void **state)
     fix_free(&f);
 }
 
+/* What is paused runs nothing, so there is no end of fetching for it. */
+static void a_paused_queue_keeps_its_window(void **state)
+{
+    (void)state;
+    durable_new(&d, 2, DURABILITY_SYNC);
+    for (int i = 0; i < 12; i++)
+        fix_submit(&d.f, 5, "q", "payload", NULL, FOLLOW_NONE);
+    struct msg_control pause = {.request = 8, .verb = S("pause"), .name = S("q")};
+    core_control(d.f.core, 5, &pause);
+    durable_settle(&d);
+    assert_true(core_stats(d.f.core)->ready <= 3);
+    assert_int_equal(core_stats(d.f.core)->ready + core_stats(d.f.core)->backlog, 12);
+    durable_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -394,6 +409,7 @@ int main(void)
         cmocka_unit_test(many_results_come_in_turns),
         cmocka_unit_test(many_tasks_are_due_at_once),
         cmocka_unit_test(many_retries_are_due_at_once),
+        cmocka_unit_test(a_paused_queue_keeps_its_window),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
