@@ -2,6 +2,7 @@
 /* Every invariant that can be checked by walking; for the simulation and the unit tests. */
 #undef NDEBUG /* whoever calls core_check() wants it, in every build */
 #include <assert.h>
+#include "common/name.h"
 #include "server/core/verbs.h"
 
 #define CHECK assert
@@ -198,23 +199,164 @@ static void check_group(const struct group *g)
     CHECK(list_length(&g->ring) <= list_length(&g->links));
 }
 
-/* No task that may be dispatched is beside an idle slot that serves it. */
-static void check_nobody_waits(const struct core *c, const struct group *g)
+/* ---- at rest ---- */
+
+/*
+ * At the end of a tick no task that may run waits beside an idle slot that may run it. This goes by
+ * what tasks and workers are, not by the lists that the scheduler keeps of them. These do wait:
+ *   - all tasks of a queue that is paused or stopped;
+ *   - those behind the first of a queue, which keeps its order: also if that one is too large for
+ *     what the lanes of the idle slots have left;
+ *   - one that came back from a worker behind the edge: a fetch brings what lies before it;
+ *   - those for one worker by name behind the most urgent one for it, if that is too large;
+ *   - a suspect, for a worker that has nothing; one is emptied for it meanwhile;
+ *   - all, for a worker that is being recorded, leaves, runs a suspect, or is emptied for one.
+ */
+static bool may_take(const struct worker *w)
 {
-    for (const struct list *it = g->ring.next; it != &g->ring; it = it->next) {
-        const struct task *t = queue_head(container_of(it, struct link, in_ring)->queue);
-        CHECK(t);
-        for (unsigned room = ROOM_EMPTY; room <= ROOM_IDLE; room++)
-            for (const struct list *at = g->rooms[room].next; at != &g->rooms[room]; at = at->next)
-                CHECK(!sched_fits(c, container_of(at, struct worker, in_room), t));
+    return w->state == WORKER_READY && !w->recording && !w->alone && worker_load(w) < w->slots;
+}
+
+static bool slot_is_idle(const struct worker *w)
+{
+    return may_take(w) && w->group->alone != w;
+}
+
+static bool worker_serves(const struct worker *w, struct slice name)
+{
+    bool serves = false;
+    for (size_t i = 0; i < w->group->pattern_count; i++) {
+        struct slice p = w->group->patterns[i];
+        if (p.data[0] == '!' && slice_equal(slice_of(p.data + 1, p.size - 1), name))
+            return false;
+        serves = serves || name_matches(p, name);
+    }
+    return serves;
+}
+
+static bool is_for(const struct task *t, const struct worker *w)
+{
+    return (!task_target(t).data || slice_equal(task_target(t), w->name)) &&
+           worker_serves(w, t->queue->name);
+}
+
+static const struct worker *worker_at(const struct list *it)
+{
+    return container_of(it, const struct worker, in_core);
+}
+
+static void check_first(const struct core *c, const struct task *t)
+{
+    for (const struct list *it = c->workers.next; it != &c->workers; it = it->next)
+        CHECK(!slot_is_idle(worker_at(it)) || !is_for(t, worker_at(it)) ||
+              !sched_fits(c, worker_at(it), t));
+}
+
+static void check_suspect(const struct core *c, const struct task *t)
+{
+    for (const struct list *it = c->workers.next; it != &c->workers; it = it->next) {
+        const struct worker *w = worker_at(it);
+        if (may_take(w) && is_for(t, w))
+            CHECK(worker_load(w) && w->group->alone);
     }
 }
 
-/* Behind an edge, with little before it, a fetch is on its way. */
+/* Also the most urgent one of all queues that it serves does not fit. */
+static void check_named(const struct core *c, const struct worker *w)
+{
+    const struct task *first = NULL;
+    for (const struct list *it = w->named->targets.next; it != &w->named->targets; it = it->next) {
+        const struct target *target = container_of(it, struct target, in_named);
+        if (!target->ready.count || queue_halted(target->queue) ||
+            !worker_serves(w, target->queue->name))
+            continue;
+        const struct task *t = container_of(heap_top(&target->ready), struct task, place);
+        if (!first || key_before(task_key(t), task_key(first)))
+            first = t;
+    }
+    CHECK(!first || !slot_is_idle(w) || !sched_fits(c, w, first));
+}
+
+static void check_ready(const struct core *c, const struct task *t)
+{
+    const struct queue *q = t->queue;
+    const struct task *first = queue_head(q);
+    if (task_target(t).data && !t->record.suspect) {
+        CHECK(t->rare->awaits->queue == q);
+        CHECK(slice_equal(t->rare->awaits->named->name, t->rare->target));
+    }
+    if (queue_halted(q))
+        return;
+    if (t->record.suspect)
+        check_suspect(c, t);
+    else if (task_target(t).data)
+        return; /* check_named() */
+    else if (window_open(q, task_key(t)))
+        CHECK(first && !key_before(task_key(t), task_key(first)));
+    else
+        CHECK(first || q->fetching || c->store_down);
+}
+
+/* Whoever is emptied is emptied for somebody. */
+static void check_alone(const struct group *g)
+{
+    for (const struct list *it = g->links.next; g->alone && it != &g->links; it = it->next) {
+        const struct queue *q = container_of(it, struct link, in_group)->queue;
+        for (size_t i = 0; !queue_halted(q) && i < q->suspects.count; i++)
+            if (is_for(container_of(q->suspects.nodes[i], struct task, place), g->alone))
+                return;
+    }
+    CHECK(!g->alone);
+}
+
+/* What waits behind a slow one is asked back for each idle slot. */
+static void check_withdrawn(const struct core *c, const struct worker *w)
+{
+    uint32_t place = 0;
+    CHECK((w->state == WORKER_READY && worker_load(w) > w->slots) == !list_empty(&w->deep_node));
+    if (list_empty(&w->deep_node) || w->progress_ns + STUCK_NS > c->now.mono_ns)
+        return;
+    for (const struct list *it = w->outstanding.next; it != &w->outstanding; it = it->next) {
+        const struct task *t = container_of(it, struct task, node);
+        bool runs = place++ < worker_running(w) || t->started || t->alone || t->cancelling;
+        if (runs || t->asked_back || task_target(t).data)
+            continue;
+        for (const struct list *at = t->queue->links.next; at != &t->queue->links; at = at->next) {
+            const struct group *g = container_of(at, struct link, in_queue)->group;
+            CHECK(g->idle_slots <= g->reserved);
+        }
+    }
+}
+
+/* Behind an edge, with little before it or nothing that may run, a fetch is on its way. */
 static void check_window(const struct core *c, const struct queue *q)
 {
-    CHECK(!q->backlog || q->fetching || c->store_down || queue_head(q) || queue_halted(q) ||
-          q->targeted || q->suspects.count);
+    uint32_t count = q->counts[TASK_READY] - q->targeted - (uint32_t)q->suspects.count;
+    bool low = count <= c->config.window_tasks / 2 && q->bytes <= c->config.window_bytes / 2;
+    bool waits = low || (!queue_halted(q) && !queue_head(q));
+    CHECK(!q->backlog || q->fetching || c->store_down || !waits);
+}
+
+static void check_rest(const struct core *c)
+{
+    CHECK(list_empty(&c->dirty_groups));
+    for (uint32_t slot = 0; slot < c->ledger.used; slot++) {
+        const struct task *t = ledger_at(&c->ledger, slot);
+        if (t && t->state == TASK_READY)
+            check_ready(c, t);
+    }
+    for (const struct queue *q = c->first_queue; q; q = q->next) {
+        check_window(c, q);
+        if (queue_head(q))
+            check_first(c, queue_head(q));
+    }
+    for (const struct list *it = c->workers.next; it != &c->workers; it = it->next) {
+        check_named(c, worker_at(it));
+        check_withdrawn(c, worker_at(it));
+    }
+    for (size_t i = 0; i < c->group_count; i++)
+        if (c->groups[i])
+            check_alone(c->groups[i]);
 }
 
 void core_check(const struct core *c)
@@ -224,19 +366,14 @@ void core_check(const struct core *c)
     check_heap(&c->by_wall);
     check_heap(&c->kept);
     check_heap(&c->worker_timers);
-    for (const struct queue *q = c->first_queue; q; q = q->next) {
+    for (const struct queue *q = c->first_queue; q; q = q->next)
         check_queue(q);
-        if (!c->ticking)
-            check_window(c, q);
-    }
     for (const struct list *it = c->workers.next; it != &c->workers; it = it->next)
         check_worker(c, container_of(it, struct worker, in_core));
-    for (size_t i = 0; i < c->group_count; i++) {
-        if (!c->groups[i])
-            continue;
-        check_group(c->groups[i]);
-        if (!c->ticking)
-            check_nobody_waits(c, c->groups[i]);
-    }
+    for (size_t i = 0; i < c->group_count; i++)
+        if (c->groups[i])
+            check_group(c->groups[i]);
     CHECK(list_length(&c->workers) == c->worker_count);
+    if (!c->ticking && !c->failed)
+        check_rest(c);
 }

@@ -34,13 +34,17 @@ void sched_hand_over(struct core *c, struct worker *w, struct task *t)
 
 /* ---- suspects: alone on a worker, so that what they do harms nobody else ---- */
 
+/* t: NULL for any. */
 static bool suspect_may_run(const struct worker *w, const struct task *t)
 {
-    assert(t->record.suspect);
-    return !task_target(t).data || slice_equal(task_target(t), w->name);
+    assert(!t || t->record.suspect);
+    return !t || !task_target(t).data || slice_equal(task_target(t), w->name);
 }
 
-static struct worker *suspect_worker(struct group *g, const struct task *t)
+typedef struct worker *suspect_fn(const struct group *, const struct task *);
+
+/* Who can run it now. */
+static struct worker *suspect_empty(const struct group *g, const struct task *t)
 {
     struct worker *w = g->alone;
     if (w && worker_load(w) == 0 && !w->recording && suspect_may_run(w, t))
@@ -55,57 +59,50 @@ static struct worker *suspect_worker(struct group *g, const struct task *t)
     return NULL;
 }
 
-/* No worker is empty: one gets nothing more until it is. */
-static void suspect_reserve(struct core *c, struct group *g, const struct task *t)
+/*
+ * Who can be emptied for it; NULL: its target is away, or all run suspects, and fall empty anyway.
+ */
+static struct worker *suspect_emptied(const struct group *g, const struct task *t)
 {
     static const enum room order[] = {ROOM_IDLE, ROOM_FILLING, ROOM_NONE};
-    assert(!g->alone);
+    assert(!g->alone || g->alone->group == g);
+    if (g->alone && suspect_may_run(g->alone, t))
+        return g->alone;
     for (unsigned i = 0; i < 3; i++) {
         list_foreach(it, next, &g->rooms[order[i]])
         {
             struct worker *w = container_of(it, struct worker, in_room);
-            if (w->state != WORKER_READY || w->recording || w->alone || !suspect_may_run(w, t))
-                continue;
-            g->alone = w;
-            worker_room(c, w);
-            return;
+            if (w->state == WORKER_READY && !w->recording && !w->alone && suspect_may_run(w, t))
+                return w;
         }
     }
+    return NULL;
 }
 
-static void suspect_release(struct core *c, struct group *g)
+/* From now on it gets nothing more; NULL: none is emptied any more. */
+static void suspect_reserve(struct core *c, struct group *g, struct worker *w)
 {
-    struct worker *w = g->alone;
-    assert(w && w->group == g);
-    g->alone = NULL;
-    worker_room(c, w);
+    struct worker *before = g->alone;
+    assert(!w || w->group == g);
+    if (w == before)
+        return;
+    g->alone = w;
+    if (before)
+        worker_room(c, before);
+    if (w)
+        worker_room(c, w);
 }
 
-/* Somebody in the group may run it, sooner or later: a target may be away. */
-static bool suspect_has_worker(const struct group *g, const struct task *t)
-{
-    assert(t->record.suspect);
-    if (!task_target(t).data)
-        return g->workers > 0;
-    for (unsigned room = 0; room < ROOM_COUNT; room++) {
-        for (const struct list *it = g->rooms[room].next; it != &g->rooms[room]; it = it->next) {
-            const struct worker *w = container_of(it, struct worker, in_room);
-            if (w->state == WORKER_READY && suspect_may_run(w, t))
-                return true;
-        }
-    }
-    return false;
-}
-
-/* The most urgent one of the queue that has a worker, if it is more urgent than `best`. */
-static struct task *suspect_of(const struct group *g, const struct queue *q, struct task *best)
+/* The most urgent one of the queue that has such a worker, if it is more urgent than `best`. */
+static struct task *suspect_of(
+    const struct group *g, const struct queue *q, struct task *best, suspect_fn *find)
 {
     assert(q->suspected && !queue_halted(q));
     for (size_t i = 0; i < q->suspects.count; i++) {
         struct task *t = container_of(q->suspects.nodes[i], struct task, place);
         assert(t->state == TASK_READY);
         bool sooner = !best || key_before(task_key(t), task_key(best));
-        if (sooner && suspect_has_worker(g, t))
+        if (sooner && find(g, t))
             best = t;
         /* The first one comes before all others: only if its worker is away are they looked at. */
         if (i == 0 && (!sooner || best == t))
@@ -114,34 +111,52 @@ static struct task *suspect_of(const struct group *g, const struct queue *q, str
     return best;
 }
 
-/* The most urgent one that has a worker. */
-static struct task *suspect_next(const struct group *g)
+/* They may be many, and workers too: with none for any of them, none is looked at. */
+static struct task *suspect_next(const struct group *g, suspect_fn *find)
 {
     struct task *best = NULL;
     assert(g->number > 0);
+    if (list_empty(&g->suspected) || !find(g, NULL))
+        return NULL;
     list_foreach(it, next, &g->suspected) best =
-        suspect_of(g, container_of(it, struct link, in_suspected)->queue, best);
+        suspect_of(g, container_of(it, struct link, in_suspected)->queue, best, find);
     return best;
 }
 
-static void sched_suspects(struct core *c, struct group *g)
+static void suspects_run(struct core *c, struct group *g)
 {
     assert(g->number > 0);
-    for (struct task *t; (t = suspect_next(g));) {
-        struct worker *w = suspect_worker(g, t);
-        if (!w) {
-            if (g->alone && !suspect_may_run(g->alone, t))
-                suspect_release(c, g);
-            if (!g->alone)
-                suspect_reserve(c, g, t);
-            return;
-        }
+    for (struct task *t; (t = suspect_next(g, suspect_empty));) {
+        struct worker *w = suspect_empty(g, t);
         if (g->alone == w)
-            suspect_release(c, g);
+            suspect_reserve(c, g, NULL);
         sched_hand_over(c, w, t);
     }
-    if (g->alone)
-        suspect_release(c, g);
+}
+
+/* No worker is empty for the most urgent one of the rest: one gets nothing more until it is. */
+static void suspects_wait(struct core *c, struct group *g)
+{
+    const struct task *t = suspect_next(g, suspect_emptied);
+    assert(!t || t->record.suspect);
+    suspect_reserve(c, g, t ? suspect_emptied(g, t) : NULL);
+}
+
+/*
+ * All groups run what they can before any of them empties a worker for the rest: of two that serve
+ * a queue one would keep a slot free for what the other one has got. A slot that is no longer kept
+ * may be what a task for that worker waited for.
+ */
+static void sched_suspects(struct core *c)
+{
+    for (struct list *it = c->dirty_groups.next; it != &c->dirty_groups; it = it->next)
+        suspects_run(c, container_of(it, struct group, dirty_node));
+    for (struct list *it = c->dirty_groups.next; it != &c->dirty_groups; it = it->next) {
+        struct group *g = container_of(it, struct group, dirty_node);
+        assert(!g->alone || g->alone->group == g);
+        suspects_wait(c, g);
+    }
+    target_dispatch(c);
 }
 
 /* ---- queues take turns ---- */
@@ -336,7 +351,6 @@ static bool sched_slots(struct core *c)
     for (struct list *it = c->dirty_groups.next; it != &c->dirty_groups; it = it->next) {
         struct group *g = container_of(it, struct group, dirty_node);
         assert(g->number > 0);
-        sched_suspects(c, g);
         missed = sched_idle(c, g) || missed;
     }
     return missed && c->stats.dispatched != before;
@@ -347,6 +361,7 @@ void sched_run(struct core *c)
     uint64_t before = c->stats.dispatched;
     assert(list_empty(&c->dirty_groups) || c->group_count > 0);
     target_dispatch(c);
+    sched_suspects(c);
     while (sched_slots(c))
         ;
     for (struct list *it = c->dirty_groups.next; it != &c->dirty_groups; it = it->next)

@@ -181,6 +181,141 @@ static void an_answer_counts_beside_a_later_one_of_its_task(void **state)
     fix_free(&f);
 }
 
+/* ---- which workers are emptied for suspects ---- */
+
+static uint64_t submit(const char *queue, const char *target)
+{
+    struct msg_options o = fix_options();
+    if (target)
+        o.worker = S(target);
+    return fix_submit(&f, 5, queue, "", &o, FOLLOW_NONE);
+}
+
+/* A task that worker n starts; the next tick is open. */
+static uint64_t started(unsigned n, const char *queue, const char *target)
+{
+    uint64_t id = submit(queue, target);
+    fix_end(&f);
+    const struct lane_action *l = fix_lane(&f, n, LANE_TASK, 0);
+    assert_non_null(l);
+    assert_int_equal(l->id, id);
+    uint64_t lease = l->lease;
+    fix_later(&f, 1);
+    fix_answer(&f, n, (struct answer){.kind = MSG_STARTED, .id = id, .lease = lease});
+    return id;
+}
+
+/* What it runs is suspect. */
+static void lose(unsigned n)
+{
+    core_worker_lost(f.core, f.worker[n], PUSHROD_E_CLOSED, f.now.mono_ns);
+}
+
+static void assert_gets(unsigned n, uint64_t id)
+{
+    assert_non_null(fix_lane(&f, n, LANE_TASK, 0));
+    assert_int_equal(fix_lane(&f, n, LANE_TASK, 0)->id, id);
+    assert_null(fix_lane(&f, n, LANE_TASK, 1));
+}
+
+/* Two groups serve its queue: the one that is asked first can only empty a worker, the other runs
+ * it. */
+static void a_slot_is_not_kept_for_a_suspect_that_another_group_runs(void **state)
+{
+    (void)state;
+    fix_new(&f, NULL);
+    fix_worker(&f, 1, "a", 1);
+    uint64_t suspect = started(1, "a", NULL);
+    fix_worker(&f, 0, "*", 2);
+    started(0, "b", NULL);
+    fix_join_held(&f, 2, "a", 1, NULL, 0);
+    fix_later(&f, 1);
+    uint64_t next = submit("b", NULL);
+    lose(1);
+    fix_answer(&f, 2, (struct answer){.kind = MSG_READY});
+    fix_end(&f);
+    assert_gets(2, suspect);
+    assert_gets(0, next);
+    fix_free(&f);
+}
+
+/* In the same tick: nobody would look at it again before something else happens. */
+static void a_slot_that_is_not_kept_any_more_runs_what_is_for_its_worker(void **state)
+{
+    (void)state;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 2);
+    started(0, "q", NULL);
+    fix_worker(&f, 1, "q", 1);
+    uint64_t suspect = started(1, "q", NULL);
+    lose(1);
+    fix_end(&f);
+    fix_later(&f, 1);
+    uint64_t id = submit("q", "w0");
+    fix_end(&f);
+    assert_null(fix_lane(&f, 0, LANE_TASK, 0));
+    fix_later(&f, 1);
+    fix_worker(&f, 2, "q", 1);
+    fix_end(&f);
+    assert_gets(2, suspect);
+    assert_gets(0, id);
+    fix_free(&f);
+}
+
+/* Two suspects; the more urgent one is for a worker that is busy. */
+static void a_suspect_does_not_wait_for_the_worker_of_another(void **state)
+{
+    (void)state;
+    fix_new(&f, NULL);
+    fix_worker(&f, 1, "q", 2);
+    started(1, "q", "w1");
+    lose(1);
+    uint64_t first = submit("q", "w1");
+    fix_worker(&f, 1, "q", 2);
+    fix_end(&f);
+    assert_gets(1, first);
+    fix_later(&f, 1);
+    fix_worker(&f, 2, "q", 1);
+    uint64_t suspect = started(2, "q", NULL);
+    lose(2);
+    fix_worker(&f, 3, "q", 1);
+    fix_end(&f);
+    assert_gets(3, suspect);
+    fix_free(&f);
+}
+
+/* Nor for one that runs a suspect by now: another worker is emptied for it. */
+static void a_worker_is_emptied_for_the_suspect_that_it_can_run(void **state)
+{
+    (void)state;
+    fix_new(&f, NULL);
+    fix_worker(&f, 1, "q", 2);
+    uint64_t first = started(1, "q", "w1");
+    started(1, "q", "w1");
+    lose(1);
+    fix_worker(&f, 1, "q", 2);
+    fix_end(&f);
+    assert_gets(1, first);
+    fix_later(&f, 1);
+    fix_worker(&f, 3, "q", 2);
+    uint64_t runs = submit("q", NULL);
+    fix_end(&f);
+    assert_gets(3, runs);
+    uint64_t lease = fix_lane(&f, 3, LANE_TASK, 0)->lease;
+    fix_later(&f, 1);
+    fix_worker(&f, 2, "q", 1);
+    uint64_t suspect = started(2, "q", NULL);
+    lose(2);
+    submit("q", NULL);
+    fix_end(&f);
+    assert_null(fix_lane(&f, 3, LANE_TASK, 0));
+    fix_later(&f, 1);
+    fix_answer(&f, 3, fix_done(runs, lease, ""));
+    fix_end(&f);
+    assert_gets(3, suspect);
+    fix_free(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -189,6 +324,10 @@ int main(void)
         cmocka_unit_test(what_waits_behind_a_stuck_slot_is_asked_back),
         cmocka_unit_test(a_slot_is_not_kept_for_a_suspect_that_is_gone),
         cmocka_unit_test(an_answer_counts_beside_a_later_one_of_its_task),
+        cmocka_unit_test(a_slot_is_not_kept_for_a_suspect_that_another_group_runs),
+        cmocka_unit_test(a_slot_that_is_not_kept_any_more_runs_what_is_for_its_worker),
+        cmocka_unit_test(a_suspect_does_not_wait_for_the_worker_of_another),
+        cmocka_unit_test(a_worker_is_emptied_for_the_suspect_that_it_can_run),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
