@@ -174,6 +174,7 @@ static void check_worker(const struct core *c, const struct worker *w)
     /* A lane carries lane_bytes, or one task. */
     CHECK(bytes <= c->config.lane_bytes || count >= 1);
     CHECK(!w->alone || count <= 1);
+    CHECK(w->parting.count <= count + w->ghosts.count + w->claims.count);
     uint64_t sequence = 0;
     for (const struct list *it = w->settling.next; it != &w->settling; it = it->next) {
         const struct task *t = container_of(it, struct task, node);

@@ -274,6 +274,15 @@ static void mend_queues(struct sim *sim, struct event *event)
         sim_after(sim, 100 * MS, mend_queues, event->a + connected, 0);
 }
 
+/* It runs what has no end. */
+static bool is_stuck(const struct node *n)
+{
+    for (size_t i = 0; i < n->run_count; i++)
+        if (n->runs[i].endless)
+            return true;
+    return false;
+}
+
 void faults_end(struct sim *sim)
 {
     sim_trace(sim, "faults end");
@@ -290,7 +299,7 @@ void faults_end(struct sim *sim)
         n->paused_until = 0;
         if (n->session)
             node_wake(sim, i, sim->now.mono_ns);
-        if (n->lame && n->session)
+        if (n->session && (n->lame || n->liar || is_stuck(n)))
             node_kill(sim, i);
     }
     mend_queues(sim, &(struct event){0});

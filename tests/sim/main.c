@@ -40,6 +40,7 @@ static void draw_worker(struct sim *sim, int node)
     n->queue_count = n->queues[1] ? 2 : 1;
     n->slots = (uint32_t)sim_between(sim, 1, 4);
     n->max_prefetch = sim->plan.max_prefetch;
+    n->liar = sim->plan.lies && sim_chance(sim, 50);
     n->ahead = sim_chance(sim, 30) ? (uint32_t)sim_between(sim, 1, 6) : 0;
     sim_after(sim, sim_below(sim, 100 * MS), node_on_restart, (uint64_t)node, 0);
 }
@@ -55,12 +56,14 @@ static void run_until_settled(struct sim *sim)
     while (sim->now.mono_ns < end && sim_run_next(sim)) {
         SIM_CHECK(sim, sim->step < STEP_LIMIT, "no end of steps");
         if (sim->step >= look && sim->now.mono_ns - active > 300 * MS) {
-            if (truth_settled(sim))
+            if (truth_settled(sim) && !server_left(sim))
                 break;
             look = sim->step + 50;
         }
     }
     truth_final(sim);
+    const char *left = server_left(sim);
+    SIM_CHECK(sim, !left, "all has ended, but for %s", left);
 }
 
 static void sim_run(struct sim *sim, uint64_t seed)
@@ -115,6 +118,8 @@ static void add_totals(struct totals *all, const struct sim *sim)
     all->pieced += t->pieced;
     all->torn += t->torn;
     all->met += t->met;
+    all->lies += t->lies;
+    all->endless += t->endless;
     all->calm += sim->plan.calm;
     all->seeds++;
 }
@@ -147,5 +152,7 @@ int main(void)
         (unsigned long long)all.deaths, (unsigned long long)all.restarts);
     printf("sim: %llu results in pieces, %llu faults between two, %llu times two results met\n",
         (unsigned long long)all.pieced, (unsigned long long)all.torn, (unsigned long long)all.met);
+    printf("sim: %llu lies, %llu handlers without an end\n", (unsigned long long)all.lies,
+        (unsigned long long)all.endless);
     return 0;
 }

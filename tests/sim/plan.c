@@ -44,6 +44,16 @@ static void draw_pieces(struct sim *sim)
     p->part_bytes = p->pieces ? sim_between(sim, 16, 1000) : 0;
 }
 
+/* Now and then it is about workers that are not what they should be. */
+static void draw_workers(struct sim *sim)
+{
+    struct plan *p = &sim->plan;
+    if (sim_chance(sim, 8))
+        p->lies = (unsigned)sim_between(sim, 5, 60);
+    if (sim_chance(sim, 8))
+        p->endless = (unsigned)sim_between(sim, 10, 60);
+}
+
 static void draw_sizes(struct sim *sim)
 {
     struct plan *p = &sim->plan;
@@ -107,6 +117,7 @@ void plan_draw(struct sim *sim)
         draw_faults(sim);
         draw_chances(sim);
         draw_pieces(sim);
+        draw_workers(sim);
     } else {
         p->priority = sim_chance(sim, 50) ? 50 : 0;
         p->big = sim_chance(sim, 20) ? 3 : 0;

@@ -58,7 +58,8 @@ static void run_later(
 static void run_begin(struct sim *sim, int node, struct run *run)
 {
     struct node *n = &sim->nodes[node];
-    uint64_t duration = draw_duration(sim);
+    bool endless = !sim->over && sim_chance(sim, sim->plan.endless);
+    uint64_t duration = endless ? UINT64_MAX : draw_duration(sim);
     enum outcome outcome = draw_outcome(sim, run->sub);
     run->begun_ns = n->changed_ns = sim->now.mono_ns + 1;
     sim_trace(sim, "%s: runs task %llu, lease %llx, %.3f ms, outcome %d", n->name,
@@ -66,14 +67,17 @@ static void run_begin(struct sim *sim, int node, struct run *run)
         outcome);
     truth_run(sim, run->sub, run->id);
     if (sim_chance(sim, sim->plan.talks))
-        run_later(sim, node, run->lease, duration / 2, END_TALK);
+        run_later(sim, node, run->lease, endless ? sim->plan.run_ns : duration / 2, END_TALK);
     if (run->timeout_ms && duration > run->timeout_ms * MS) {
         duration = run->timeout_ms * MS;
         outcome = END_TIMEOUT;
         if (sim_chance(sim, 20) && !sim->over)
-            duration += 10000 * MS; /* it does not obey */
+            duration = endless ? UINT64_MAX : duration + 10000 * MS; /* it does not obey */
     }
-    run_later(sim, node, run->lease, duration, outcome);
+    run->endless = duration == UINT64_MAX;
+    sim->totals.endless += run->endless;
+    if (!run->endless)
+        run_later(sim, node, run->lease, duration, outcome);
 }
 
 /* Begins what waits for a slot, in order. */
@@ -97,7 +101,8 @@ static void take_start(struct sim *sim, struct node *n, const struct attempt *a)
         n->name, n->run_count + 1);
     SIM_CHECK(sim, !run_find(n, a->lease), "%s was told twice to run one lease", n->name);
     struct run *run = array_add((void **)&n->runs, &n->run_count, &n->run_room, sizeof *run);
-    *run = (struct run){a->lease, a->id, a->timeout_ms, truth_sub(sim, a->payload), 0, false};
+    *run =
+        (struct run){a->lease, a->id, a->timeout_ms, truth_sub(sim, a->payload), 0, false, false};
 }
 
 void runner_take(struct sim *sim, int node, const struct run_action *action)

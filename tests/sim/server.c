@@ -48,6 +48,7 @@ static void server_forget(struct sim *sim)
         buf_free(&s->lanes[i].out);
         free(s->lanes[i].tasks);
         free(s->lanes[i].dones);
+        free(s->lanes[i].lies);
     }
     for (size_t i = 0; i < s->peer_count; i++)
         buf_free(&s->peers[i].reply);
@@ -64,6 +65,15 @@ void server_free(struct sim *sim)
     free(sim->server.inbox);
     free(sim->server.lanes);
     free(sim->server.peers);
+}
+
+const char *server_left(struct sim *sim)
+{
+    const struct plan *p = &sim->plan;
+    /* What a store that is down refuses to end, and then purges, counts twice. */
+    bool twice = p->purge && p->store_down;
+    bool exact = sim->server.life == 1 && !p->store_unknown && !p->replay && !twice;
+    return sim->server.up ? core_left(sim->server.core, exact) : "the server";
 }
 
 /* A worker whose lane broke hears of it a little later, unless nothing reaches it at all. */
@@ -204,6 +214,8 @@ static void join_new(struct sim *sim, struct event *event, const struct msg_join
         .queue_count = decode_queues(join->queues, queues, 8),
         .held = held,
         .held_count = decode_held(sim, join->held, held, 2000)};
+    peer->held_count = in.held_count;
+    in.held_count = liar_holds(sim, peer->node, held, in.held_count, 2000);
     memcpy(in.instance, join->instance.data, 16);
     sim_trace(
         sim, "server: JOIN of %.*s, %zu held", (int)in.name.size, in.name.data, in.held_count);
@@ -283,7 +295,7 @@ static void lane_begun(struct lane *lane, const struct answer *a)
     }
 }
 
-static void lane_note(struct sim *sim, struct lane *lane, const struct answer *a)
+void server_note(struct sim *sim, struct lane *lane, const struct answer *a)
 {
     if (a->kind == MSG_READY) {
         lane->ready = true;
@@ -369,6 +381,7 @@ void server_on_answers(struct sim *sim, struct event *event)
     struct lane *lane = server_lane(sim, from.worker);
     if (!lane || lane->session != from.session)
         return; /* its password was of another server: not admitted */
+    bool liar = liar_lies(sim, lane);
     for (uint64_t sequence = from.sequence - 1; dec_more(&d);) {
         struct answer a = {0};
         unsigned kind = dec_message(&d);
@@ -379,7 +392,7 @@ void server_on_answers(struct sim *sim, struct event *event)
         }
         a.sequence = ++sequence;
         bool next = sequence == lane->expected;
-        if (!next && !sim->plan.raw)
+        if (!next && (liar || !sim->plan.raw))
             continue;
         note_piece(sim, lane, &a);
         SIM_CHECK(sim, count < ANSWERS_MAX, "more than %d answers in a frame", ANSWERS_MAX);
@@ -387,14 +400,18 @@ void server_on_answers(struct sim *sim, struct event *event)
         if (!next)
             continue; /* the core has to see that itself */
         lane->expected++;
-        lane_note(sim, lane, &a);
+        if (liar)
+            continue;
+        server_note(sim, lane, &a);
         sim_trace(sim, "server: worker %llu says %s #%llu id %llu", (unsigned long long)from.worker,
             msg_name(kind), (unsigned long long)sequence, (unsigned long long)a.id);
     }
     SIM_CHECK(sim, !dec_failed(&d), "answers: %s", d.error);
     if (count && answers[count - 1].kind == MSG_PART && sim_chance(sim, sim->plan.torn))
         faults_torn(sim, lane->node);
-    if (count)
+    if (liar)
+        liar_says(sim, lane, answers, count);
+    else if (count)
         core_answers(sim->server.core, from.worker, from.session, answers, count);
     if (beat.kind)
         core_answers(sim->server.core, from.worker, from.session, &beat, 1);

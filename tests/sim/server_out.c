@@ -24,12 +24,12 @@ static void lane_flush(struct sim *sim, struct lane *lane, struct body *body)
 
 /* ---- joins ---- */
 
-static void encode_verdicts(struct buf *out, const struct join_action *a)
+static void encode_verdicts(struct buf *out, const struct join_action *a, size_t count)
 {
-    if (!a->held_count)
+    if (!count)
         return;
-    enc_array(out, (uint32_t)a->held_count);
-    for (size_t i = 0; i < a->held_count; i++) {
+    enc_array(out, (uint32_t)count);
+    for (size_t i = 0; i < count; i++) {
         struct msg_verdict v = {a->held[i].id, a->held[i].lease, a->verdicts[i]};
         msg_verdict_encode(out, &v);
     }
@@ -43,6 +43,17 @@ static void reply_to(struct sim *sim, struct peer *peer)
     event_frame(
         sim_send(sim, peer->node, &n->join, sim_below(sim, sim->plan.delay_ns), node_on_welcome),
         &peer->reply);
+}
+
+/* A liar may say so twice. */
+static void lane_keeps(struct lane *lane, const struct held *held)
+{
+    for (size_t i = 0; i < lane->task_count; i++)
+        if (lane->tasks[i].id == held->id && lane->tasks[i].lease == held->lease)
+            return;
+    struct held_task *t =
+        array_add((void **)&lane->tasks, &lane->task_count, &lane->task_room, sizeof *t);
+    *t = (struct held_task){.id = held->id, .lease = held->lease};
 }
 
 static void do_welcome(struct sim *sim, const struct join_action *a)
@@ -61,7 +72,7 @@ static void do_welcome(struct sim *sim, const struct join_action *a)
         .expected = 1,
         .slots = peer->slots,
         .max_prefetch = peer->max_prefetch};
-    encode_verdicts(&verdicts, a);
+    encode_verdicts(&verdicts, a, peer->held_count);
     struct msg_welcome w = {.nonce = slice_of(peer->nonce, 16),
         .worker = a->worker,
         .session = a->session,
@@ -79,11 +90,12 @@ static void do_welcome(struct sim *sim, const struct join_action *a)
     buf_free(&verdicts);
     /* What it keeps counts on its lane. */
     for (size_t i = 0; i < a->held_count; i++) {
-        if (a->verdicts[i] != VERDICT_KEEP)
+        bool kept = a->verdicts[i] == VERDICT_KEEP;
+        if (sim->nodes[peer->node].liar && (kept || a->verdicts[i] == VERDICT_SEND))
+            liar_had(sim, a->held[i].id);
+        if (!kept)
             continue;
-        struct held_task *t =
-            array_add((void **)&lane->tasks, &lane->task_count, &lane->task_room, sizeof *t);
-        *t = (struct held_task){.id = a->held[i].id, .lease = a->held[i].lease};
+        lane_keeps(lane, &a->held[i]);
     }
     sim_trace(sim, "server: WELCOME worker %llu (%s)", (unsigned long long)a->worker,
         sim->nodes[peer->node].name);
@@ -153,6 +165,8 @@ static void put_task(struct sim *sim, struct lane *lane, const struct lane_actio
         array_add((void **)&lane->tasks, &lane->task_count, &lane->task_room, sizeof *t);
     *t = (struct held_task){
         .id = r->id, .lease = a->task->lease, .bytes = r->payload.size, .suspect = r->suspect};
+    if (liar_lies(sim, lane))
+        liar_had(sim, r->id);
     truth_dispatch(sim, a);
     check_credit(sim, lane);
     struct msg_task m = {.id = r->id,
@@ -183,16 +197,18 @@ static bool kept_elsewhere(
 /* The promise behind ACK: whatever the worker now forgets is on disk. */
 static void check_ack(struct sim *sim, struct lane *lane, uint64_t number)
 {
-    SIM_CHECK(sim, number < lane->expected, "ACK %llu of worker %llu is ahead of its answers",
-        (unsigned long long)number, (unsigned long long)lane->worker);
+    SIM_CHECK(sim, number < lane->expected || (liar_lies(sim, lane) && number <= lane->said),
+        "ACK %llu of worker %llu is ahead of its answers", (unsigned long long)number,
+        (unsigned long long)lane->worker);
     SIM_CHECK(sim, number >= lane->acked, "ACK goes back");
     lane->acked = number;
     for (size_t i = 0; i < lane->done_count; i++) {
         if (lane->dones[i].sequence > number)
             continue;
         struct sub *sub = truth_by_id(sim, lane->dones[i].id);
-        bool sync = sub && sim->plan.durability[sub->queue] == DURABILITY_SYNC && !sub->excused &&
-                    !lane->dones[i].failed;
+        bool sync = sub && !liar_lies(sim, lane) &&
+                    sim->plan.durability[sub->queue] == DURABILITY_SYNC && !sub->excused &&
+                    !sub->lied && !lane->dones[i].failed;
         /* It is looked up first: a server that dies in between runs it again. */
         bool late = lane->dones[i].stored;
         SIM_CHECK(sim,
@@ -235,12 +251,12 @@ static void do_lane(struct sim *sim, const struct lane_action *a)
         break;
     case LANE_ACK:
         check_ack(sim, lane, a->number);
-        msg_ack_encode(out, &(struct msg_ack){a->number});
+        msg_ack_encode(out, &(struct msg_ack){liar_number(lane, a->number)});
         break;
     case LANE_PING:
         check_ack(sim, lane, a->number);
         lane->quiet = !a->beat;
-        msg_ping_encode(out, &(struct msg_ping){a->number, a->beat, a->next_ms});
+        msg_ping_encode(out, &(struct msg_ping){liar_number(lane, a->number), a->beat, a->next_ms});
         break;
     case LANE_DRAIN:
         msg_drain_encode(out, &(struct msg_drain){a->number, a->again});

@@ -14,6 +14,7 @@
  *   runner.c  handlers
  *   client.c  who submits, follows, cancels, vanishes and comes back
  *   result.c  what handlers give back
+ *   liar.c    workers that say what is not true
  *   keys.c    who may hold a unique key
  *   truth.c   what really happened, and the checks against it
  *   faults.c  what breaks, when, and how it is mended
@@ -113,7 +114,7 @@ void sim_report(struct sim *); /* seed, step, last events; also from the abort h
 #define SIM_CHANCES(X)                                                                             \
     X(join_lost) X(join_repeated) X(no_obituary) X(fails) X(permanent) X(hangs) X(broken)          \
     X(poison) X(priority) X(delay) X(unique) X(timeout) X(expires) X(target) X(big) X(keep)        \
-    X(attached) X(unfollowed) X(talks) X(pieces) X(torn)
+    X(attached) X(unfollowed) X(talks) X(pieces) X(torn) X(endless) X(lies)
 /* clang-format on */
 
 struct plan {
@@ -166,6 +167,7 @@ struct sub {
     bool received;                   /* its client has the finish */
     bool excused;                    /* may be lost: purged, or volatile and the server died */
     bool may_repeat;                 /* a fault justifies another execution */
+    bool lied;                       /* a liar had it, or said so: its result may be any */
     uint64_t piece_of, piece_before; /* workers that sent pieces of its result last */
     uint64_t told_conn;              /* connection that was told last */
     uint32_t status;                 /* that was told; 0: none yet */
@@ -226,6 +228,9 @@ struct lane {
     uint32_t slots, max_prefetch;
     uint64_t expected; /* sequence number of the next answer */
     uint64_t acked;
+    uint64_t said;  /* of a liar: number of the last answer, lies and all */
+    uint64_t *lies; /* numbers of what its session did not say */
+    size_t lie_count, lie_room;
     struct buf out; /* this tick's message */
     struct held_task *tasks;
     size_t task_count, task_room;
@@ -242,7 +247,8 @@ struct peer {
     uint64_t life;
     uint8_t nonce[16];
     uint32_t slots, max_prefetch;
-    struct buf reply; /* the same nonce gets the same WELCOME */
+    size_t held_count; /* without lies */
+    struct buf reply;  /* the same nonce gets the same WELCOME */
 };
 
 struct server {
@@ -263,10 +269,12 @@ struct server {
 void server_start(struct sim *);
 void server_kill(struct sim *); /* with no warning; settled state stays */
 void server_free(struct sim *);
+const char *server_left(struct sim *);          /* what has not ended there; NULL: nothing */
 void server_take(struct sim *, struct event *); /* into the inbox; wakes it */
 void server_wake(struct sim *, uint64_t at_ns);
 void server_out(struct sim *, const struct actions *);
 struct lane *server_lane(struct sim *, uint64_t worker);
+void server_note(struct sim *, struct lane *, const struct answer *); /* one that the core takes */
 apply_fn server_on_status, server_on_list, server_on_join, server_on_obituary, server_on_answers,
     server_on_lane_connect, server_on_lane_lost, server_on_submit, server_on_wait,
     server_on_received, server_on_cancel, server_on_control, server_on_conn_closed,
@@ -279,6 +287,7 @@ struct run {
     struct sub *sub;
     uint64_t begun_ns; /* 0: waits for a slot in the runner */
     bool cancelled;
+    bool endless; /* only CANCEL ends it, if that */
 };
 
 struct node {
@@ -295,10 +304,11 @@ struct node {
     size_t inbox_count, inbox_room;
     struct link join, lane, answers_up;
     uint64_t port, worker; /* of the lane that it is connected to; 0: none */
-    bool lame;             /* it stopped serving a queue */
-    bool crash;            /* a handler kills it at the end of this tick */
-    uint64_t changed_ns;   /* when something last began or ended */
-    struct run *runs;      /* in the order in which they were handed over */
+    bool liar;
+    bool lame;           /* it stopped serving a queue */
+    bool crash;          /* a handler kills it at the end of this tick */
+    uint64_t changed_ns; /* when something last began or ended */
+    struct run *runs;    /* in the order in which they were handed over */
     size_t run_count, run_room;
 };
 
@@ -316,6 +326,15 @@ apply_fn node_on_restart, node_on_welcome, node_on_lane_frame, node_on_lane_down
 void runner_take(struct sim *, int node, const struct run_action *);
 void runner_begin(struct sim *, int node); /* what waits, while slots are free */
 apply_fn runner_on_event, runner_on_revoke;
+
+/* ---- liar.c ---- */
+
+bool liar_lies(const struct sim *, const struct lane *);
+void liar_had(struct sim *, uint64_t id); /* what becomes of it is up to a liar */
+/* Of its session, in order; and more. */
+void liar_says(struct sim *, struct lane *, const struct answer *, size_t count);
+uint64_t liar_number(const struct lane *, uint64_t number);
+size_t liar_holds(struct sim *, int node, struct held *, size_t count, size_t room);
 
 /* ---- client.c ---- */
 
@@ -348,6 +367,7 @@ void faults_end(struct sim *);            /* mends everything; time goes on */
 struct totals {
     uint64_t steps, ticks, accepted, executed, repeated, told, restarts, deaths, seeds, calm;
     uint64_t pieced, torn, met; /* results in pieces: whole, cut, and crossed by another's */
+    uint64_t lies, endless;
 };
 
 struct sim {
