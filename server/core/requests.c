@@ -184,20 +184,28 @@ static void control_resume(struct core *c, uint64_t conn, const struct msg_contr
         queue_pause(c, conn, m, q, false);
 }
 
-/* What nobody has is cancelled; what a worker has, or the store is being asked about, goes on. */
+/* A worker has it, or the store is being asked about it: also about how it ended. */
+static bool purge_spares(const struct task *t)
+{
+    assert(t->state != TASK_GONE);
+    if (task_ended(t))
+        return t->operations || t->refused;
+    return t->state == TASK_LEASED || t->state == TASK_STORING || t->state == TASK_MOVING;
+}
+
+/* What nobody has is cancelled; the rest goes on. */
 static size_t purge_memory(struct core *c, struct queue *q, uint64_t *keep, size_t *kept)
 {
     size_t count = 0;
     uint32_t slot = 0;
     *kept = 0;
     for (struct task *t; (t = ledger_next(&c->ledger, &slot));) {
-        if (t->queue != q || task_ended(t))
+        if (t->queue != q)
             continue;
         assert(t->record.id != 0);
-        bool busy = t->state == TASK_LEASED || t->state == TASK_STORING || t->state == TASK_MOVING;
-        if (busy) {
+        if (purge_spares(t)) {
             keep[(*kept)++] = t->record.id;
-        } else {
+        } else if (!task_ended(t)) {
             task_finish(c, t, PUSHROD_CANCELLED, PUSHROD_E_TASK_CANCELLED);
             count++;
         }
@@ -256,10 +264,13 @@ static void control_purge(struct core *c, uint64_t conn, const struct msg_contro
     struct queue *q = control_queue(c, conn, m);
     if (!q)
         return;
-    assert(q->counts[TASK_LEASED] <= c->ledger.by_id.count);
-    uint64_t *keep = arena_alloc(
-        c, (size_t)(q->counts[TASK_LEASED] + q->counts[TASK_STORING] + q->counts[TASK_MOVING] + 1) *
-               sizeof *keep);
+    size_t most = 1;
+    static const enum task_state spared[] = {
+        TASK_LEASED, TASK_STORING, TASK_MOVING, TASK_FINISHING, TASK_FINISHED};
+    for (size_t i = 0; i < sizeof spared / sizeof *spared; i++)
+        most += q->counts[spared[i]];
+    assert(most <= c->ledger.by_id.count + 1);
+    uint64_t *keep = arena_alloc(c, most * sizeof *keep);
     if (!keep) {
         out_reject(c, conn, m->request, PUSHROD_E_NO_MEMORY, NULL);
         return;

@@ -135,7 +135,7 @@ struct store_op {
     struct slice instance;       /* WORKER: 16 bytes */
     uint64_t id;                 /* LOOKUP, FORGET, SCAN, REVIVE, DROP */
     uint64_t until_ms;           /* DUE */
-    const uint64_t *keep;        /* PURGE: ids of leased tasks, sorted */
+    const uint64_t *keep;        /* PURGE: ids that the core goes on with, sorted */
     size_t keep_count;
     struct order_key after;     /* FETCH */
     uint32_t limit;             /* FETCH, DUE, SCAN, IDS: how many at the most */

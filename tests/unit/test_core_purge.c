@@ -118,12 +118,45 @@ static void a_replayed_task_takes_its_key_again(void **state)
     fix_free(&f);
 }
 
+/* The store refused its finish, and is asked again behind the purge: it is to find the record. */
+static void a_finish_that_was_refused_is_stored_behind_a_purge(void **state)
+{
+    (void)state;
+    struct durable d;
+    durable_begin(&d, DURABILITY_SYNC);
+    struct msg_options o = fix_options();
+    o.keep_ms = 60000;
+    uint64_t lease, id = durable_leased(&d, &lease, &o);
+    fix_later(&d.f, 1);
+    fix_answer(&d.f, 0, fix_done(id, lease, "result"));
+    fix_end(&d.f);
+    durable_say(&d, durable_op(&d, STORE_FINISH, 0), OUTCOME_REFUSED, PUSHROD_E_STORE_FAILED);
+    durable_end(&d);
+    purge(&d);
+    durable_settle(&d);
+    durable_end(&d);
+    fix_later(&d.f, 200);
+    durable_settle(&d);
+    core_received(d.f.core, 5, 1);
+    durable_settle(&d);
+    durable_restart(&d);
+    core_wait(d.f.core, 6, 1, id, FOLLOW_FINISH);
+    durable_end(&d);
+    durable_stored(&d, 1);
+    durable_end(&d);
+    const struct conn_action *told = fix_conn(&d.f, 6, MSG_FINISHED, 0);
+    assert_non_null(told);
+    assert_true(slice_equal(task_result(told->task), S("result")));
+    durable_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_came_due_just_before_a_purge_does_not_run),
         cmocka_unit_test(what_was_replayed_just_before_a_purge_does_not_run),
         cmocka_unit_test(a_replayed_task_takes_its_key_again),
+        cmocka_unit_test(a_finish_that_was_refused_is_stored_behind_a_purge),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
