@@ -8,10 +8,7 @@
 
 #include "proto/codec.h"
 
-/* Requests that are no submissions carry what they are about. */
-enum { ASK_WAIT = 1, ASK_CANCEL, ASK_CONTROL, ASK_STATUS, ASK_LIST };
-
-static uint64_t ask_of(struct sim *sim, unsigned kind, size_t number)
+uint64_t client_ask(struct sim *sim, unsigned kind, size_t number)
 {
     return (uint64_t)kind << 48 | (uint64_t)number << 32 | (sim->next_number++ & 0xffffffff);
 }
@@ -21,7 +18,7 @@ struct heard { /* what a connection carries down */
     uint32_t kind, code;
 };
 
-static struct event *up(struct sim *sim, int client, apply_fn *apply)
+struct event *client_up(struct sim *sim, int client, apply_fn *apply)
 {
     struct client *c = &sim->clients[client];
     struct event *e = sim_send(sim, NODE_SERVER, &c->up, sim_below(sim, sim->plan.delay_ns), apply);
@@ -72,7 +69,8 @@ void server_on_submit(struct sim *sim, struct event *event)
 void server_on_wait(struct sim *sim, struct event *event)
 {
     struct sub *sub = &sim->subs[event->a];
-    core_wait(sim->server.core, event->b, ask_of(sim, ASK_WAIT, event->a), sub->id, sub->follow);
+    core_wait(
+        sim->server.core, event->b, client_ask(sim, ASK_WAIT, event->a), sub->id, sub->follow);
 }
 
 void server_on_received(struct sim *sim, struct event *event)
@@ -85,18 +83,23 @@ void server_on_cancel(struct sim *sim, struct event *event)
     struct sub *sub = &sim->subs[event->a];
     sim_trace(sim, "server: CANCEL id %llu", (unsigned long long)sub->id);
     sub->cancelled = true;
-    core_cancel(sim->server.core, event->b, ask_of(sim, ASK_CANCEL, event->a), sub->id);
+    core_cancel(sim->server.core, event->b, client_ask(sim, ASK_CANCEL, event->a), sub->id);
 }
 
 void server_on_control(struct sim *sim, struct event *event)
 {
     const char *verb = (const char *)event->frame, *name = verb + strlen(verb) + 1;
-    struct msg_control m = {.request = ask_of(sim, ASK_CONTROL, 0),
+    struct sub *sub = event->a ? truth_by_id(sim, event->a) : NULL;
+    size_t number = sub ? (size_t)(sub - sim->subs) : 0;
+    bool replay = strcmp(verb, "replay") == 0;
+    struct msg_control m = {.request = client_ask(sim, replay ? ASK_REPLAY : ASK_CONTROL, number),
         .verb = slice_str(verb),
         .name = *name ? slice_str(name) : (struct slice){0},
         .id = event->a};
     if (strcmp(verb, "purge") == 0)
         truth_purged(sim, slice_str(name));
+    if (sub)
+        truth_asked(sub, verb);
     sim_trace(sim, "server: CONTROL %s %s %llu", verb, name, (unsigned long long)event->a);
     core_control(sim->server.core, event->b, &m);
 }
@@ -104,8 +107,8 @@ void server_on_control(struct sim *sim, struct event *event)
 void server_on_status(struct sim *sim, struct event *event)
 {
     struct sub *sub = &sim->subs[event->a];
-    core_status(sim->server.core, event->b, ask_of(sim, ASK_STATUS, event->a), sub->id);
-    struct msg_list m = {.request = ask_of(sim, ASK_LIST, event->a),
+    core_status(sim->server.core, event->b, client_ask(sim, ASK_STATUS, event->a), sub->id);
+    struct msg_list m = {.request = client_ask(sim, ASK_LIST, event->a),
         .what = slice_str(event->a % 4 ? "submitted" : "options"),
         .after = sub->id};
     core_list(sim->server.core, event->b, &m);
@@ -132,12 +135,12 @@ void client_submitted(struct sim *sim, const struct conn_action *a)
 
 void server_on_list(struct sim *sim, struct event *event)
 {
-    static const char *const what[] = {"queues", "workers", "dead", "stats"};
-    struct msg_list m = {.request = ask_of(sim, ASK_LIST, 0),
-        .what = slice_str(what[event->a % 4]),
+    static const char *const what[] = {"queues", "workers", "dead", "stats", "running", "nonsense"};
+    struct msg_list m = {.request = client_ask(sim, ASK_LIST, 0),
+        .what = slice_str(what[event->a % 6]),
         .limit = event->a / 4 % 3};
     core_list(sim->server.core, event->b, &m);
-    core_watch(sim->server.core, event->b, ask_of(sim, ASK_LIST, 0), event->a % 5 == 0);
+    core_watch(sim->server.core, event->b, client_ask(sim, ASK_LIST, 0), event->a % 5 == 0);
 }
 
 void server_on_conn_closed(struct sim *sim, struct event *event)
@@ -150,12 +153,6 @@ void server_on_conn_closed(struct sim *sim, struct event *event)
     core_conn_closed(sim->server.core, event->b);
 }
 
-void client_ok(struct sim *sim, const struct conn_action *a)
-{
-    if (a->request >> 48 == ASK_CANCEL && a->number)
-        truth_cancelled(sim, &sim->subs[a->request >> 32 & 0xffff]);
-}
-
 /* ---- at the client ---- */
 
 static void hear_finished(struct sim *sim, int client, struct sub *sub)
@@ -164,14 +161,14 @@ static void hear_finished(struct sim *sim, int client, struct sub *sub)
     sub->received = true;
     c->received++;
     if (sim_chance(sim, 70))
-        up(sim, client, server_on_received)->a = c->received;
+        client_up(sim, client, server_on_received)->a = c->received;
 }
 
 static void wait_again(struct sim *sim, struct event *event)
 {
     struct sub *sub = &sim->subs[event->a];
     if (sim->clients[sub->client].conn == event->b && truth_wanted(sub))
-        up(sim, sub->client, server_on_wait)->a = event->a;
+        client_up(sim, sub->client, server_on_wait)->a = event->a;
 }
 
 /* A task that was accepted, and followed or kept, is known until its finish was acknowledged. */
@@ -180,11 +177,12 @@ static void hear_rejected(struct sim *sim, int client, const struct heard *heard
     size_t number = heard->request >> 32 & 0xffff;
     struct sub *sub = &sim->subs[number];
     bool unknown = heard->code == PUSHROD_E_UNKNOWN_TASK || heard->code == PUSHROD_E_RESULT_GONE;
-    if (heard->request >> 48 == ASK_STATUS && unknown)
+    uint64_t kind = heard->request >> 48;
+    if ((kind == ASK_STATUS || kind == ASK_PEEK) && unknown && number < sim->sub_count)
         truth_unknown(sim, sub);
-    if (heard->request >> 48 != ASK_WAIT)
+    if (kind != ASK_WAIT)
         return;
-    if (unknown && sub->excused) {
+    if (unknown && truth_gone(sim, sub)) {
         sub->received = true; /* there is nothing to wait for */
         return;
     }
@@ -282,7 +280,7 @@ static void submit(struct sim *sim, int client)
     draw_names(sim, sub);
     if (sub->target[0])
         sub->queue = 0; /* which every worker serves */
-    up(sim, client, server_on_submit)->a = sub->request - 1;
+    client_up(sim, client, server_on_submit)->a = sub->request - 1;
 }
 
 void client_on_act(struct sim *sim, struct event *event)
@@ -317,7 +315,7 @@ static void client_on_connect(struct sim *sim, struct event *event)
     sim_trace(sim, "client %d: connection %llu", client, (unsigned long long)c->conn);
     for (size_t i = 0; i < sim->sub_count; i++) {
         if (sim->subs[i].client == client && truth_wanted(&sim->subs[i]))
-            up(sim, client, server_on_wait)->a = i;
+            client_up(sim, client, server_on_wait)->a = i;
     }
 }
 
@@ -344,7 +342,7 @@ void client_cancel_some(struct sim *sim)
     size_t number = sim_below(sim, sim->sub_count);
     struct sub *sub = &sim->subs[number];
     if (number < sim->sub_count && sub->known && sim->clients[sub->client].conn)
-        up(sim, sub->client, server_on_cancel)->a = number;
+        client_up(sim, sub->client, server_on_cancel)->a = number;
 }
 
 void client_look(struct sim *sim)
@@ -354,9 +352,9 @@ void client_look(struct sim *sim)
     if (number >= sim->sub_count || !sub->known || !sim->clients[sub->client].conn)
         return;
     if (sim_chance(sim, 60))
-        up(sim, sub->client, server_on_status)->a = number;
+        client_up(sim, sub->client, server_on_status)->a = number;
     else
-        up(sim, sub->client, server_on_list)->a = sim_below(sim, 60);
+        client_up(sim, sub->client, server_on_list)->a = sim_below(sim, 60);
 }
 
 void client_control(struct sim *sim, const char *verb, const char *name, uint64_t id)
@@ -369,7 +367,7 @@ void client_control(struct sim *sim, const char *verb, const char *name, uint64_
     char text[64] = {0};
     int size = snprintf(text, sizeof text, "%s%c%s", verb, 0, name ? name : "");
     struct buf bytes = {.data = (uint8_t *)text, .size = (size_t)size + 1};
-    struct event *e = up(sim, client, server_on_control);
+    struct event *e = client_up(sim, client, server_on_control);
     event_frame(e, &bytes);
     e->a = id;
 }

@@ -112,8 +112,10 @@ static void plan_commit(struct sim *sim)
     if (d->committing || !d->waiting_count)
         return;
     d->committing = true;
-    sim_after(
-        sim, sim_between(sim, 20 * US, sim->plan.commit_ns), disk_on_commit, sim->server.life, 0);
+    uint64_t most = sim->plan.commit_ns;
+    if (d->slow_until > sim->now.mono_ns)
+        most += d->slow_until - sim->now.mono_ns;
+    sim_after(sim, sim_between(sim, 20 * US, most), disk_on_commit, sim->server.life, 0);
 }
 
 void disk_submit(struct sim *sim, const struct store_op *ops, size_t count)
@@ -300,7 +302,13 @@ uint32_t disk_ended(const struct disk *d, uint64_t id)
     return state_ended(&d->kept, id);
 }
 
-bool disk_saw_end(const struct disk *d, uint64_t id)
+uint32_t disk_saw_end(const struct disk *d, uint64_t id)
 {
-    return state_ended(&d->seen, id) != 0;
+    return state_ended(&d->seen, id);
+}
+
+bool disk_purged(const struct disk *d, uint64_t id)
+{
+    uint64_t value;
+    return idmap_get(&d->seen.purged, id, &value) || idmap_get(&d->kept.purged, id, &value);
 }

@@ -45,7 +45,8 @@ struct disk_state {
     struct entry **entries; /* in order of id */
     size_t count, room;
     struct idmap by_id;
-    struct idmap ended; /* id -> status, for the checks: also of what was not kept */
+    struct idmap ended;  /* id -> status, for the checks: also of what was not kept */
+    struct idmap purged; /* ids, for the checks */
     struct disk_queue *queues;
     size_t queue_count;
     struct unique_key *keys;
@@ -71,7 +72,8 @@ struct disk {
     struct disk_op **tail; /* in seen, not in kept */
     size_t tail_count, tail_room;
     enum disk_trouble trouble;
-    bool committing; /* a commit is in the agenda */
+    bool committing;     /* a commit is in the agenda */
+    uint64_t slow_until; /* ns: commits take long */
     struct store_opened opened;
     struct store_queue *opened_queues;
 };
@@ -97,9 +99,10 @@ void disk_trouble(struct sim *, enum disk_trouble);
 void disk_events_free(void *);
 
 /* What a crash would leave of an id. */
-bool disk_keeps(const struct disk *, uint64_t id);     /* it is live */
-uint32_t disk_ended(const struct disk *, uint64_t id); /* status it ended with; 0: it did not */
-bool disk_saw_end(const struct disk *, uint64_t id);   /* a crash may undo it */
+bool disk_keeps(const struct disk *, uint64_t id);       /* it is live */
+uint32_t disk_ended(const struct disk *, uint64_t id);   /* status it ended with; 0: it did not */
+bool disk_purged(const struct disk *, uint64_t id);      /* by a PURGE */
+uint32_t disk_saw_end(const struct disk *, uint64_t id); /* a crash may undo it */
 
 /* disk_state.c: the tables themselves. */
 void state_free(struct disk_state *);

@@ -23,6 +23,7 @@ void state_free(struct disk_state *s)
     free(s->workers);
     idmap_free(&s->by_id);
     idmap_free(&s->ended);
+    idmap_free(&s->purged);
     memset(s, 0, sizeof *s);
 }
 
@@ -56,6 +57,8 @@ void state_copy(struct disk_state *to, const struct disk_state *from)
         state_add(to, entry_copy(from->entries[i]), entry_id(from->entries[i]));
     while (idmap_next(&from->ended, &place, &cell))
         idmap_put(&to->ended, cell.key, cell.value);
+    for (place = 0; idmap_next(&from->purged, &place, &cell);)
+        idmap_put(&to->purged, cell.key, cell.value);
     to->queues = copy_array(from->queues, from->queue_count, sizeof *from->queues);
     to->queue_count = from->queue_count;
     for (size_t i = 0; i < to->queue_count; i++)
@@ -342,6 +345,18 @@ static void apply_scan(struct disk_state *s, const struct disk_op *op, struct di
     free(found);
 }
 
+/* It is taken again if it is free, until the task ends. */
+static void revive_key(struct disk_state *s, const struct entry *e, uint64_t now_ms)
+{
+    for (size_t i = 0; i < s->key_count; i++) {
+        struct unique_key *k = &s->keys[i];
+        if (k->id != e->record.id)
+            continue;
+        k->id = k->until_ms = 0;
+        k->id = unique_holder(s, &e->record, now_ms) ? 0 : e->record.id;
+    }
+}
+
 static void apply_dead(struct disk_state *s, const struct disk_op *op, struct disk_events *out)
 {
     struct entry *e = state_find(s, op->op.id);
@@ -360,10 +375,12 @@ static void apply_dead(struct disk_state *s, const struct disk_op *op, struct di
     idmap_remove(&s->ended, op->op.id);
     finish_free(&e->finish);
     e->state = ENTRY_LIVE;
-    e->delayed = e->may_run = e->record.suspect = false;
+    e->delayed = e->expiring = e->may_run = e->record.suspect = false;
     e->record.attempts = 0;
     e->record.deaths = 0;
-    e->record.due_ms = 0;
+    e->record.due_ms = e->record.expires_ms = e->record.unique_ms = 0;
+    e->record.windowed = true;
+    revive_key(s, e, op->now_ms);
     if (event)
         event_list(out, event, &e, 1, false);
 }
@@ -384,6 +401,7 @@ static uint64_t apply_purge(struct disk_state *s, const struct disk_op *op)
         struct entry *e = s->entries[i];
         if (e->state == ENTRY_LIVE && slice_equal(e->record.queue, op->op.queue) &&
             !keeps_id(&op->op, e->record.id)) {
+            idmap_put(&s->purged, e->record.id, 1);
             state_remove(s, e->record.id);
             count++;
         }

@@ -190,11 +190,27 @@ static void fault_queue_pause(struct sim *sim)
 
 static void fault_replay(struct sim *sim)
 {
-    struct sub *sub = &sim->subs[sim_below(sim, sim->sub_count)];
-    if (sub->status != PUSHROD_FAILED || !truth_settled(sim))
-        return;
-    truth_replayed(sim, sub);
-    client_control(sim, "replay", NULL, sub->id);
+    struct sub *sub = &sim->subs[odd_dead(sim)];
+    if (sub->id)
+        client_control(sim, "replay", NULL, sub->id);
+}
+
+static void fault_drop(struct sim *sim)
+{
+    struct sub *sub = &sim->subs[odd_dead(sim)];
+    if (sub->id)
+        client_control(sim, "drop", NULL, sub->id);
+}
+
+static void fault_odd(struct sim *sim)
+{
+    odd_burst(sim);
+}
+
+/* Somebody else has the disk. */
+static void fault_store_slow(struct sim *sim)
+{
+    sim->disk.slow_until = sim->now.mono_ns + sim_between(sim, 10, 2000) * MS;
 }
 
 static void fault_look(struct sim *sim)
@@ -294,6 +310,7 @@ void faults_end(struct sim *sim)
     sim->server.paused_until = 0;
     server_wake(sim, sim->now.mono_ns);
     disk_trouble(sim, DISK_FINE);
+    sim->disk.slow_until = 0;
     for (int i = 0; i < (int)sim->plan.workers; i++) {
         struct node *n = &sim->nodes[i];
         n->paused_until = 0;

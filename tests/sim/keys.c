@@ -16,11 +16,13 @@ static bool same_key(const struct sub *a, const struct sub *b)
 
 static bool holds_now(const struct sim *sim, const struct sub *sub)
 {
+    if (sub->revived)
+        return false; /* it has it if it was free */
     if (sub->options.unique_ms)
         return !sim->plan.clock && window_end(sub) > sim->now.wall_ms;
     /* What ended in memory only, and was told to nobody, leaves no trace. */
     return sim->plan.durability[sub->queue] == DURABILITY_SYNC && !sub->status &&
-           !disk_ended(&sim->disk, sub->id);
+           !truth_was_purged(sim, sub) && !disk_ended(&sim->disk, sub->id);
 }
 
 void keys_accepted(struct sim *sim, const struct sub *sub)
@@ -44,7 +46,7 @@ void keys_refused(struct sim *sim, const struct sub *sub, uint64_t holder)
     SIM_CHECK(sim, other && same_key(sub, other), "a key is held by task %llu, which never had it",
         (unsigned long long)holder);
     /* A finish of an async queue is told before the store has it, and the key. */
-    if (other->excused || sim->plan.durability[other->queue] == DURABILITY_ASYNC)
+    if (other->excused || other->revived || sim->plan.durability[other->queue] == DURABILITY_ASYNC)
         return;
     bool over = other->options.unique_ms ? !sim->plan.clock && window_end(other) < sub->sent_ms
                                          : other->status && other->ended_ns < sub->sent_ns;

@@ -89,6 +89,8 @@ static void sim_run(struct sim *sim, uint64_t seed)
     server_free(sim);
     disk_free(sim);
     idmap_free(&sim->by_id);
+    idmap_free(&sim->waits);
+    idmap_free(&sim->told);
 }
 
 static uint64_t number_from(const char *name, uint64_t otherwise)

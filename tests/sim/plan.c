@@ -54,6 +54,20 @@ static void draw_workers(struct sim *sim)
         p->endless = (unsigned)sim_between(sim, 10, 60);
 }
 
+/* Or about what is asked for meanwhile: of what fails, and of a store that has its own troubles. */
+static void draw_odd(struct sim *sim)
+{
+    struct plan *p = &sim->plan;
+    if (!sim_chance(sim, 10))
+        return;
+    p->odd = 100;
+    p->fails = p->fails ? p->fails : (unsigned)sim_between(sim, 0, 60);
+    unsigned *more[] = {&p->replay, &p->drop, &p->store_full, &p->store_slow, &p->store_down,
+        &p->store_unknown, &p->client_cut, &p->restart};
+    for (size_t i = 0; i < sizeof more / sizeof *more; i++)
+        *more[i] = sim_chance(sim, 25) ? 40 : *more[i];
+}
+
 static void draw_sizes(struct sim *sim)
 {
     struct plan *p = &sim->plan;
@@ -78,8 +92,7 @@ static void draw_sizes(struct sim *sim)
 static bool may_repeat(const struct plan *p)
 {
     return p->death || p->pause || p->silence || p->lane_cut || p->server_pause || p->join_lost ||
-           p->join_repeated || p->poison || p->hangs || p->timeout || p->drain || p->replay ||
-           p->stall;
+           p->join_repeated || p->poison || p->hangs || p->timeout || p->drain || p->stall;
 }
 
 static bool is_listed(const char *list, const char *name)
@@ -118,6 +131,7 @@ void plan_draw(struct sim *sim)
         draw_chances(sim);
         draw_pieces(sim);
         draw_workers(sim);
+        draw_odd(sim);
     } else {
         p->priority = sim_chance(sim, 50) ? 50 : 0;
         p->big = sim_chance(sim, 20) ? 3 : 0;

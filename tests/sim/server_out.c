@@ -283,7 +283,7 @@ static void do_conn(struct sim *sim, const struct conn_action *a)
     else if (a->kind == MSG_FINISHED)
         truth_finished(sim, a);
     else if (a->kind == MSG_OK)
-        client_ok(sim, a);
+        odd_ok(sim, a);
     else if (a->kind == MSG_SUBMITTED)
         client_submitted(sim, a);
     client_tell(sim, a);

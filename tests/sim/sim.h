@@ -15,6 +15,7 @@
  *   client.c  who submits, follows, cancels, vanishes and comes back
  *   result.c  what handlers give back
  *   liar.c    workers that say what is not true
+ *   odd.c     requests at odd times
  *   keys.c    who may hold a unique key
  *   truth.c   what really happened, and the checks against it
  *   faults.c  what breaks, when, and how it is mended
@@ -108,7 +109,7 @@ void sim_report(struct sim *); /* seed, step, last events; also from the abort h
 #define SIM_FAULTS(X)                                                                              \
     X(death) X(pause) X(silence) X(lane_cut) X(answers_cut) X(restart) X(server_pause)             \
     X(store_full) X(store_down) X(store_unknown) X(client_cut) X(cancel) X(purge) X(drain)         \
-    X(queue_pause) X(replay) X(look) X(clock) X(stall)
+    X(queue_pause) X(replay) X(look) X(clock) X(stall) X(drop) X(odd) X(store_slow)
 
 /* X(name): chances in percent, of each message, task or attempt. */
 #define SIM_CHANCES(X)                                                                             \
@@ -165,11 +166,13 @@ struct sub {
     bool sent, accepted, rejected;
     bool known;                      /* its client has the id */
     bool received;                   /* its client has the finish */
-    bool excused;                    /* may be lost: purged, or volatile and the server died */
+    bool excused;                    /* may be lost: volatile, and the server died */
+    bool purging;                    /* its queue was purged since it was sent */
+    bool replaying, dropping;        /* that was asked for, if it was dead */
+    bool revived;                    /* it was replayed */
     bool may_repeat;                 /* a fault justifies another execution */
     bool lied;                       /* a liar had it, or said so: its result may be any */
     uint64_t piece_of, piece_before; /* workers that sent pieces of its result last */
-    uint64_t told_conn;              /* connection that was told last */
     uint32_t status;                 /* that was told; 0: none yet */
     unsigned running;                /* executions right now */
     unsigned executions, retries, done;
@@ -184,7 +187,10 @@ void truth_name(struct sim *, struct sub *, uint64_t id);
 void truth_accepted(struct sim *, const struct conn_action *);
 void truth_rejected(struct sim *, const struct conn_action *);
 void truth_finished(struct sim *, const struct conn_action *);
-void truth_replayed(struct sim *, struct sub *);
+void truth_asked(struct sub *, const char *verb); /* replay, drop */
+void truth_revived(struct sim *, struct sub *);
+bool truth_gone(const struct sim *, const struct sub *); /* nobody need know it any more */
+bool truth_was_purged(const struct sim *, const struct sub *);
 bool truth_wanted(const struct sub *); /* its client still waits for its finish */
 void truth_dispatch(struct sim *, const struct lane_action *);
 void truth_run(struct sim *, struct sub *, uint64_t id);
@@ -336,7 +342,19 @@ void liar_says(struct sim *, struct lane *, const struct answer *, size_t count)
 uint64_t liar_number(const struct lane *, uint64_t number);
 size_t liar_holds(struct sim *, int node, struct held *, size_t count, size_t room);
 
+/* ---- odd.c ---- */
+
+void odd_burst(struct sim *);
+size_t odd_dead(struct sim *); /* number of a submission */
+void odd_ok(struct sim *, const struct conn_action *);
+void odd_finished(struct sim *, const struct conn_action *);
+uint64_t odd_waits(const struct sim *);
+apply_fn server_on_odd;
+
 /* ---- client.c ---- */
+
+/* Requests that are no submissions carry what they are about. */
+enum { ASK_WAIT = 1, ASK_CANCEL, ASK_CONTROL, ASK_STATUS, ASK_LIST, ASK_PEEK, ASK_REPLAY };
 
 struct client {
     uint64_t conn; /* 0: not connected */
@@ -347,8 +365,9 @@ struct client {
 void client_start(struct sim *, int client);
 void client_cut(struct sim *, int client); /* the connection breaks; it comes back */
 void client_tell(struct sim *, const struct conn_action *);
-void client_ok(struct sim *, const struct conn_action *); /* as soon as the server says so */
 void client_submitted(struct sim *, const struct conn_action *);
+uint64_t client_ask(struct sim *, unsigned kind, size_t number); /* a new request */
+struct event *client_up(struct sim *, int client, apply_fn *);
 int client_of(const struct sim *, uint64_t conn); /* -1: that connection is gone */
 void client_cancel_some(struct sim *);
 void client_look(struct sim *); /* STATUS, LIST */
@@ -392,7 +411,8 @@ struct sim {
     struct sub subs[SIM_MAX_SUBS];
     size_t sub_count;
     struct idmap by_id;
-    uint64_t next_number; /* connections, requests, ports: never used twice */
+    struct idmap waits, told; /* requests: WAITs that were granted; FINISHED */
+    uint64_t next_number;     /* connections, requests, ports: never used twice */
     struct totals totals;
 };
 

@@ -53,6 +53,24 @@ static bool settled_on_disk(const struct sim *sim, const struct sub *sub)
     return sim->plan.durability[sub->queue] == DURABILITY_SYNC && !sub->excused;
 }
 
+bool truth_was_purged(const struct sim *sim, const struct sub *sub)
+{
+    return sub->purging && disk_purged(&sim->disk, sub->id);
+}
+
+/* Dropped, if it was dead: of what no store has nobody else can tell. */
+static bool was_dropped(const struct sim *sim, const struct sub *sub)
+{
+    return sub->dropping && (sub->status == PUSHROD_FAILED ||
+                                sim->plan.durability[sub->queue] == DURABILITY_MEMORY ||
+                                disk_saw_end(&sim->disk, sub->id) == PUSHROD_FAILED);
+}
+
+bool truth_gone(const struct sim *sim, const struct sub *sub)
+{
+    return sub->excused || truth_was_purged(sim, sub) || was_dropped(sim, sub);
+}
+
 void truth_accepted(struct sim *sim, const struct conn_action *a)
 {
     struct sub *sub = of_request(sim, a->request);
@@ -63,7 +81,7 @@ void truth_accepted(struct sim *sim, const struct conn_action *a)
     sim->totals.accepted++;
     SIM_CHECK(sim,
         !settled_on_disk(sim, sub) || disk_keeps(&sim->disk, a->id) ||
-            disk_ended(&sim->disk, a->id),
+            disk_ended(&sim->disk, a->id) || truth_was_purged(sim, sub),
         "ACCEPTED of task %llu, which is not settled", (unsigned long long)a->id);
     keys_accepted(sim, sub);
 }
@@ -88,7 +106,8 @@ static uint64_t expires_at(const struct sub *sub)
 static void check_reason(struct sim *sim, const struct sub *sub, const struct task *task)
 {
     unsigned long long id = task->record.id;
-    SIM_CHECK(sim, task->status != PUSHROD_CANCELLED || sub->cancelled || sub->excused,
+    SIM_CHECK(sim,
+        task->status != PUSHROD_CANCELLED || sub->cancelled || sub->purging || sub->excused,
         "task %llu was cancelled by nobody", id);
     SIM_CHECK(sim,
         task->status != PUSHROD_EXPIRED || expires_at(sub) <= sim->wall_most || sub->excused,
@@ -99,7 +118,8 @@ static void check_reason(struct sim *sim, const struct sub *sub, const struct ta
         "task %llu failed, and no attempt of it did", id);
     SIM_CHECK(sim, task->code != PUSHROD_E_RESULT_TOO_BIG || sub->lied,
         "task %llu failed, since its result did not come whole", id);
-    if (task->status == PUSHROD_FAILED || !sub->options.keep_ms || sim->plan.clock ||
+    bool purged = task->status == PUSHROD_CANCELLED && truth_was_purged(sim, sub);
+    if (task->status == PUSHROD_FAILED || purged || !sub->options.keep_ms || sim->plan.clock ||
         !settled_on_disk(sim, sub))
         return;
     const struct entry *e = state_find(&sim->disk.kept, id);
@@ -114,36 +134,48 @@ void truth_finished(struct sim *sim, const struct conn_action *a)
     struct sub *sub = truth_by_id(sim, task->record.id);
     unsigned long long id = task->record.id;
     SIM_CHECK(sim, sub, "FINISHED of task %llu, which nobody knows", id);
-    SIM_CHECK(sim, sub->follow != FOLLOW_NONE, "FINISHED of task %llu, which nobody follows", id);
-    SIM_CHECK(sim, sub->told_conn != a->conn, "task %llu finished twice for connection %llu", id,
-        (unsigned long long)a->conn);
+    SIM_CHECK(sim, sub->follow != FOLLOW_NONE || a->request > SIM_MAX_SUBS,
+        "FINISHED of task %llu, which nobody follows", id);
+    odd_finished(sim, a);
+    if (sub->replaying && sub->status == PUSHROD_FAILED && task->status != PUSHROD_FAILED)
+        truth_revived(sim, sub);
     SIM_CHECK(sim, sub->excused || !sub->status || sub->status == task->status,
         "task %llu finished as %u, and now as %u", id, sub->status, task->status);
     SIM_CHECK(sim,
-        !settled_on_disk(sim, sub) || disk_ended(&sim->disk, task->record.id) == task->status,
+        !settled_on_disk(sim, sub) || disk_ended(&sim->disk, task->record.id) == task->status ||
+            (task->status == PUSHROD_CANCELLED && truth_was_purged(sim, sub)) ||
+            (task->status == PUSHROD_FAILED && sub->replaying && disk_keeps(&sim->disk, sub->id)),
         "the finish of task %llu was told before it was settled", id);
     check_reason(sim, sub, task);
     if (task->status == PUSHROD_DONE && !sub->lied)
         result_check(sim, sub, task_result(task));
     /* Of what was purged behind the window nobody remembers the tag. */
-    SIM_CHECK(sim, sub->excused || slice_equal(task_tag(task), slice_str(sub->tag)),
+    SIM_CHECK(sim,
+        sub->excused || truth_was_purged(sim, sub) ||
+            slice_equal(task_tag(task), slice_str(sub->tag)),
         "task %llu: wrong tag", id);
     if (!sub->status) {
         sub->ended_ms = sim->now.wall_ms;
         sub->ended_ns = sim->now.mono_ns;
     }
-    sub->told_conn = a->conn;
     sub->status = task->status;
     sim->totals.told++;
 }
 
-void truth_replayed(struct sim *sim, struct sub *sub)
+void truth_asked(struct sub *sub, const char *verb)
 {
-    (void)sim;
+    sub->replaying |= strcmp(verb, "replay") == 0;
+    sub->dropping |= strcmp(verb, "drop") == 0;
+}
+
+/* It was dead, and lives again. */
+void truth_revived(struct sim *sim, struct sub *sub)
+{
+    SIM_CHECK(sim, !sub->status || sub->status == PUSHROD_FAILED || sub->excused,
+        "task %llu was replayed, and was not dead", (unsigned long long)sub->id);
     sub->cancel_life = 0;
-    sub->excused = sub->may_repeat = true; /* it has a second life, which is not followed here */
+    sub->revived = true;
     sub->status = 0;
-    sub->told_conn = 0;
 }
 
 static bool more_urgent(const struct sub *a, const struct sub *b)
@@ -175,6 +207,8 @@ void truth_dispatch(struct sim *sim, const struct lane_action *a)
     sim_trace(sim, "server: task %llu goes to worker %llu (%s), lease %llx, hand-over %u%s",
         (unsigned long long)r->id, (unsigned long long)a->worker, sim->nodes[lane->node].name,
         (unsigned long long)a->task->lease, a->task->hand_overs, r->suspect ? ", suspect" : "");
+    if (sub->replaying && sub->status == PUSHROD_FAILED)
+        truth_revived(sim, sub);
     SIM_CHECK(sim, !sub->status || sub->excused, "task %llu was handed out after its finish",
         (unsigned long long)r->id);
     SIM_CHECK(sim, !settled_on_disk(sim, sub) || disk_keeps(&sim->disk, r->id),
@@ -273,7 +307,7 @@ void truth_purged(struct sim *sim, struct slice queue)
     for (size_t i = 0; i < sim->sub_count; i++) {
         struct sub *sub = &sim->subs[i];
         if (sub->sent && slice_equal(queue, slice_str(truth_queue(sub->queue))))
-            sub->excused = true;
+            sub->purging = true;
     }
 }
 
@@ -336,13 +370,14 @@ void truth_idle(struct sim *sim)
 /* Only what has ended, and is wanted by nobody any more, may be forgotten. */
 void truth_unknown(struct sim *sim, struct sub *sub)
 {
-    bool over = disk_saw_end(&sim->disk, sub->id) || sub->status ||
+    bool over = disk_saw_end(&sim->disk, sub->id) || sub->status || truth_gone(sim, sub) ||
                 sim->plan.durability[sub->queue] == DURABILITY_MEMORY;
     bool kept = sub->status && settled_on_disk(sim, sub) &&
                 sim->wall_most < sub->ended_ms + sub->options.keep_ms;
-    SIM_CHECK(sim, sub->excused || !kept, "STATUS does not find task %llu, which is kept",
+    bool gone = truth_gone(sim, sub);
+    SIM_CHECK(sim, gone || !kept, "STATUS does not find task %llu, which is kept",
         (unsigned long long)sub->id);
-    SIM_CHECK(sim, sub->excused || (over && (sub->received || sub->follow == FOLLOW_NONE)),
+    SIM_CHECK(sim, gone || (over && (sub->received || sub->follow == FOLLOW_NONE)),
         "LOST: STATUS does not find task %llu", (unsigned long long)sub->id);
 }
 
@@ -367,7 +402,7 @@ static const char *unsettled(struct sim *sim, const struct sub *sub)
     if (truth_wanted(sub))
         return "has a client that waits for its finish";
     bool stored = sim->plan.durability[sub->queue] != DURABILITY_MEMORY && !sub->excused;
-    if (stored && !disk_ended(&sim->disk, sub->id))
+    if (stored && !disk_ended(&sim->disk, sub->id) && !truth_was_purged(sim, sub))
         return "did not end";
     return NULL;
 }
@@ -378,7 +413,7 @@ bool truth_settled(struct sim *sim)
         if (unsettled(sim, &sim->subs[i]))
             return false;
     }
-    return true;
+    return !odd_waits(sim);
 }
 
 void truth_final(struct sim *sim)
@@ -388,4 +423,6 @@ void truth_final(struct sim *sim)
         SIM_CHECK(sim, !why, "task %llu (request %zu, queue %s) %s",
             (unsigned long long)sim->subs[i].id, i + 1, truth_queue(sim->subs[i].queue), why);
     }
+    SIM_CHECK(sim, !odd_waits(sim), "WAIT %llx was granted, and never told of a finish",
+        (unsigned long long)odd_waits(sim));
 }
