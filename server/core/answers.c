@@ -132,6 +132,7 @@ static int pieces_result(struct task *t, struct worker *w, const struct answer *
         t->result = whole;
     else
         body_unref(whole);
+    t->unkept = !t->result;
     return 0;
 }
 
@@ -143,7 +144,8 @@ static int result_take(struct core *c, struct task *t, struct worker *w, const s
         return pieces_result(t, w, a);
     if (a->data.size > c->config.max_result)
         return PUSHROD_E_RESULT_TOO_BIG;
-    if (a->data.size == 0 || !result_is_wanted(t))
+    t->unkept = a->data.size && !result_is_wanted(t);
+    if (a->data.size == 0 || t->unkept)
         return 0;
     return task_set_result(t, a->data) ? 0 : PUSHROD_E_NO_MEMORY;
 }
@@ -219,6 +221,7 @@ void answer_looked_up(struct core *c, struct request *r, const struct store_even
     assert(!t->result && t->result_size == 0);
     if (result_is_wanted(t))
         t->result = body_ref(r->result);
+    t->unkept = r->result && !t->result;
     if (t->state == TASK_LEASED)
         attempt_fence(c, t);
     task_ran(t, r->run_ns);

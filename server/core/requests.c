@@ -30,6 +30,10 @@ static void wait_here(
         out_reject(c, conn, request, PUSHROD_E_WRONG_STATE, "it has not finished yet");
         return;
     }
+    if (t->unkept) {
+        out_reject(c, conn, request, PUSHROD_E_RESULT_GONE, NULL);
+        return;
+    }
     struct follower *f =
         follower_new(c, conn, request, (uint8_t)(follow == FOLLOW_NONE ? FOLLOW_FINISH : follow));
     if (!f) {

@@ -112,6 +112,7 @@ struct task {
     bool backing_off : 1;  /* DELAYED: by the monotonic clock */
     bool released : 1;     /* FINISHED: goes when the store has answered */
     bool refused : 1;      /* FINISHING, MOVING: the store could not; asked again later */
+    bool unkept : 1;       /* FINISHING, FINISHED: it had a result, which nobody waited for */
     bool unstored : 1;     /* accepted at once, and then refused: it lives in memory only */
     uint16_t result_size;  /* bytes of a result that took the place of an inline payload */
 };

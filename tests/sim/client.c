@@ -178,6 +178,11 @@ static void hear_rejected(struct sim *sim, int client, const struct heard *heard
     struct sub *sub = &sim->subs[number];
     bool unknown = heard->code == PUSHROD_E_UNKNOWN_TASK || heard->code == PUSHROD_E_RESULT_GONE;
     uint64_t kind = heard->request >> 48;
+    if (heard->code == PUSHROD_E_RESULT_GONE) {
+        SIM_CHECK(sim, sub->follow == FOLLOW_NONE && !sub->options.keep_ms,
+            "the result of task %llu was not kept", (unsigned long long)sub->id);
+        return;
+    }
     if ((kind == ASK_STATUS || kind == ASK_PEEK) && unknown && number < sim->sub_count)
         truth_unknown(sim, sub);
     if (kind != ASK_WAIT)

@@ -408,6 +408,26 @@ static void a_core_ends_beside_a_loss(void **state)
     fix_free(&f);
 }
 
+/* Its finish is being stored: an empty result would be another one. */
+static void a_result_that_nobody_waited_for_is_told_as_gone(void **state)
+{
+    (void)state;
+    durable_begin(&d, DURABILITY_SYNC);
+    uint64_t id = fix_submit(&d.f, 5, "q", "payload", NULL, FOLLOW_NONE);
+    durable_end(&d);
+    durable_stored(&d, 1);
+    durable_end(&d);
+    uint64_t lease = durable_lease(&d, 0, id);
+    fix_later(&d.f, 1);
+    fix_answer(&d.f, 0, fix_done(id, lease, "result"));
+    core_wait(d.f.core, 5, 1, id, FOLLOW_FINISH);
+    fix_end(&d.f);
+    const struct conn_action *rejected = fix_conn(&d.f, 5, MSG_REJECTED, 0);
+    assert_non_null(rejected);
+    assert_int_equal(rejected->code, PUSHROD_E_RESULT_GONE);
+    durable_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -423,6 +443,7 @@ int main(void)
         cmocka_unit_test(a_late_result_in_pieces_finds_its_task_in_the_store),
         cmocka_unit_test(a_late_result_without_a_piece_is_none),
         cmocka_unit_test(a_core_ends_beside_a_loss),
+        cmocka_unit_test(a_result_that_nobody_waited_for_is_told_as_gone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
