@@ -281,18 +281,20 @@ static void check_named(const struct core *c, const struct worker *w)
 static void check_ready(const struct core *c, const struct task *t)
 {
     const struct queue *q = t->queue;
-    const struct task *first = queue_head(q);
-    if (task_target(t).data && !t->record.suspect) {
+    if (t->record.suspect) {
+        if (!queue_halted(q))
+            check_suspect(c, t);
+        return;
+    }
+    if (task_target(t).data) { /* check_named() */
         CHECK(t->rare->awaits->queue == q);
         CHECK(slice_equal(t->rare->awaits->named->name, t->rare->target));
-    }
-    if (queue_halted(q))
         return;
-    if (t->record.suspect)
-        check_suspect(c, t);
-    else if (task_target(t).data)
-        return; /* check_named() */
-    else if (window_open(q, task_key(t)))
+    }
+    const struct task *first = queue_head(q);
+    if (first == t || queue_halted(q))
+        return;
+    if (window_open(q, task_key(t)))
         CHECK(first && !key_before(task_key(t), task_key(first)));
     else
         CHECK(first || q->fetching || c->store_down);

@@ -215,8 +215,9 @@ void sim_trace(struct sim *sim, const char *format, ...)
     char *line = sim->ring[sim->ring_at++ % 50];
     size_t room = sizeof sim->ring[0];
     va_list args;
-    int used = snprintf(line, room, "%8llu %12.6f  ", (unsigned long long)sim->step,
-        (double)sim->now.mono_ns / 1e9);
+    unsigned long long us = sim->now.mono_ns / US;
+    int used = snprintf(line, room, "%8llu %5llu.%06llu  ", (unsigned long long)sim->step,
+        us / 1000000, us % 1000000);
     va_start(args, format);
     vsnprintf(line + used, room - (size_t)used, format, args);
     va_end(args);
