@@ -215,7 +215,7 @@ static void scanned(struct core *c, struct request *r, const struct store_event 
 
 /*
  * Replayed or not, as the store has it now: after a failed fsync, or once the finish that was still
- * here has gone.
+ * here has gone. Not replayed if that finish is to be stored once more: it ends what the store has.
  */
 static void replay_look(struct core *c, struct request *r, const struct task *t)
 {
@@ -234,7 +234,7 @@ static void replayed(struct core *c, struct request *r, const struct store_event
     bool lives = e->outcome == OUTCOME_STORED && e->record_count;
     assert(r->kind == REQUEST_REPLAY);
     /* Its finish may wait here to be acknowledged: the second life does not. */
-    if (lives && t && task_ended(t) && !t->released)
+    if (lives && t && t->state == TASK_FINISHED && !t->released)
         finish_drop(c, t);
     t = ledger_find(&c->ledger, r->id);
     if (e->outcome == OUTCOME_UNKNOWN || (lives && t && task_ended(t))) {

@@ -182,6 +182,48 @@ static void an_unknown_purge_is_looked_up(void **state)
     }
 }
 
+/* Begins the next tick: the fsync of both failed, behind the fact. */
+static void doubt_both(const struct store_op *a, const struct store_op *b)
+{
+    struct store_event e[] = {{.kind = a->kind, .token = a->token, .outcome = OUTCOME_UNKNOWN},
+        {.kind = b->kind, .token = b->token, .outcome = OUTCOME_UNKNOWN}};
+    const struct store_event *events;
+    while (store_mem_plain.poll(d.store, &events, 64))
+        ;
+    fix_later(&d.f, 1);
+    core_stored(d.f.core, e, 2);
+}
+
+/* The store has the second life, the core does not know that the first one is over. */
+static void an_unknown_finish_that_was_replayed_comes_again(void **state)
+{
+    (void)state;
+    durable_begin(&d, DURABILITY_SYNC);
+    struct msg_options o = fix_options();
+    o.max_attempts = 1;
+    uint64_t lease, id = durable_leased(&d, &lease, &o);
+    fix_later(&d.f, 1);
+    fix_answer(&d.f, 0, fix_failed(id, lease, "no"));
+    durable_end(&d);
+    const struct store_op finish = *durable_op(&d, STORE_FINISH, 0);
+    fix_later(&d.f, 1);
+    struct msg_control m = {.request = 2, .verb = S("replay"), .id = id};
+    core_control(d.f.core, 5, &m);
+    durable_end(&d);
+    const struct store_op revive = *durable_op(&d, STORE_REVIVE, 0);
+    doubt_both(&finish, &revive);
+    durable_end(&d);
+    durable_stored(&d, 1);
+    durable_end(&d);
+    assert_int_equal(fix_conn(&d.f, 5, MSG_REJECTED, 0)->code, PUSHROD_E_STORE_FAILED);
+    durable_stored(&d, 200);
+    durable_end(&d);
+    durable_stored(&d, 1);
+    durable_end(&d);
+    assert_int_equal(fix_conn(&d.f, 5, MSG_FINISHED, 0)->task->status, PUSHROD_FAILED);
+    durable_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -191,6 +233,7 @@ int main(void)
         cmocka_unit_test(a_replay_does_not_wait_for_an_acknowledgement),
         cmocka_unit_test(an_unknown_replay_is_looked_up),
         cmocka_unit_test(an_unknown_purge_is_looked_up),
+        cmocka_unit_test(an_unknown_finish_that_was_replayed_comes_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
