@@ -149,8 +149,16 @@ static void suspects_wait(struct core *c, struct group *g)
  */
 static void sched_suspects(struct core *c)
 {
-    for (struct list *it = c->dirty_groups.next; it != &c->dirty_groups; it = it->next)
-        suspects_run(c, container_of(it, struct group, dirty_node));
+    bool any = false;
+    for (struct list *it = c->dirty_groups.next; it != &c->dirty_groups; it = it->next) {
+        struct group *g = container_of(it, struct group, dirty_node);
+        if (list_empty(&g->suspected) && !g->alone)
+            continue;
+        any = true;
+        suspects_run(c, g);
+    }
+    if (!any)
+        return;
     for (struct list *it = c->dirty_groups.next; it != &c->dirty_groups; it = it->next) {
         struct group *g = container_of(it, struct group, dirty_node);
         assert(!g->alone || g->alone->group == g);
