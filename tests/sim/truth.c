@@ -144,7 +144,8 @@ void truth_finished(struct sim *sim, const struct conn_action *a)
     SIM_CHECK(sim,
         !settled_on_disk(sim, sub) || disk_ended(&sim->disk, task->record.id) == task->status ||
             (task->status == PUSHROD_CANCELLED && truth_was_purged(sim, sub)) ||
-            (task->status == PUSHROD_FAILED && sub->replaying && disk_keeps(&sim->disk, sub->id)),
+            (task->status == PUSHROD_FAILED && sub->replaying &&
+                (disk_keeps(&sim->disk, sub->id) || truth_was_purged(sim, sub))),
         "the finish of task %llu was told before it was settled", id);
     check_reason(sim, sub, task);
     if (task->status == PUSHROD_DONE && !sub->lied)
