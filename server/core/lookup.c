@@ -316,6 +316,16 @@ static void purge_told(struct core *c, struct request *r, const struct store_eve
 }
 
 /* After a failed fsync: what is there now stands for the outcome. */
+/* A DUE behind the APPEND has made it ready, and told so while nobody knew that it is there. */
+static void outcome_due(struct task *t, const struct record *r)
+{
+    assert(t->record.id == r->id);
+    if (t->state != TASK_STORING || !t->record.due_ms || r->due_ms)
+        return;
+    t->record.due_ms = 0;
+    t->record.windowed = true;
+}
+
 static void outcome_known(struct core *c, struct request *r, const struct store_event *e)
 {
     struct task *t = ledger_at(&c->ledger, r->slot);
@@ -324,6 +334,8 @@ static void outcome_known(struct core *c, struct request *r, const struct store_
         .outcome = e->outcome == OUTCOME_GONE ? OUTCOME_GONE : OUTCOME_STORED};
     bool record = e->outcome == OUTCOME_STORED && e->record_count;
     bool sure = e->outcome == OUTCOME_STORED || e->outcome == OUTCOME_GONE;
+    if (r->operation == STORE_APPEND && record)
+        outcome_due(t, &e->records[0]);
     bool missing = r->operation == STORE_APPEND ? e->outcome != OUTCOME_STORED : record;
     if (missing || !sure) {
         known.outcome = OUTCOME_REFUSED;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* An fsync failed, and nobody knows what was written: the core looks. And what is replayed runs. */
+#include "tests/lib/core_look.h"
 #include "tests/unit/core_durable.h"
 
 static struct durable d;
@@ -224,11 +225,57 @@ static void an_unknown_finish_that_was_replayed_comes_again(void **state)
     durable_free(&d);
 }
 
+/* Begins the next tick with what the store answers, but that the fsync of APPENDs failed. */
+static void doubt_appends(void)
+{
+    const struct store_event *events;
+    struct store_event given[8];
+    size_t count = store_mem_plain.poll(d.store, &events, 8);
+    for (size_t i = 0; i < count; i++) {
+        given[i] = events[i];
+        if (given[i].kind == STORE_APPEND)
+            given[i].outcome = OUTCOME_UNKNOWN;
+    }
+    fix_later(&d.f, 1);
+    core_stored(d.f.core, given, count);
+}
+
+static uint64_t delayed(uint64_t ms)
+{
+    struct msg_options o = fix_options();
+    o.delay_ms = ms;
+    return fix_submit(&d.f, 5, "q", "payload", &o, FOLLOW_NONE);
+}
+
+/* The commit whose fsync failed had the DUE that made it ready, too; and that comes only once. */
+static void an_unknown_append_may_be_due_already(void **state)
+{
+    (void)state;
+    durable_begin(&d, DURABILITY_SYNC);
+    delayed(20);
+    durable_settle(&d);
+    uint64_t id = delayed(5);
+    durable_end(&d);
+    fix_later(&d.f, 50);
+    durable_end(&d);
+    assert_non_null(durable_op(&d, STORE_DUE, 0));
+    doubt_appends();
+    durable_end(&d);
+    assert_int_equal(durable_op(&d, STORE_LOOKUP, 0)->id, id);
+    durable_stored(&d, 1);
+    durable_end(&d);
+    assert_int_equal(fix_conn(&d.f, 5, MSG_ACCEPTED, 0)->id, id);
+    assert_int_equal(core_stats(d.f.core)->delayed, 0);
+    assert_true(core_has(d.f.core, id));
+    durable_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_unknown_retry_is_asked_again),
         cmocka_unit_test(an_unknown_append_is_known_after_a_retry),
+        cmocka_unit_test(an_unknown_append_may_be_due_already),
         cmocka_unit_test(a_refused_retry_asks_no_finish_again),
         cmocka_unit_test(a_replay_does_not_wait_for_an_acknowledgement),
         cmocka_unit_test(an_unknown_replay_is_looked_up),
