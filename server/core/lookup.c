@@ -227,12 +227,20 @@ static void replay_look(struct core *c, struct request *r, const struct task *t)
         request_again(c, r);
 }
 
+/* It lives as what a replay makes of a dead letter; looked up, it may never have been dead. */
+static bool is_revived(const struct request *r, const struct store_event *e)
+{
+    assert(r->kind == REQUEST_REPLAY);
+    if (e->outcome != OUTCOME_STORED || !e->record_count)
+        return false;
+    return !r->looked || (e->records[0].windowed && !e->records[0].due_ms);
+}
+
 /* The store made it ready again, with its attempts forgotten. */
 static void replayed(struct core *c, struct request *r, const struct store_event *e)
 {
     struct task *t = ledger_find(&c->ledger, r->id);
-    bool lives = e->outcome == OUTCOME_STORED && e->record_count;
-    assert(r->kind == REQUEST_REPLAY);
+    bool lives = is_revived(r, e);
     /* Its finish may wait here to be acknowledged: the second life does not. */
     if (lives && t && t->state == TASK_FINISHED && !t->released)
         finish_drop(c, t);
@@ -241,7 +249,7 @@ static void replayed(struct core *c, struct request *r, const struct store_event
         replay_look(c, r, t);
         return;
     }
-    if (!lives && r->looked) {
+    if (!lives && r->looked && !e->record_count) {
         out_reject(c, r->conn, r->request, PUSHROD_E_STORE_FAILED, NULL);
         return;
     }

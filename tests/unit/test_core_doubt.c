@@ -270,6 +270,27 @@ static void an_unknown_append_may_be_due_already(void **state)
     durable_free(&d);
 }
 
+/* It waits for its time in the store, which nobody can tell from here: it was not dead. */
+static void an_unknown_replay_of_a_delayed_task_is_none(void **state)
+{
+    (void)state;
+    for (int written = 0; written < 2; written++) {
+        durable_begin(&d, DURABILITY_SYNC);
+        uint64_t id = delayed(5000);
+        durable_settle(&d);
+        durable_doubt(&d, replay(id), written);
+        durable_end(&d);
+        assert_int_equal(durable_op(&d, STORE_LOOKUP, 0)->id, id);
+        durable_stored(&d, 1);
+        durable_end(&d);
+        assert_int_equal(fix_conn(&d.f, 6, MSG_REJECTED, 0)->code, PUSHROD_E_UNKNOWN_TASK);
+        assert_int_equal(durable_lease(&d, 0, id), 0);
+        assert_false(core_has(d.f.core, id));
+        assert_int_equal(core_stats(d.f.core)->delayed, 1);
+        durable_free(&d);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -279,6 +300,7 @@ int main(void)
         cmocka_unit_test(a_refused_retry_asks_no_finish_again),
         cmocka_unit_test(a_replay_does_not_wait_for_an_acknowledgement),
         cmocka_unit_test(an_unknown_replay_is_looked_up),
+        cmocka_unit_test(an_unknown_replay_of_a_delayed_task_is_none),
         cmocka_unit_test(an_unknown_purge_is_looked_up),
         cmocka_unit_test(an_unknown_finish_that_was_replayed_comes_again),
     };
