@@ -181,13 +181,20 @@ static void put_task(struct sim *sim, struct lane *lane, const struct lane_actio
         lane_flush(sim, lane, r->body);
 }
 
+/* Its session goes on, or the process that had it does: that joins again, with its answers. */
+static bool lane_lives(const struct sim *sim, const struct lane *lane)
+{
+    const struct node *n = &sim->nodes[lane->node];
+    return lane->open || (n->session && n->life == lane->life);
+}
+
 /* Of a task that was ended twice, the answer that is stored is kept; if by this worker, later. */
 static bool kept_elsewhere(
     const struct sim *sim, const struct lane *lane, uint64_t id, uint64_t number)
 {
     for (size_t i = 0; i < sim->server.lane_count; i++) {
         const struct lane *other = &sim->server.lanes[i];
-        for (size_t k = 0; other->open && k < other->done_count; k++)
+        for (size_t k = 0; lane_lives(sim, other) && k < other->done_count; k++)
             if (other->dones[k].id == id && (other != lane || other->dones[k].sequence > number))
                 return true;
     }
