@@ -277,6 +277,16 @@ static void dropped(struct core *c, struct request *r, const struct store_event 
     }
 }
 
+static void paused(struct core *c, struct request *r, const struct store_event *e)
+{
+    assert(r->kind == REQUEST_PAUSE);
+    if (e->outcome == OUTCOME_STORED)
+        out_ok(c, r->conn, r->request, 1);
+    else
+        out_reject(c, r->conn, r->request, stored_code(e),
+            "it holds until the server stops, for it could not be stored: ask again later");
+}
+
 /*
  * Followers of what was purged in the store: the finish is looked for, and not found. So, too, if
  * nobody knows whether it was purged: what is still there is found, and goes on. The counts say
@@ -362,6 +372,7 @@ static request_fn *const request_table[] = {
     [REQUEST_SUBMITTED] = submitted_stored,
     [REQUEST_REPLAY] = replayed,
     [REQUEST_DROP] = dropped,
+    [REQUEST_PAUSE] = paused,
     [REQUEST_PURGE] = purged,
     [REQUEST_PURGED] = purge_told,
     [REQUEST_HELD] = join_looked_up,

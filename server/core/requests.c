@@ -154,19 +154,25 @@ static struct queue *control_queue(struct core *c, uint64_t conn, const struct m
     return q;
 }
 
+/* It holds from now on; OK is told when it also holds for the next start of the server. */
 static void queue_pause(
     struct core *c, uint64_t conn, const struct msg_control *m, struct queue *q, bool paused)
 {
-    assert(q);
+    assert(q && q->name.size > 0);
     queue_halt(c, q, paused, q->stopped);
-    struct store_op *op = q->bypass ? NULL : out_store(c, STORE_QUEUE, 0);
-    assert(!op || q->name.size > 0);
-    if (op) {
-        op->queue = q->name;
-        op->paused = paused;
-        op->durability = q->durability;
+    if (q->bypass) {
+        out_ok(c, conn, m->request, 1);
+        return;
     }
-    out_ok(c, conn, m->request, 1);
+    struct store_op *op = request_ask(c, STORE_QUEUE, 0,
+        (struct request){.kind = REQUEST_PAUSE, .conn = conn, .request = m->request});
+    if (!op) {
+        out_reject(c, conn, m->request, PUSHROD_E_NO_MEMORY, NULL);
+        return;
+    }
+    op->queue = q->name;
+    op->paused = paused;
+    op->durability = q->durability;
 }
 
 /* Also before its first task: who wants to see everything before it runs has no other moment. */

@@ -333,6 +333,7 @@ enum request_kind {
     REQUEST_SUBMITTED,
     REQUEST_REPLAY,
     REQUEST_DROP,
+    REQUEST_PAUSE, /* or resume */
     REQUEST_PURGE,
     REQUEST_PURGED,
     REQUEST_HELD,

@@ -291,6 +291,41 @@ static void an_unknown_replay_of_a_delayed_task_is_none(void **state)
     }
 }
 
+/* It holds at once; that it will after a restart is said when it is so. */
+static void a_pause_is_told_when_it_is_stored(void **state)
+{
+    (void)state;
+    durable_begin(&d, DURABILITY_SYNC);
+    struct msg_control m = {.request = 9, .verb = S("pause"), .name = S("q")};
+    core_control(d.f.core, 6, &m);
+    uint64_t id = fix_submit(&d.f, 5, "q", "payload", NULL, FOLLOW_NONE);
+    durable_end(&d);
+    assert_null(fix_conn(&d.f, 6, MSG_OK, 0));
+    durable_stored(&d, 1);
+    durable_end(&d);
+    assert_int_equal(fix_conn(&d.f, 6, MSG_OK, 0)->request, 9);
+    assert_int_equal(durable_lease(&d, 0, id), 0);
+    durable_free(&d);
+}
+
+static void a_pause_that_could_not_be_stored_says_so(void **state)
+{
+    (void)state;
+    static const enum store_outcome outcomes[] = {OUTCOME_REFUSED, OUTCOME_UNKNOWN};
+    for (size_t i = 0; i < 2; i++) {
+        durable_begin(&d, DURABILITY_SYNC);
+        struct msg_control m = {.request = 9, .verb = S("pause"), .name = S("q")};
+        core_control(d.f.core, 6, &m);
+        fix_end(&d.f); /* never put to the store */
+        durable_say(&d, durable_op(&d, STORE_QUEUE, 0), outcomes[i], PUSHROD_E_STORE_FAILED);
+        fix_end(&d.f);
+        const struct conn_action *no = fix_conn(&d.f, 6, MSG_REJECTED, 0);
+        assert_int_equal(no->code, PUSHROD_E_STORE_FAILED);
+        assert_non_null(strstr(no->text, "until the server stops"));
+        durable_free(&d);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -302,6 +337,8 @@ int main(void)
         cmocka_unit_test(an_unknown_replay_is_looked_up),
         cmocka_unit_test(an_unknown_replay_of_a_delayed_task_is_none),
         cmocka_unit_test(an_unknown_purge_is_looked_up),
+        cmocka_unit_test(a_pause_is_told_when_it_is_stored),
+        cmocka_unit_test(a_pause_that_could_not_be_stored_says_so),
         cmocka_unit_test(an_unknown_finish_that_was_replayed_comes_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
