@@ -218,7 +218,8 @@ void truth_dispatch(struct sim *sim, const struct lane_action *a)
         "task %llu went to the wrong worker", (unsigned long long)r->id);
     SIM_CHECK(sim, sub->cancel_life != sim->server.life || sub->excused,
         "task %llu was handed out after it had been cancelled", (unsigned long long)r->id);
-    SIM_CHECK(sim, expires_at(sub) > sim->now.wall_ms || sub->first_lease || sub->excused,
+    bool expires = !sub->first_lease && !sub->revived; /* a second life has no end of its own */
+    SIM_CHECK(sim, !expires || expires_at(sub) > sim->now.wall_ms || sub->excused,
         "task %llu was handed out after it had expired", (unsigned long long)r->id);
     SIM_CHECK(sim, sub->eta_ms <= sim->wall_most || sub->lied,
         "task %llu was handed out before its time", (unsigned long long)r->id);
