@@ -144,14 +144,15 @@ static int show_one(struct cli *cli, const char *operand)
     struct pushrod_submission task;
     uint64_t id = cli_id(cli, operand);
     /* An older server does not tell the options, and none does of a task that is done. */
-    bool told = !json && pushrod_client_submitted(cli->client, id, false, &task) == 0;
-    int error = pushrod_client_status(cli->client, id, &info);
+    int untold = json ? 0 : pushrod_client_submitted(cli->client, id, false, &task);
+    int error =
+        cli_goes_on(cli_exit_code(untold)) ? pushrod_client_status(cli->client, id, &info) : untold;
     if (error)
         return cli_task_failed(cli, id, error);
     if (json)
         json_print_row(JSON_TASK, &info);
     else
-        print_dead(&info, told ? task.options : NULL);
+        print_dead(&info, untold ? NULL : task.options);
     return EXIT_OK;
 }
 
