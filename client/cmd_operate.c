@@ -21,16 +21,22 @@ static void report(struct cli *cli, const struct json_act *act, const char *done
         printf("%s: %s\n", name, done);
 }
 
-static int one(struct cli *cli, const char *name, const char *verb, const char *done)
+/* `count`: as the request gave it. */
+static int tell(
+    struct cli *cli, const char *name, const char *verb, const char *done, int64_t count)
 {
     bool worker = strcmp(verb, "drain") == 0;
-    int64_t count = pushrod_client_control(cli->client, verb, name, 0);
     struct json_act act = {
         .action = verb, .queue = worker ? NULL : name, .worker = worker ? name : NULL};
     report(cli, &act, done, count);
     if (count < 0)
         cli_say(cli, "cannot %s '%s': %s", verb, name, pushrod_client_error_text(cli->client));
     return count < 0 ? cli_exit_code((int)count) : EXIT_OK;
+}
+
+static int one(struct cli *cli, const char *name, const char *verb, const char *done)
+{
+    return tell(cli, name, verb, done, pushrod_client_control(cli->client, verb, name, 0));
 }
 
 static void on_known(const struct pushrod_queue_info *q, void *arg)
@@ -44,8 +50,12 @@ static void on_known(const struct pushrod_queue_info *q, void *arg)
 static int pause_one(struct cli *cli, const char *name)
 {
     const char *unknown = name_valid(slice_str(name)) ? name : NULL;
-    if (unknown && pushrod_client_queues(cli->client, name, on_known, &unknown) < 0)
-        unknown = NULL; /* pausing it fails as well, and says why */
+    int64_t rows = unknown ? pushrod_client_queues(cli->client, name, on_known, &unknown) : 0;
+    if (rows < 0) {
+        unknown = NULL;
+        if (!cli_goes_on(cli_exit_code((int)rows)))
+            return tell(cli, name, "pause", "paused", rows);
+    }
     int code = one(cli, name, "pause", "paused");
     if (unknown && code == EXIT_OK)
         cli_say(cli, "queue '%s' is new: tasks that come to it wait until pushrod resume %s", name,
