@@ -8,7 +8,7 @@
  * busy, a task costs no system call. With one slot it may be the slot's own thread: run_lead.c.
  *
  *    run_start() ──▶ queue ──▶ slot threads ──▶ reports ──▶ run_take()
- *                  (in order)                 (eventfd when the first one comes)
+ *                  (in order)              (run_fd() rings when the first one comes)
  */
 #ifndef WORKER_RUN_H
 #define WORKER_RUN_H
