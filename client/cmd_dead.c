@@ -258,16 +258,14 @@ static int control_all(struct cli *cli, const struct control *what)
     uint64_t touched = 0;
     const char *verb = what->verb, *queue = cli->count > 1 ? cli->operands[1] : NULL;
     int64_t rows = control_pages(cli, what, queue, &touched);
+    /* What ended it may have been behind some of them. */
     if (params_bool(cli->p, "json"))
         cli_print_act(cli, &(struct json_act){.action = verb, .queue = queue, .tasks = touched},
             rows < 0 ? rows : (int64_t)touched);
-    if (rows < 0)
-        return cli_error(cli, (int)rows);
-    if (params_bool(cli->p, "json"))
-        return EXIT_OK;
-    printf("%s task%s %s\n", text_count(number, touched), touched == 1 ? "" : "s",
-        strcmp(verb, "drop") == 0 ? "dropped" : "replayed");
-    return EXIT_OK;
+    else if (rows >= 0 || touched)
+        printf("%s task%s %s\n", text_count(number, touched), touched == 1 ? "" : "s",
+            strcmp(verb, "drop") == 0 ? "dropped" : "replayed");
+    return rows < 0 ? cli_error(cli, (int)rows) : EXIT_OK;
 }
 
 static int control_ids(struct cli *cli, const struct control *what)
