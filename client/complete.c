@@ -117,6 +117,9 @@ static void offer_operand(struct cli *cli, struct buf *out, const char *kind)
     } else if (strncmp(kind, "QUEUE|ID", 8) == 0) {
         if (connect_quickly(cli))
             offer_dead(cli, out);
+    } else if (strcmp(kind, "ID") == 0) { /* of `payload`, which is for the dead above all */
+        if (connect_quickly(cli))
+            pushrod_client_dead(cli->client, NULL, 0, MAX_DEAD, on_dead, out);
     } else if (strncmp(kind, "QUEUE", 5) == 0) {
         if (connect_quickly(cli) && pushrod_client_queues(cli->client, NULL, on_queue, out) >= 0)
             pushrod_client_workers(cli->client, NULL, on_served, out);
