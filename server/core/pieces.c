@@ -21,12 +21,6 @@ static struct pieces *pieces_find(const struct worker *w, uint64_t lease)
     return w->parting.count ? idmap_pointer(&w->parting, lease) : NULL;
 }
 
-bool pieces_came(const struct worker *w, uint64_t lease)
-{
-    assert(w->id != 0);
-    return pieces_find(w, lease);
-}
-
 static void pieces_tear(struct pieces *p)
 {
     p->code = PUSHROD_E_RESULT_TOO_BIG;

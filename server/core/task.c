@@ -33,12 +33,6 @@ const char *task_state_name(enum task_state state)
     return names[state];
 }
 
-bool task_ended(const struct task *t)
-{
-    assert(t->state < TASK_STATE_COUNT);
-    return t->state >= TASK_FINISHING;
-}
-
 struct order_key task_key(const struct task *t)
 {
     assert(t->record.priority < PRIORITIES);

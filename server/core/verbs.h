@@ -70,10 +70,13 @@ void task_free(struct core *c, struct task *t);
 struct rare *task_rare(struct task *t); /* made if it was not there; NULL: no memory */
 void task_record(const struct task *t, struct record *r);
 struct order_key task_key(const struct task *t);
-bool task_ended(const struct task *t);
 bool task_set_result(struct task *t, struct slice result); /* false: no memory */
 void task_expect(const struct task *t);                    /* it is read soon */
-static inline bool task_only_here(const struct task *t)    /* no store has it */
+static inline bool task_ended(const struct task *t)
+{
+    return t->state >= TASK_FINISHING;
+}
+static inline bool task_only_here(const struct task *t) /* no store has it */
 {
     return t->queue->bypass || t->unstored;
 }
@@ -192,7 +195,10 @@ void attempt_fence(struct core *c, struct task *t); /* its worker is to stop it 
 
 /* pieces.c: results in pieces */
 void pieces_add(struct core *c, struct worker *w, const struct answer *a, bool wanted);
-bool pieces_came(const struct worker *w, uint64_t lease); /* and no end of its attempt */
+static inline bool pieces_came(const struct worker *w, uint64_t lease) /* no end of it did */
+{
+    return w->parting.count && idmap_get(&w->parting, lease, NULL);
+}
 /* 0, and the whole with its last piece: the caller's reference; or why that cannot be had. */
 int pieces_take(struct worker *w, uint64_t lease, struct slice last, struct body **whole);
 void pieces_end(struct worker *w, uint64_t lease);
