@@ -154,20 +154,21 @@ static struct queue *control_queue(struct core *c, uint64_t conn, const struct m
     return q;
 }
 
-/* It holds from now on; OK is told when it also holds for the next start of the server. */
+/* It holds from now on; OK is told when it also holds for the next start of the server. Without
+ * memory to ask for that it does not hold at all. */
 static void queue_pause(
     struct core *c, uint64_t conn, const struct msg_control *m, struct queue *q, bool paused)
 {
-    assert(q && q->name.size > 0);
+    const struct request r = {.kind = REQUEST_PAUSE, .conn = conn, .request = m->request};
+    struct store_op *op = q->bypass ? NULL : request_ask(c, STORE_QUEUE, 0, r);
+    assert(q->name.size > 0);
+    if (!op && !q->bypass) {
+        out_reject(c, conn, m->request, PUSHROD_E_NO_MEMORY, NULL);
+        return;
+    }
     queue_halt(c, q, paused, q->stopped);
     if (q->bypass) {
         out_ok(c, conn, m->request, 1);
-        return;
-    }
-    struct store_op *op = request_ask(c, STORE_QUEUE, 0,
-        (struct request){.kind = REQUEST_PAUSE, .conn = conn, .request = m->request});
-    if (!op) {
-        out_reject(c, conn, m->request, PUSHROD_E_NO_MEMORY, NULL);
         return;
     }
     op->queue = q->name;

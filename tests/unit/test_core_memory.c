@@ -152,8 +152,9 @@ static void work(unsigned n)
 
 static void operate(unsigned tick)
 {
-    static const char *const lists[] = {"queues", "workers", "stats", "dead"};
-    struct msg_list list = {.request = 1, .what = S(lists[tick % 4])};
+    static const char *const lists[] = {
+        "queues", "workers", "stats", "dead", "submitted", "options"};
+    struct msg_list list = {.request = 1, .what = S(lists[tick % 6]), .after = tick % 6 / 4 * tick};
     struct msg_control control = {.request = 2, .verb = S("pause"), .name = S("b")};
     CORE(core_list(d.f.core, 6, &list));
     CORE(core_wait(d.f.core, 6, 3, tick, FOLLOW_ALL));
@@ -162,11 +163,11 @@ static void operate(unsigned tick)
         CORE(core_cancel(d.f.core, 6, 5, tick + 2));
     if (tick == 2)
         CORE(core_watch(d.f.core, 6, 6, true));
-    if (tick == 20)
+    if (tick == 20 || tick == 30) /* once more, if there was no memory */
         control.verb = S("resume");
     if (tick == 40)
         control.verb = S("purge");
-    if (tick == 10 || tick == 20 || tick == 40)
+    if (tick % 10 == 0 && tick > 0 && tick < 50)
         CORE(core_control(d.f.core, 6, &control));
     control = (struct msg_control){.request = 7, .verb = S("replay"), .id = tick};
     if (tick < 60)
@@ -462,6 +463,26 @@ static void who_followed_what_was_purged_is_told(void **state)
     assert_true(ended > 0);
 }
 
+/* Refused as a whole: what is not told to hold does not. */
+static void a_pause_without_memory_is_none(void **state)
+{
+    (void)state;
+    bool no = true;
+    for (long nth = 0; no; nth++) {
+        struct msg_control pause = {.request = 1, .verb = S("pause"), .name = S("q")};
+        durable_begin(&d, DURABILITY_SYNC);
+        good_left = nth;
+        CORE(core_control(d.f.core, 6, &pause));
+        fix_submit(&d.f, 5, "q", "", NULL, FOLLOW_NONE);
+        bool lost = durable_end(&d)->failed;
+        no = lost || fix_conn(&d.f, 6, MSG_REJECTED, 0);
+        durable_stored(&d, 1);
+        durable_end(&d);
+        assert_true(lost || no == (fix_lane(&d.f, 0, LANE_TASK, 0) != NULL));
+        durable_free(&d);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -473,6 +494,7 @@ int main(void)
         cmocka_unit_test(a_replay_without_memory_keeps_the_letter),
         cmocka_unit_test(who_waits_without_memory_is_told),
         cmocka_unit_test(who_followed_what_was_purged_is_told),
+        cmocka_unit_test(a_pause_without_memory_is_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
