@@ -365,7 +365,8 @@ int64_t pushrod_client_stats(struct pushrod_client *c, pushrod_stat_fn *fn, void
 /*
  * An operator's request. verb: "pause", "resume", "purge" (name: the queue; one to pause need not
  * be there yet), "drain" (name: the worker), "replay", "drop" (id: the dead task). Returns how many
- * tasks, workers or queues it touched.
+ * tasks, workers or queues it touched. A pause or resume holds at once, and returns when it is
+ * stored; after STORE_FAILED or STORE_FULL it may not outlive the server.
  */
 int64_t pushrod_client_control(
     struct pushrod_client *c, const char *verb, const char *name, uint64_t id);

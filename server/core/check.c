@@ -343,11 +343,10 @@ static void check_window(const struct core *c, const struct queue *q)
 static void check_rest(const struct core *c)
 {
     CHECK(list_empty(&c->dirty_groups));
-    for (uint32_t slot = 0; slot < c->ledger.used; slot++) {
-        const struct task *t = ledger_at(&c->ledger, slot);
-        if (t && t->state == TASK_READY)
+    uint32_t slot = 0;
+    for (const struct task *t; (t = ledger_next(&c->ledger, &slot));)
+        if (t->state == TASK_READY)
             check_ready(c, t);
-    }
     for (const struct queue *q = c->first_queue; q; q = q->next) {
         check_window(c, q);
         if (queue_head(q))

@@ -333,7 +333,6 @@ static void purge_told(struct core *c, struct request *r, const struct store_eve
     finish_told(c, t);
 }
 
-/* After a failed fsync: what is there now stands for the outcome. */
 /* A DUE behind the APPEND has made it ready, and told so while nobody knew that it is there. */
 static void outcome_due(struct task *t, const struct record *r)
 {
@@ -344,6 +343,7 @@ static void outcome_due(struct task *t, const struct record *r)
     t->record.windowed = true;
 }
 
+/* After a failed fsync: what is there now stands for the outcome. */
 static void outcome_known(struct core *c, struct request *r, const struct store_event *e)
 {
     struct task *t = ledger_at(&c->ledger, r->slot);

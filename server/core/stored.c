@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the store answers. An operation of a task carries the task's slot as its token (the task
- * stays in memory until the answer is there), a FETCH its queue, a LOOKUP its request.
+ * stays in memory until the answer is there), a FETCH its queue, a WORKER the worker; what a client
+ * asked for, and each LOOKUP, its request.
  */
 #include <assert.h>
 #include "server/core/verbs.h"
