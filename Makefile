@@ -42,7 +42,7 @@ MAN     := pushrod.1 pushrod-server.8 pushrod-worker.8
 
 # tests/: lib/X.c (in every test), unit/test_X.c, sim/X.c (one program), store/test_X.c, fuzz/fuzz_X.c, e2e/X (scripts)
 TESTLIB := plane_rig session_play run_play core_look
-TESTS   := buf heap slab unixsock map name codec messages params params_secret log loop text client client_blocks client_loss client_memory client_request map_input native native_large native_memory inbuf plane plane_join plane_budget crowd zmq_facts zmq_strangers session session_tasks session_return link run_lead run_exec run_coproc run_function command supervise cgroup server server_conn server_stop server_fork core_task core_worker core_sched core_target core_store core_doubt core_late core_order core_status core_liar core_window core_many core_stats core_submitted core_rejoin core_ghost core_purge core_join core_memory store_packed store_tree
+TESTS   := buf heap slab unixsock map name codec messages params params_secret log loop text client client_blocks client_loss client_memory client_request map_input native native_large native_memory inbuf plane plane_join plane_budget crowd zmq_facts zmq_strangers session session_tasks session_return link run_lead run_exec run_coproc run_function command supervise cgroup server server_conn server_stop server_fork core_task core_worker core_sched core_target core_store core_doubt core_late core_order core_status core_liar core_window core_many core_stats core_submitted core_rejoin core_ghost core_purge core_join core_memory core_memory_lookup store_packed store_tree
 SIM     := agenda client disk disk_copy disk_state faults keys liar main node odd plan result runner server server_out truth
 STORE_LIB := store_fault rig
 STORE_TESTS := store_equal store_conform store_recover store_full store_away store_replay store_dead store_nth
@@ -129,7 +129,7 @@ testlib := $(TESTLIB:%=$(O)/tests/lib/%.o) $(STORE_LIB:%=$(O)/tests/store/%.o)
 $(TESTS:%=$(BUILD)/tests/test_%): $(BUILD)/tests/test_%: $(O)/tests/unit/test_%.o
 $(STORE_TESTS:%=$(BUILD)/tests/store/test_%): $(BUILD)/tests/store/test_%: $(O)/tests/store/test_%.o
 $(sim): $(SIM:%=$(O)/tests/sim/%.o)
-$(BUILD)/tests/test_core_memory $(BUILD)/tests/test_client_memory $(BUILD)/tests/test_native_memory: TEST_LIBS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=free,--wrap=slab_take,--wrap=slab_give # fails them
+$(BUILD)/tests/test_core_memory $(BUILD)/tests/test_core_memory_lookup $(BUILD)/tests/test_client_memory $(BUILD)/tests/test_native_memory: TEST_LIBS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=free,--wrap=slab_take,--wrap=slab_give # fails them
 $(BUILD)/tests/test_run_exec: TEST_LIBS += -Wl,--wrap=realloc,--wrap=fork # likewise
 $(unit) $(sim): $(testlib) $(BUILD)/libpushrod.a
 	$(call link,$(TEST_LIBS))

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A worker joins: verdicts for what it holds, then WELCOME. What it holds and is not in memory is
- * looked up in the store first, so that nothing else can be done with it meanwhile.
+ * looked up in the store first, so that nothing else can be done with it meanwhile. If that fails
+ * for one of them the worker keeps all, and asks again.
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -11,7 +12,7 @@
 struct joining {
     struct join join;
     size_t waiting; /* requests that hold it */
-    bool failed;    /* there was no memory to ask for all */
+    int code;       /* enum pushrod_error: why not all could be looked up; 0: all could */
     bool outdated;  /* its process has sent another JOIN since */
     struct held held[];
 };
@@ -283,13 +284,25 @@ static bool look_up(struct core *c, struct joining *joining)
     for (size_t i = 0; i < j->held_count; i++) {
         if (ledger_find_lease(&c->ledger, j->held[i].lease, j->held[i].id))
             continue;
-        joining->failed = !request_ask(c, STORE_LOOKUP, j->held[i].id,
-            (struct request){.kind = REQUEST_HELD, .joining = joining});
-        if (joining->failed)
+        if (!request_ask(c, STORE_LOOKUP, j->held[i].id,
+                (struct request){.kind = REQUEST_HELD, .joining = joining})) {
+            joining->code = PUSHROD_E_NO_MEMORY;
             break;
+        }
         joining->waiting++;
     }
     return joining->waiting > 0;
+}
+
+/* Why the core does not know what became of the task, and so has no verdict; 0: it does. */
+static int unknown_code(const struct task *t, const struct store_event *e)
+{
+    assert(e->outcome != OUTCOME_LATER);
+    if (t || e->outcome == OUTCOME_GONE)
+        return 0;
+    if (e->outcome != OUTCOME_STORED)
+        return stored_code(e);
+    return e->record_count ? PUSHROD_E_NO_MEMORY : 0;
 }
 
 /* A task that the store has comes into memory; READY or HELD is decided by the verdict. */
@@ -297,13 +310,15 @@ void join_looked_up(struct core *c, struct request *r, const struct store_event 
 {
     struct joining *joining = r->joining;
     assert(joining && joining->waiting > 0);
-    request_adopt(c, r, e);
+    int code = unknown_code(request_adopt(c, r, e), e);
+    if (!joining->code)
+        joining->code = code;
     if (joining->waiting > 1)
         return;
     assert(c->joining > 0);
     c->joining--;
-    if (joining->failed && !joining->outdated)
-        refuse(c, &joining->join, PUSHROD_E_NO_MEMORY, true, NULL);
+    if (joining->code && !joining->outdated)
+        refuse(c, &joining->join, joining->code, true, NULL);
     else if (!joining->outdated && join_check(c, &joining->join))
         welcome(c, &joining->join);
 }
