@@ -68,7 +68,7 @@ sim      := $(BUILD)/tests/simulation
 fuzzers  := $(FUZZ:%=$(BUILD)/fuzz/fuzz_%)
 sources  = $(shell find common proto server client worker tests tools include examples -name '*.[ch]')
 
-.PHONY: all test unit check-all sim chaos fuzz fuzzers bench bench-peers serve demo run install uninstall clean format help protocol-doc
+.PHONY: all tests test unit check-all sim chaos fuzz fuzzers bench bench-peers serve demo run install uninstall clean format help protocol-doc
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -142,7 +142,8 @@ $(BUILD)/fuzz_%: $(O)/tests/fuzz/fuzz_%.o $(BUILD)/libpushrod.a
 	$(call link,-fsanitize=fuzzer)
 
 export BUILD CC VERSION
-test: all $(unit) $(sim) $(BUILD)/tests/lib/faults.so $(BUILD)/protocol-doc fuzzers ## unit, simulation, store, end-to-end, a short fuzz; the last line counts
+tests: all $(unit) $(sim) $(BUILD)/tests/lib/faults.so $(BUILD)/protocol-doc
+test: tests fuzzers ## unit, simulation, store, end-to-end, a short fuzz; the last line counts
 	SEEDS=$(SEEDS) FUZZ_SECONDS=$(SECONDS) tests/run $(unit) $(sim) tests/protocol-doc $(fuzzers) $(E2E:%=tests/e2e/%)
 unit: $(unit) $(BUILD)/protocol-doc ## only the unit and store tests
 	tests/run $(unit) tests/protocol-doc
@@ -154,7 +155,6 @@ fuzz: fuzzers ## the fuzzers; SECONDS=600 for each of them
 	FUZZ_SECONDS=$(SECONDS) TEST_LIMIT=$$(( $(SECONDS) + 60 )) tests/run $(fuzzers)
 protocol-doc: $(BUILD)/protocol-doc ## rewrite the tables of proto/PROTOCOL.md
 	tests/protocol-doc --write
-
 chaos: all $(BUILD)/tests/lib/faults.so ## kill, stop and cut what runs, and count what is lost
 	@tests/chaos/run
 bench: all ## our own figures, and the peers beside them; BENCH=full for all of it

@@ -451,7 +451,7 @@ static void no_moment_is_behind_the_last(void **state)
     for (unsigned i = 0; i < 3; i++) {
         struct msg_options o = fix_options();
         o.expires_ms = UINT64_MAX >> i;
-        o.unique_key = slice_of("012" + i, 1);
+        o.unique_key = slice_of(&"012"[i], 1);
         o.unique_ms = UINT64_MAX >> i;
         *(i % 2 ? &o.delay_ms : &o.eta_ms) = UINT64_MAX >> i;
         fix_submit(&d.f, 5, "q", "", &o, FOLLOW_NONE);
