@@ -175,6 +175,8 @@ static void wait_again(struct sim *sim, struct event *event)
 static void hear_rejected(struct sim *sim, int client, const struct heard *heard)
 {
     size_t number = heard->request >> 32 & 0xffff;
+    if (number >= sim->sub_count)
+        return; /* it was about nobody's task */
     struct sub *sub = &sim->subs[number];
     bool unknown = heard->code == PUSHROD_E_UNKNOWN_TASK || heard->code == PUSHROD_E_RESULT_GONE;
     uint64_t kind = heard->request >> 48;
@@ -183,7 +185,7 @@ static void hear_rejected(struct sim *sim, int client, const struct heard *heard
             "the result of task %llu was not kept", (unsigned long long)sub->id);
         return;
     }
-    if ((kind == ASK_STATUS || kind == ASK_PEEK) && unknown && number < sim->sub_count)
+    if ((kind == ASK_STATUS || kind == ASK_PEEK) && unknown)
         truth_unknown(sim, sub);
     if (kind != ASK_WAIT)
         return;

@@ -34,8 +34,8 @@ static const struct held_task *some_task(struct sim *sim, const struct lane *lan
 static uint64_t some_lease(struct sim *sim)
 {
     const struct server *s = &sim->server;
-    const struct lane *other = &s->lanes[sim_below(sim, s->lane_count)];
-    const struct held_task *task = s->lane_count ? some_task(sim, other) : NULL;
+    size_t other = sim_below(sim, s->lane_count);
+    const struct held_task *task = s->lane_count ? some_task(sim, &s->lanes[other]) : NULL;
     if (task && sim_chance(sim, 80))
         return task->lease + (sim_chance(sim, 10) ? UINT64_C(1) << 24 : 0);
     return sim_chance(sim, 10) ? 0 : sim_random(sim) >> 1;
