@@ -293,6 +293,17 @@ static void it_comes_from_behind_the_window(void **state)
     durable_free(&d);
 }
 
+/* It waits for its time, out of memory. */
+static uint64_t stored_only(void)
+{
+    struct msg_options o = fix_options();
+    o.delay_ms = 60000;
+    durable_begin(&d, DURABILITY_SYNC);
+    uint64_t id = fix_submit(&d.f, 5, "q", "payload", &o, FOLLOW_NONE);
+    durable_settle(&d);
+    return id;
+}
+
 static size_t lookups(void)
 {
     size_t count = 0;
@@ -305,11 +316,7 @@ static size_t lookups(void)
 static void who_asks_for_many_waits(void **state)
 {
     (void)state;
-    struct msg_options o = fix_options();
-    o.delay_ms = 60000;
-    durable_begin(&d, DURABILITY_SYNC);
-    uint64_t id = fix_submit(&d.f, 5, "q", "payload", &o, FOLLOW_NONE);
-    durable_settle(&d);
+    uint64_t id = stored_only();
     for (unsigned i = 0; i < 2000; i++)
         ask(6, "submitted", id);
     fix_end(&d.f);
@@ -357,11 +364,7 @@ static void so_does_who_asks_for_much(void **state)
 static void a_store_that_fails_is_said(void **state)
 {
     (void)state;
-    struct msg_options o = fix_options();
-    o.delay_ms = 60000;
-    durable_begin(&d, DURABILITY_SYNC);
-    uint64_t id = fix_submit(&d.f, 5, "q", "payload", &o, FOLLOW_NONE);
-    durable_settle(&d);
+    uint64_t id = stored_only();
     ask(6, "submitted", id);
     fix_end(&d.f);
     durable_say(&d, durable_op(&d, STORE_LOOKUP, 0), OUTCOME_UNKNOWN, PUSHROD_E_STORE_FAILED);

@@ -153,26 +153,31 @@ static void in_two_parts(struct pushrod_server *s, int fd, const char *first, co
     say(fd, second, strlen(second));
 }
 
-/* A callback whose answer is too much for the connection ends it while its input is being read. */
-static void test_dropped_by_its_answer(void **state)
+/* A line is answered with more than its connection may have unsent, until that is closed. */
+static void answer_too_much(const struct pushrod_server_events *events)
 {
     static const struct pushrod_framing lines = {.kind = PUSHROD_FRAMING_EOF};
     size_t answer = 3 << 20;
-    const struct pushrod_server_events events = {
-        .stop = on_stop, .receive = receive_large, .close = close_seen};
     struct pushrod_server *s = server_new();
-    (void)state;
-    pushrod_server_on(s, &events, &answer);
+    pushrod_server_on(s, events, &answer);
     assert_int_equal(pushrod_server_set(s, "max-unsent", "2m"), 0);
     assert_int_equal(pushrod_server_listen(s, "127.0.0.1:0", &lines), 0);
     server_start(s);
     int fd = dial(s, 0);
     in_two_parts(s, fd, "half", " a line\r\nanother\r\nand");
     STEP_UNTIL(s, seen.closes == 1);
-    assert_int_equal(seen.general, 1);
-    assert_int_equal(seen.last.error, PUSHROD_E_SLOW_READER);
     close(fd);
     server_stop(s);
+}
+
+/* A callback whose answer is too much for the connection ends it while its input is being read. */
+static void test_dropped_by_its_answer(void **state)
+{
+    (void)state;
+    answer_too_much(&(struct pushrod_server_events){
+        .stop = on_stop, .receive = receive_large, .close = close_seen});
+    assert_int_equal(seen.general, 1);
+    assert_int_equal(seen.last.error, PUSHROD_E_SLOW_READER);
 }
 
 /* Is ended by its own answer, and looks at what it was given only then. */
@@ -187,22 +192,10 @@ static void receive_late(
 /* "What a callback is given is borrowed until it returns", whatever becomes of the connection. */
 static void test_given_until_it_returns(void **state)
 {
-    static const struct pushrod_framing lines = {.kind = PUSHROD_FRAMING_EOF};
-    size_t answer = 3 << 20;
-    const struct pushrod_server_events events = {
-        .stop = on_stop, .receive = receive_late, .close = close_seen};
-    struct pushrod_server *s = server_new();
     (void)state;
-    pushrod_server_on(s, &events, &answer);
-    assert_int_equal(pushrod_server_set(s, "max-unsent", "2m"), 0);
-    assert_int_equal(pushrod_server_listen(s, "127.0.0.1:0", &lines), 0);
-    server_start(s);
-    int fd = dial(s, 0);
-    in_two_parts(s, fd, "half", " a line\r\nanother\r\nand");
-    STEP_UNTIL(s, seen.closes == 1);
+    answer_too_much(&(struct pushrod_server_events){
+        .stop = on_stop, .receive = receive_late, .close = close_seen});
     assert_string_equal(seen.received, "[half a line]");
-    close(fd);
-    server_stop(s);
 }
 
 /* Whoever has said all may still listen: `printf QUESTION | nc -N`. */
