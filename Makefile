@@ -26,7 +26,7 @@ COMMON  := err buf utf8 heap map idindex slab body memory unixsock name clock lo
 PROTO   := codec messages frame
 CORE    := core out pool ledger task queue service group worker ghost target sched withdraw answers pieces progress leave loss join submit retry finish follow unique timers window stored restart requests lookup rows submitted stats check
 STORE   := arena packed tree reply mem_item mem_write mem_read store_mem store_lmdb lmdb_env lmdb_table lmdb_load lmdb_queue lmdb_index lmdb_journal lmdb_apply lmdb_group lmdb_thread lmdb_op lmdb_task lmdb_write lmdb_read lmdb_agenda lmdb_unique lmdb_result lmdb_dead lmdb_purge
-NET     := loop conn inbuf conn_output listen host http native_input native_parts native_output watch zap ports crowd monitor socket peers speakers lane join_parse join answer_parse answers plane_open plane
+NET     := loop conn inbuf conn_output listen host http native_input native_parts native_output watch zap ports crowd monitor socket peers speakers lane lane_pieces join_parse join answer_parse answers plane_open plane
 SERVER  := api api_config api_conn api_event api_group api_local api_options api_post api_reload api_run api_start api_stats api_task api_timer api_wait
 SESSION := session session_leave session_join session_task session_answer session_log
 WORKER  := address api cgroup command coproc environment handlers keeper link link_act link_net link_read notes obituary plugin run run_lead run_coproc run_exec \
@@ -41,9 +41,9 @@ PLUGINS  := plugin/hash
 MAN     := pushrod.1 pushrod-server.8 pushrod-worker.8
 
 # tests/: lib/X.c (in every test), unit/test_X.c, sim/X.c (one program), store/test_X.c, fuzz/fuzz_X.c, e2e/X (scripts)
-TESTLIB := plane_rig session_play run_play core_look
-TESTS   := buf heap slab unixsock map name codec messages params params_secret log loop text client client_blocks client_loss client_memory client_request map_input native native_large native_memory inbuf plane plane_join plane_budget crowd zmq_facts zmq_strangers session session_tasks session_return link run_lead run_exec run_coproc run_function command supervise cgroup server server_conn server_stop server_fork core_task core_worker core_sched core_target core_store core_doubt core_late core_order core_status core_liar core_window core_many core_stats core_submitted core_rejoin core_ghost core_purge core_join core_memory core_memory_lookup store_packed store_tree
-SIM     := agenda client disk disk_copy disk_state faults keys liar main node odd plan result runner server server_out truth
+TESTLIB := plane_rig fake_lane session_play run_play core_look
+TESTS   := buf heap slab unixsock map name codec messages params params_secret log loop text client client_blocks client_loss client_memory client_request map_input native native_large native_memory inbuf plane plane_pieces plane_join plane_budget crowd zmq_facts zmq_strangers session session_tasks session_pieces session_return link run_lead run_exec run_coproc run_function command supervise cgroup server server_conn server_stop server_fork core_task core_worker core_sched core_target core_store core_doubt core_late core_order core_status core_liar core_window core_many core_large core_stats core_submitted core_rejoin core_ghost core_purge core_join core_memory core_memory_lookup store_packed store_tree
+SIM     := agenda client disk disk_copy disk_state faults keys liar load main node odd plan result runner server server_out truth
 STORE_LIB := store_fault rig
 STORE_TESTS := store_equal store_conform store_recover store_full store_away store_replay store_dead store_nth
 FUZZ    := worker_plane client_plane config plane native handler http map_input

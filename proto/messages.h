@@ -103,7 +103,12 @@ enum msg_plane {
     F(U64, timeout_ms, "of this attempt; 0: the worker's own default")                             \
     F(RAW, headers, "map of TEXT to TEXT, or nil")                                                 \
     F(BYTES, payload,                                                                              \
-        "nil: it is the next part of this ZeroMQ message that no TASK before has taken")
+        "nil: it is the next part of this ZeroMQ message that no message before has taken")        \
+    F(U64, rest, "bytes of the payload behind these, which PAYLOAD messages bring; 0: none")
+
+#define FIELDS_PAYLOAD(F)                                                                          \
+    F(U64, lease, "of the TASK")                                                                   \
+    F(BYTES, data, "the next of its payload's bytes; nil: the next part, as in TASK")
 
 #define FIELDS_CANCEL_TASK(F)                                                                      \
     F(U64, id, "task id")                                                                          \
@@ -389,6 +394,7 @@ enum msg_plane {
     M(15, PING, ping, LANE, "the server is alive")                                                 \
     M(16, DRAIN, drain, LANE, "finish and leave")                                                  \
     M(17, FENCED, fenced, LANE, "the session is over")                                             \
+    M(18, PAYLOAD, payload, LANE, "more of a large payload")                                       \
     M(20, FROM, from, ANSWERS, "who speaks; first in each frame, has no sequence number itself")   \
     M(21, READY, ready, ANSWERS, "the lane works; tasks may come")                                 \
     M(22, STARTED, started, ANSWERS, "the attempt runs")                                           \

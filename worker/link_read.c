@@ -78,7 +78,8 @@ static void message_release(struct body *body)
     free(b);
 }
 
-/* A payload that is a part of its own: those of a frame follow it, in the order of their tasks. */
+/* A payload that is a part of its own: those of a frame follow it, in the order of their records.
+ */
 static struct body *read_body(struct link *l)
 {
     int more = 0;
@@ -98,21 +99,33 @@ static struct body *read_body(struct link *l)
     return NULL;
 }
 
+/* *body: the part, to be released; NULL if the record has the bytes. */
+static bool take_part(struct link *l, struct dec *in, struct slice bytes, struct body **body)
+{
+    *body = bytes.data ? NULL : read_body(l);
+    if (!bytes.data && !*body)
+        dec_fail(in, "a payload is missing");
+    return bytes.data || *body;
+}
+
 static bool take_task(struct link *l, struct dec *in)
 {
     struct msg_task m;
-    if (!msg_task_decode(in, &m))
+    struct body *body;
+    if (!msg_task_decode(in, &m) || !take_part(l, in, m.payload, &body))
         return false;
-    if (m.payload.data) {
-        session_task(l->session, &m, NULL);
-        return true;
-    }
-    struct body *body = read_body(l);
-    if (!body) {
-        dec_fail(in, "a payload is missing");
-        return false;
-    }
     session_task(l->session, &m, body);
+    body_unref(body);
+    return true;
+}
+
+static bool take_payload(struct link *l, struct dec *in)
+{
+    struct msg_payload m;
+    struct body *body;
+    if (!msg_payload_decode(in, &m) || !take_part(l, in, m.data, &body))
+        return false;
+    session_payload(l->session, m.lease, body ? body_slice(body) : m.data);
     body_unref(body);
     return true;
 }
@@ -132,6 +145,8 @@ static bool take_lane_message(struct link *l, unsigned number, struct dec *in)
     switch (number) {
     case MSG_TASK:
         return take_task(l, in);
+    case MSG_PAYLOAD:
+        return take_payload(l, in);
     case MSG_ACK:
         TAKE(ack, session_ack(s, m.sequence));
     case MSG_PING:

@@ -59,6 +59,8 @@ void session_refused(struct session *, const struct msg_refused *);
 void session_lane_hello(struct session *, const struct msg_lane_hello *);
 /* `body`: the payload, if it came as a part of its own (the session takes a reference), or NULL. */
 void session_task(struct session *, const struct msg_task *, struct body *body);
+/* The next bytes of a payload whose TASK came without all of them. */
+void session_payload(struct session *, uint64_t lease, struct slice data);
 void session_cancel(struct session *, const struct msg_cancel_task *);
 void session_withdraw(struct session *, const struct msg_withdraw *);
 void session_ack(struct session *, uint64_t sequence);

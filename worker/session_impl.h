@@ -91,6 +91,7 @@ struct item {
     struct list node;       /* in waiting, handed, gone, or spare */
     struct buf bytes;  /* queue, headers, small payload; its memory serves the next item, too */
     struct body *body; /* large payload; NULL: none */
+    size_t missing;    /* bytes at its end that have not come yet: it only keeps its place */
     struct buf note;   /* text of the progress that was not told yet */
     uint64_t progress_done;
     uint64_t progress_total;
@@ -199,11 +200,12 @@ void joining_forget_session(struct session *s); /* drop answers that mean nothin
 void joining_ready(struct session *s);          /* number the kept answers, READY first */
 
 /* session_task.c */
-void item_start_some(struct session *s);            /* hand over what there is room for */
-void item_tell_started(struct session *s);          /* STARTED for those that run for a while */
-void item_tell_progress(struct session *s);         /* PROGRESS that was held back */
-uint64_t item_wake_ns(const struct session *s);     /* when one of these two has something */
-void item_return_unstarted(struct session *s);      /* draining: all that has not begun */
+void item_start_some(struct session *s);        /* hand over what there is room for */
+void item_tell_started(struct session *s);      /* STARTED for those that run for a while */
+void item_tell_progress(struct session *s);     /* PROGRESS that was held back */
+uint64_t item_wake_ns(const struct session *s); /* when one of these two has something */
+void item_return_unstarted(struct session *s);  /* draining: all that has not begun */
+void item_lose_partial(struct session *s);      /* the lane is gone, and the rest of them with it */
 void item_drop(struct session *s, struct item *it); /* the server does not want it any more */
 void item_sweep(struct session *s);                 /* a new tick: nothing names what ended */
 void item_free_all(struct session *s);

@@ -28,6 +28,7 @@ static bool outlives_session(const void *arg, const struct kept *record)
 void joining_forget_session(struct session *s)
 {
     answer_log_restart(&s->log, outlives_session, NULL, 0, (struct slice){0});
+    item_lose_partial(s);
     s->returned = 0;
 }
 

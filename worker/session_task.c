@@ -145,6 +145,26 @@ static bool item_fill(struct item *it, const struct msg_task *m, struct body *bo
     return true;
 }
 
+/* The whole payload, with what has come of it; NULL: no memory. */
+static struct body *payload_begin(const struct msg_task *m, struct body *body)
+{
+    struct slice there = body ? body_slice(body) : m->payload;
+    struct body *whole = body_new(there.size + m->rest);
+    if (whole && there.size)
+        memcpy(whole->data, there.data, there.size);
+    return whole;
+}
+
+static bool item_begin(struct session *s, struct item *it, const struct msg_task *m, struct body *b)
+{
+    struct body *whole = m->rest ? payload_begin(m, b) : body_ref(b);
+    bool filled = (whole || !m->rest) && item_fill(it, m, whole) &&
+                  idmap_put(&s->items, m->lease, (uintptr_t)it);
+    body_unref(whole);
+    it->missing = m->rest;
+    return filled;
+}
+
 void session_task(struct session *s, const struct msg_task *m, struct body *body)
 {
     if (!session_heard(s))
@@ -162,7 +182,7 @@ void session_task(struct session *s, const struct msg_task *m, struct body *body
     if (m->lease == 0 || item_find(s, m->lease))
         return;
     struct item *it = item_new(s);
-    if (!it || !item_fill(it, m, body) || !idmap_put(&s->items, m->lease, (uintptr_t)it)) {
+    if (!it || !item_begin(s, it, m, body)) {
         if (it) {
             item_lighten(it);
             list_push_back(&s->gone, &it->node);
@@ -172,6 +192,23 @@ void session_task(struct session *s, const struct msg_task *m, struct body *body
     }
     list_push_back(&s->waiting, &it->node);
     s->waiting_count++;
+}
+
+void session_payload(struct session *s, uint64_t lease, struct slice data)
+{
+    if (!session_heard(s))
+        return;
+    /* We may have answered for it, and forgotten it, while this was on its way. */
+    struct item *it = item_find(s, lease);
+    if (!it || !it->missing)
+        return;
+    if (data.size > it->missing) {
+        session_rejoin(s, "the server sent more of a payload than there is");
+        return;
+    }
+    if (data.size)
+        memcpy(it->body->data + it->body->size - it->missing, data.data, data.size);
+    it->missing -= data.size;
 }
 
 static const struct attempt_failure cancelled_unstarted = {
@@ -239,25 +276,39 @@ static bool task_may_start(const struct session *s)
 {
     if (s->state != SESSION_ACTIVE || s->draining)
         return false;
-    if (s->config.max_tasks && s->begun >= s->config.max_tasks)
-        return false;
-    return s->handed_count < (size_t)s->config.slots + s->config.ahead;
+    return !s->config.max_tasks || s->begun < s->config.max_tasks;
 }
 
+static void item_start(struct session *s, struct item *it)
+{
+    list_remove(&it->node);
+    list_push_back(&s->handed, &it->node);
+    s->waiting_count--;
+    s->handed_count++;
+    s->begun++;
+    it->handed = true;
+    run_add(s, RUN_START, &it->attempt);
+}
+
+/*
+ * In their order. Who waits for the rest of its payload keeps its slot, for the server counts on
+ * it: others pass it if there is a slot for each of them besides.
+ */
 void item_start_some(struct session *s)
 {
     /* What is kept for a server that does not acknowledge must not grow without end. */
     if (answer_log_bytes(&s->log) > s->config.keep_bytes)
         return;
-    while (s->waiting_count && task_may_start(s)) {
-        struct item *it = container_of(s->waiting.next, struct item, node);
-        list_remove(&it->node);
-        list_push_back(&s->handed, &it->node);
-        s->waiting_count--;
-        s->handed_count++;
-        s->begun++;
-        it->handed = true;
-        run_add(s, RUN_START, &it->attempt);
+    size_t place = s->handed_count, places = (size_t)s->config.slots + s->config.ahead;
+    list_foreach(node, next, &s->waiting)
+    {
+        struct item *it = container_of(node, struct item, node);
+        if (!task_may_start(s) || place++ >= places)
+            return;
+        if (it->missing)
+            places = s->config.slots;
+        else
+            item_start(s, it);
     }
 }
 
@@ -328,6 +379,16 @@ void item_drop(struct session *s, struct item *it)
     if (!it->cancelled)
         run_add(s, RUN_CANCEL, &it->attempt);
     it->cancelled = true;
+}
+
+void item_lose_partial(struct session *s)
+{
+    list_foreach(node, next, &s->waiting)
+    {
+        struct item *it = container_of(node, struct item, node);
+        if (it->missing)
+            item_end(s, it);
+    }
 }
 
 void item_return_unstarted(struct session *s)

@@ -12,9 +12,9 @@ import time
 import msgpack
 import zmq
 
-JOIN, WELCOME, LANE_HELLO, TASK, CANCEL, WITHDRAW, ACK, PING, DRAIN, FENCED = 1, 3, *range(10, 18)
+JOIN, WELCOME, LANE_HELLO, TASK, CANCEL, WITHDRAW, ACK, PING, DRAIN, FENCED, PAYLOAD = 1, 3, *range(10, 19)
 FROM, READY, PART, DONE, FAILED, RETURNED, HEARTBEAT, BYE, HELD = 20, 21, *range(25, 31), 81
-DRAINING, SUPERSEDED, TASK_FAILED, KEEP, SEND, CHUNK = 24, 47, 60, 1, 3, 65536
+DRAINING, SUPERSEDED, TASK_FAILED, TASK_CANCELLED, KEEP, SEND, CHUNK = 24, 47, 60, 64, 1, 3, 65536
 
 
 def handle(queue, payload):  # the work; what it raises fails the attempt
@@ -27,6 +27,7 @@ class Worker:
         self.queues, self.instance, self.context = queues, os.urandom(16), zmq.Context()
         self.pool, (self.wake, self.woken) = concurrent.futures.ThreadPoolExecutor(1), socket.socketpair()  # it beats while it works
         self.task, self.draining, self.pausing = None, False, False  # (id, lease, future) of what runs
+        self.partial = None  # [id, lease, queue, payload so far, bytes that are missing] of what is still coming
         self.kept, self.last = [], 0  # not acknowledged: (number of the last, messages); the last number
 
     def connect(self, kind, port, **options):
@@ -62,15 +63,26 @@ class Worker:
         _ = self.answers.poll(0, zmq.POLLOUT) and self.answers.send(frame)  # a new server refuses old sessions
         self.spoke = time.monotonic()
 
-    def hear(self, number, *fields, parts):  # CANCEL, WITHDRAW: without prefetch everything runs already
+    def hear(self, number, *fields, parts):  # CANCEL, WITHDRAW: without prefetch everything runs already, or is still coming
         if number == LANE_HELLO and fields[1] == self.session:
             again, self.kept = self.kept, []
             _ = [self.answer(*m) for m in [([READY, self.session],), *(m for _, m in again)]]
         elif number == TASK and (self.draining or self.pausing):
             self.answer([RETURNED, *fields[:2], DRAINING])
-        elif number == TASK:
-            self.task = (*fields[:2], self.pool.submit(handle, fields[2], parts.pop(0) if fields[6] is None else fields[6]))
-            self.task[2].add_done_callback(lambda _: self.wake.send(b"."))
+        elif number in (TASK, PAYLOAD):
+            lease, data = (fields[1], fields[6]) if number == TASK else fields
+            data = parts.pop(0) if data is None else data
+            if number == TASK:
+                self.partial = [*fields[:3], b"", fields[7] + len(data)]
+            if self.partial and self.partial[1] == lease:
+                self.partial[3:] = self.partial[3] + data, self.partial[4] - len(data)
+            if self.partial and not self.partial[4]:  # its payload is whole
+                (*names, queue, payload, _), self.partial = self.partial, None
+                self.task = (*names, self.pool.submit(handle, queue, payload))
+                self.task[2].add_done_callback(lambda _: self.wake.send(b"."))
+        elif number in (CANCEL, WITHDRAW) and self.partial and self.partial[1] == fields[1]:
+            self.partial = self.answer([RETURNED, *fields, 0] if number == WITHDRAW
+                                       else [FAILED, *fields, 0, TASK_CANCELLED, True, 0, "cancelled"])
         elif number in (ACK, PING):
             self.kept = [k for k in self.kept if k[0] > fields[0]]
             _, self.beats, self.next, self.spoke = (*fields[:3], 0) if number == PING else (0, self.beats, self.next, self.spoke)
@@ -92,7 +104,7 @@ class Worker:
         self.host, plain = host or self.host, {"plain_username": user.encode(), "plain_password": token.encode()}
         forget = [v[2] for v in verdicts or [] if v[3] not in (KEEP, SEND)]
         self.last, self.beats, self.next, self.pausing, self.kept = 0, True, ping, False, [k for k in self.kept if k[1][-1][2] not in forget]
-        self.task = None if self.task and self.task[1] in forget else self.task
+        self.task, self.partial = None if self.task and self.task[1] in forget else self.task, None
         lane = self.connect(zmq.PULL, lane_port, rcvhwm=0, reconnect_ivl=-1, **plain)
         gone = lane.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self.answers, events, alive, heard = self.connect(zmq.PUSH, port, sndhwm=0, **plain), [], True, time.monotonic()
@@ -107,7 +119,7 @@ class Worker:
                 self.finish(*self.task)
             if self.last and (self.beats or self.kept or not self.spoke) and time.monotonic() - self.spoke >= beat / 1000:
                 _ = [self.send(*k) for k in self.kept] or self.send(self.last + 1, [[HEARTBEAT, int(self.task is not None)]])
-            if (self.draining or self.pausing) and not self.task and not self.kept:
+            if (self.draining or self.pausing) and not self.task and not self.partial and not self.kept:
                 alive = self.answer([BYE, 0])
         _ = lane.disable_monitor(), [made.close(linger=1000) for made in (dealer, lane, self.answers)]
 

@@ -165,7 +165,7 @@ void attempt_fence(struct core *c, struct task *t)
 {
     struct worker *w = t->worker;
     assert(t->state == TASK_LEASED && w);
-    worker_ghost(w, t);
+    worker_ghost(c, w, t);
     out_lane_task(c, w, LANE_CANCEL, t);
 }
 

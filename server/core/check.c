@@ -159,20 +159,25 @@ static void check_queue(const struct queue *q)
 
 static void check_worker(const struct core *c, const struct worker *w)
 {
-    uint64_t bytes = 0, expected = 0;
+    uint64_t expected = 0;
+    uint64_t bytes[CREDITS] = {0};
     uint32_t count = 0;
     for (const struct list *it = w->outstanding.next; it != &w->outstanding; it = it->next) {
         const struct task *t = container_of(it, struct task, node);
         CHECK(t->state == TASK_LEASED && t->worker == w);
-        bytes += t->in_flight ? t->record.payload.size : 0;
+        bytes[task_credit(c, t)] += t->in_flight ? t->record.payload.size : 0;
         expected += t->estimate_ns;
         count++;
     }
     CHECK(count == w->outstanding_count && expected == w->expected_ns);
-    CHECK(bytes + w->ghost_bytes == w->bytes && (w->ghosts.count || !w->ghost_bytes));
+    for (int kind = 0; kind < CREDITS; kind++) {
+        const struct credit *credit = &w->credits[kind];
+        CHECK(bytes[kind] + credit->ghosts == credit->bytes);
+        CHECK(w->ghosts.count || !credit->ghosts);
+        /* A lane carries lane_bytes, or one task. */
+        CHECK(bytes[kind] <= c->config.lane_bytes || count >= 1);
+    }
     CHECK(w->id && worker_find(c, w->id) == w && heap_holds(&w->timer));
-    /* A lane carries lane_bytes, or one task. */
-    CHECK(bytes <= c->config.lane_bytes || count >= 1);
     CHECK(!w->alone || count <= 1);
     CHECK(w->parting.count <= count + w->ghosts.count + w->claims.count);
     uint64_t sequence = 0;

@@ -16,21 +16,29 @@
  * What was fenced may still lie on the lane, and its bytes with it: the task leaves them here. No
  * memory: its slot is free too early, and what it answers counts for nothing.
  */
-void worker_ghost(struct worker *w, const struct task *t)
+void worker_ghost(const struct core *c, struct worker *w, const struct task *t)
 {
     assert(t->worker == w && t->lease);
     if (!idmap_put(&w->ghosts, t->lease, t->record.id) || !t->in_flight)
         return;
-    w->bytes += t->record.payload.size;
-    w->ghost_bytes += t->record.payload.size;
+    struct credit *credit = &w->credits[task_credit(c, t)];
+    credit->bytes += t->record.payload.size;
+    credit->ghosts += t->record.payload.size;
+}
+
+static void credit_read(struct credit *credit)
+{
+    assert(credit->bytes >= credit->ghosts);
+    credit->bytes -= credit->ghosts;
+    credit->ghosts = 0;
 }
 
 /* The last one was answered, and so its lane has been read behind them all. */
 static void ghosts_read(struct core *c, struct worker *w)
 {
-    assert(w->ghosts.count == 0 && w->bytes >= w->ghost_bytes);
-    w->bytes -= w->ghost_bytes;
-    w->ghost_bytes = 0;
+    assert(w->ghosts.count == 0);
+    for (int kind = 0; kind < CREDITS; kind++)
+        credit_read(&w->credits[kind]);
     if (w->outstanding_count == 0)
         w->alone = false;
     if (w->room != ROOM_NONE)

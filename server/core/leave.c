@@ -76,7 +76,7 @@ static void take_back(struct core *c, struct worker *w, struct lost *lost)
         struct task *t = container_of(it, struct task, node);
         bool suspect = lost->cut && may_run(w, t, place) && !t->cancelling;
         place++;
-        worker_ghost(w, t);
+        worker_ghost(c, w, t);
         lost_note(lost, t->record.id, suspect);
         if (lost->since_ns)
             task_lost(t, lost->since_ns);

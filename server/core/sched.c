@@ -10,11 +10,12 @@
 #define FILL_QUEUES 64 /* queues in turn that have nothing to put ahead */
 #define FILL_TRIES  4  /* workers looked at for one task to prefetch */
 
-/* A lane carries lane_bytes, or one task. */
+/* A lane carries lane_bytes, or one task: of what is small, and of what is large beside it. */
 bool sched_fits(const struct core *c, const struct worker *w, const struct task *t)
 {
+    uint64_t bytes = w->credits[task_credit(c, t)].bytes;
     assert(t->state == TASK_READY);
-    return w->bytes == 0 || w->bytes + t->record.payload.size <= c->config.lane_bytes;
+    return bytes == 0 || bytes + t->record.payload.size <= c->config.lane_bytes;
 }
 
 void sched_hand_over(struct core *c, struct worker *w, struct task *t)
@@ -270,19 +271,21 @@ static bool worker_fills(const struct core *c, const struct worker *w, uint32_t 
  * Each message wakes three threads there, however large it is: so large payloads go in batches, to
  * a lane that is half empty, until it is full.
  */
-static bool lane_fills(const struct core *c, struct worker *w)
+static bool lane_fills(const struct core *c, struct worker *w, const struct task *t)
 {
+    struct credit *credit = &w->credits[task_credit(c, t)];
     assert(c->round > 0);
-    if (w->bytes <= c->config.lane_bytes / 2)
-        w->filling = c->round;
-    return w->filling == c->round;
+    if (credit->bytes <= c->config.lane_bytes / 2)
+        credit->filling = c->round;
+    return credit->filling == c->round;
 }
 
 bool sched_ahead(const struct core *c, struct worker *w, const struct task *t)
 {
     assert(t->state == TASK_READY);
-    return c->flight_bytes + t->record.payload.size <= c->config.flight_bytes && lane_fills(c, w) &&
-           worker_fills(c, w, service_estimate(w->group, t->queue)) && sched_fits(c, w, t);
+    return c->flight_bytes + t->record.payload.size <= c->config.flight_bytes &&
+           lane_fills(c, w, t) && worker_fills(c, w, service_estimate(w->group, t->queue)) &&
+           sched_fits(c, w, t);
 }
 
 /* With a task for each slot it matters little which one has it ahead; else an idle one might. */

@@ -31,6 +31,7 @@
 #define PACK_NS        (MS / 25)    /* work for less wakes no other worker: that costs as much */
 #define STUCK_NS       (1 * MS)     /* a lane without an answer for so long: WITHDRAW from it */
 #define OVERDUE_NS     (8 * MS)     /* the same, of what is ahead by AHEAD_NS, if no slot is idle */
+#define LARGE_PART     4u           /* a large payload is more than one part of lane_bytes */
 #define ACK_BYTES      (256u << 10) /* results of so many bytes are acknowledged at once */
 #define TICK_EXPIRIES  10000u       /* timers that fire in one tick, of each heap: some ms */
 #define CANCEL_WAIT    (5000 * MS)  /* for the worker's answer to CANCEL */
@@ -208,6 +209,18 @@ struct target {
     struct list in_named;
 };
 
+/*
+ * Payloads that a worker may not have read yet. What is large leaves in pieces, and what is small
+ * passes it, so each kind has its own.
+ */
+enum credit_kind { CREDIT_SMALL, CREDIT_LARGE, CREDITS };
+
+struct credit {
+    uint64_t bytes;
+    uint64_t ghosts;  /* part of those: of ghosts, until none is left */
+    uint64_t filling; /* core.round in which it was half empty, and is filled up */
+};
+
 struct worker {
     uint64_t id;
     uint64_t session;
@@ -238,10 +251,8 @@ struct worker {
     struct idmap ghosts;  /* lease -> id: fenced here, and not answered yet; each takes a slot */
     struct idmap claims;  /* the same: answers that it held at JOIN, of what it does not run */
     struct idmap parting; /* lease -> struct pieces: of results, until the end of the attempt */
-    uint64_t bytes;       /* payloads that it may not have read yet */
-    uint64_t ghost_bytes; /* part of those: of ghosts, until none is left */
+    struct credit credits[CREDITS];
     uint64_t expected_ns; /* sum of the estimates of what it has */
-    uint64_t filling;     /* core.round in which its lane was half empty, and is filled up */
     uint64_t progress_ns; /* when it last started or ended something */
     uint64_t received;    /* sequence of the last answer taken */
     uint64_t acked;

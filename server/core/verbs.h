@@ -128,6 +128,7 @@ void worker_room(struct core *c, struct worker *w); /* which list of its group i
 void worker_give(struct core *c, struct worker *w, struct task *t); /* LEASED; the lease is set */
 void worker_drop(struct core *c, struct task *t);    /* the opposite; for task_move() */
 void worker_arrived(struct core *c, struct task *t); /* its bytes are there */
+enum credit_kind task_credit(const struct core *c, const struct task *t);
 void worker_unreserve(struct core *c, struct task *t);
 void worker_remove(struct core *c, struct worker *w, int code, bool tell_lane);
 void worker_free(struct worker *w);
@@ -153,7 +154,8 @@ static inline uint32_t worker_running(const struct worker *w)
 }
 
 /* ghost.c: attempts that were taken from a worker, or whose answer it held */
-void worker_ghost(struct worker *w, const struct task *t); /* its attempt is fenced there */
+/* Its attempt is fenced there. */
+void worker_ghost(const struct core *c, struct worker *w, const struct task *t);
 /* It was given this attempt, and has not answered it; false, too, of the current ones. */
 bool worker_owes(const struct worker *w, uint64_t lease, uint64_t id);
 void worker_answered(

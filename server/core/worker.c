@@ -156,6 +156,13 @@ void worker_room(struct core *c, struct worker *w)
 
 /* ---- what it has ---- */
 
+enum credit_kind task_credit(const struct core *c, const struct task *t)
+{
+    bool large = t->record.payload.size > c->config.lane_bytes / LARGE_PART;
+    assert(c->config.lane_bytes > 0);
+    return large ? CREDIT_LARGE : CREDIT_SMALL;
+}
+
 /* Its bytes count in the lane's credit until it says anything about the task. */
 void worker_give(struct core *c, struct worker *w, struct task *t)
 {
@@ -168,7 +175,7 @@ void worker_give(struct core *c, struct worker *w, struct task *t)
     t->ahead = worker_load(w) >= w->slots;
     t->in_flight = true;
     t->alone = t->record.suspect;
-    w->bytes += t->record.payload.size;
+    w->credits[task_credit(c, t)].bytes += t->record.payload.size;
     if (t->ahead)
         c->flight_bytes += t->record.payload.size;
     w->expected_ns += t->estimate_ns;
@@ -183,9 +190,10 @@ void worker_arrived(struct core *c, struct task *t)
 {
     if (!t->in_flight)
         return;
-    assert(t->worker && t->worker->bytes >= t->record.payload.size);
+    struct credit *credit = &t->worker->credits[task_credit(c, t)];
+    assert(credit->bytes >= t->record.payload.size);
     t->in_flight = false;
-    t->worker->bytes -= t->record.payload.size;
+    credit->bytes -= t->record.payload.size;
     if (t->ahead)
         c->flight_bytes -= t->record.payload.size;
     if (t->worker->room == ROOM_NONE)

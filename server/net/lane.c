@@ -81,6 +81,7 @@ static void lane_lose(struct lane *lane, int code, unsigned grace_ms)
     lane->code = code;
     buf_free(&lane->out);
     bodies_drop(lane);
+    lane_unload_all(lane);
     lane->lost_ns = lane_now(lane);
     lane->grace_end_ns = lane->lost_ns + (grace_ms ? LANE_GRACE_MOST * NS_PER_MS : 0);
     lane_grace_set(lane, grace_ms);
@@ -176,7 +177,8 @@ void lane_flush(struct lane *lane)
     lane_look(lane);
 }
 
-static void lane_put_task(struct lane *lane, const struct task *task, struct slice payload)
+static void lane_put_task(
+    struct lane *lane, const struct task *task, struct slice payload, size_t rest)
 {
     const struct task_record *r = &task->record;
     struct msg_task m = {
@@ -187,6 +189,7 @@ static void lane_put_task(struct lane *lane, const struct task *task, struct sli
         .timeout_ms = r->timeout_ms,
         .headers = task_headers(task),
         .payload = payload,
+        .rest = rest,
     };
     msg_task_encode(&lane->out, &m);
 }
@@ -195,32 +198,42 @@ static void lane_put_task(struct lane *lane, const struct task *task, struct sli
  * A large payload leaves uncopied, as a part behind the records. Only on a lane that is up: a part
  * that is refused in the middle of a message would leave the lane in an unknown state.
  */
-static void lane_put_body(struct lane *lane, const struct task *task)
+bool lane_attach(struct lane *lane, struct body *body)
 {
-    struct body *body = task->record.body;
     /* What is small must not wait until this one has arrived. */
     if (lane->body_bytes + body->size > LANE_SEND_BODIES)
         lane_flush(lane);
     if (lane->state != LANE_UP)
-        return;
+        return false;
     assert(lane->body_count < LANE_BODIES);
     lane->bodies[lane->body_count++] = body_ref(body);
     lane->body_bytes += body->size;
-    lane_put_task(lane, task, (struct slice){0});
+    return true;
+}
+
+/* Absent would mean that the payload is a part. */
+static const struct slice nothing = {(const uint8_t *)"", 0};
+
+static void lane_put_load(struct lane *lane, const struct task *task)
+{
+    struct body *body = task->record.body;
+    lane_put_task(lane, task, nothing, body->size);
+    if (lane_load(lane, task->lease, body))
+        lane_pump(lane);
+    else
+        lane_cut(lane, PUSHROD_E_NO_MEMORY);
 }
 
 static void lane_task(struct lane *lane, const struct task *task)
 {
-    static const uint8_t nothing;
-    struct slice payload = task->record.body ? body_slice(task->record.body) : task->record.payload;
-    if (task->record.body && payload.size > LANE_INLINE_PAYLOAD && lane->state == LANE_UP) {
-        lane_put_body(lane, task);
-        return;
-    }
-    /* Absent would mean that the payload is a part. */
-    if (!payload.data)
-        payload = slice_of(&nothing, 0);
-    lane_put_task(lane, task, payload);
+    struct body *body = task->record.body;
+    struct slice payload = body ? body_slice(body) : task->record.payload;
+    if (!body || body->size <= LANE_INLINE_PAYLOAD || lane->state != LANE_UP)
+        lane_put_task(lane, task, payload.data ? payload : nothing, 0);
+    else if (body->size > lane_piece(lane))
+        lane_put_load(lane, task);
+    else if (lane_attach(lane, body))
+        lane_put_task(lane, task, (struct slice){0}, 0);
 }
 
 static void lane_encode(struct lane *lane, const struct lane_action *a)
@@ -231,9 +244,12 @@ static void lane_encode(struct lane *lane, const struct lane_action *a)
         lane_task(lane, a->task);
         break;
     case LANE_CANCEL:
+        lane_unload(lane, a->lease);
         msg_cancel_task_encode(out, &(struct msg_cancel_task){a->id, a->lease});
         break;
     case LANE_WITHDRAW:
+        /* Without all of its payload it has not started there, and comes back. */
+        lane_unload(lane, a->lease);
         msg_withdraw_encode(out, &(struct msg_withdraw){a->id, a->lease});
         break;
     case LANE_ACK:
@@ -346,6 +362,7 @@ static void lane_free(struct lane *lane)
     loop_timer_clear(lane->plane->loop, &lane->grace);
     buf_free(&lane->out);
     bodies_drop(lane);
+    lane_unload_all(lane);
     free(lane);
 }
 
@@ -360,6 +377,8 @@ static struct lane *lane_new(struct plane *plane, const struct join_action *acti
     lane->peer = action->peer;
     lane->grace = (struct loop_timer){.fn = lane_grace_over, .arg = lane};
     list_init(&lane->dirty);
+    list_init(&lane->loads);
+    list_init(&lane->loaded);
     lane->speaker = speaker_add(plane, lane->worker, lane->session);
     if (lane->speaker)
         return lane;

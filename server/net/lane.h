@@ -47,6 +47,9 @@ struct lane {
     struct body *bodies[LANE_BODIES]; /* ... and the payloads that follow them, one part each */
     unsigned body_count;
     size_t body_bytes;
+    struct list loads;       /* payloads that leave in pieces, one after the other */
+    struct list loaded;      /* in the plane's list while there are any, or alone */
+    struct afloat *afloat;   /* pieces that are libzmq's; NULL: there was none yet */
     struct list dirty;       /* in the plane's list, or among those that part, or alone */
     struct loop_timer grace; /* LOST: until lane_down; of a lane with last words, until its end */
     uint64_t lost_ns;        /* monotonic: since when it is LOST */
@@ -69,5 +72,18 @@ void lane_flush(struct lane *lane);
 void lane_look(struct lane *lane);
 void lane_heard(struct lane *lane); /* a frame of answers came */
 void lane_cut(struct lane *lane, int code);
+/*
+ * Adds a part to the message that is being made, with a reference of its own; the record that it
+ * belongs to is put next. False: the lane is not up, or is lost now.
+ */
+bool lane_attach(struct lane *lane, struct body *body);
+
+/* lane_pieces.c */
+size_t lane_piece(const struct lane *lane); /* bytes: a larger payload leaves in pieces */
+/* The payload of an attempt, which was put without; false: no memory. */
+bool lane_load(struct lane *lane, uint64_t lease, struct body *body);
+void lane_unload(struct lane *lane, uint64_t lease); /* what is left of it is not sent any more */
+void lane_unload_all(struct lane *lane);             /* the lane is lost, or freed */
+void lane_pump(struct lane *lane);                   /* sends what there is room for */
 
 #endif

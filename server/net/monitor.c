@@ -2,6 +2,8 @@
 #include "server/net/monitor.h"
 
 #include <inttypes.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,6 +17,19 @@
     (ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |                  \
         ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED)
 #define MONITOR_STRANGERS (MONITOR_EVENTS & ~(ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED))
+
+/*
+ * Bytes that the kernel takes before it can send them. What it has nothing can pass, and it would
+ * take megabytes: seconds of a slow line.
+ */
+#define UNSENT_BYTES (128 << 10)
+
+static void connection_tune(int fd)
+{
+    int unsent = UNSENT_BYTES;
+    unixsock_widen(fd);
+    setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof unsent); /* if it is TCP */
+}
 
 static void stranger_count(struct monitor *m)
 {
@@ -38,7 +53,7 @@ static bool event_read(struct monitor *m)
     memcpy(&event, head, sizeof event);
     memcpy(&value, head + sizeof event, sizeof value);
     if (event == ZMQ_EVENT_ACCEPTED) {
-        unixsock_widen(value);
+        connection_tune(value);
         crowd_came(&m->crowd, value);
     } else if (event == ZMQ_EVENT_DISCONNECTED) {
         crowd_left(&m->crowd, value);

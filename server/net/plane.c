@@ -44,6 +44,8 @@ static void plane_init(struct plane *plane)
     ssize_t drawn = getrandom(&seed, sizeof seed, 0);
     (void)drawn;
     list_init(&plane->dirty);
+    list_init(&plane->loaded);
+    plane->room_bell = -1;
     list_init(&plane->retired);
     list_init(&plane->parting);
     plane->speakers.seed = seed;
@@ -114,6 +116,7 @@ void plane_free(struct plane *plane)
     answers_close(plane);
     plane_free_speakers(plane);
     plane_free_context(plane);
+    lane_room_close(plane);
     peers_free(&plane->peers);
     ports_free(&plane->ports);
     free((char *)plane->config.listen);

@@ -44,6 +44,9 @@ struct plane {
     struct peers peers;
     struct idmap lanes;  /* worker -> struct lane * */
     struct list dirty;   /* lanes with something to flush */
+    struct list loaded;  /* lanes with payloads that leave in pieces */
+    int room_bell;       /* libzmq has room for another piece; -1: none */
+    struct event *room;  /* ... and what listens to it */
     struct list parting; /* closed lanes whose last words are on their way, oldest first */
     size_t parting_count;
     struct crowd_places lane_places; /* of strangers, on all lanes together */
@@ -63,6 +66,8 @@ struct plane {
 bool plane_check(const struct plane_config *config, char **error); /* does the machine allow it? */
 bool plane_open(struct plane *plane, char **error);                /* context, ZAP, answers, join */
 void gate_close(struct gate *gate);
+bool lane_room_open(struct plane *plane);  /* lane_pieces.c; false: errno says why */
+void lane_room_close(struct plane *plane); /* libzmq has none of the plane's pieces any more */
 uint32_t plane_strangers(const struct plane_config *config);
 
 /* socket.c: what all sockets have in common. */

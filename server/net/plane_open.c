@@ -201,6 +201,8 @@ static bool plane_open_context(struct plane *plane, char **error)
     plane->zap = zap_new(plane->context);
     if (!plane->zap)
         return fail(error, "cannot start the ZAP thread: %s", zmq_strerror(errno));
+    if (!lane_room_open(plane))
+        return fail(error, "cannot watch the lanes: %s", strerror(errno));
     return true;
 }
 

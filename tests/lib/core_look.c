@@ -36,7 +36,8 @@ static const char *left_at_workers(const struct core *c)
 {
     for (const struct list *it = c->workers.next; it != &c->workers; it = it->next) {
         const struct worker *w = container_of(it, struct worker, in_core);
-        if (w->ghosts.count || w->bytes || w->parting.count || !list_empty(&w->settling))
+        if (w->ghosts.count || w->credits[CREDIT_SMALL].bytes || w->credits[CREDIT_LARGE].bytes ||
+            w->parting.count || !list_empty(&w->settling))
             return "something at a worker";
     }
     for (size_t i = 0; i < c->group_count; i++)

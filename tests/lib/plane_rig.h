@@ -15,6 +15,7 @@
 #include <event2/event.h>
 #include "proto/codec.h"
 #include "server/net/loop.h"
+#include "server/core/task.h"
 #include "server/net/plane.h"
 
 #define RIG_SEEN 64u
@@ -61,6 +62,9 @@ uint64_t plane_rig_now(void);
 /* What the core would do. */
 int plane_rig_welcome(struct rig *rig, uint64_t worker, uint64_t session);
 void plane_rig_close(struct rig *rig, uint64_t worker, int code);
+/* A task of the queue "digest", with what a lane reads of it. */
+struct task plane_rig_task_of(uint64_t id, struct slice payload, struct body *body);
+void plane_rig_task(struct rig *rig, uint64_t worker, const struct task *task); /* put, as well */
 void plane_rig_ack(struct rig *rig, uint64_t worker, uint64_t sequence); /* put, not flushed */
 
 struct fake {
@@ -87,11 +91,16 @@ struct fake {
     size_t hellos, tasks, acks, pings, fences;
     bool hello_first;
     uint64_t last_ack;
-    struct msg_task task;   /* the last one; its slices are gone */
-    size_t payload;         /* bytes of its payload */
-    bool payload_alone;     /* it came as a part of its own */
-    uint8_t payload_sum;    /* exclusive or of its bytes */
-    uint64_t payload_chain; /* of the sums of all payloads, in their order */
+    struct msg_task task;    /* the last one; its slices are gone */
+    size_t payload;          /* bytes of its payload */
+    bool payload_alone;      /* it came as a part of its own */
+    uint8_t payload_sum;     /* exclusive or of its bytes */
+    uint64_t payload_chain;  /* of the sums of all payloads, in their order */
+    size_t passed;           /* tasks that came between two pieces */
+    size_t missing;          /* bytes of the payload that comes in pieces */
+    struct msg_task partial; /* ... and its task: those that count are whole */
+    size_t partial_size;
+    uint8_t partial_sum;
 };
 
 void fake_start(struct fake *fake, struct rig *rig);

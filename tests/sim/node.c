@@ -272,6 +272,7 @@ static bool lane_message(struct session *s, struct dec *d, unsigned kind, struct
     switch (kind) {
         CASE(LANE_HELLO, lane_hello, session_lane_hello(s, &m))
         CASE(TASK, task, session_task(s, &m, m.payload.data ? NULL : body))
+        CASE(PAYLOAD, payload, session_payload(s, m.lease, m.data))
         CASE(CANCEL_TASK, cancel_task, session_cancel(s, &m))
         CASE(WITHDRAW, withdraw, session_withdraw(s, &m))
         CASE(ACK, ack, session_ack(s, m.sequence))

@@ -49,6 +49,7 @@ static void server_forget(struct sim *sim)
         free(s->lanes[i].tasks);
         free(s->lanes[i].dones);
         free(s->lanes[i].lies);
+        load_free(&s->lanes[i]);
     }
     for (size_t i = 0; i < s->peer_count; i++)
         buf_free(&s->peers[i].reply);

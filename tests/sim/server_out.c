@@ -6,19 +6,25 @@
 #include <string.h>
 #include "proto/codec.h"
 
-static void lane_flush(struct sim *sim, struct lane *lane, struct body *body)
+void lane_send(struct sim *sim, struct lane *lane, const struct buf *frame, struct body *body)
 {
     struct node *n = &sim->nodes[lane->node];
-    if (lane->out.size && lane->admitted && n->session && n->life == lane->life) {
-        struct event *e = sim_send(
-            sim, lane->node, &n->lane, sim_below(sim, sim->plan.delay_ns), node_on_lane_frame);
-        event_frame(e, &lane->out);
-        e->a = lane->port;
-        if (body) {
-            e->more = body_ref(body);
-            e->drop = (void (*)(void *))body_unref;
-        }
+    if (!lane->admitted || !n->session || n->life != lane->life)
+        return;
+    struct event *e =
+        sim_send(sim, lane->node, &n->lane, sim_below(sim, sim->plan.delay_ns), node_on_lane_frame);
+    event_frame(e, frame);
+    e->a = lane->port;
+    if (body) {
+        e->more = body_ref(body);
+        e->drop = (void (*)(void *))body_unref;
     }
+}
+
+static void lane_flush(struct sim *sim, struct lane *lane, struct body *body)
+{
+    if (lane->out.size)
+        lane_send(sim, lane, &lane->out, body);
     buf_clear(&lane->out);
 }
 
@@ -120,6 +126,7 @@ static void do_close(struct sim *sim, const struct join_action *a)
     sim_trace(sim, "server: CLOSE worker %llu, code %d", (unsigned long long)a->worker, a->code);
     lane->open = false;
     lane->task_count = 0;
+    load_free(lane);
     struct node *n = &sim->nodes[lane->node];
     if (n->life != lane->life || n->port != lane->port || !n->session)
         return;
@@ -134,23 +141,28 @@ static void do_close(struct sim *sim, const struct join_action *a)
 
 /* ---- lanes ---- */
 
-/* Bytes count until the worker has begun with them: a lane carries its limit, or one task. */
+/*
+ * Bytes count until the worker has begun with them: a lane carries its limit, or one task, of what
+ * is small, and of what is large.
+ */
 static void check_credit(struct sim *sim, const struct lane *lane)
 {
-    size_t bytes = 0, counted = 0, suspects = 0;
+    size_t bytes[2] = {0}, counted[2] = {0}, suspects = 0;
     size_t prefetch = lane->max_prefetch < 1000 ? lane->max_prefetch : 1000;
     size_t limit = sim->plan.lane_bytes ? sim->plan.lane_bytes : 1u << 20;
     for (size_t i = 0; i < lane->task_count; i++) {
-        bytes += lane->tasks[i].bytes;
-        counted += lane->tasks[i].bytes > 0;
+        bool large = lane->tasks[i].bytes > limit / 4;
+        bytes[large] += lane->tasks[i].bytes;
+        counted[large] += lane->tasks[i].bytes > 0;
         suspects += lane->tasks[i].suspect;
     }
     SIM_CHECK(sim, lane->task_count <= lane->slots + prefetch,
         "worker %llu: %zu tasks on a lane with %u slots and a prefetch of %zu",
         (unsigned long long)lane->worker, lane->task_count, lane->slots, prefetch);
-    SIM_CHECK(sim, bytes <= limit || counted <= 1,
-        "worker %llu: %zu bytes in %zu tasks on a lane, the limit is %zu",
-        (unsigned long long)lane->worker, bytes, counted, limit);
+    for (int large = 0; large < 2; large++)
+        SIM_CHECK(sim, bytes[large] <= limit || counted[large] <= 1,
+            "worker %llu: %zu bytes in %zu tasks on a lane, the limit is %zu",
+            (unsigned long long)lane->worker, bytes[large], counted[large], limit);
     SIM_CHECK(sim, !suspects || lane->task_count == 1,
         "worker %llu: a suspect is not alone, %zu tasks are outstanding",
         (unsigned long long)lane->worker, lane->task_count);
@@ -176,8 +188,14 @@ static void put_task(struct sim *sim, struct lane *lane, const struct lane_actio
         .timeout_ms = r->timeout_ms,
         .headers = task_headers(a->task),
         .payload = r->body ? (struct slice){0} : r->payload};
+    bool pieces = r->body && r->body->size && sim_chance(sim, 50);
+    if (pieces) {
+        m.payload = slice_str("");
+        m.rest = r->body->size;
+        load_put(sim, lane, m.lease, r->body);
+    }
     msg_task_encode(&lane->out, &m);
-    if (r->body)
+    if (r->body && !pieces)
         lane_flush(sim, lane, r->body);
 }
 
@@ -250,10 +268,12 @@ static void do_lane(struct sim *sim, const struct lane_action *a)
         put_task(sim, lane, a);
         return;
     case LANE_CANCEL:
+        load_end(lane, a->lease);
         tell_to_stop(lane, a->lease);
         msg_cancel_task_encode(out, &(struct msg_cancel_task){a->id, a->lease});
         break;
     case LANE_WITHDRAW:
+        load_end(lane, a->lease);
         msg_withdraw_encode(out, &(struct msg_withdraw){a->id, a->lease});
         break;
     case LANE_ACK:

@@ -9,7 +9,7 @@
  *   agenda.c  time, events, links, the trace
  *   plan.c    what a seed switches on (swarm: a random subset, each with its own rate)
  *   disk.c    the store that commits late, fails, and forgets what was not settled in a crash
- *   server.c  the core and a model of the worker plane    (server_out.c: its actions)
+ *   server.c  the core and a model of the worker plane    (server_out.c: its actions; load.c)
  *   node.c    a session and a model of the runner
  *   runner.c  handlers
  *   client.c  who submits, follows, cancels, vanishes and comes back
@@ -240,6 +240,8 @@ struct lane {
     struct buf out; /* this tick's message */
     struct held_task *tasks;
     size_t task_count, task_room;
+    struct load *loads; /* payloads of which more is to be sent, the first one first */
+    size_t load_count, load_room;
     struct {
         uint64_t sequence, id;
         bool failed, stored; /* its task was in the store only when it came */
@@ -280,6 +282,13 @@ void server_take(struct sim *, struct event *); /* into the inbox; wakes it */
 void server_wake(struct sim *, uint64_t at_ns);
 void server_out(struct sim *, const struct actions *);
 struct lane *server_lane(struct sim *, uint64_t worker);
+/* Now; `body`: a part behind it, or NULL. */
+void lane_send(struct sim *, struct lane *, const struct buf *frame, struct body *body);
+
+/* ---- load.c ---- */
+void load_put(struct sim *, struct lane *, uint64_t lease, struct body *); /* takes a reference */
+void load_end(struct lane *, uint64_t lease); /* no more of it is sent */
+void load_free(struct lane *);
 void server_note(struct sim *, struct lane *, const struct answer *); /* one that the core takes */
 apply_fn server_on_status, server_on_list, server_on_join, server_on_obituary, server_on_answers,
     server_on_lane_connect, server_on_lane_lost, server_on_submit, server_on_wait,

@@ -26,27 +26,6 @@ static void end(void)
     plane_rig_stop(&rig);
 }
 
-static struct task task_of(uint64_t id, struct slice payload, struct body *body)
-{
-    static struct slice queue;
-    struct task task = {0};
-    queue = slice_str("digest");
-    task.record.id = id;
-    task.queue = (struct queue *)&queue; /* all that is read of it: its name */
-    task.record.payload = payload;
-    task.record.body = body;
-    task.record.timeout_ms = 500;
-    task.lease = id + 1000;
-    task.hand_overs = 2;
-    return task;
-}
-
-static void put_task(const struct task *task)
-{
-    struct lane_action action = {.worker = 7, .kind = LANE_TASK, .task = task};
-    plane_put(rig.plane, &action);
-}
-
 /* -------------------------------------------------------------------------------- answers */
 
 static void worker_joins_and_answers(void **state)
@@ -233,11 +212,11 @@ static void empty_frame_cuts(void **state)
 static void one_message_for_a_tick(void **state)
 {
     (void)state;
-    struct task task = task_of(5, slice_str("payload"), NULL);
+    struct task task = plane_rig_task_of(5, slice_str("payload"), NULL);
     begin();
     fake.frames = 0;
     for (unsigned i = 0; i < 100; i++)
-        put_task(&task);
+        plane_rig_task(&rig, 7, &task);
     plane_rig_ack(&rig, 7, 99);
     plane_put(
         rig.plane, &(struct lane_action){.worker = 7, .kind = LANE_CANCEL, .id = 1, .lease = 2});
@@ -263,84 +242,15 @@ static void one_message_for_a_tick(void **state)
 static void a_ping_that_rouses_goes_ahead(void **state)
 {
     (void)state;
-    struct task task = task_of(5, slice_str("payload"), NULL);
+    struct task task = plane_rig_task_of(5, slice_str("payload"), NULL);
     begin();
     fake.frames = 0;
     plane_put(rig.plane, &(struct lane_action){.worker = 7, .kind = LANE_PING, .beat = true});
-    put_task(&task);
+    plane_rig_task(&rig, 7, &task);
     plane_flush(rig.plane);
     RIG_UNTIL(&rig, (fake_read_lane(&fake), fake.tasks == 1));
     assert_int_equal(fake.pings, 1);
     assert_int_equal(fake.frames, 2);
-    end();
-}
-
-static void payload_sizes(void **state)
-{
-    static const size_t sizes[] = {0, 1, 4096, 4097, 16384, 16385, 1 << 20, 16 << 20};
-    (void)state;
-    begin();
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        struct body *body = body_new(sizes[i]);
-        uint8_t sum = 0;
-        for (size_t at = 0; at < sizes[i]; at++)
-            sum ^= body->data[at] = (uint8_t)(at * 31 + i);
-        bool large = sizes[i] > 4096;
-        struct task task = task_of(i + 1, body_slice(body), large ? body : NULL);
-        if (sizes[i] == 0)
-            task.record.payload = (struct slice){0};
-        fake.tasks = 0;
-        plane_rig_ack(&rig, 7, i + 1);
-        put_task(&task);
-        plane_flush(rig.plane);
-        RIG_UNTIL(&rig, fake_has_task(&fake));
-        assert_int_equal(fake.last_ack, i + 1);
-        assert_int_equal(fake.task.id, i + 1);
-        assert_int_equal(fake.payload, sizes[i]);
-        assert_int_equal(fake.payload_sum, sum);
-        assert_int_equal(fake.payload_alone, sizes[i] > 16384);
-        RIG_UNTIL(&rig, atomic_load(&body->references) == 1);
-        body_unref(body);
-    }
-    end();
-}
-
-/* One body of `size` bytes, each of them `value`, as a task; returns the chain with its sum. */
-static uint64_t put_body(uint64_t id, size_t size, uint8_t value, uint64_t chain)
-{
-    struct body *body = body_new(size);
-    memset(body->data, value, size);
-    struct task task = task_of(id, body_slice(body), body);
-    put_task(&task);
-    body_unref(body);
-    return chain * 31 + (size % 2 ? value : 0);
-}
-
-/* One wake-up of the worker for all of them; but it sees none before the last has come. */
-static void large_payloads_share_a_message(void **state)
-{
-    static const struct {
-        size_t sizes[33];
-        size_t tasks, frames;
-    } rows[] = {
-        {{40001, 11, 40003, 40005, 13}, 5, 1},
-        {{200001, 300001, 7, 200003}, 4, 2}, /* more than 512 KiB */
-        {{5, 600001, 9}, 3, 3},              /* what is small goes ahead, and behind */
-        {{[0 ... 31] = 16385, 15}, 33, 2},   /* as many as have a place */
-    };
-    (void)state;
-    begin();
-    for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
-        uint64_t chain = fake.payload_chain;
-        size_t frames = fake.frames;
-        fake.tasks = 0;
-        for (size_t i = 0; i < rows[r].tasks; i++)
-            chain = put_body(i + 1, rows[r].sizes[i], (uint8_t)(r * 16 + i + 1), chain);
-        plane_flush(rig.plane);
-        RIG_UNTIL(&rig, (fake_read_lane(&fake), fake.tasks == rows[r].tasks));
-        assert_int_equal(fake.payload_chain, chain);
-        assert_int_equal(fake.frames - frames, rows[r].frames);
-    }
     end();
 }
 
@@ -350,7 +260,7 @@ static void close_discards_what_is_queued(void **state)
     (void)state;
     struct body *body = body_new(1 << 20);
     memset(body->data, 7, body->size);
-    struct task task = task_of(1, body_slice(body), body);
+    struct task task = plane_rig_task_of(1, body_slice(body), body);
     begin();
     zmq_close(fake.lane); /* a reader that stops reading */
     fake_again(&fake);
@@ -366,7 +276,7 @@ static void close_discards_what_is_queued(void **state)
     fake_connect(fake.lane, fake.welcome.lane_port);
     RIG_UNTIL(&rig, fake_has_hello(&fake));
     for (unsigned i = 0; i < 200; i++)
-        put_task(&task);
+        plane_rig_task(&rig, 7, &task);
     plane_flush(rig.plane);
     assert_true(atomic_load(&body->references) > 100);
     plane_rig_close(&rig, 7, 0);
@@ -471,8 +381,6 @@ int main(void)
         cmocka_unit_test(empty_frame_cuts),
         cmocka_unit_test(one_message_for_a_tick),
         cmocka_unit_test(a_ping_that_rouses_goes_ahead),
-        cmocka_unit_test(payload_sizes),
-        cmocka_unit_test(large_payloads_share_a_message),
         cmocka_unit_test(close_discards_what_is_queued),
         cmocka_unit_test(farewell_arrives),
         cmocka_unit_test(idle_plane_sleeps),

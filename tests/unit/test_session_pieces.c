@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The worker's session and large payloads, which come in pieces. */
+#include "tests/unit/session_fixture.h"
+
+/* Within a tick. The payload of these is 10 bytes. */
+static void partial_task(uint64_t id)
+{
+    session_task(r.session,
+        &(struct msg_task){.id = id,
+            .lease = id + 1000,
+            .queue = slice_str("q"),
+            .attempt = 1,
+            .payload = slice_str("12"),
+            .rest = 8},
+        NULL);
+}
+
+static void piece(uint64_t lease, const char *data)
+{
+    play_begin(&r);
+    session_payload(r.session, lease, slice_str(data));
+    play_end(&r);
+}
+
+static void a_payload_in_pieces_runs_when_it_is_whole(void **state)
+{
+    (void)state;
+    play_up(&r);
+    play_clear(&r);
+    play_begin(&r);
+    partial_task(1);
+    play_end(&r);
+    piece(1001, "34567");
+    piece(1999, "of what was given back");
+    assert_int_equal(play_run_of(&r, RUN_START), 0);
+    piece(1001, "890");
+    assert_int_equal(play_run_of(&r, RUN_START), 1);
+    const struct attempt *attempt = r.actions->run[0].attempt;
+    assert_int_equal(attempt->lease, 1001);
+    assert_true(slice_equal(attempt->payload, slice_str("1234567890")));
+    piece(1001, "1"); /* it is whole */
+    assert_int_equal(r.actions->state, SESSION_ACTIVE);
+}
+
+/* The server takes the first two of these to run. */
+static void who_waits_for_its_payload_keeps_its_slot(void **state)
+{
+    (void)state;
+    restart((struct session_config){.slots = 2, .ahead = 10, .seed = 1});
+    play_up(&r);
+    play_clear(&r);
+    play_begin(&r);
+    partial_task(1);
+    play_task_of(&r, "q", 2);
+    play_task_of(&r, "q", 3);
+    play_end(&r);
+    assert_int_equal(play_run_of(&r, RUN_START), 1);
+    assert_int_equal(r.runs[0].lease, 1002);
+    play_begin(&r);
+    play_done(&r, 1002, 0);
+    play_end(&r);
+    assert_int_equal(play_run_of(&r, RUN_START), 2);
+    assert_int_equal(r.runs[1].lease, 1003);
+    piece(1001, "34567890");
+    assert_int_equal(play_run_of(&r, RUN_START), 3);
+    assert_int_equal(r.runs[2].lease, 1001);
+}
+
+static void what_has_not_come_whole_is_given_back(void **state)
+{
+    (void)state;
+    play_up(&r);
+    play_clear(&r);
+    play_begin(&r);
+    partial_task(1);
+    partial_task(2);
+    session_withdraw(r.session, &(struct msg_withdraw){.id = 1, .lease = 1001});
+    session_cancel(r.session, &(struct msg_cancel_task){.id = 2, .lease = 1002});
+    play_end(&r);
+    assert_int_equal(play_first_said(&r, MSG_RETURNED)->lease, 1001);
+    assert_int_equal(play_first_said(&r, MSG_TASK_FAILED)->lease, 1002);
+}
+
+/* The rest of it was on the lane. Claimed as held, it would never run. */
+static void what_has_not_come_whole_is_not_held(void **state)
+{
+    (void)state;
+    play_up(&r);
+    play_begin(&r);
+    partial_task(1);
+    play_task_of(&r, "q", 2);
+    play_end(&r);
+    play_begin(&r);
+    session_lane_down(r.session);
+    play_end(&r);
+    play_run_until(&r, r.ms + 1000);
+    assert_int_equal(r.held_count, 1);
+    assert_int_equal(r.holds[0].lease, 1002);
+}
+
+static void more_than_the_payload_ends_the_session(void **state)
+{
+    (void)state;
+    play_up(&r);
+    play_begin(&r);
+    partial_task(1);
+    play_end(&r);
+    piece(1001, "345678901");
+    assert_true(r.actions->disconnect);
+    assert_non_null(strstr(r.actions->text, "more of a payload"));
+}
+
+static void a_payload_without_memory_is_given_back(void **state)
+{
+    struct msg_task m = {
+        .id = 1, .lease = 1001, .queue = slice_str("q"), .attempt = 1, .rest = INT64_MAX};
+    (void)state;
+    play_up(&r);
+    play_begin(&r);
+    session_task(r.session, &m, NULL);
+    play_end(&r);
+    assert_int_equal(play_first_said(&r, MSG_RETURNED)->code, PUSHROD_E_NO_MEMORY);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(a_payload_in_pieces_runs_when_it_is_whole),
+        TEST(who_waits_for_its_payload_keeps_its_slot),
+        TEST(what_has_not_come_whole_is_given_back),
+        TEST(what_has_not_come_whole_is_not_held),
+        TEST(more_than_the_payload_ends_the_session),
+        TEST(a_payload_without_memory_is_given_back),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
