@@ -463,6 +463,7 @@ void lane_close(struct lane *lane)
     plane->stats.lanes--;
     speaker_retire(plane, lane->speaker);
     lane->speaker = NULL;
+    lane_unload_all(lane);
     if (!lane->farewell || !lane_part(lane))
         lane_free(lane);
 }
