@@ -83,7 +83,7 @@ $(BUILD)/libcommon.a: $(common_o)
 $(BUILD)/libcore.a: $(core_o)
 $(BUILD)/libsession.a: $(session_o)
 $(BUILD)/libpushrod.a: $(library_o) | $(BUILD)/libcore.a $(BUILD)/libsession.a
-$(archives): tests/purity
+$(archives): tests/purity Makefile # a file that is new in a list
 	@mkdir -p $(@D)
 	$(Q)rm -f $@ && ar rcs $@ $(filter %.o,$^)
 	$(if $(filter libcore.a libsession.a,$(@F)),$(Q)tests/purity $@)
