@@ -47,7 +47,7 @@ struct lane {
     struct body *bodies[LANE_BODIES]; /* ... and the payloads that follow them, one part each */
     unsigned body_count;
     size_t body_bytes;
-    struct list loads;       /* payloads that leave in pieces, one after the other */
+    struct list loads;       /* payloads that leave in pieces, one of each in turn */
     struct list loaded;      /* in the plane's list while there are any, or alone */
     struct afloat *afloat;   /* pieces that are libzmq's; NULL: there was none yet */
     struct list dirty;       /* in the plane's list, or among those that part, or alone */

@@ -176,6 +176,9 @@ static bool send_piece(struct lane *lane)
         lane_cut(lane, PUSHROD_E_NO_MEMORY);
         return false;
     }
+    /* One of each in turn: a payload of two pieces does not wait for one of a hundred. */
+    list_remove(&load->node);
+    list_push_back(&lane->loads, &load->node);
     if (load->at == load->body->size)
         lane_unload(lane, load->lease);
     if (lane_attach(lane, piece))

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Payloads that leave in pieces, one after the other, while other messages pass them. */
+/* Payloads that leave in pieces, while others and other messages pass them. */
 #include "tests/sim/sim.h"
 
 #include <stdlib.h>
@@ -37,7 +37,8 @@ void load_end(struct lane *lane, uint64_t lease)
 
 static void send_next(struct sim *sim, struct lane *lane)
 {
-    struct load *load = &lane->loads[0];
+    size_t i = sim_below(sim, lane->load_count);
+    struct load *load = &lane->loads[i];
     struct buf frame = BUF_EMPTY;
     size_t size = 1 + sim_below(sim, load->body->size - load->at);
     struct msg_payload m = {
@@ -47,7 +48,7 @@ static void send_next(struct sim *sim, struct lane *lane)
     buf_free(&frame);
     load->at += size;
     if (load->at == load->body->size)
-        load_drop(lane, 0);
+        load_drop(lane, i);
 }
 
 static void load_later(struct sim *sim, const struct lane *lane);

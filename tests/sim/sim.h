@@ -240,7 +240,7 @@ struct lane {
     struct buf out; /* this tick's message */
     struct held_task *tasks;
     size_t task_count, task_room;
-    struct load *loads; /* payloads of which more is to be sent, the first one first */
+    struct load *loads; /* payloads of which more is to be sent */
     size_t load_count, load_room;
     struct {
         uint64_t sequence, id;

@@ -123,6 +123,21 @@ static void what_is_small_passes_a_large_payload(void **state)
     end();
 }
 
+static void a_large_payload_passes_a_larger_one(void **state)
+{
+    (void)state;
+    begin();
+    struct body *body = put_large(1, 32 << 20), *other = put_large(2, 300 << 10);
+    RIG_UNTIL(&rig, fake_has_task(&fake));
+    assert_int_equal(fake.task.id, 2);
+    assert_int_equal(fake.payload, 300 << 10);
+    assert_true(body_shared(body)); /* more of it is to be sent */
+    RIG_UNTIL(&rig, (fake_read_lane(&fake), !body_shared(body) && !body_shared(other)));
+    body_unref(body);
+    body_unref(other);
+    end();
+}
+
 /* As much of it as the kernel holds, and libzmq, comes; the worker gives it back. */
 static void of_what_was_taken_back_no_more_is_sent(void **state)
 {
@@ -163,6 +178,7 @@ int main(void)
         cmocka_unit_test(payload_sizes),
         cmocka_unit_test(large_payloads_share_a_message),
         cmocka_unit_test(what_is_small_passes_a_large_payload),
+        cmocka_unit_test(a_large_payload_passes_a_larger_one),
         cmocka_unit_test(of_what_was_taken_back_no_more_is_sent),
         cmocka_unit_test(a_lane_that_is_lost_lets_go_of_payloads),
     };
