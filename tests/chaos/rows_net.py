@@ -61,6 +61,10 @@ class Host:
             }}"""
         run("nft", "-f", "-", text=text)
 
+    def rate(self, rate):
+        """What the line from here takes in a second, in words of tc(8)."""
+        run("tc", "qdisc", "replace", "dev", self.cable, "root", "tbf", "rate", rate, "burst", "32kb", "latency", "100ms")
+
     def worker(self, lab, server, name, *options):
         """Started there; its processes are children of this one all the same."""
         worker = Worker(lab, name, server, *options, host=self.SERVER)
@@ -157,3 +161,24 @@ def idle_hosts_vanish(lab, scale):
     load = Load(server.client_port, 100)
     load.run(30)
     lab.judge(load)
+
+
+@row
+def slow_line(lab, _scale):
+    """payloads take longer to a worker than a server may be silent; what is small passes them"""
+    host = Host(lab, 1)
+    server = lab.server("--worker-listen", Host.SERVER, "--heartbeat", "200ms", "--ping", "300ms")
+    host.worker(lab, server, "far", "--slots", "4")
+    lab.wait_workers(server, 1)
+    host.rate("8mbit")
+    large = Load(server.client_port, 2, payload=b"size=1 " + b"x" * (4 << 20), batch=1)
+    large.run_until("some to be submitted", lambda: large.accepted)
+    small = Load(server.client_port, 20, window=1, batch=1)
+    small.run(30)
+    if large.finished:
+        raise Failure("what was small waited for what was large")
+    large.run(60)
+    with lib.Connection(server.client_port) as connection:
+        stats = connection.stats()
+    if stats["workers_lost"] or large.open_tasks() or small.open_tasks():
+        raise Failure(f"{stats['workers_lost']} times a worker was lost; {large.account()}, {small.account()}")
