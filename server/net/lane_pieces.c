@@ -120,11 +120,13 @@ size_t lane_piece(const struct lane *lane)
 
 /* ------------------------------------------------------------------- what is to be sent */
 
-static void load_end(struct load *load)
+static void load_end(struct lane *lane, struct load *load)
 {
     list_remove(&load->node);
     body_unref(load->body);
     free(load);
+    if (list_empty(&lane->loads))
+        list_remove(&lane->loaded);
 }
 
 bool lane_load(struct lane *lane, uint64_t lease, struct body *body)
@@ -147,17 +149,14 @@ void lane_unload(struct lane *lane, uint64_t lease)
     {
         struct load *load = container_of(node, struct load, node);
         if (load->lease == lease)
-            load_end(load);
+            load_end(lane, load);
     }
-    if (list_empty(&lane->loads))
-        list_remove(&lane->loaded);
 }
 
 void lane_unload_all(struct lane *lane)
 {
     for (struct list *node; (node = list_first(&lane->loads));)
-        load_end(container_of(node, struct load, node));
-    list_remove(&lane->loaded);
+        load_end(lane, container_of(node, struct load, node));
     if (lane->afloat)
         afloat_leave(lane->afloat);
     lane->afloat = NULL;
@@ -180,7 +179,7 @@ static bool send_piece(struct lane *lane)
     list_remove(&load->node);
     list_push_back(&lane->loads, &load->node);
     if (load->at == load->body->size)
-        lane_unload(lane, load->lease);
+        load_end(lane, load);
     if (lane_attach(lane, piece))
         msg_payload_encode(&lane->out, &m);
     body_unref(piece);
