@@ -34,22 +34,15 @@ static void take_back_suspect(struct core *c, struct task *t, bool alone)
     }
 }
 
-/* Does it run, as far as anybody can know? The worker starts them in the order of hand-over. */
-static bool may_run(const struct worker *w, const struct task *t, size_t place)
-{
-    assert(t->worker == w);
-    return t->started || place < w->slots;
-}
-
 /* What was fenced there or is about to be cancelled runs as well, though it is no suspect. */
 static bool runs_one(const struct worker *w)
 {
-    size_t count = w->ghosts.count, place = 0;
+    size_t count = w->ghosts.count;
+    uint32_t running = worker_running(w), place = 0;
     assert(w->state != WORKER_OVER);
     list_foreach(it, next, &w->outstanding)
     {
-        count += may_run(w, container_of(it, struct task, node), place);
-        place++;
+        count += task_may_run(container_of(it, struct task, node), place++, running);
     }
     return count == 1;
 }
@@ -70,12 +63,12 @@ static void lost_note(struct lost *lost, uint64_t id, bool suspect)
 /* Gives everything back. What it may yet answer of that is remembered for a while. */
 static void take_back(struct core *c, struct worker *w, struct lost *lost)
 {
-    size_t place = 0;
+    uint32_t running = worker_running(w); /* what is taken back is a ghost from then on */
+    uint32_t place = 0;
     list_foreach(it, next, &w->outstanding)
     {
         struct task *t = container_of(it, struct task, node);
-        bool suspect = lost->cut && may_run(w, t, place) && !t->cancelling;
-        place++;
+        bool suspect = lost->cut && task_may_run(t, place++, running) && !t->cancelling;
         worker_ghost(c, w, t);
         lost_note(lost, t->record.id, suspect);
         if (lost->since_ns)

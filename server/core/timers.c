@@ -76,16 +76,14 @@ void timer_stop(struct core *c, struct task *t)
     heap_remove(t->rare->by_wall ? &c->by_wall : &c->by_mono, &t->rare->timer);
 }
 
-/* Does it run, as far as anybody can know? The worker starts them in the order of hand-over. */
 static bool is_running(const struct task *t)
 {
-    const struct list *it = t->worker->outstanding.next, *end = &t->worker->outstanding;
-    uint32_t slots = worker_running(t->worker);
+    uint32_t running = worker_running(t->worker), place = 0;
+    const struct list *it = t->worker->outstanding.next;
     assert(t->state == TASK_LEASED);
-    for (uint32_t i = 0; i < slots && it != end; i++, it = it->next)
-        if (it == &t->node)
-            return true;
-    return t->started;
+    for (; it != &t->node && place < running; it = it->next)
+        place++;
+    return task_may_run(t, place, running);
 }
 
 /* The worker did not end it in time: the attempt is over here, whatever it says later. */

@@ -153,6 +153,15 @@ static inline uint32_t worker_running(const struct worker *w)
     return w->ghosts.count < w->slots ? w->slots - (uint32_t)w->ghosts.count : 0;
 }
 
+/*
+ * Does it run, as far as anybody can know? The worker starts them in the order of hand-over: those
+ * in the first places, as many as worker_running().
+ */
+static inline bool task_may_run(const struct task *t, uint32_t place, uint32_t running)
+{
+    return t->started || place < running;
+}
+
 /* ghost.c: attempts that were taken from a worker, or whose answer it held */
 /* Its attempt is fenced there. */
 void worker_ghost(const struct core *c, struct worker *w, const struct task *t);

@@ -274,6 +274,7 @@ void server_on_lane_lost(struct sim *sim, struct event *event)
     if (!lane || !lane->open)
         return;
     sim_trace(sim, "server: lane of worker %llu is down", (unsigned long long)lane->worker);
+    truth_lost(sim, lane);
     core_worker_lost(sim->server.core, lane->worker, PUSHROD_E_CLOSED, sim->now.mono_ns);
 }
 
@@ -281,7 +282,8 @@ static void lane_remove(struct lane *lane, uint64_t id, uint64_t lease)
 {
     for (size_t i = 0; i < lane->task_count; i++) {
         if (lane->tasks[i].id == id && lane->tasks[i].lease == lease) {
-            lane->tasks[i] = lane->tasks[--lane->task_count];
+            size_t behind = --lane->task_count - i;
+            memmove(&lane->tasks[i], &lane->tasks[i + 1], behind * sizeof *lane->tasks);
             return;
         }
     }
@@ -291,8 +293,10 @@ static void lane_remove(struct lane *lane, uint64_t id, uint64_t lease)
 static void lane_begun(struct lane *lane, const struct answer *a)
 {
     for (size_t i = 0; i < lane->task_count; i++) {
-        if (lane->tasks[i].id == a->id && lane->tasks[i].lease == a->lease)
-            lane->tasks[i].bytes = 0;
+        if (lane->tasks[i].id != a->id || lane->tasks[i].lease != a->lease)
+            continue;
+        lane->tasks[i].bytes = 0;
+        lane->tasks[i].begun = true;
     }
 }
 

@@ -59,7 +59,7 @@ static void lane_keeps(struct lane *lane, const struct held *held)
             return;
     struct held_task *t =
         array_add((void **)&lane->tasks, &lane->task_count, &lane->task_room, sizeof *t);
-    *t = (struct held_task){.id = held->id, .lease = held->lease};
+    *t = (struct held_task){.id = held->id, .lease = held->lease, .begun = held->started};
 }
 
 static void do_welcome(struct sim *sim, const struct join_action *a)
@@ -97,6 +97,7 @@ static void do_welcome(struct sim *sim, const struct join_action *a)
     /* What it keeps counts on its lane. */
     for (size_t i = 0; i < a->held_count; i++) {
         bool kept = a->verdicts[i] == VERDICT_KEEP;
+        truth_verdict(sim, &a->held[i], a->verdicts[i]);
         if (sim->nodes[peer->node].liar && (kept || a->verdicts[i] == VERDICT_SEND))
             liar_had(sim, a->held[i].id);
         if (!kept)

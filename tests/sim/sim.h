@@ -171,6 +171,7 @@ struct sub {
     bool replaying, dropping;        /* that was asked for, if it was dead */
     bool revived;                    /* it was replayed */
     bool may_repeat;                 /* a fault justifies another execution */
+    bool suspected;                  /* it may have run on a worker that was lost */
     bool lied;                       /* a liar had it, or said so: its result may be any */
     uint64_t piece_of, piece_before; /* workers that sent pieces of its result last */
     uint32_t status;                 /* that was told; 0: none yet */
@@ -181,6 +182,7 @@ struct sub {
     uint64_t first_lease; /* of its first hand-over: FIFO check */
 };
 
+struct lane;
 struct sub *truth_sub(struct sim *, struct slice payload);
 struct sub *truth_by_id(struct sim *, uint64_t id);
 void truth_name(struct sim *, struct sub *, uint64_t id);
@@ -193,6 +195,8 @@ bool truth_gone(const struct sim *, const struct sub *); /* nobody need know it 
 bool truth_was_purged(const struct sim *, const struct sub *);
 bool truth_wanted(const struct sub *); /* its client still waits for its finish */
 void truth_dispatch(struct sim *, const struct lane_action *);
+void truth_verdict(struct sim *, const struct held *, enum verdict);
+void truth_lost(struct sim *, const struct lane *); /* its connection went down */
 void truth_run(struct sim *, struct sub *, uint64_t id);
 void truth_server_died(struct sim *);
 void truth_worker_faulty(struct sim *, int node); /* what it has may be run again */
@@ -221,6 +225,7 @@ struct held_task {
     uint64_t id, lease;
     size_t bytes;
     bool suspect;
+    bool begun; /* its worker said so */
 };
 
 /* The server's end of a worker: the model of the plane. */
@@ -237,8 +242,8 @@ struct lane {
     uint64_t said;  /* of a liar: number of the last answer, lies and all */
     uint64_t *lies; /* numbers of what its session did not say */
     size_t lie_count, lie_room;
-    struct buf out; /* this tick's message */
-    struct held_task *tasks;
+    struct buf out;          /* this tick's message */
+    struct held_task *tasks; /* in the order of hand-over */
     size_t task_count, task_room;
     struct load *loads; /* payloads of which more is to be sent */
     size_t load_count, load_room;

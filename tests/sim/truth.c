@@ -218,6 +218,8 @@ void truth_dispatch(struct sim *sim, const struct lane_action *a)
         "task %llu went to the wrong worker", (unsigned long long)r->id);
     SIM_CHECK(sim, sub->cancel_life != sim->server.life || sub->excused,
         "task %llu was handed out after it had been cancelled", (unsigned long long)r->id);
+    SIM_CHECK(sim, !r->suspect || sub->suspected || sub->lied,
+        "task %llu is to run alone, and ran on no worker that was lost", (unsigned long long)r->id);
     bool expires = !sub->first_lease && !sub->revived; /* a second life has no end of its own */
     SIM_CHECK(sim, !expires || expires_at(sub) > sim->now.wall_ms || sub->excused,
         "task %llu was handed out after it had expired", (unsigned long long)r->id);
@@ -226,6 +228,24 @@ void truth_dispatch(struct sim *sim, const struct lane_action *a)
     if (!sub->first_lease)
         check_order(sim, sub);
     sub->first_lease = sub->first_lease ? sub->first_lease : a->task->lease;
+}
+
+/* What its worker has ended already was begun. */
+void truth_verdict(struct sim *sim, const struct held *held, enum verdict verdict)
+{
+    struct sub *sub = truth_by_id(sim, held->id);
+    if (sub)
+        sub->suspected |= verdict == VERDICT_SEND;
+}
+
+/* The worker begins what it is given in that order; what it was told to stop has its slot. */
+void truth_lost(struct sim *sim, const struct lane *lane)
+{
+    for (size_t i = 0; i < lane->task_count; i++) {
+        struct sub *sub = truth_by_id(sim, lane->tasks[i].id);
+        if (sub && (i < lane->slots || lane->tasks[i].begun))
+            sub->suspected = true;
+    }
 }
 
 /* A handler begins. */

@@ -81,6 +81,38 @@ static void what_did_not_start_does_not_time_out(void **state)
     fix_free(&f);
 }
 
+/* The only slot is stuck in another, and then the worker dies: it had nothing to do with that. */
+static void what_waits_behind_a_stuck_slot_is_no_suspect(void **state)
+{
+    (void)state;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 1);
+    learn();
+    uint64_t ids[2];
+    for (int i = 0; i < 2; i++)
+        ids[i] = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_end(&f);
+    uint64_t lease = fix_lane(&f, 0, LANE_TASK, 0)->lease;
+    assert_int_equal(fix_lane(&f, 0, LANE_TASK, 1)->id, ids[1]);
+    fix_later(&f, 10);
+    fix_answer(&f, 0, (struct answer){.kind = MSG_STARTED, .id = ids[0], .lease = lease});
+    core_cancel(f.core, 5, 1, ids[0]);
+    for (int i = 0; i < 6; i++) {
+        fix_end(&f);
+        fix_later(&f, 1000);
+        beat(0);
+    }
+    assert_int_equal(core_stats(f.core)->cancelled, 1);
+    fix_worker(&f, 1, "q", 2);
+    core_worker_lost(f.core, f.worker[0], PUSHROD_E_TASK_CRASHED, f.now.mono_ns);
+    fix_end(&f);
+    const struct lane_action *next = fix_lane(&f, 1, LANE_TASK, 0);
+    assert_non_null(next);
+    assert_int_equal(next->id, ids[1]);
+    assert_false(next->task->record.suspect);
+    fix_free(&f);
+}
+
 /* Of two slots one is stuck, and a second task runs: what is behind it is asked back. */
 static void what_waits_behind_a_stuck_slot_is_asked_back(void **state)
 {
@@ -321,6 +353,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_is_put_ahead_of_a_slot_that_does_not_come_free),
         cmocka_unit_test(what_did_not_start_does_not_time_out),
+        cmocka_unit_test(what_waits_behind_a_stuck_slot_is_no_suspect),
         cmocka_unit_test(what_waits_behind_a_stuck_slot_is_asked_back),
         cmocka_unit_test(a_slot_is_not_kept_for_a_suspect_that_is_gone),
         cmocka_unit_test(an_answer_counts_beside_a_later_one_of_its_task),
