@@ -38,6 +38,7 @@ static void check_state(const struct core *c, const struct task *t)
         break;
     case TASK_LEASED:
         CHECK(t->worker && t->worker->state != WORKER_OVER && t->lease);
+        CHECK(!t->fresh || ledger_gave_to(&c->ledger, t, t->lease));
         CHECK(!t->reserved_by ||
               (c->groups[t->reserved_by - 1] && c->groups[t->reserved_by - 1]->reserved));
         break;

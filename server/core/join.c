@@ -126,6 +126,19 @@ static struct worker *worker_new(struct core *c, const struct join *j)
 
 /* ---- verdicts ---- */
 
+/*
+ * Who says what is not true would get what nobody has been handed. What was submitted in this life
+ * has no lease of a former one; and what was in memory ever since has those that the ledger knows.
+ * Of all else a worker may have a lease that nobody remembers here.
+ */
+static bool may_hold(const struct core *c, const struct task *t, const struct held *held)
+{
+    assert(!t || t->record.id == held->id);
+    if (!ledger_gave(&c->ledger, held->lease))
+        return held->id < c->first_id;
+    return !t || !t->fresh || ledger_gave_to(&c->ledger, t, held->lease);
+}
+
 /* It was to wait for its time, and does not: the store's agenda has it no more. */
 static void keep_now(struct core *c, struct task *t)
 {
@@ -217,12 +230,8 @@ static void welcome(struct core *c, const struct join *j)
     }
     for (size_t i = 0; i < j->held_count; i++) {
         struct task *t = ledger_find_lease(&c->ledger, j->held[i].lease, j->held[i].id);
-        assert(!t || t->record.id == j->held[i].id);
-        /* Of the last life of a server that remembers nothing: the id is another task's by now. */
-        if (c->bypass && !ledger_gave(&c->ledger, j->held[i].lease))
-            t = NULL;
         held[i] = j->held[i];
-        verdicts[i] = (uint8_t)verdict_of(c, w, t, &held[i]);
+        verdicts[i] = (uint8_t)verdict_of(c, w, may_hold(c, t, &held[i]) ? t : NULL, &held[i]);
     }
     worker_record(c, w);
     restart_rejoined(c, j->instance);
@@ -267,11 +276,18 @@ static struct joining *joining_new(const struct join *j)
     return joining;
 }
 
+/* The store may have it: else its verdict is clear. */
+static bool may_be_stored(const struct core *c, const struct held *held)
+{
+    assert(held);
+    return !ledger_find_lease(&c->ledger, held->lease, held->id) && may_hold(c, NULL, held);
+}
+
 static bool all_in_memory(const struct core *c, const struct join *j)
 {
     assert(j->held_count == 0 || j->held);
     for (size_t i = 0; i < j->held_count; i++)
-        if (!ledger_find_lease(&c->ledger, j->held[i].lease, j->held[i].id))
+        if (may_be_stored(c, &j->held[i]))
             return false;
     return true;
 }
@@ -282,7 +298,7 @@ static bool look_up(struct core *c, struct joining *joining)
     const struct join *j = &joining->join;
     assert(joining->waiting == 0);
     for (size_t i = 0; i < j->held_count; i++) {
-        if (ledger_find_lease(&c->ledger, j->held[i].lease, j->held[i].id))
+        if (!may_be_stored(c, &j->held[i]))
             continue;
         if (!request_ask(c, STORE_LOOKUP, j->held[i].id,
                 (struct request){.kind = REQUEST_HELD, .joining = joining})) {

@@ -101,6 +101,16 @@ bool ledger_gave(const struct ledger *l, uint64_t lease)
     return lease >> BOOT_SHIFT == l->boot;
 }
 
+/* While a task has the slot, that remembers the generation from before it. */
+bool ledger_gave_to(const struct ledger *l, const struct task *t, uint64_t lease)
+{
+    uint16_t before = (uint16_t)l->slots[t->slot].generation;
+    uint16_t nth = (uint16_t)((lease >> SLOT_BITS) - before); /* of its leases, from 1 */
+    assert(ledger_at(l, t->slot) == t);
+    return ledger_gave(l, lease) && (lease & SLOT_MASK) == t->slot && nth > 0 &&
+           nth <= (uint16_t)(t->generation - before);
+}
+
 /* That attempt was counted since, in this life of the server or another: it has failed. */
 bool lease_counted(const struct task *t, uint64_t lease)
 {

@@ -391,6 +391,7 @@ struct core {
     struct list gone;               /* tasks to recycle at the next begin */
     uint64_t next_id, last_id;      /* what is left of the ids that are leased to us */
     uint64_t spare_id, spare_count; /* the block after those */
+    uint64_t first_id;              /* what has this id or a later one came in this life */
     bool ids_asked;
 
     struct strmap queues;

@@ -15,7 +15,7 @@
 
 void ids_begin(struct core *c, const struct store_opened *opened)
 {
-    c->next_id = opened->first_id ? opened->first_id : 1;
+    c->first_id = c->next_id = opened->first_id ? opened->first_id : 1;
     c->last_id = c->next_id + opened->id_count - 1;
     assert(c->next_id > 0);
 }
@@ -228,6 +228,7 @@ static struct task *submit_task(struct core *c, struct queue *q, const struct su
     if (!t)
         return NULL;
     assert(t->state == TASK_STORING);
+    t->fresh = true;
     if (q->bypass && r.unique.data && !unique_hold(c, t)) {
         task_drop(c, t);
         return NULL;

@@ -114,6 +114,7 @@ struct task {
     bool refused : 1;      /* FINISHING, MOVING: the store could not; asked again later */
     bool unkept : 1;       /* FINISHING, FINISHED: it had a result, which nobody waited for */
     bool unstored : 1;     /* accepted at once, and then refused: it lives in memory only */
+    bool fresh : 1;        /* it was in memory ever since it was submitted */
     uint16_t result_size;  /* bytes of a result that took the place of an inline payload */
 };
 

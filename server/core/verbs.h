@@ -50,7 +50,9 @@ struct task *ledger_find_lease(const struct ledger *l, uint64_t lease, uint64_t 
 struct task *ledger_at(const struct ledger *l, uint64_t slot); /* NULL: nobody */
 /* Iterate: start with *slot = 0; NULL at the end. Tasks may come and go meanwhile. */
 struct task *ledger_next(const struct ledger *l, uint32_t *slot);
-bool ledger_gave(const struct ledger *l, uint64_t lease);      /* in this life of the server */
+bool ledger_gave(const struct ledger *l, uint64_t lease); /* in this life of the server */
+/* To this task, since it came into memory. */
+bool ledger_gave_to(const struct ledger *l, const struct task *t, uint64_t lease);
 bool lease_counted(const struct task *t, uint64_t lease);      /* its attempt failed, and counts */
 void ledger_expect(const struct ledger *l, uint64_t lease);    /* to be found soon */
 void ledger_expect_after(const struct ledger *l, uint64_t id); /* those behind it, too */

@@ -52,6 +52,7 @@ void server_on_submit(struct sim *sim, struct event *event)
     else
         in.payload = slice_of(bytes, sub->size);
     sub->sent = true;
+    sub->life = sim->server.life;
     sub->sent_ms = sim->now.wall_ms;
     sub->sent_ns = sim->now.mono_ns;
     if (sub->options.delay_ms)

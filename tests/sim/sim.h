@@ -161,6 +161,7 @@ struct sub {
     uint64_t eta_ms;             /* Unix time; not before */
     uint64_t sent_ms, sent_ns;   /* when the server got it */
     uint64_t ended_ms, ended_ns; /* when its finish was told first */
+    uint64_t life;               /* of the server that got it */
     uint64_t cancel_life;        /* of the server that said that it is cancelled; 0: none */
     uint64_t accepted_ns;
     bool sent, accepted, rejected;

@@ -230,12 +230,23 @@ void truth_dispatch(struct sim *sim, const struct lane_action *a)
     sub->first_lease = sub->first_lease ? sub->first_lease : a->task->lease;
 }
 
-/* What its worker has ended already was begun. */
+/* What a worker says that it has goes on there if it may have it. */
 void truth_verdict(struct sim *sim, const struct held *held, enum verdict verdict)
 {
     struct sub *sub = truth_by_id(sim, held->id);
-    if (sub)
-        sub->suspected |= verdict == VERDICT_SEND;
+    unsigned long long id = held->id;
+    if (!sub)
+        return;
+    bool taken = verdict == VERDICT_KEEP || verdict == VERDICT_SEND;
+    bool ours = sub->life == sim->server.life;
+    /* In memory until it is handed out; a purge, too, may leave to the store what comes later. */
+    bool purge = sim->plan.purge || sim->plan.odd;
+    bool stays = ours && !sub->eta_ms && !sim->plan.window && !purge;
+    SIM_CHECK(sim, !taken || sub->first_lease || !stays,
+        "task %llu was handed to nobody, and a worker keeps it", id);
+    SIM_CHECK(sim, !taken || !ours || held->lease >> 48 == sim->disk.opened.boot,
+        "task %llu is kept with a lease that is older", id);
+    sub->suspected |= verdict == VERDICT_SEND;
 }
 
 /* The worker begins what it is given in that order; what it was told to stop has its slot. */

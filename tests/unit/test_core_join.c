@@ -87,12 +87,36 @@ static void a_join_beside_a_store_that_fails_comes_again(void **state)
     }
 }
 
+/* Its id is of this life, its lease of a former one: the store is not asked, and it is not kept. */
+static void a_task_is_younger_than_no_lease_of_it(void **state)
+{
+    (void)state;
+    struct durable d;
+    durable_new(&d, 1, DURABILITY_SYNC);
+    durable_settle(&d);
+    durable_restart(&d);
+    durable_settle(&d);
+    struct held held[2] = {{.started = true}, {.started = true, .answered = true}};
+    for (unsigned i = 0; i < 2; i++) {
+        held[i].id = fix_submit(&d.f, 5, "q", "payload", NULL, FOLLOW_NONE);
+        held[i].lease = UINT64_C(1) << 48 | 7;
+        durable_settle(&d);
+    }
+    assert_int_not_equal(fix_join_held(&d.f, 0, "q", 2, held, 2), 0);
+    assert_null(durable_op(&d, STORE_LOOKUP, 0));
+    assert_int_equal(d.f.acts->join[0].verdicts[0], VERDICT_CANCEL);
+    assert_int_equal(d.f.acts->join[0].verdicts[1], VERDICT_FORGET);
+    assert_int_equal(core_stats(d.f.core)->ready, 1);
+    durable_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(who_does_not_come_back_is_off_the_record),
         cmocka_unit_test(the_newer_of_two_joins_wins),
         cmocka_unit_test(a_join_beside_a_store_that_fails_comes_again),
+        cmocka_unit_test(a_task_is_younger_than_no_lease_of_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -202,17 +202,63 @@ static void an_answer_without_a_lease_is_no_answer(void **state)
 static void a_join_may_name_a_task_twice(void **state)
 {
     (void)state;
-    fix_new(&f, NULL);
-    id = fix_submit(&f, 5, "q", "payload", NULL, FOLLOW_FINISH);
+    begin();
+    core_worker_lost(f.core, f.worker[1], PUSHROD_E_CLOSED, f.now.mono_ns);
+    core_worker_lost(f.core, f.worker[0], PUSHROD_E_CLOSED, f.now.mono_ns);
     fix_end(&f);
     fix_later(&f, 1);
-    lease = UINT64_C(7) << 48 | 5;
     struct held held[] = {{.id = id, .lease = lease}, {.id = id, .lease = lease}};
     assert_int_not_equal(fix_join_held(&f, 0, "q", 1, held, 2), 0);
     fix_later(&f, 1);
     fix_answer(&f, 0, (struct answer){.kind = MSG_READY});
     fix_answer(&f, 0, fix_done(id, lease, "result"));
     assert_finished("result");
+    fix_free(&f);
+}
+
+/* Nobody was ever handed it, so nobody has it: neither with another's lease, nor with a made-up one
+ * of this life or of a former one. */
+static void what_nobody_was_handed_is_kept_by_nobody(void **state)
+{
+    (void)state;
+    begin();
+    uint64_t waits = fix_submit(&f, 5, "other", "", NULL, FOLLOW_FINISH);
+    fix_end(&f);
+    fix_later(&f, 1);
+    uint64_t leases[] = {lease, lease + 1, lease + (UINT64_C(1) << 24), lease + (1u << 24) + 1,
+        lease - (UINT64_C(1) << 48), lease + 1 - (UINT64_C(1) << 48)};
+    struct held held[2 * sizeof leases / sizeof *leases];
+    size_t count = sizeof held / sizeof *held;
+    for (size_t i = 0; i < count; i++)
+        held[i] = (struct held){
+            .id = waits, .lease = leases[i / 2], .answered = i % 2, .started = i % 3 > 0};
+    assert_int_not_equal(fix_join_held(&f, 2, "q", 1, held, count), 0);
+    for (size_t i = 0; i < count; i++)
+        assert_int_equal(
+            f.acts->join[0].verdicts[i], held[i].answered ? VERDICT_FORGET : VERDICT_CANCEL);
+    assert_int_equal(core_stats(f.core)->ready, 1);
+    fix_later(&f, 1);
+    fix_answer(&f, 2, (struct answer){.kind = MSG_READY});
+    fix_answer(&f, 2, fix_done(waits, lease + 1, "lie"));
+    assert_dropped(1);
+    fix_free(&f);
+}
+
+/* Each lease that it ever had counts, and the next one does not. */
+static void what_was_handed_is_known_by_each_of_its_leases(void **state)
+{
+    (void)state;
+    begin();
+    uint64_t next = given_to_the_next(PUSHROD_E_TIMED_OUT);
+    core_worker_lost(f.core, f.worker[1], PUSHROD_E_TIMED_OUT, f.now.mono_ns);
+    fix_end(&f);
+    fix_later(&f, 1);
+    struct held held[] = {{.id = id, .lease = next + (1u << 24), .answered = true},
+        {.id = id, .lease = lease - (1u << 24), .answered = true},
+        {.id = id, .lease = lease, .answered = true}, {.id = id, .lease = next, .answered = true}};
+    static const uint8_t verdicts[] = {VERDICT_FORGET, VERDICT_FORGET, VERDICT_SEND, VERDICT_SEND};
+    assert_int_not_equal(fix_join_held(&f, 1, "q", 1, held, 4), 0);
+    assert_memory_equal(f.acts->join[0].verdicts, verdicts, sizeof verdicts);
     fix_free(&f);
 }
 
@@ -229,6 +275,8 @@ int main(void)
         cmocka_unit_test(a_lie_frees_no_slot),
         cmocka_unit_test(an_answer_without_a_lease_is_no_answer),
         cmocka_unit_test(a_join_may_name_a_task_twice),
+        cmocka_unit_test(what_nobody_was_handed_is_kept_by_nobody),
+        cmocka_unit_test(what_was_handed_is_known_by_each_of_its_leases),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
