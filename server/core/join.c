@@ -14,6 +14,7 @@ struct joining {
     size_t waiting; /* requests that hold it */
     int code;       /* enum pushrod_error: why not all could be looked up; 0: all could */
     bool outdated;  /* its process has sent another JOIN since */
+    bool *ended;    /* for each that it holds: the store has it no more */
     struct held held[];
 };
 
@@ -249,8 +250,8 @@ static void welcome(struct core *c, const struct join *j)
 
 static size_t joining_size(const struct join *j)
 {
-    size_t size =
-        sizeof(struct joining) + j->held_count * sizeof *j->held + j->name.size + j->host.size + 2;
+    size_t each = sizeof *j->held + sizeof(bool);
+    size_t size = sizeof(struct joining) + j->held_count * each + j->name.size + j->host.size + 2;
     for (size_t i = 0; i < j->queue_count; i++)
         size += sizeof j->queues[i] + j->queues[i].size + 1;
     assert(j->held_count > 0);
@@ -265,7 +266,9 @@ static struct joining *joining_new(const struct join *j)
     *joining = (struct joining){.join = *j};
     memcpy(joining->held, j->held, j->held_count * sizeof *j->held);
     struct slice *queues = (struct slice *)(joining->held + j->held_count);
-    uint8_t *at = (uint8_t *)(queues + j->queue_count);
+    joining->ended = (bool *)(queues + j->queue_count);
+    memset(joining->ended, false, j->held_count * sizeof *joining->ended);
+    uint8_t *at = (uint8_t *)(joining->ended + j->held_count);
     for (size_t i = 0; i < j->queue_count; i++)
         at = put(at, &queues[i], j->queues[i]);
     at = put(at, &joining->join.name, j->name);
@@ -292,22 +295,26 @@ static bool all_in_memory(const struct core *c, const struct join *j)
     return true;
 }
 
-/* False: no memory for any. */
+/*
+ * Once more when all is answered: what was in memory before may have gone to the store meanwhile,
+ * and lives. What a look-up brought stays. False: none was asked for.
+ */
 static bool look_up(struct core *c, struct joining *joining)
 {
     const struct join *j = &joining->join;
-    assert(joining->waiting == 0);
+    size_t waiting = joining->waiting;
+    assert(waiting <= 1 && !joining->code);
     for (size_t i = 0; i < j->held_count; i++) {
-        if (!may_be_stored(c, &j->held[i]))
+        if (joining->ended[i] || !may_be_stored(c, &j->held[i]))
             continue;
         if (!request_ask(c, STORE_LOOKUP, j->held[i].id,
-                (struct request){.kind = REQUEST_HELD, .joining = joining})) {
+                (struct request){.kind = REQUEST_HELD, .joining = joining, .slot = (uint32_t)i})) {
             joining->code = PUSHROD_E_NO_MEMORY;
             break;
         }
         joining->waiting++;
     }
-    return joining->waiting > 0;
+    return joining->waiting > waiting;
 }
 
 /* Why the core does not know what became of the task, and so has no verdict; 0: it does. */
@@ -326,10 +333,15 @@ void join_looked_up(struct core *c, struct request *r, const struct store_event 
 {
     struct joining *joining = r->joining;
     assert(joining && joining->waiting > 0);
-    int code = unknown_code(request_adopt(c, r, e), e);
+    struct task *t = request_adopt(c, r, e);
+    int code = unknown_code(t, e);
+    assert(r->slot < joining->join.held_count);
+    joining->ended[r->slot] = !t && !code;
     if (!joining->code)
         joining->code = code;
     if (joining->waiting > 1)
+        return;
+    if (!joining->code && !joining->outdated && look_up(c, joining))
         return;
     assert(c->joining > 0);
     c->joining--;

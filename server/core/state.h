@@ -365,7 +365,7 @@ struct request {
     struct queue *queue;          /* PURGE */
     struct joining *joining;      /* HELD */
     struct msg_list *list;        /* DEAD: a copy, with its filter behind it; or NULL */
-    uint32_t slot;                /* OUTCOME: of the task */
+    uint32_t slot;                /* OUTCOME: of the task; HELD: its place among those */
     bool again;                   /* the store is asked once more */
     bool bare;                    /* SUBMITTED: without the payload */
     bool looked;                  /* REPLAY: a look-up tells what became of it */

@@ -97,7 +97,7 @@ static void do_welcome(struct sim *sim, const struct join_action *a)
     /* What it keeps counts on its lane. */
     for (size_t i = 0; i < a->held_count; i++) {
         bool kept = a->verdicts[i] == VERDICT_KEEP;
-        truth_verdict(sim, &a->held[i], a->verdicts[i]);
+        truth_verdict(sim, sim->nodes[peer->node].liar, &a->held[i], a->verdicts[i]);
         if (sim->nodes[peer->node].liar && (kept || a->verdicts[i] == VERDICT_SEND))
             liar_had(sim, a->held[i].id);
         if (!kept)

@@ -196,7 +196,7 @@ bool truth_gone(const struct sim *, const struct sub *); /* nobody need know it 
 bool truth_was_purged(const struct sim *, const struct sub *);
 bool truth_wanted(const struct sub *); /* its client still waits for its finish */
 void truth_dispatch(struct sim *, const struct lane_action *);
-void truth_verdict(struct sim *, const struct held *, enum verdict);
+void truth_verdict(struct sim *, bool liar, const struct held *, enum verdict);
 void truth_lost(struct sim *, const struct lane *); /* its connection went down */
 void truth_run(struct sim *, struct sub *, uint64_t id);
 void truth_server_died(struct sim *);

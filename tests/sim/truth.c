@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/name.h"
+#include "tests/lib/core_look.h"
 
 const char *truth_queue(unsigned queue)
 {
@@ -230,8 +231,8 @@ void truth_dispatch(struct sim *sim, const struct lane_action *a)
     sub->first_lease = sub->first_lease ? sub->first_lease : a->task->lease;
 }
 
-/* What a worker says that it has goes on there if it may have it. */
-void truth_verdict(struct sim *sim, const struct held *held, enum verdict verdict)
+/* What a worker says that it has goes on there if it may have it, and lives. */
+void truth_verdict(struct sim *sim, bool liar, const struct held *held, enum verdict verdict)
 {
     struct sub *sub = truth_by_id(sim, held->id);
     unsigned long long id = held->id;
@@ -246,6 +247,10 @@ void truth_verdict(struct sim *sim, const struct held *held, enum verdict verdic
         "task %llu was handed to nobody, and a worker keeps it", id);
     SIM_CHECK(sim, !taken || !ours || held->lease >> 48 == sim->disk.opened.boot,
         "task %llu is kept with a lease that is older", id);
+    bool lives = disk_keeps(&sim->disk, id) && !disk_saw_end(&sim->disk, id) && !sub->excused;
+    bool gone = sub->purging || sub->replaying || sub->lied || liar;
+    SIM_CHECK(sim, taken || gone || core_has(sim->server.core, id) || !lives,
+        "task %llu lies in the store, and its worker is to drop it", id);
     sub->suspected |= verdict == VERDICT_SEND;
 }
 

@@ -87,6 +87,42 @@ static void a_join_beside_a_store_that_fails_comes_again(void **state)
     }
 }
 
+/* In memory when the JOIN came, it was put out of the window before the other was looked up. */
+static void what_leaves_memory_beside_a_join_is_kept(void **state)
+{
+    (void)state;
+    struct durable d;
+    struct msg_options urgent = {.priority = 9, .max_attempts = 3, .backoff_ms = 1000};
+    struct held held[2];
+    durable_new(&d, 1, DURABILITY_SYNC);
+    for (unsigned i = 0; i < 2; i++) {
+        held[i] = (struct held){.id = fix_submit(&d.f, 5, "q", "payload", NULL, FOLLOW_NONE),
+            .lease = UINT64_C(1) << 48 | 7,
+            .started = true};
+        durable_settle(&d);
+    }
+    durable_restart(&d);
+    durable_settle(&d);
+    assert_int_equal(core_stats(d.f.core)->ready, 1);
+    fix_submit(&d.f, 5, "q", "payload", &urgent, FOLLOW_NONE);
+    assert_int_equal(fix_join_held(&d.f, 0, "q", 2, held, 2), 0);
+    assert_non_null(durable_op(&d, STORE_LOOKUP, 0));
+    assert_int_equal(durable_op(&d, STORE_LOOKUP, 0)->id, held[1].id);
+    assert_null(durable_op(&d, STORE_LOOKUP, 1));
+    durable_ask(&d);
+    durable_stored(&d, 1);
+    durable_end(&d);
+    assert_non_null(durable_op(&d, STORE_LOOKUP, 0));
+    assert_int_equal(durable_op(&d, STORE_LOOKUP, 0)->id, held[0].id);
+    durable_stored(&d, 1);
+    durable_end(&d);
+    assert_int_equal(d.f.acts->join_count, 1);
+    assert_int_equal(d.f.acts->join[0].kind, JOIN_WELCOME);
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(d.f.acts->join[0].verdicts[i], VERDICT_KEEP);
+    durable_free(&d);
+}
+
 /* Its id is of this life, its lease of a former one: the store is not asked, and it is not kept. */
 static void a_task_is_younger_than_no_lease_of_it(void **state)
 {
@@ -116,6 +152,7 @@ int main(void)
         cmocka_unit_test(who_does_not_come_back_is_off_the_record),
         cmocka_unit_test(the_newer_of_two_joins_wins),
         cmocka_unit_test(a_join_beside_a_store_that_fails_comes_again),
+        cmocka_unit_test(what_leaves_memory_beside_a_join_is_kept),
         cmocka_unit_test(a_task_is_younger_than_no_lease_of_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
