@@ -26,6 +26,7 @@
 
 #include "client/lib.h"
 #include "common/bell.h"
+#include "common/keepalive.h"
 #include "common/params.h"
 #include "common/unixsock.h"
 #include "proto/frame.h"
@@ -281,7 +282,7 @@ static void say_hello(struct pushrod_client *c)
 {
     int one = 1;
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    setsockopt(c->fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+    keepalive_on(c->fd);
     struct epoll_event event = {.events = EPOLLIN, .data.fd = c->fd};
     epoll_ctl(c->epoll, EPOLL_CTL_MOD, c->fd, &event);
     buf_clear(&c->hello);

@@ -2,6 +2,7 @@
 /* The connections of an embedded server: framings, sending, closing, broadcast, addresses. */
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -325,6 +326,41 @@ static void test_taken_port(void **state)
     server_stop(s);
 }
 
+/* The server's end of a connection in this process. */
+static int other_end(int fd)
+{
+    struct sockaddr_in ours, theirs;
+    socklen_t size = sizeof ours;
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&ours, &size), 0);
+    for (int other = 0; other < 1024; other++) {
+        size = sizeof theirs;
+        if (getpeername(other, (struct sockaddr *)&theirs, &size) == 0 && size == sizeof theirs &&
+            memcmp(&ours, &theirs, sizeof ours) == 0)
+            return other;
+    }
+    return -1;
+}
+
+/* A client whose host vanished is not kept for ever. */
+static void test_silent_clients_are_asked(void **state)
+{
+    static const struct pushrod_framing lines = {.kind = PUSHROD_FRAMING_EOF};
+    struct pushrod_server *s = server_new();
+    int on = 0, idle = 0, fd, theirs;
+    socklen_t size = sizeof on;
+    (void)state;
+    assert_int_equal(pushrod_server_listen(s, "127.0.0.1:0", &lines), 0);
+    server_start(s);
+    fd = dial(s, 0);
+    STEP_UNTIL(s, (theirs = other_end(fd)) >= 0);
+    assert_int_equal(getsockopt(theirs, SOL_SOCKET, SO_KEEPALIVE, &on, &size), 0);
+    assert_int_equal(getsockopt(theirs, IPPROTO_TCP, TCP_KEEPIDLE, &idle, &size), 0);
+    assert_int_equal(on, 1);
+    assert_in_range(idle, 1, 120);
+    close(fd);
+    server_stop(s);
+}
+
 /* The same rules as for all options that are addresses, and a port. */
 static void test_addresses(void **state)
 {
@@ -350,6 +386,7 @@ int main(void)
         cmocka_unit_test(test_unix_path),
         cmocka_unit_test(test_ipv6),
         cmocka_unit_test(test_taken_port),
+        cmocka_unit_test(test_silent_clients_are_asked),
         cmocka_unit_test(test_addresses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
