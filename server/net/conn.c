@@ -11,7 +11,7 @@
 #include <unistd.h>
 #include <pushrod/error.h>
 
-#define CLOSING_MS  2000u       /* for the peer to read the last words */
+#define CLOSING_MS  2000u       /* for the peer to close, when all is sent */
 #define LARGE_READS 16u         /* after a large body, with room for another one of its size */
 #define CONN_PART   (64u << 10) /* bytes of a body in one read: all that others have to wait for */
 
@@ -152,6 +152,7 @@ void conn_free(struct conn *c)
 /* All is sent: end our half; the peer's close, or the timer, ends the rest. */
 void conn_flushed(struct conn *c)
 {
+    loop_timer_set(c->set->loop, &c->timer, conn_after_ms(c, CLOSING_MS));
     shutdown(c->fd, SHUT_WR);
     conn_read_start(c);
 }
@@ -163,7 +164,7 @@ void conn_close(struct conn *c, int code)
     c->state = CONN_CLOSING;
     c->code = code;
     c->fill_to = NULL;
-    if (!loop_timer_set(c->set->loop, &c->timer, conn_after_ms(c, CLOSING_MS))) {
+    if (!loop_timer_set(c->set->loop, &c->timer, conn_after_ms(c, c->set->config.slow_ms))) {
         conn_kill(c, code);
         return;
     }
@@ -176,6 +177,8 @@ static void conn_timed_out(void *arg)
 {
     struct conn *c = arg;
     if (c->state == CONN_OPEN && c->unsent == 0 && c->greeted)
+        return;
+    if (conn_drains(c))
         return;
     conn_kill(c, c->unsent > 0 ? PUSHROD_E_SLOW_READER : PUSHROD_E_TIMED_OUT);
 }

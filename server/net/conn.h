@@ -75,6 +75,7 @@ struct conn {
     uint8_t large_reads;  /* that get room for another body of `large` bytes */
     int code;             /* why it closes */
     size_t unsent;        /* bytes in `out` */
+    int queued;           /* bytes in its socket, when `timer` was set for them */
     struct evbuffer *out; /* NULL: nothing was ever left over */
     struct buf in;        /* what the protocol left */
     uint8_t *fill_to;     /* where the next bytes go; NULL: to input() */
@@ -164,7 +165,8 @@ struct body *conn_body(struct conn *c, const uint8_t *data, size_t size);
  */
 struct body *conn_body_begun(struct conn *c, const uint8_t *data, size_t there, size_t size);
 void conn_greeted(struct conn *c); /* the handshake is done: it may be silent now */
-/* Sends what was written, then closes; the peer has 2 s to read it. Input is thrown away. */
+/* Sends what was written, as ever `slow_ms` without a byte taken, then ends its half; the peer has
+ * 2 s to close. Input is thrown away. */
 void conn_close(struct conn *c, int code);
 /* Closes at once. */
 void conn_kill(struct conn *c, int code);

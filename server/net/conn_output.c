@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <event2/buffer.h>
 #include <event2/event.h>
+#include <linux/sockios.h>
 #include <pushrod/error.h>
+#include <sys/ioctl.h>
 #include "server/net/conn_impl.h"
 
 /* --------------------------------------------------------------------------------- writing */
@@ -122,13 +124,37 @@ void conns_hurry(void *arg)
     list_splice_front(&set->dirty, &set->later);
 }
 
+static int queued_in(int fd)
+{
+    int queued = 0;
+    return ioctl(fd, SIOCOUTQ, &queued) == 0 ? queued : 0;
+}
+
+static void slow_clock(struct conn *c, int queued)
+{
+    c->queued = queued;
+    loop_timer_set(c->set->loop, &c->timer, conn_after_ms(c, c->set->config.slow_ms));
+}
+
+/* The socket says that there is room when a third of it is empty: that may be MiB, and over a slow
+ * link take minutes. */
+bool conn_drains(struct conn *c)
+{
+    int queued = c->unsent > 0 ? queued_in(c->fd) : c->queued;
+    if (queued >= c->queued)
+        return false;
+    slow_clock(c, queued);
+    return true;
+}
+
 /* The socket is full: the time in which it must take something begins anew with each progress. */
 static void flush_waits(struct conn *c, bool progress)
 {
     if (!c->writing)
         c->writing = event_add(&c->write_event, NULL) == 0;
-    if (c->state == CONN_OPEN && c->greeted && (progress || !heap_holds(&c->timer.node)))
-        loop_timer_set(c->set->loop, &c->timer, conn_after_ms(c, c->set->config.slow_ms));
+    bool timed = c->state == CONN_CLOSING || c->greeted;
+    if (timed && (progress || !heap_holds(&c->timer.node)))
+        slow_clock(c, queued_in(c->fd));
 }
 
 static void flush_done(struct conn *c)

@@ -395,6 +395,77 @@ static void payloads_come_back(void **state)
     assert_int_equal(back.bytes, wanted);
 }
 
+static bool conn_take(struct conn *c, void *arg)
+{
+    *(struct conn **)arg = c;
+    return false;
+}
+
+/* More than the peer has room for, and the end of the connection if these are the last words. */
+static struct conn *told(size_t size, bool last)
+{
+    struct conn *c = NULL;
+    void *words = calloc(1, size);
+    assert_non_null(words);
+    conns_each(play.server->conns, &native_ops, conn_take, &c);
+    assert_non_null(c);
+    loop_enter(play.server->loop);
+    conn_write(c, words, size);
+    if (last)
+        conn_close(c, 0);
+    free(words);
+    native_play_turn(&play);
+    assert_true(c->unsent > 0);
+    return c;
+}
+
+/* A socket of MiB that is read from says that there is room when a third of it is empty: over a
+ * slow link that may be later than `slow-client`. */
+static void room_in_the_socket_is_progress(void **state)
+{
+    (void)state;
+    static uint8_t some[64 << 10];
+    put_hello(&out);
+    say_all();
+    struct conn *c = told(8 << 20, false);
+    size_t unsent = c->unsent;
+    for (unsigned i = 0; i < 2; i++) {
+        assert_true(recv(peer.fd, some, sizeof some, 0) > 0);
+        loop_timer_clear(play.server->loop, &c->timer);
+        c->timer.fn(c->timer.arg);
+        assert_int_equal(c->state, CONN_OPEN);
+        assert_int_equal(c->unsent, unsent);
+        assert_true(heap_holds(&c->timer.node));
+    }
+    loop_timer_clear(play.server->loop, &c->timer);
+    c->timer.fn(c->timer.arg);
+    assert_int_equal(c->state, CONN_DEAD);
+    assert_int_equal(c->code, PUSHROD_E_SLOW_READER);
+}
+
+/* "slow-client: without a byte taken", also when they are the last ones. */
+static void last_words_are_read_slowly(void **state)
+{
+    enum { WORDS = 8 << 20, SOME = 256 << 10 };
+    (void)state;
+    static uint8_t some[SOME];
+    const uint64_t slow_ms = play.server->conns->config.slow_ms;
+    struct conn *c = told(WORDS, true);
+    assert_int_equal(c->state, CONN_CLOSING);
+    for (size_t left = c->unsent; left > 0; left = c->unsent) {
+        uint64_t before = clock_mono_ns();
+        while (c->unsent == left) {
+            assert_true(recv(peer.fd, some, SOME, 0) > 0);
+            native_play_turn(&play);
+        }
+        assert_true(c->unsent == 0 || c->timer.node.key >= before + slow_ms * NS_PER_MS);
+    }
+    /* All is sent: now it is waited for only a moment. */
+    assert_true(c->timer.node.key < clock_mono_ns() + slow_ms * NS_PER_MS);
+    native_peer_hear(&peer);
+    assert_true(peer.closed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -414,6 +485,8 @@ int main(void)
         PLAY(large_before_hello),
         PLAY(gone_in_the_middle),
         PLAY(payloads_come_back),
+        PLAY(room_in_the_socket_is_progress),
+        PLAY(last_words_are_read_slowly),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
