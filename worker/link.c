@@ -141,6 +141,7 @@ static void wait_events(struct link *l, bool wait)
         [SOURCE_STOPS] = {.fd = l->config->stop_fd},
         [SOURCE_LANE] = {.fd = socket_fd(l->lane)},
         [SOURCE_JOIN] = {.fd = socket_fd(l->join)},
+        [SOURCE_JOIN_MONITOR] = {.fd = socket_fd(l->join_monitor)},
         [SOURCE_LANE_MONITOR] = {.fd = socket_fd(l->lane_monitor)},
         [SOURCE_ANSWERS_MONITOR] = {.fd = socket_fd(l->answers_monitor)},
     };

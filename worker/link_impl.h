@@ -27,6 +27,7 @@ enum link_source {
     SOURCE_STOPS,
     SOURCE_LANE,
     SOURCE_JOIN,
+    SOURCE_JOIN_MONITOR,
     SOURCE_LANE_MONITOR,
     SOURCE_ANSWERS_MONITOR,
     SOURCE_COUNT
@@ -39,6 +40,7 @@ struct link {
     struct link_end *end;
     void *context;
     void *join;            /* DEALER; NULL: closed; so the others */
+    void *join_monitor;    /* PAIR */
     void *lane;            /* PULL */
     void *lane_monitor;    /* PAIR */
     void *answers;         /* PUSH */

@@ -74,7 +74,7 @@ static void socket_close(void **socket, void **monitor)
 
 void link_close_join(struct link *l)
 {
-    socket_close(&l->join, NULL);
+    socket_close(&l->join, &l->join_monitor);
 }
 
 void link_disconnect(struct link *l)
@@ -151,7 +151,9 @@ int link_dial_join(struct link *l)
         return -PUSHROD_E_SYSTEM;
     set_int(l->join, ZMQ_RECONNECT_IVL, 50);
     set_int(l->join, ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS);
-    return zmq_connect(l->join, endpoint) == 0 ? 0 : -PUSHROD_E_SYSTEM;
+    l->join_monitor = monitor_new(l, l->join, ZMQ_EVENT_CONNECTED | ZMQ_EVENT_DISCONNECTED);
+    l->unread |= 1u << SOURCE_JOIN_MONITOR;
+    return l->join_monitor && zmq_connect(l->join, endpoint) == 0 ? 0 : -PUSHROD_E_SYSTEM;
 }
 
 /* Once a second at first, then ever more seldom; with what stands there instead, if it can be told.

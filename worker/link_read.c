@@ -231,11 +231,27 @@ static void read_monitors(struct link *l)
     }
 }
 
+/* After what came through it. */
+static void read_join_monitor(struct link *l)
+{
+    uint16_t event;
+    while ((event = link_next_event(l->join_monitor))) {
+        if (event == ZMQ_EVENT_CONNECTED)
+            session_join_up(l->session);
+        else
+            session_join_down(l->session);
+    }
+}
+
 void link_read(struct link *l)
 {
     if (l->unread & 1u << SOURCE_JOIN) {
         l->unread &= ~(1u << SOURCE_JOIN);
         read_join(l);
+    }
+    if (l->unread & 1u << SOURCE_JOIN_MONITOR) {
+        l->unread &= ~(1u << SOURCE_JOIN_MONITOR);
+        read_join_monitor(l);
     }
     if (l->unread & LINK_SESSION)
         read_lane(l);

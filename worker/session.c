@@ -16,6 +16,8 @@
 
 /* A JOIN without an answer is tried again, on a fresh socket, after this long. */
 #define WELCOME_WAIT_MS 1000u
+/* ... and after so long if somebody is there: the way may be long, or slow. */
+#define WELCOME_WAIT_UP_MS 8000u
 /* Periods of PING that the server may be late with its next word; then it counts as gone. */
 #define MISSED_PINGS 2u
 /* The longest period that a server may say. */
@@ -217,6 +219,18 @@ void session_refused(struct session *s, const struct msg_refused *m)
         return; /* it said so */
     session_say(s, "the server refused: %.*s", (int)m->text.size, (const char *)m->text.data);
     s->actions.warning = true;
+}
+
+void session_join_up(struct session *s)
+{
+    if (s->state == SESSION_JOINING)
+        s->deadline_ns = session_in_ms(s, WELCOME_WAIT_UP_MS);
+}
+
+void session_join_down(struct session *s)
+{
+    if (s->state == SESSION_JOINING)
+        session_rejoin(s, NULL);
 }
 
 static void stall_reset(struct session *s)

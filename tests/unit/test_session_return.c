@@ -185,9 +185,41 @@ static void who_was_told_to_leave_is_not_replaced(void **state)
     }
 }
 
+static void the_join_connection_is(bool up)
+{
+    play_begin(&r);
+    if (up)
+        session_join_up(r.session);
+    else
+        session_join_down(r.session);
+    play_end(&r);
+}
+
+/* Over a long way, or a slow one, no WELCOME can be there within a second, however often it is
+ * asked for. It is waited for while somebody is there who may send it. */
+static void a_welcome_may_be_long_in_coming(void **state)
+{
+    (void)state;
+    play_tick(&r);
+    play_run_until(&r, r.ms + 900);
+    the_join_connection_is(true);
+    play_run_until(&r, r.ms + 7900);
+    assert_int_equal(r.joins, 1);
+    the_join_connection_is(false);
+    assert_int_equal(r.actions->state, SESSION_IDLE);
+    play_run_until(&r, r.ms + 100);
+    assert_int_equal(r.joins, 2);
+    the_join_connection_is(true);
+    play_welcome(&r, NULL);
+    assert_int_equal(r.connects, 1);
+    the_join_connection_is(false);
+    assert_int_equal(r.actions->state, SESSION_CONNECTING);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(a_welcome_may_be_long_in_coming),
         TEST(a_broken_handler_is_not_served_any_more),
         TEST(a_broken_handler_takes_no_broader_one_along),
         TEST(what_is_broken_stays_broken_after_the_next_join),
