@@ -69,11 +69,18 @@ void item_say_failed(
     answer_log_close(&s->log, from, MSG_TASK_FAILED, m.id, m.lease);
 }
 
-/* All but the last of them in PARTs; gives how many. */
+/* Of what is large two go into a frame: the ACK of a frame then covers more than the message that
+ * is sent again when ACKs stall (session_ack). */
+static size_t piece_bytes(const struct session *s)
+{
+    return (s->config.part_bytes + 1) / 2;
+}
+
+/* All but the last of them in PARTs, if it is too large for one message; gives how many. */
 static uint32_t answer_parts(struct session *s, const struct item *it, struct slice *result)
 {
     struct msg_part m = {.id = it->attempt.id, .lease = it->attempt.lease, .total = result->size};
-    size_t part = s->config.part_bytes;
+    size_t part = result->size > s->config.part_bytes ? piece_bytes(s) : result->size;
     uint32_t parts = 0;
     while (result->size > part) {
         m.data = slice_of(result->data, part);
@@ -142,7 +149,7 @@ void session_data(struct session *s, uint64_t lease, struct slice data)
     if (!it || it->dropped)
         return;
     while (data.size) {
-        size_t size = data.size < s->config.part_bytes ? data.size : s->config.part_bytes;
+        size_t size = data.size < piece_bytes(s) ? data.size : piece_bytes(s);
         struct msg_data m = {
             .id = it->attempt.id, .lease = lease, .data = slice_of(data.data, size)};
         size_t from = answer_log_open(&s->log);

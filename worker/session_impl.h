@@ -21,7 +21,7 @@
 /* ------------------------------------------------------------------ answers */
 
 /* In parts (session_config.part_bytes): */
-#define LOG_FRAME  4u   /* of a frame, beyond which the rest waits for the next */
+#define LOG_FRAME  1u   /* of a frame, beyond which the rest waits for the next */
 #define LOG_WINDOW 64u  /* sent and not acknowledged; a result begun is ended */
 #define LOG_FULL   128u /* that wait to be sent, beyond which the runner has to wait */
 

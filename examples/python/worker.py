@@ -38,13 +38,13 @@ class Worker:
         return made
 
     def join(self):  # asks until there is a WELCOME; gives its fields, and the socket that it came through
-        held, wait = [[HELD, *m[-1][1:3], True, True] for _, m in self.kept], 0.05
+        held, wait, patience = [[HELD, *m[-1][1:3], True, True] for _, m in self.kept], 0.05, 500
         held += [[HELD, *self.task[:2], False, True]] if self.task else []
         while held or not self.draining:
             dealer = self.connect(zmq.DEALER, self.port or 5571)
             dealer.send(msgpack.packb([JOIN, 1, self.instance, os.urandom(16), f"python-{os.getpid()}", socket.gethostname(),
                                        os.getpid(), 1, 0, self.queues, held, os.environ.get("PUSHROD_TOKEN")]))
-            number, *fields = msgpack.unpackb(dealer.recv()) if dealer.poll(1000) else [0]
+            number, *fields = msgpack.unpackb(dealer.recv()) if dealer.poll(patience := min(2 * patience, 8000)) else [0]
             if number == WELCOME:
                 return dealer, fields
             if fields and not fields[3]:  # REFUSED for good
@@ -58,9 +58,10 @@ class Worker:
         self.kept.append((self.last, messages))
         self.send(self.last, messages)
 
-    def send(self, last, messages):
-        frame = b"".join(msgpack.packb(m) for m in [[FROM, self.worker, self.session, last - len(messages) + 1], *messages])
-        _ = self.answers.poll(0, zmq.POLLOUT) and self.answers.send(frame)  # a new server refuses old sessions
+    def send(self, last, messages):  # a frame for each: over a slow link a large one would be a long silence
+        for number, message in enumerate(messages, last - len(messages) + 1):
+            frame = msgpack.packb([FROM, self.worker, self.session, number]) + msgpack.packb(message)
+            _ = self.answers.poll(0, zmq.POLLOUT) and self.answers.send(frame)  # a new server refuses old sessions
         self.spoke = time.monotonic()
 
     def hear(self, number, *fields, parts):  # CANCEL, WITHDRAW: without prefetch everything runs already, or is still coming
