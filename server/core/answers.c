@@ -13,6 +13,7 @@
 #define SLOTS_AHEAD   12u /* whose places in the ledger are fetched into the cache meanwhile */
 #define ANSWERS_AHEAD 6u  /* ... and their tasks */
 #define FOLLOWS_AHEAD 3u  /* ... and who follows those */
+#define BULK_BYTES    (16u << 10)
 
 /* The task that this answer is about, if the attempt is the current one, and at this worker. */
 static struct task *answer_current(struct task *t, const struct worker *w, const struct answer *a)
@@ -331,6 +332,8 @@ static void answer_take(struct core *c, struct worker *w, const struct answer *a
     assert(a->kind < sizeof answer_table / sizeof *answer_table && answer_table[a->kind]);
     w->received = a->sequence;
     w->ack_bytes += a->data.size;
+    if (a->kind == MSG_PART || a->data.size >= BULK_BYTES)
+        w->bulk_ns = c->now.mono_ns;
     struct task *t = a->id ? ledger_find_lease(&c->ledger, a->lease, a->id) : NULL;
     if (w->state == WORKER_OVER)
         answer_late(c, w, t, a);

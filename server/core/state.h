@@ -260,6 +260,7 @@ struct worker {
     uint64_t ack_bytes;  /* of results since the last ACK: its window is what the worker may keep */
     struct list settling; /* FINISHING and MOVING tasks, by sequence of their answers */
     uint64_t heard_ns;
+    uint64_t bulk_ns; /* when a piece of a large result, or as large a one of a stream, came */
     uint64_t spoken_ns;
     struct heap_node timer;
     uint64_t deadline_ns; /* JOINING: READY by then; DRAINING: gone by then; OVER: freed then */

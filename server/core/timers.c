@@ -12,6 +12,7 @@
     (128u << 10)       /* bytes of its payload a second, until it can begin: 1 Mbit/s              \
                         */
 #define QUIET_PINGS 4u /* periods of PING until a worker without work gets its next */
+#define BULKY_PINGS 2u /* ... that a worker amid a large result may be silent longer */
 
 /* ---- tasks ---- */
 
@@ -86,12 +87,23 @@ static bool is_running(const struct task *t)
     return task_may_run(t, place, running);
 }
 
+/* Over a slow link what its worker says comes behind large results: it may have ended in time. */
+static bool is_behind(const struct core *c, const struct worker *w)
+{
+    assert(w->bulk_ns <= c->now.mono_ns);
+    return w->bulk_ns && c->now.mono_ns - w->bulk_ns < TIMEOUT_EXTRA;
+}
+
 /* The worker did not end it in time: the attempt is over here, whatever it says later. */
 static void fence(struct core *c, struct task *t)
 {
     assert(t->state == TASK_LEASED);
     if (!t->cancelling && !is_running(t)) {
         timer_attempt(c, t);
+        return;
+    }
+    if (!t->cancelling && is_behind(c, t->worker)) {
+        timer_fence(c, t, t->worker->bulk_ns + TIMEOUT_EXTRA);
         return;
     }
     attempt_fence(c, t);
@@ -166,12 +178,22 @@ static uint64_t ping_ns(const struct core *c, const struct worker *w)
     return w->spoken_ns + ping_ms(c, w) * MS;
 }
 
+/* The last that was heard of it was of something large: over a slow link the next piece may take
+ * its time, and a HEARTBEAT comes behind all of them. */
+static bool is_bulky(const struct core *c, const struct worker *w)
+{
+    assert(w->bulk_ns <= c->now.mono_ns);
+    return w->bulk_ns && w->heard_ns < w->bulk_ns + c->config.heartbeat_ms * MS;
+}
+
 /* A quiet worker has something to say only after its next PING. */
 static uint64_t silence_ns(const struct core *c, const struct worker *w)
 {
     assert(c->config.missed_heartbeats > 0);
-    uint64_t beats_ms = c->config.heartbeat_ms * c->config.missed_heartbeats;
-    return (beats_ms + (w->quiet ? ping_ms(c, w) : 0)) * MS;
+    uint64_t ms = c->config.heartbeat_ms * c->config.missed_heartbeats;
+    ms += w->quiet ? ping_ms(c, w) : 0;
+    ms += is_bulky(c, w) ? BULKY_PINGS * c->config.ping_ms : 0;
+    return ms * MS;
 }
 
 static uint64_t worker_next(const struct core *c, const struct worker *w)
