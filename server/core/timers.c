@@ -7,12 +7,10 @@
 #include <assert.h>
 #include "server/core/verbs.h"
 
-#define TIMEOUT_EXTRA (2000 * MS) /* the worker's own enforcement comes first */
-#define TIMEOUT_RATE                                                                               \
-    (128u << 10)       /* bytes of its payload a second, until it can begin: 1 Mbit/s              \
-                        */
-#define QUIET_PINGS 4u /* periods of PING until a worker without work gets its next */
-#define BULKY_PINGS 2u /* ... that a worker amid a large result may be silent longer */
+#define TIMEOUT_EXTRA (2000 * MS)  /* the worker's own enforcement comes first */
+#define TIMEOUT_RATE  (128u << 10) /* bytes of its payload that come in a second: 1 Mbit/s */
+#define QUIET_PINGS   4u           /* periods of PING until a worker without work gets its next */
+#define BULKY_PINGS   2u           /* ... that one amid a large result may be silent longer */
 
 /* ---- tasks ---- */
 
@@ -62,8 +60,10 @@ void timer_fence(struct core *c, struct task *t, uint64_t mono_ns)
     heap_push(&c->by_mono, &rare->timer, mono_ns, timer_tie(t->record.id, TIMER_RARE));
 }
 
-/* "The worker enforces it; the server fences the attempt 2 s later." Its time begins there when all
- * of its payload has come. */
+/*
+ * "The worker enforces it; the server fences the attempt 2 s later." Its time begins there when all
+ * of its payload has come.
+ */
 void timer_timeout(struct core *c, struct task *t)
 {
     assert(t->record.timeout_ms > 0 && t->record.timeout_ms <= FAR_MS);
