@@ -165,9 +165,7 @@ static int env_open(struct lmdb *l)
         rc = mdb_env_set_maxdbs(l->env, TABLE_COUNT);
     if (rc == 0)
         rc = mdb_env_set_mapsize(l->env, l->max_bytes);
-    if (rc == 0)
-        rc = mdb_env_open(l->env, l->path, flags, 0600);
-    return rc ? rc : tables_open(l);
+    return rc ? rc : mdb_env_open(l->env, l->path, flags, 0600);
 }
 
 /* True: the data file is at its place; stat() tells which one. */
@@ -202,14 +200,97 @@ static void file_remember(struct lmdb *l)
     }
 }
 
+/* ---- how long the file is, and may become ---- */
+
+/* Kept back for finishes: 5 %, at least 64 MiB, but never more than an eighth of a small store. */
+static uint64_t reserve_of(uint64_t total)
+{
+    uint64_t wanted = total / 20 > 64 * MIB ? total / 20 : 64 * MIB;
+    return wanted < total / 8 ? wanted : total / 8;
+}
+
+/* Page numbers with their count before them, as LMDB keeps them; those from `first` on. */
+static uint64_t count_from(MDB_val list, size_t first)
+{
+    size_t count, page;
+    uint64_t pages = 0;
+    memcpy(&count, list.mv_data, sizeof(count));
+    for (size_t i = 1; first && i <= count && (i + 1) * sizeof(page) <= list.mv_size; i++) {
+        memcpy(&page, (const char *)list.mv_data + i * sizeof(page), sizeof(page));
+        pages += page >= first;
+    }
+    return first ? pages : count;
+}
+
+/*
+ * Pages from `first` on that are free within the file, as of the last commit. Their list is LMDB's
+ * table 0, which only a transaction for reading may look at; it is over before anything is written.
+ */
+static uint64_t free_pages(struct lmdb *l, size_t first)
+{
+    MDB_txn *reader = NULL;
+    MDB_cursor *c = NULL;
+    MDB_val key;
+    MDB_val value;
+    uint64_t pages = 0;
+    if (mdb_txn_begin(l->env, NULL, MDB_RDONLY, &reader))
+        return 0;
+    if (mdb_cursor_open(reader, 0, &c) == 0) {
+        while (mdb_cursor_get(c, &key, &value, MDB_NEXT) == 0)
+            pages += count_from(value, first);
+        mdb_cursor_close(c);
+    }
+    mdb_txn_abort(reader);
+    return pages;
+}
+
+/* Pages that have ever been used, and their size: as large as the kernel's, which need not be 4 KiB
+ */
+static uint64_t pages_used(const struct lmdb *l, size_t *size)
+{
+    MDB_envinfo info;
+    MDB_stat pages;
+    mdb_env_info(l->env, &info);
+    mdb_env_stat(l->env, &pages);
+    *size = pages.ms_psize;
+    return (uint64_t)info.me_last_pgno + 1;
+}
+
+/* Bytes of the file that are used; *inside: free ones among them, 0 if there is enough besides. */
+static uint64_t bytes_used(struct lmdb *l, uint64_t *inside)
+{
+    size_t size;
+    uint64_t used = pages_used(l, &size) * size;
+    *inside = used + reserve_of(l->max_bytes) > l->max_bytes ? free_pages(l, 0) * size : 0;
+    return used;
+}
+
+/*
+ * The bound may be smaller than what is there by now. LMDB takes the file as it is then, and not a
+ * page more: no task could ever end. So the reserve for that lies behind the file.
+ */
+static int reserve_room(struct lmdb *l)
+{
+    uint64_t inside, used = bytes_used(l, &inside);
+    uint64_t needed = used - inside + reserve_of(l->max_bytes);
+    return needed > l->max_bytes ? mdb_env_set_mapsize(l->env, needed) : 0;
+}
+
+static char *open_failed(const struct lmdb *l, int rc)
+{
+    return message("cannot open the store in %s: %s", l->path, mdb_strerror(rc));
+}
+
 char *lmdb_env_open(struct lmdb *l)
 {
     if (lmdb_is_away(l))
         return store_text(l->text);
     int rc = env_open(l);
+    rc = rc ? rc : reserve_room(l);
+    rc = rc ? rc : tables_open(l);
     if (rc) {
         lmdb_env_close(l);
-        return message("cannot open the store in %s: %s", l->path, mdb_strerror(rc));
+        return open_failed(l, rc);
     }
     file_remember(l);
     find_map(l);
@@ -252,38 +333,6 @@ void lmdb_release_pages(struct lmdb *l)
 
 /* ---- room ---- */
 
-/* Kept back for finishes: 5 %, at least 64 MiB, but never more than an eighth of a small store. */
-static uint64_t reserve_of(uint64_t total)
-{
-    uint64_t wanted = total / 20 > 64 * MIB ? total / 20 : 64 * MIB;
-    return wanted < total / 8 ? wanted : total / 8;
-}
-
-/*
- * Pages that are free within the file, as of the last commit. Their list is LMDB's table 0, which
- * only a transaction for reading may look at; it is over before anything is written.
- */
-static uint64_t free_pages(struct lmdb *l)
-{
-    MDB_txn *reader = NULL;
-    MDB_cursor *c = NULL;
-    MDB_val key;
-    MDB_val value;
-    uint64_t pages = 0;
-    if (mdb_txn_begin(l->env, NULL, MDB_RDONLY, &reader))
-        return 0;
-    if (mdb_cursor_open(reader, 0, &c) == 0) {
-        while (mdb_cursor_get(c, &key, &value, MDB_NEXT) == 0) {
-            size_t count;
-            memcpy(&count, value.mv_data, sizeof(count));
-            pages += count;
-        }
-        mdb_cursor_close(c);
-    }
-    mdb_txn_abort(reader);
-    return pages;
-}
-
 void lmdb_text_errno(struct lmdb *l, const char *what, int error)
 {
     struct statvfs fs;
@@ -296,18 +345,11 @@ void lmdb_text_errno(struct lmdb *l, const char *what, int error)
 
 bool lmdb_room(struct lmdb *l)
 {
-    MDB_envinfo info;
-    MDB_stat pages;
     struct statvfs fs;
-    mdb_env_info(l->env, &info);
-    mdb_env_stat(l->env, &pages); /* as large as the kernel's, which need not be 4 KiB */
-    uint64_t used = (uint64_t)(info.me_last_pgno + 1) * pages.ms_psize;
     uint64_t reserve = reserve_of(l->max_bytes);
-    uint64_t inside = 0;
-    if (used + reserve > l->max_bytes)
-        inside = free_pages(l) * pages.ms_psize;
+    uint64_t inside, used = bytes_used(l, &inside);
     if (used - inside + reserve > l->max_bytes) {
-        snprintf(l->text, sizeof(l->text), "the store's %llu MiB are full (max_disk)",
+        snprintf(l->text, sizeof(l->text), "the store's %llu MiB are full (--max-disk)",
             (unsigned long long)(l->max_bytes / MIB));
         return false;
     }
@@ -318,9 +360,10 @@ bool lmdb_room(struct lmdb *l)
     uint64_t floor = reserve_of(total) < 64 * MIB ? reserve_of(total) : 64 * MIB;
     /* What only the journal has comes to the tables before its rows go. */
     uint64_t kept = floor + l->index.bytes;
+    size_t size;
     /* Pages that are free within the file need no disk. */
-    if (!inside && left < kept + 64 * MIB)
-        inside = free_pages(l) * pages.ms_psize;
+    if (!inside && left < kept + 64 * MIB && pages_used(l, &size))
+        inside = free_pages(l, 0) * size;
     l->spare = left + inside > kept ? (left + inside - kept) / 2 : 0;
     snprintf(l->text, sizeof(l->text), "the disk of %.128s is full (%llu MiB left)", l->path,
         (unsigned long long)(left / MIB));

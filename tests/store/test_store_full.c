@@ -226,6 +226,33 @@ static void ended_tasks_make_room(void **state)
     rig_close(&r);
 }
 
+/* The bound was made smaller than what is there: what was accepted ends all the same. */
+static void a_smaller_bound_still_drains(void **state)
+{
+    enum { TASKS = 30 };
+    struct rig r;
+    struct body *body = rig_body(1, 1 << 20);
+    rig_empty(&r, *state);
+    r.config.max_bytes = 64 << 20;
+    rig_start(&r);
+    for (uint64_t id = 1; id <= TASKS; id++) {
+        struct record in = rig_record(id, "q", 4);
+        in.body = body;
+        in.payload = body_slice(body);
+        assert_int_equal(rig_append(&r, &in)->outcome, OUTCOME_STORED);
+    }
+    body_unref(body);
+    rig_stop(&r);
+    r.config.max_bytes = 16 << 20;
+    rig_start(&r);
+    while (!r.down)
+        rig_id(&r, STORE_LOOKUP, 1);
+    for (uint64_t id = 1; id <= TASKS; id++)
+        assert_int_equal(rig_finish(&r, id)->outcome, OUTCOME_STORED);
+    rig_wait_up(&r);
+    rig_close(&r);
+}
+
 /* ---- each write fails once ---- */
 
 static bool workload(struct rig *r)
@@ -414,7 +441,8 @@ int main(void)
         FOR(a_full_disk_refuses_and_recovers, 2), FOR(a_burst_fills_a_small_disk, 1),
         FOR(a_burst_fills_a_small_disk, 2), FOR(a_purge_makes_room, 2),
         FOR(expired_results_make_room, 1), FOR(expired_results_make_room, 2),
-        FOR(ended_tasks_make_room, 1), FOR(the_nth_write_fails, 2),
+        FOR(ended_tasks_make_room, 1), FOR(a_smaller_bound_still_drains, 1),
+        FOR(a_smaller_bound_still_drains, 2), FOR(the_nth_write_fails, 2),
         FOR(due_gives_what_there_is_room_for, 1), FOR(due_gives_what_there_is_room_for, 2),
         FOR(lookups_give_what_there_is_room_for, 1), FOR(lookups_give_what_there_is_room_for, 2),
         cmocka_unit_test(memory_of_a_burst_is_given_back)};
