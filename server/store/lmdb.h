@@ -291,6 +291,7 @@ char *lmdb_directory_take(struct lmdb *l); /* NULL, or an error text that the ca
 void lmdb_directory_release(struct lmdb *l);
 /* The same; l->txn is open afterwards. Once opened, only the same file will do. */
 char *lmdb_env_open(struct lmdb *l);
+char *lmdb_open_failed(const struct lmdb *l, int rc); /* what to say, of an error of LMDB; owned */
 void lmdb_env_close(struct lmdb *l);
 bool lmdb_begin(struct lmdb *l);
 bool lmdb_is_away(struct lmdb *l); /* true: somebody took the file away; l->text says so */

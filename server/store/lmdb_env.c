@@ -276,9 +276,42 @@ static int reserve_room(struct lmdb *l)
     return needed > l->max_bytes ? mdb_env_set_mapsize(l->env, needed) : 0;
 }
 
-static char *open_failed(const struct lmdb *l, int rc)
+/*
+ * LMDB maps the file: who reads what was cut off of it ends by SIGBUS, without a word. Pages at the
+ * end that were freed before they were ever written are rightly missing; to look whether it is only
+ * those, the list of free pages must be read, which may be missing as well: so there are zeros
+ * first.
+ */
+static char *whole_check(struct lmdb *l)
 {
-    return message("cannot open the store in %s: %s", l->path, mdb_strerror(rc));
+    int fd;
+    size_t size;
+    struct stat info;
+    char *text = NULL;
+    uint64_t pages = pages_used(l, &size);
+    if (mdb_env_get_fd(l->env, &fd) || fstat(fd, &info) || (uint64_t)info.st_size >= pages * size)
+        return NULL;
+    size_t first = (size_t)info.st_size / size;
+    if (ftruncate(fd, (off_t)(pages * size)) == 0 && free_pages(l, first) == pages - first)
+        return NULL;
+    bool back = ftruncate(fd, info.st_size) == 0;
+    (void)back; /* what is there is as damaged as it was */
+    if (asprintf(&text,
+            "the store in %s is damaged: data.mdb was cut off at %llu of %llu bytes: put a whole "
+            "copy of it there, or begin anew with another --data",
+            l->path, (unsigned long long)info.st_size, (unsigned long long)(pages * size)) < 0)
+        abort();
+    return text;
+}
+
+char *lmdb_open_failed(const struct lmdb *l, int rc)
+{
+    bool damaged = rc == MDB_INVALID || rc == MDB_CORRUPTED || rc == MDB_PAGE_NOTFOUND ||
+                   rc == MDB_VERSION_MISMATCH;
+    return message(damaged ? "the store in %s is damaged (%s): put a whole copy of data.mdb there, "
+                             "or begin anew with another --data"
+                           : "cannot open the store in %s: %s",
+        l->path, mdb_strerror(rc));
 }
 
 char *lmdb_env_open(struct lmdb *l)
@@ -286,11 +319,16 @@ char *lmdb_env_open(struct lmdb *l)
     if (lmdb_is_away(l))
         return store_text(l->text);
     int rc = env_open(l);
+    char *damage = rc ? NULL : whole_check(l);
+    if (damage) {
+        lmdb_env_close(l);
+        return damage;
+    }
     rc = rc ? rc : reserve_room(l);
     rc = rc ? rc : tables_open(l);
     if (rc) {
         lmdb_env_close(l);
-        return open_failed(l, rc);
+        return lmdb_open_failed(l, rc);
     }
     file_remember(l);
     find_map(l);

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From the directory to a store that can work: tables, journal, and what open() tells. */
-#define _GNU_SOURCE /* asprintf() */
-#include <stdio.h>
 #include <stdlib.h>
 #include "server/store/lmdb.h"
 
@@ -34,8 +32,7 @@ char *lmdb_load(struct lmdb *l)
     l->group = 1;
     if (!l->error)
         return NULL;
-    if (asprintf(&error, "cannot read the store in %s: %s", l->path, mdb_strerror(l->error)) < 0)
-        abort();
+    error = lmdb_open_failed(l, l->error);
     lmdb_unload(l);
     return error;
 }

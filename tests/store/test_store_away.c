@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The LMDB store when its directory is taken away while it runs. */
+/* The LMDB store when its directory is taken away while it runs, or a part of its file before. */
 #define _GNU_SOURCE /* RTLD_NEXT */
 #include <dlfcn.h>
 #include <errno.h>
+#include <lmdb.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -110,6 +112,116 @@ static void it_knows_what_may_be_running_over_failures(void **state)
     rig_close(&r);
 }
 
+/* ---- cut off ---- */
+
+static off_t file_size(const struct rig *r)
+{
+    char file[128];
+    struct stat info;
+    snprintf(file, sizeof(file), "%s/data.mdb", r->directory);
+    assert_int_equal(stat(file, &info), 0);
+    return info.st_size;
+}
+
+static void cut_off(const struct rig *r, off_t size)
+{
+    char file[128];
+    snprintf(file, sizeof(file), "%s/data.mdb", r->directory);
+    assert_int_equal(truncate(file, size), 0);
+}
+
+/* To read what is missing of a file that is mapped would end the process. */
+static void a_file_that_was_cut_off_is_said(void **state)
+{
+    struct rig r;
+    rig_open(&r, *state);
+    struct body *body = rig_body(1, 1 << 20);
+    struct record in = rig_record(1, "q", 4);
+    in.body = body;
+    in.payload = body_slice(body);
+    assert_int_equal(rig_append(&r, &in)->outcome, OUTCOME_STORED);
+    body_unref(body);
+    rig_stop(&r);
+    off_t whole = file_size(&r);
+    for (off_t size = whole - 5000; size > 8192; size -= whole / 7) {
+        char *error = NULL;
+        cut_off(&r, size);
+        assert_null(r.backend->ops->open(&r.config, &r.opened, &error));
+        assert_non_null(strstr(error, "cut off"));
+        assert_int_equal(file_size(&r), size); /* as it was found */
+        free(error);
+    }
+    rig_remove(&r);
+}
+
+/* So many bytes are put into the file and taken out again. */
+static void put_and_delete(MDB_env *env, size_t size)
+{
+    static uint8_t bytes[1 << 20];
+    MDB_val key = {1, "x"}, value = {size, bytes};
+    for (int i = 0; i < 2; i++) {
+        MDB_txn *txn;
+        MDB_dbi dbi;
+        assert_int_equal(mdb_txn_begin(env, NULL, 0, &txn), 0);
+        assert_int_equal(mdb_dbi_open(txn, NULL, 0, &dbi), 0);
+        assert_int_equal(i ? mdb_del(txn, dbi, &key, NULL) : mdb_put(txn, dbi, &key, &value, 0), 0);
+        assert_int_equal(mdb_txn_commit(txn), 0);
+    }
+}
+
+/* The first of the pages at the end of the file that are all free. */
+static size_t free_tail(MDB_env *env)
+{
+    static bool is_free[100000];
+    MDB_envinfo info;
+    MDB_txn *txn;
+    MDB_cursor *c;
+    MDB_val key, value;
+    memset(is_free, 0, sizeof(is_free));
+    assert_int_equal(mdb_txn_begin(env, NULL, MDB_RDONLY, &txn), 0);
+    assert_int_equal(mdb_cursor_open(txn, 0, &c), 0);
+    while (mdb_cursor_get(c, &key, &value, MDB_NEXT) == 0)
+        for (size_t i = 1; i < value.mv_size / sizeof(size_t); i++)
+            is_free[((size_t *)value.mv_data)[i]] = true;
+    mdb_cursor_close(c);
+    mdb_txn_abort(txn);
+    mdb_env_info(env, &info);
+    size_t page = info.me_last_pgno + 1;
+    while (is_free[page - 1])
+        page--;
+    return page;
+}
+
+/* LMDB does not write what is freed within the transaction that made the file longer. */
+static void free_pages_at_the_end_may_be_missing(void **state)
+{
+    struct rig r;
+    MDB_env *env;
+    MDB_stat pages;
+    rig_open(&r, *state);
+    struct record in = rig_record(1, "q", 4);
+    assert_int_equal(rig_append(&r, &in)->outcome, OUTCOME_STORED);
+    rig_stop(&r);
+    assert_int_equal(mdb_env_create(&env), 0);
+    assert_int_equal(mdb_env_set_mapsize(env, r.config.max_bytes), 0);
+    assert_int_equal(mdb_env_open(env, r.directory, MDB_NOLOCK, 0600), 0);
+    mdb_env_stat(env, &pages);
+    off_t used = file_size(&r);
+    for (int tries = 0; used > file_size(&r) - (1 << 19); tries++) {
+        assert_true(tries < 100);
+        put_and_delete(env, 1 << 20);
+        put_and_delete(env, 1);
+        used = (off_t)(free_tail(env) * pages.ms_psize);
+    }
+    mdb_env_close(env);
+    cut_off(&r, used);
+    rig_start(&r);
+    assert_int_equal(rig_id(&r, STORE_LOOKUP, 1)->record_count, 1);
+    in.id = 2;
+    assert_int_equal(rig_append(&r, &in)->outcome, OUTCOME_STORED);
+    rig_close(&r);
+}
+
 #define FOR(test, n)                                                                               \
     {                                                                                              \
 #test ", " #n, test, NULL, NULL, (void *)(uintptr_t)&backends[n]                           \
@@ -121,6 +233,8 @@ int main(void)
         FOR(no_second_store_begins_where_one_was, 2),
         FOR(it_knows_what_may_be_running_over_failures, 1),
         FOR(it_knows_what_may_be_running_over_failures, 2),
-        FOR(a_store_that_was_taken_away_refuses_submissions, 1)};
+        FOR(a_store_that_was_taken_away_refuses_submissions, 1),
+        FOR(a_file_that_was_cut_off_is_said, 1), FOR(a_file_that_was_cut_off_is_said, 2),
+        FOR(free_pages_at_the_end_may_be_missing, 1)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
