@@ -149,6 +149,9 @@ static int show_one(struct cli *cli, const char *operand)
         cli_goes_on(cli_exit_code(untold)) ? pushrod_client_status(cli->client, id, &info) : untold;
     if (error)
         return cli_task_failed(cli, id, error);
+    if (untold && untold != -PUSHROD_E_INVALID && untold != -PUSHROD_E_WRONG_STATE)
+        cli_say(cli, "task %" PRIu64 ": its options are not shown: %s", id,
+            pushrod_client_error_text(cli->client));
     if (json)
         json_print_row(JSON_TASK, &info);
     else
@@ -201,22 +204,28 @@ static int64_t control_run(struct cli *cli, const struct control *what, struct j
     return count;
 }
 
+/* What was done to one. */
+static void control_tell(struct cli *cli, struct json_act *act)
+{
+    if (!act->error)
+        act->text = NULL;
+    if (params_bool(cli->p, "json"))
+        json_print_row(JSON_ACT, act);
+    else if (act->as)
+        printf("%" PRIu64 "\n", act->as);
+    if (act->error && act->as)
+        cli_say(cli, "task %" PRIu64 " is there, but task %" PRIu64 " cannot be dropped: %s",
+            act->as, act->id, act->text);
+    else if (act->error)
+        cli_say(cli, "cannot %s task %" PRIu64 ": %s", act->action, act->id, act->text);
+}
+
 static int control_one(struct cli *cli, const struct control *what, uint64_t id)
 {
     struct json_act act = {.action = what->verb, .id = id};
-    bool json = params_bool(cli->p, "json"), good = control_run(cli, what, &act) >= 0;
-    if (good)
-        act.text = NULL;
-    if (json)
-        json_print_row(JSON_ACT, &act);
-    else if (act.as)
-        printf("%" PRIu64 "\n", act.as);
-    if (!good && act.as)
-        cli_say(cli, "task %" PRIu64 " is there, but task %" PRIu64 " cannot be dropped: %s",
-            act.as, id, act.text);
-    else if (!good)
-        cli_say(cli, "cannot %s task %" PRIu64 ": %s", what->verb, id, act.text);
-    return good ? EXIT_OK : cli_exit_code(act.error);
+    control_run(cli, what, &act);
+    control_tell(cli, &act);
+    return cli_exit_code(act.error);
 }
 
 static void collect(const struct pushrod_task_info *t, void *arg)
@@ -240,8 +249,10 @@ static int64_t control_pages(
         rows = pushrod_client_dead(cli->client, queue, after, PAGE, collect, &ids);
         for (size_t i = 0; rows > 0 && i < ids.size / sizeof after; i++) {
             memcpy(&after, ids.data + i * sizeof after, sizeof after);
-            struct json_act act = {.id = after};
+            struct json_act act = {.action = what->verb, .id = after};
             int64_t count = after < end ? control_run(cli, what, &act) : 0;
+            if (act.as) /* nothing else tells its id */
+                control_tell(cli, &act);
             end = act.as && act.as < end ? act.as : end;
             *touched += count > 0;
             if (count < 0 && count != -PUSHROD_E_UNKNOWN_TASK && count != -PUSHROD_E_WRONG_STATE)
@@ -254,17 +265,20 @@ static int64_t control_pages(
 
 static int control_all(struct cli *cli, const struct control *what)
 {
-    char number[TEXT_SIZE];
+    char text[2 * TEXT_SIZE], number[TEXT_SIZE];
     uint64_t touched = 0;
     const char *verb = what->verb, *queue = cli->count > 1 ? cli->operands[1] : NULL;
     int64_t rows = control_pages(cli, what, queue, &touched);
-    /* What ended it may have been behind some of them. */
+    snprintf(text, sizeof text, "%s task%s %s", text_count(number, touched),
+        touched == 1 ? "" : "s", strcmp(verb, "drop") == 0 ? "dropped" : "replayed");
+    /* What ended it may have been behind some of them. Beside ids a sum would be one more. */
     if (params_bool(cli->p, "json"))
         cli_print_act(cli, &(struct json_act){.action = verb, .queue = queue, .tasks = touched},
             rows < 0 ? rows : (int64_t)touched);
+    else if (what->changes && (rows >= 0 || touched))
+        cli_say(cli, "%s", text);
     else if (rows >= 0 || touched)
-        printf("%s task%s %s\n", text_count(number, touched), touched == 1 ? "" : "s",
-            strcmp(verb, "drop") == 0 ? "dropped" : "replayed");
+        printf("%s\n", text);
     return rows < 0 ? cli_error(cli, (int)rows) : EXIT_OK;
 }
 

@@ -293,8 +293,9 @@ static const struct json_field act_fields[] = {
     F("queue", json_act, queue, "that was operated on; of replay and drop only with --all"),
     F("worker", json_act, worker, "the same"),
     FIELD_AS(ID, "id", json_act, id, "of the task, likewise"),
-    FIELD_AS(
-        ID, "new_id", json_act, as, "of the task that replay --to or --payload has made of it"),
+    FIELD_AS(ID, "new_id", json_act, as,
+        "of the task that replay --to or --payload has made of it; with --all an object for each "
+        "comes before that of all"),
     F("tasks", json_act, tasks, "that were cancelled, replayed or dropped"),
     F("error", json_act, error, "why it could not be"),
     F("text", json_act, text, "the same in words"),

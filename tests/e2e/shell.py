@@ -60,20 +60,23 @@ class Mute:
     def __init__(self):
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.env = {"PUSHROD_SERVER": "127.0.0.1:%d" % self.listener.getsockname()[1]}
+        self.peer, self.data = None, bytearray()
 
     def until(self, number):
-        """Takes what comes from one client, up to a message of this number."""
-        self.peer, _ = self.listener.accept()
-        taken, data = [], bytearray()
-        while number not in taken:
-            data += self.peer.recv(65536)
-            while (messages := take_frame(data)) is not None:
-                taken += [m[0] for m in messages]
+        """Takes what comes from one client, up to a message of this number: that one."""
+        if not self.peer:
+            self.peer, _ = self.listener.accept()
+        wanted = []
+        while not wanted:
+            self.data += self.peer.recv(65536)
+            while (messages := take_frame(self.data)) is not None:
+                wanted += [m for m in messages if m[0] == number]
                 for m in messages:
                     if m[0] == HELLO:
                         self.say([GREETING, 1, "mute", 1000, 70000, 0, None])
                     elif m[0] == WAIT:
                         self.say([OK, m[1], 1])
+        return wanted[0]
 
     def say(self, message):
         frame = msgpack.packb(message)
