@@ -45,7 +45,7 @@ void op_append(struct lmdb *l, struct item *item, struct reply *reply, struct st
         group_announce(l, PUSHROD_E_STORE_FULL);
     if (l->down && !item->answered) {
         refuse(item, e, OUTCOME_REFUSED);
-        e->code = PUSHROD_E_STORE_FULL;
+        e->code = l->down;
         e->text = arena_copy(&reply->arena, l->text, sizeof(l->text));
         return;
     }

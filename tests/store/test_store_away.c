@@ -90,6 +90,25 @@ static void a_store_that_was_taken_away_refuses_submissions(void **state)
     rig_close(&r);
 }
 
+/* It is open again, and waits until it can be sure: it is not full, and says so. */
+static void a_store_that_failed_is_not_full(void **state)
+{
+    struct rig r;
+    rig_open(&r, *state);
+    struct record in = rig_record(1, "q", 4);
+    failing_syncs = 1;
+    assert_int_equal(rig_append(&r, &in)->outcome, OUTCOME_UNKNOWN);
+    in.id = 2;
+    const struct store_event *e = rig_append(&r, &in);
+    if (e->outcome != OUTCOME_STORED) {
+        assert_int_equal(e->outcome, OUTCOME_REFUSED);
+        assert_int_equal(e->code, PUSHROD_E_STORE_FAILED);
+        assert_non_null(strstr(e->text, "cannot write"));
+    }
+    rig_wait_up(&r);
+    rig_close(&r);
+}
+
 /* What a life found when it began is known over tries to open the store that fail. */
 static void it_knows_what_may_be_running_over_failures(void **state)
 {
@@ -234,7 +253,7 @@ int main(void)
         FOR(it_knows_what_may_be_running_over_failures, 1),
         FOR(it_knows_what_may_be_running_over_failures, 2),
         FOR(a_store_that_was_taken_away_refuses_submissions, 1),
-        FOR(a_file_that_was_cut_off_is_said, 1), FOR(a_file_that_was_cut_off_is_said, 2),
-        FOR(free_pages_at_the_end_may_be_missing, 1)};
+        FOR(a_store_that_failed_is_not_full, 1), FOR(a_file_that_was_cut_off_is_said, 1),
+        FOR(a_file_that_was_cut_off_is_said, 2), FOR(free_pages_at_the_end_may_be_missing, 1)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
