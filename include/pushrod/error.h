@@ -31,7 +31,7 @@ extern "C" {
     X(QUEUE_FULL, 20, "the queue is full")                                                         \
     X(OVERLOADED, 21, "the server has more unfinished work than it was allowed")                   \
     X(STORE_FAILED, 22, "the store cannot write")                                                  \
-    X(STORE_FULL, 23, "the disk, or the store's share of it, is full")                             \
+    X(STORE_FULL, 23, "the server's disk, or its share of it (--max-disk), is full")               \
     X(DRAINING, 24, "the server is stopping")                                                      \
     X(TOO_MANY, 25, "too many connections, workers or lanes")                                      \
     X(NO_MEMORY, 26, "out of memory")                                                              \
