@@ -444,6 +444,8 @@ struct core {
     uint64_t unstored;     /* bytes of results on their way to the store */
     int refusal;           /* enum pushrod_error: why the last submission was refused at once */
     uint64_t refused_ns;   /* when to ask again what the store refused; NEVER: nothing */
+    uint32_t refused_slot; /* of the ledger: where to begin then, if the store is full ... */
+    uint32_t refused_most; /* ... and for how many tasks */
     bool paused;           /* clients are told not to send */
     bool stopped;          /* queues that the store keeps dispatch nothing */
     uint64_t next_due_ms;  /* of the store's agenda; 0: nothing */

@@ -67,8 +67,19 @@ static void refused(struct core *c, struct task *t)
 {
     assert(t->operations == 0 || t->state != TASK_GONE);
     t->refused = true;
+    c->refused_most = 1;
     if (c->refused_ns == NEVER)
         c->refused_ns = c->now.mono_ns + REFUSED_WAIT;
+}
+
+/* It takes what it is asked for: twice as much the next time, and soon. */
+static void taken(struct core *c)
+{
+    assert(c->refused_most > 0 || c->refused_ns == NEVER);
+    if (c->refused_ns == NEVER)
+        return;
+    c->refused_ns = c->now.mono_ns;
+    c->refused_most += c->refused_most < UINT32_MAX;
 }
 
 /* An fsync failed: only a look-up tells what is there. */
@@ -92,6 +103,8 @@ void stored_task(
     bool done = e->outcome == OUTCOME_STORED || e->outcome == OUTCOME_GONE;
     /* An async finish was told before; it has to be written all the same, or it would run again. */
     bool again = kind == STORE_FINISH || t->state == TASK_MOVING;
+    if (done && kind != STORE_APPEND)
+        taken(c);
     if (kind == STORE_APPEND) {
         appended(c, t, e);
         moved(c, t, false); /* a retry that was answered before a look-up told of the APPEND */
@@ -108,22 +121,38 @@ void stored_task(
 
 /* ---- a store that fails, and recovers ---- */
 
+static void ask_again(struct core *c, struct task *t)
+{
+    assert(t->state >= TASK_MOVING && t->state <= TASK_FINISHED);
+    t->refused = false;
+    if (task_ended(t))
+        finish_ask(c, t);
+    else
+        task_reschedule(c, t, t->record.windowed);
+}
+
+/*
+ * Of a full store a few at a time, from where the last ones were on: each end makes room, but all
+ * at once may not fit, and would not the next time either.
+ */
 void stored_run(struct core *c)
 {
     if (c->refused_ns > c->now.mono_ns || c->store_down)
         return;
-    c->refused_ns = NEVER;
-    uint32_t slot = 0;
-    for (struct task *t; (t = ledger_next(&c->ledger, &slot));) {
-        if (!t->refused)
-            continue;
-        assert(t->state >= TASK_MOVING && t->state <= TASK_FINISHED);
-        t->refused = false;
-        if (task_ended(t))
-            finish_ask(c, t);
-        else
-            task_reschedule(c, t, t->record.windowed);
+    uint32_t left = c->store_code ? c->refused_most : UINT32_MAX;
+    uint32_t used = c->ledger.used, slot = c->refused_slot < used ? c->refused_slot : 0;
+    assert(left > 0);
+    for (unsigned round = 0; round < 2 && left; round++) {
+        for (struct task *t; left && (t = ledger_next(&c->ledger, &slot));) {
+            if (!t->refused)
+                continue;
+            ask_again(c, t);
+            left--;
+        }
+        slot = left ? 0 : slot;
     }
+    c->refused_slot = slot;
+    c->refused_ns = left ? NEVER : c->now.mono_ns + REFUSED_WAIT;
 }
 
 /* Results that wait for the store are bounded, too: above, nothing that makes more is started. */

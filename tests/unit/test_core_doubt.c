@@ -326,6 +326,41 @@ static void a_pause_that_could_not_be_stored_says_so(void **state)
     }
 }
 
+/* All that were refused do not fit at once, and would not the next time: few do, and make room. */
+static void a_full_store_is_asked_for_a_few(void **state)
+{
+    uint64_t lease, ids[4];
+    (void)state;
+    durable_begin(&d, DURABILITY_SYNC);
+    for (size_t i = 0; i < 4; i++) {
+        ids[i] = durable_leased(&d, &lease, NULL);
+        fix_later(&d.f, 1);
+        fix_answer(&d.f, 0, fix_done(ids[i], lease, "result"));
+        fix_end(&d.f); /* never put to the store */
+        durable_say(&d, durable_op(&d, STORE_FINISH, 0), OUTCOME_REFUSED, PUSHROD_E_STORE_FULL);
+    }
+    durable_state(&d, EVENT_STORE_DOWN, PUSHROD_E_STORE_FULL);
+    for (size_t i = 0; i < 2; i++) {
+        fix_end(&d.f);
+        fix_later(&d.f, 200);
+        fix_end(&d.f);
+        const struct store_op *one = durable_op(&d, STORE_FINISH, 0);
+        assert_int_equal(one->finish->id, ids[i]); /* not always the same: that may never fit */
+        assert_null(durable_op(&d, STORE_FINISH, 1));
+        if (i == 0)
+            durable_say(&d, one, OUTCOME_REFUSED, PUSHROD_E_STORE_FULL);
+    }
+    durable_ask(&d);
+    durable_stored(&d, 1);
+    durable_end(&d);
+    assert_int_equal(durable_op(&d, STORE_FINISH, 0)->finish->id, ids[2]);
+    assert_int_equal(durable_op(&d, STORE_FINISH, 1)->finish->id, ids[3]);
+    durable_stored(&d, 1);
+    durable_end(&d);
+    assert_int_equal(durable_op(&d, STORE_FINISH, 0)->finish->id, ids[0]);
+    durable_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -340,6 +375,7 @@ int main(void)
         cmocka_unit_test(a_pause_is_told_when_it_is_stored),
         cmocka_unit_test(a_pause_that_could_not_be_stored_says_so),
         cmocka_unit_test(an_unknown_finish_that_was_replayed_comes_again),
+        cmocka_unit_test(a_full_store_is_asked_for_a_few),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
