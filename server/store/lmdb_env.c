@@ -36,6 +36,12 @@ static char *message(const char *format, const char *path, const char *detail)
     return text;
 }
 
+/* Who started a server as root once, and as another user now, sees only that it is refused. */
+static const char *reason(int error)
+{
+    return error == EACCES ? "Permission denied: it belongs to another user" : mdb_strerror(error);
+}
+
 /* ---- the directory and its lock ---- */
 
 static int make_directories(const char *path)
@@ -84,7 +90,7 @@ static char *lock_take(struct lmdb *l)
     l->lock_fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     free(name);
     if (l->lock_fd < 0)
-        return message("cannot write in the store's directory %s: %s", l->path, strerror(errno));
+        return message("cannot write in the store's directory %s: %s", l->path, reason(errno));
     if (!lock_wait(l->lock_fd))
         return lock_held(l);
     if (ftruncate(l->lock_fd, 0) != 0 || dprintf(l->lock_fd, "%ld\n", (long)getpid()) < 0) {
@@ -311,7 +317,7 @@ char *lmdb_open_failed(const struct lmdb *l, int rc)
     return message(damaged ? "the store in %s is damaged (%s): put a whole copy of data.mdb there, "
                              "or begin anew with another --data"
                            : "cannot open the store in %s: %s",
-        l->path, mdb_strerror(rc));
+        l->path, reason(rc));
 }
 
 char *lmdb_env_open(struct lmdb *l)

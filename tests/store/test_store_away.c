@@ -131,7 +131,24 @@ static void it_knows_what_may_be_running_over_failures(void **state)
     rig_close(&r);
 }
 
-/* ---- cut off ---- */
+/* ---- found otherwise than it was left ---- */
+
+static void the_files_of_another_user(void **state)
+{
+    struct rig r;
+    char *error = NULL;
+    if (geteuid() != 0)
+        skip();
+    rig_open(&r, *state);
+    rig_stop(&r);
+    assert_int_equal(chmod(r.directory, 0777), 0);
+    assert_int_equal(seteuid(65534), 0);
+    assert_null(r.backend->ops->open(&r.config, &r.opened, &error));
+    assert_int_equal(seteuid(0), 0);
+    assert_non_null(strstr(error, "another user"));
+    free(error);
+    rig_remove(&r);
+}
 
 static off_t file_size(const struct rig *r)
 {
@@ -253,7 +270,8 @@ int main(void)
         FOR(it_knows_what_may_be_running_over_failures, 1),
         FOR(it_knows_what_may_be_running_over_failures, 2),
         FOR(a_store_that_was_taken_away_refuses_submissions, 1),
-        FOR(a_store_that_failed_is_not_full, 1), FOR(a_file_that_was_cut_off_is_said, 1),
-        FOR(a_file_that_was_cut_off_is_said, 2), FOR(free_pages_at_the_end_may_be_missing, 1)};
+        FOR(a_store_that_failed_is_not_full, 1), FOR(the_files_of_another_user, 1),
+        FOR(a_file_that_was_cut_off_is_said, 1), FOR(a_file_that_was_cut_off_is_said, 2),
+        FOR(free_pages_at_the_end_may_be_missing, 1)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
