@@ -107,12 +107,16 @@ int change_read(struct cli *cli, struct change *change, const char *path)
     return cli_exit_code(-PUSHROD_E_TOO_BIG);
 }
 
-/* Its key, if that is free, as the server's own replay does it. */
-static int submit_again(
-    struct cli *cli, const struct pushrod_submission *task, struct pushrod_options *o, uint64_t *as)
+/*
+ * Its key, if that is free, as the server's own replay does it. After a loss the library takes the
+ * holder for what it had submitted: one that is not newer than the dead task is not, but that
+ * itself, and nobody else has the payload.
+ */
+static int submit_again(struct cli *cli, const struct pushrod_submission *task, uint64_t id,
+    struct pushrod_options *o, uint64_t *as)
 {
     int error = pushrod_client_submit(cli->client, task, as);
-    if (error == -PUSHROD_E_DUPLICATE) {
+    if (error == -PUSHROD_E_DUPLICATE || (!error && *as <= id)) {
         o->unique_key = NULL;
         o->unique_ms = 0;
         error = pushrod_client_submit(cli->client, task, as);
@@ -137,7 +141,7 @@ static int submit_changed(struct cli *cli, const struct change *change, uint64_t
         task.data = change->payload.data;
         task.size = change->payload.size;
     }
-    return submit_again(cli, &task, &options, as);
+    return submit_again(cli, &task, id, &options, as);
 }
 
 /* The new one first: what fails in between leaves two of them, and not none. */

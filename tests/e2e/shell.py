@@ -66,6 +66,7 @@ class Mute:
         """Takes what comes from one client, up to a message of this number: that one."""
         if not self.peer:
             self.peer, _ = self.listener.accept()
+            self.peer.settimeout(60)
         wanted = []
         while not wanted:
             self.data += self.peer.recv(65536)
@@ -81,6 +82,11 @@ class Mute:
     def say(self, message):
         frame = msgpack.packb(message)
         self.peer.sendall(struct.pack(">I", len(frame)) + frame)
+
+    def lose(self):
+        """The connection; the next one may come."""
+        self.peer.close()
+        self.peer, self.data = None, bytearray()
 
     def close(self):
         self.listener.close()
