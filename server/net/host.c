@@ -271,6 +271,8 @@ static bool host_open_store(
     h->store = h->ops->open(&store, opened, error);
     if (!h->store)
         return false;
+    if (store.path && opened->boot == 1) /* who mistyped it would not miss anything else */
+        log_info("the store in %s is new", store.path);
     int fd = h->ops->event_fd(h->store);
     if (fd < 0)
         return true;
