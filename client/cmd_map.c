@@ -313,10 +313,11 @@ static int finish(struct map *m, int code)
         m->drawn = false;
     }
     map_report(m);
+    const char *many = m->finished == 1 ? "" : "s";
     if (m->fatal == EXIT_INTERRUPTED)
-        cli_say(m->cli, "interrupted after %s tasks", text_count(count, m->finished));
+        cli_say(m->cli, "interrupted after %s task%s", text_count(count, m->finished), many);
     else if (m->halted)
-        cli_say(m->cli, "stopped after %s tasks: --halt %s", text_count(count, m->finished),
+        cli_say(m->cli, "stopped after %s task%s: --halt %s", text_count(count, m->finished), many,
             params_text(m->cli->p, "halt"));
     if (code || m->fatal)
         return code ? code : m->fatal;
