@@ -81,6 +81,7 @@ static bool lock_wait(int fd)
             return false;
         nanosleep(&pause, NULL);
     }
+    errno = EWOULDBLOCK;
     return false;
 }
 
@@ -92,7 +93,9 @@ static char *lock_take(struct lmdb *l)
     if (l->lock_fd < 0)
         return message("cannot write in the store's directory %s: %s", l->path, reason(errno));
     if (!lock_wait(l->lock_fd))
-        return lock_held(l);
+        return errno == EWOULDBLOCK
+                   ? lock_held(l)
+                   : message("cannot lock the store in %s: %s", l->path, strerror(errno));
     if (ftruncate(l->lock_fd, 0) != 0 || dprintf(l->lock_fd, "%ld\n", (long)getpid()) < 0) {
         /* A full disk: the lock holds, it is only without the number. */
     }

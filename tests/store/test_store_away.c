@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "tests/store/rig.h"
@@ -24,6 +25,15 @@ int fdatasync(int fd)
         return -1;
     }
     return real(fd);
+}
+
+static int lock_error; /* of a file system that has no locks, or has no more of them */
+
+int flock(int fd, int operation)
+{
+    int (*real)(int, int) = dlsym(RTLD_NEXT, "flock");
+    errno = lock_error;
+    return lock_error ? -1 : real(fd, operation);
 }
 
 /* The directory is moved away, or a disk unmounted, and an empty one lies in its place. */
@@ -150,6 +160,20 @@ static void the_files_of_another_user(void **state)
     rig_remove(&r);
 }
 
+static void a_lock_that_is_not_to_be_had_is_nobodys(void **state)
+{
+    struct rig r;
+    char *error = NULL;
+    rig_open(&r, *state);
+    rig_stop(&r);
+    lock_error = ENOLCK;
+    assert_null(r.backend->ops->open(&r.config, &r.opened, &error));
+    lock_error = 0;
+    assert_non_null(strstr(error, strerror(ENOLCK)));
+    free(error);
+    rig_remove(&r);
+}
+
 static off_t file_size(const struct rig *r)
 {
     char file[128];
@@ -271,7 +295,7 @@ int main(void)
         FOR(it_knows_what_may_be_running_over_failures, 2),
         FOR(a_store_that_was_taken_away_refuses_submissions, 1),
         FOR(a_store_that_failed_is_not_full, 1), FOR(the_files_of_another_user, 1),
-        FOR(a_file_that_was_cut_off_is_said, 1), FOR(a_file_that_was_cut_off_is_said, 2),
-        FOR(free_pages_at_the_end_may_be_missing, 1)};
+        FOR(a_lock_that_is_not_to_be_had_is_nobodys, 1), FOR(a_file_that_was_cut_off_is_said, 1),
+        FOR(a_file_that_was_cut_off_is_said, 2), FOR(free_pages_at_the_end_may_be_missing, 1)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
