@@ -81,6 +81,7 @@ struct session *session_new(const struct session_config *config)
     s->random = config->seed;
     s->log.head_sequence = 1;
     s->log.part = s->config.part_bytes;
+    session_near(s, false);
     if (!copy_identity(s, config)) {
         session_free(s);
         return NULL;
@@ -219,6 +220,12 @@ void session_refused(struct session *s, const struct msg_refused *m)
         return; /* it said so */
     session_say(s, "the server refused: %.*s", (int)m->text.size, (const char *)m->text.data);
     s->actions.warning = true;
+}
+
+void session_near(struct session *s, bool near)
+{
+    s->near = near;
+    s->log.frame = near ? LOG_NEAR * s->config.part_bytes : s->config.part_bytes;
 }
 
 void session_join_up(struct session *s)

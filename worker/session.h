@@ -38,13 +38,13 @@ struct session_config {
                               order when a slot is free, and gives back when told to REVOKE */
     const struct slice *queues;
     size_t queue_count;
-    uint64_t drain_ms;       /* 25000 */
-    bool signals;            /* SIGTERM drains, and leaves the second time: the log says so */
-    uint64_t max_tasks;      /* 0: no bound; else drain after so many */
-    size_t keep_bytes;       /* 64 MiB of answers not acknowledged: start nothing above it */
-    size_t part_bytes;       /* 64 KiB of a result in one frame; the window follows */
-    uint64_t resend_ms;      /* 1000 without progress of ACK: send something again, doubled */
-    uint64_t backoff_ms;     /* 50: first wait before joining again, jittered, doubled ... */
+    uint64_t drain_ms;   /* 25000 */
+    bool signals;        /* SIGTERM drains, and leaves the second time: the log says so */
+    uint64_t max_tasks;  /* 0: no bound; else drain after so many */
+    size_t keep_bytes;   /* 64 MiB of answers not acknowledged: start nothing above it */
+    size_t part_bytes;   /* 64 KiB of a result in one frame to another host; the window follows */
+    uint64_t resend_ms;  /* 1000 without progress of ACK: send something again, doubled */
+    uint64_t backoff_ms; /* 50: first wait before joining again, jittered, doubled ... */
     uint64_t backoff_cap_ms; /* 1000: ... up to this */
 };
 
@@ -58,6 +58,8 @@ void session_welcome(struct session *, const struct msg_welcome *);
 void session_refused(struct session *, const struct msg_refused *);
 void session_join_up(struct session *); /* somebody is at the other end: the answer may take long */
 void session_join_down(struct session *); /* ... or not any more: there will be none */
+/* Lane and answers are Unix sockets, or not: no frame is slow there, however large. Any time. */
+void session_near(struct session *, bool near);
 void session_lane_hello(struct session *, const struct msg_lane_hello *);
 /* `body`: the payload, if it came as a part of its own (the session takes a reference), or NULL. */
 void session_task(struct session *, const struct msg_task *, struct body *body);

@@ -69,11 +69,11 @@ void item_say_failed(
     answer_log_close(&s->log, from, MSG_TASK_FAILED, m.id, m.lease);
 }
 
-/* Of what is large two go into a frame: the ACK of a frame then covers more than the message that
- * is sent again when ACKs stall (session_ack). */
+/* Of what is large two go into a frame at least: the ACK of a frame then covers more than the
+ * message that is sent again when ACKs stall (session_ack). */
 static size_t piece_bytes(const struct session *s)
 {
-    return (s->config.part_bytes + 1) / 2;
+    return s->near ? s->config.part_bytes : (s->config.part_bytes + 1) / 2;
 }
 
 /* All but the last of them in PARTs, if it is too large for one message; gives how many. */

@@ -21,7 +21,7 @@
 /* ------------------------------------------------------------------ answers */
 
 /* In parts (session_config.part_bytes): */
-#define LOG_FRAME  1u   /* of a frame, beyond which the rest waits for the next */
+#define LOG_NEAR   4u   /* of a frame, beyond which the rest waits for the next; 1 to other hosts */
 #define LOG_WINDOW 64u  /* sent and not acknowledged; a result begun is ended */
 #define LOG_FULL   128u /* that wait to be sent, beyond which the runner has to wait */
 
@@ -53,7 +53,8 @@ struct answer_log {
     size_t head_at;  /* in bytes.data: the head's first byte, ... */
     size_t acked_at; /* ... that of the first not acknowledged, ... */
     size_t sent_at;  /* ... and that of the first to be sent */
-    size_t part;     /* bytes: the measure of frames and of the window */
+    size_t part;     /* bytes: the measure of the window */
+    size_t frame;    /* bytes of a frame, beyond which the rest waits for the next */
     bool failed;     /* out of memory; sticky */
 };
 
@@ -131,6 +132,7 @@ struct session {
     bool probing;         /* it is time to */
     uint64_t probe;       /* sequence of what was sent again, and is not acknowledged; 0: none */
     bool settled;         /* something was acknowledged in this session */
+    bool near;            /* it is on this host */
     enum { BEAT_ALWAYS, BEAT_ONCE, BEAT_NEVER } beat; /* as the last PING said; ONCE: answer it */
 
     uint8_t nonce[16];

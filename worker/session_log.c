@@ -78,7 +78,7 @@ void answer_log_group(struct answer_log *l, uint32_t messages)
  * so that each byte is moved once on average. */
 static void log_compact(struct answer_log *l)
 {
-    if (l->head_at < l->bytes.size && l->head_at < LOG_FRAME * l->part)
+    if (l->head_at < l->bytes.size && l->head_at < l->frame)
         return;
     if (l->head_at < l->bytes.size && l->head_at < l->bytes.size / 2)
         return;
@@ -150,7 +150,7 @@ bool answer_log_take(struct answer_log *l, struct buf *frame, uint64_t *sequence
 {
     size_t begin = l->sent_at;
     *sequence = l->head_sequence + l->sent;
-    while (answer_log_pending(l) && l->sent_at - begin < LOG_FRAME * l->part)
+    while (answer_log_pending(l) && l->sent_at - begin < l->frame)
         l->sent_at += log_record(l, l->sent++)->size;
     if (l->sent_at == begin)
         return false;
@@ -190,7 +190,8 @@ static void log_copy(struct answer_log *to, const struct answer_log *from, size_
 void answer_log_restart(struct answer_log *l, answer_log_filter *keep, const void *arg,
     uint16_t kind, struct slice head)
 {
-    struct answer_log fresh = {.head_sequence = 1, .part = l->part, .failed = l->failed};
+    struct answer_log fresh = {
+        .head_sequence = 1, .part = l->part, .frame = l->frame, .failed = l->failed};
     if (head.data) {
         buf_append(&fresh.bytes, head.data, head.size);
         answer_log_close(&fresh, 0, kind, 0, 0);

@@ -152,6 +152,20 @@ static void a_large_result_comes_in_parts(void **state)
     assert_int_equal(play_first_said(&r, MSG_TASK_DONE)->size, 10);
 }
 
+/* There no link is slow, and each frame wakes the server up. */
+static void on_one_host_it_is_one_frame(void **state)
+{
+    (void)state;
+    play_up(&r);
+    play_tasks(&r, 1, 1);
+    session_near(r.session, true);
+    play_begin(&r);
+    play_done(&r, 1001, 3 * 65536 + 10);
+    play_end(&r);
+    assert_int_equal(play_said_of(&r, MSG_PART), 3);
+    assert_int_equal(play_first_said(&r, MSG_TASK_DONE)->size, 10);
+}
+
 static void too_large_a_result_fails(void **state)
 {
     (void)state;
@@ -436,6 +450,7 @@ int main(void)
         TEST(cancel_drops_what_waits_and_stops_what_runs),
         TEST(an_action_names_its_task_though_it_ended_in_the_same_tick),
         TEST(a_large_result_comes_in_parts),
+        TEST(on_one_host_it_is_one_frame),
         TEST(too_large_a_result_fails),
         TEST(renewed_connection_resends_in_order),
         TEST(a_stalled_ack_resends_after_a_second),
