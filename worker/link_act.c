@@ -137,6 +137,13 @@ static void tell_ready(struct link *l)
     l->told_ready = true;
 }
 
+static void act_connect(struct link *l, const struct msg_welcome *m)
+{
+    if (link_connect(l, m) != 0)
+        link_disconnect(l);
+    session_near(l->session, l->near);
+}
+
 void link_act(struct link *l, const struct session_actions *a)
 {
     if (a->text)
@@ -148,8 +155,8 @@ void link_act(struct link *l, const struct session_actions *a)
     } else {
         act_answers(l, a->answers);
     }
-    if (a->connect && link_connect(l, a->connect) != 0)
-        link_disconnect(l);
+    if (a->connect)
+        act_connect(l, a->connect);
     if (a->join)
         act_join(l, a->join);
     if (a->settled) {

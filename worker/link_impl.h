@@ -64,6 +64,7 @@ struct link {
     unsigned greetings;    /* handshakes of the answers connection */
     bool lane_up;          /* its handshake succeeded */
     unsigned lanes_missed; /* lanes in a row that never came up */
+    bool near;             /* lane and answers are Unix sockets */
     bool told_ready;
     bool full; /* the session has enough to send: the runner waits */
 

@@ -247,9 +247,8 @@ static bool connect_answers(struct link *l, const struct msg_welcome *m, const c
 int link_connect(struct link *l, const struct msg_welcome *m)
 {
     char lane[ADDRESS_ENDPOINT], answers[ADDRESS_ENDPOINT];
-    bool near = is_near(l, m);
-    session_near(l->session, near);
-    if (near) {
+    l->near = is_near(l, m);
+    if (l->near) {
         unix_endpoint(m->unix_lane, lane);
         unix_endpoint(m->unix_answers, answers);
     } else {
