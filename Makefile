@@ -22,7 +22,7 @@ TEST_LIBS := -lcmocka -lmsgpackc
 
 # The library, by room: common/X.c, proto/X.c, server/core/X.c, server/store/X.c, server/net/X.c, server/X.c,
 # worker/X.c (SESSION: the pure part), client/X.c.
-COMMON  := err buf utf8 heap map idindex slab body memory unixsock keepalive name clock log params params_value params_read params_print options program
+COMMON  := err buf utf8 heap map idindex slab body memory unixsock sockopt name clock log params params_value params_read params_print options program
 PROTO   := codec messages frame
 CORE    := core out pool ledger task queue service group worker ghost target sched withdraw answers pieces progress leave loss join submit retry finish follow unique timers window stored restart requests lookup rows submitted stats check
 STORE   := arena packed tree reply mem_item mem_write mem_read store_mem store_lmdb lmdb_env lmdb_table lmdb_load lmdb_queue lmdb_index lmdb_journal lmdb_apply lmdb_group lmdb_thread lmdb_op lmdb_task lmdb_write lmdb_read lmdb_agenda lmdb_unique lmdb_result lmdb_dead lmdb_purge

@@ -26,7 +26,7 @@
 
 #include "client/lib.h"
 #include "common/bell.h"
-#include "common/keepalive.h"
+#include "common/sockopt.h"
 #include "common/params.h"
 #include "common/unixsock.h"
 #include "proto/frame.h"
@@ -282,7 +282,7 @@ static void say_hello(struct pushrod_client *c)
 {
     int one = 1;
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    keepalive_on(c->fd);
+    sockopt_keepalive(c->fd);
     struct epoll_event event = {.events = EPOLLIN, .data.fd = c->fd};
     epoll_ctl(c->epoll, EPOLL_CTL_MOD, c->fd, &event);
     buf_clear(&c->hello);

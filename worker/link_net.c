@@ -15,6 +15,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/sockopt.h"
 #include "common/unixsock.h"
 #include "worker/link_impl.h"
 
@@ -115,8 +116,10 @@ uint16_t link_next_event(void *monitor)
         return 0;
     memcpy(&event, head, sizeof event);
     memcpy(&value, head + sizeof event, sizeof value);
-    if (event == ZMQ_EVENT_CONNECTED)
+    if (event == ZMQ_EVENT_CONNECTED) {
         unixsock_widen(value);
+        sockopt_unsent(value);
+    }
     char endpoint[256];
     zmq_recv(monitor, endpoint, sizeof endpoint, ZMQ_DONTWAIT);
     return event;

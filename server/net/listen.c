@@ -16,7 +16,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 #include <pushrod/error.h>
-#include "common/keepalive.h"
+#include "common/sockopt.h"
 #include "common/log.h"
 #include "common/params.h"
 #include "common/unixsock.h"
@@ -144,7 +144,7 @@ static int bind_tcp(const struct addrinfo *info)
         return -1;
     int one = 1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    keepalive_on(fd);
+    sockopt_keepalive(fd);
     if (bind(fd, info->ai_addr, info->ai_addrlen) == 0 && listen(fd, BACKLOG) == 0)
         return fd;
     int saved = errno;

@@ -2,14 +2,13 @@
 #include "server/net/monitor.h"
 
 #include <inttypes.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <zmq.h>
 
 #include "common/log.h"
+#include "common/sockopt.h"
 #include "common/unixsock.h"
 #include "server/net/loop.h"
 
@@ -17,19 +16,6 @@
     (ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |                  \
         ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED)
 #define MONITOR_STRANGERS (MONITOR_EVENTS & ~(ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED))
-
-/*
- * Bytes that the kernel takes before it can send them. What it has nothing can pass, and it would
- * take megabytes: seconds of a slow line.
- */
-#define UNSENT_BYTES (128 << 10)
-
-static void connection_tune(int fd)
-{
-    int unsent = UNSENT_BYTES;
-    unixsock_widen(fd);
-    setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof unsent); /* if it is TCP */
-}
 
 static void stranger_count(struct monitor *m)
 {
@@ -53,7 +39,8 @@ static bool event_read(struct monitor *m)
     memcpy(&event, head, sizeof event);
     memcpy(&value, head + sizeof event, sizeof value);
     if (event == ZMQ_EVENT_ACCEPTED) {
-        connection_tune(value);
+        unixsock_widen(value);
+        sockopt_unsent(value);
         crowd_came(&m->crowd, value);
     } else if (event == ZMQ_EVENT_DISCONNECTED) {
         crowd_left(&m->crowd, value);
