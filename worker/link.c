@@ -22,6 +22,8 @@
 
 /* How often a deadline that a function must keep itself is looked at. */
 #define WATCH_MS 100u
+/* Large frames on their way: one that leaves, and the next. */
+#define FRAMES_AFLOAT 2u
 /* How often the memory is. */
 #define MEMORY_MS 1000u
 /* After a handler that hangs was given up, the others have this long. */
@@ -139,6 +141,7 @@ static void wait_events(struct link *l, bool wait)
     struct pollfd fds[SOURCE_COUNT] = {
         [SOURCE_REPORTS] = {.fd = l->full ? -1 : run_fd(l->run)},
         [SOURCE_STOPS] = {.fd = l->config->stop_fd},
+        [SOURCE_ROOM] = {.fd = l->near ? -1 : l->room_fd},
         [SOURCE_LANE] = {.fd = socket_fd(l->lane)},
         [SOURCE_JOIN] = {.fd = socket_fd(l->join)},
         [SOURCE_JOIN_MONITOR] = {.fd = socket_fd(l->join_monitor)},
@@ -158,6 +161,8 @@ static void wait_events(struct link *l, bool wait)
      * that was seen before it rang does not keep us awake. */
     if (fds[SOURCE_STOPS].revents)
         bell_quiet(l->config->stop_fd);
+    if (fds[SOURCE_ROOM].revents)
+        bell_quiet(l->room_fd);
     for (size_t i = SOURCE_LANE; i < SOURCE_COUNT; i++)
         if (fds[i].revents)
             l->unread |= 1u << i;
@@ -192,6 +197,7 @@ static void link_step(struct link *l, bool wait)
     check_stops(l);
     check_overdue(l);
     check_memory(l);
+    session_room(l->session, atomic_load(&l->afloat) < FRAMES_AFLOAT);
     const struct session_actions *a = session_end(l->session);
     link_act(l, a);
     if (a->state == SESSION_JOINING || a->state == SESSION_IDLE)
@@ -216,7 +222,7 @@ static bool link_step_of_slot(void *arg, bool wait)
 
 static bool link_init(struct link *l, const struct link_config *config, struct link_end *end)
 {
-    *l = (struct link){.config = config, .end = end};
+    *l = (struct link){.config = config, .end = end, .room_fd = -1};
     l->now = clock_now();
     l->contact_ns = l->now.mono_ns;
     l->session = session_new(&config->session);

@@ -6,9 +6,13 @@
 #include <unistd.h>
 #include <zmq.h>
 
+#include "common/bell.h"
 #include "common/log.h"
 #include "worker/link_impl.h"
 #include "worker/supervise.h"
+
+/* A frame for which others have to wait, on its way to another host. */
+#define LARGE_FRAME (16u << 10)
 
 /* ----------------------------------------------------------------------- reports */
 
@@ -122,11 +126,39 @@ static void act_join(struct link *l, const struct msg_join *join)
     buf_free(&frame);
 }
 
+/* On an I/O thread: libzmq has done with it. */
+static void frame_left(void *data, void *hint)
+{
+    struct link *l = hint;
+    free(data);
+    atomic_fetch_sub(&l->afloat, 1);
+    bell_ring(l->room_fd);
+}
+
+/* Counted until the kernel has it. Without memory it is sent again, as what is lost. */
+static void send_large(struct link *l, struct slice frame)
+{
+    zmq_msg_t message;
+    void *data = malloc(frame.size);
+    if (!data || zmq_msg_init_data(&message, data, frame.size, frame_left, l) != 0) {
+        free(data);
+        return;
+    }
+    memcpy(data, frame.data, frame.size);
+    atomic_fetch_add(&l->afloat, 1);
+    if (zmq_msg_send(&message, l->answers, ZMQ_DONTWAIT) < 0)
+        zmq_msg_close(&message);
+}
+
 /* It never blocks: there is no high-water mark, and what is lost is sent again. */
 static void act_answers(struct link *l, struct slice frame)
 {
-    if (l->answers && frame.size)
+    if (!l->answers || frame.size == 0)
+        return;
+    if (l->near || frame.size < LARGE_FRAME)
         zmq_send(l->answers, frame.data, frame.size, ZMQ_DONTWAIT);
+    else
+        send_large(l, frame);
 }
 
 static void tell_ready(struct link *l)

@@ -10,6 +10,7 @@
 #ifndef WORKER_LINK_IMPL_H
 #define WORKER_LINK_IMPL_H
 
+#include <stdatomic.h>
 #include "worker/address.h"
 #include "worker/link.h"
 
@@ -25,6 +26,7 @@ struct revoked {
 enum link_source {
     SOURCE_REPORTS,
     SOURCE_STOPS,
+    SOURCE_ROOM,
     SOURCE_LANE,
     SOURCE_JOIN,
     SOURCE_JOIN_MONITOR,
@@ -65,6 +67,8 @@ struct link {
     bool lane_up;          /* its handshake succeeded */
     unsigned lanes_missed; /* lanes in a row that never came up */
     bool near;             /* lane and answers are Unix sockets */
+    atomic_uint afloat;    /* large frames that are libzmq's: the kernel has not taken them */
+    int room_fd;           /* rings when it has taken one; -1: none */
     bool told_ready;
     bool full; /* the session has enough to send: the runner waits */
 

@@ -11,8 +11,10 @@
  */
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #include <zmq.h>
 
+#include "common/bell.h"
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/sockopt.h"
@@ -26,7 +28,8 @@
 
 bool link_open(struct link *l)
 {
-    l->context = zmq_ctx_new();
+    l->room_fd = bell_new();
+    l->context = l->room_fd < 0 ? NULL : zmq_ctx_new();
     if (!l->context)
         return false;
     zmq_ctx_set(
@@ -91,6 +94,8 @@ void link_close(struct link *l)
     link_close_join(l);
     if (l->context)
         zmq_ctx_term(l->context);
+    if (l->room_fd >= 0)
+        close(l->room_fd);
 }
 
 /* A name of its own each time: libzmq frees the last one only when its reaper gets to it. */

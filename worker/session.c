@@ -80,7 +80,8 @@ struct session *session_new(const struct session_config *config)
     s->config = config_defaults(config);
     s->random = config->seed;
     s->log.head_sequence = 1;
-    s->log.part = s->config.part_bytes;
+    s->log.part = s->bulk.part = s->config.part_bytes;
+    s->room = true;
     session_near(s, false);
     if (!copy_identity(s, config)) {
         session_free(s);
@@ -95,6 +96,7 @@ void session_free(struct session *s)
         return;
     item_free_all(s);
     answer_log_free(&s->log);
+    answer_log_free(&s->bulk);
     buf_free(&s->identity);
     buf_free(&s->join_bytes);
     buf_free(&s->welcome_bytes);
@@ -226,6 +228,12 @@ void session_near(struct session *s, bool near)
 {
     s->near = near;
     s->log.frame = near ? LOG_NEAR * s->config.part_bytes : s->config.part_bytes;
+    s->bulk.frame = s->log.frame;
+}
+
+void session_room(struct session *s, bool room)
+{
+    s->room = room;
 }
 
 void session_join_up(struct session *s)
@@ -401,6 +409,8 @@ static void send_answers(struct session *s)
 {
     struct buf *f = &s->frame;
     buf_clear(f);
+    if (answers_may_fill(s))
+        answer_log_move(&s->log, &s->bulk);
     uint64_t sequence = s->probing ? s->probe : s->log.head_sequence + s->log.sent;
     struct msg_from from = {.worker = s->worker, .session = s->session, .sequence = sequence};
     msg_from_encode(f, &from);
@@ -420,7 +430,7 @@ static void earlier(uint64_t *wake, uint64_t at)
 
 static uint64_t active_wake_ns(const struct session *s)
 {
-    if (answer_log_pending(&s->log))
+    if (answer_log_pending(&s->log) || answers_may_fill(s))
         return s->now.mono_ns;
     uint64_t wake = beat_ns(s);
     earlier(&wake, silent_ns(s));
@@ -452,7 +462,7 @@ static void act(struct session *s)
         judge_stall(s);
     }
     leave_judge(s);
-    if (s->log.failed || s->log.bytes.failed)
+    if (s->log.failed || s->log.bytes.failed || s->bulk.failed || s->bulk.bytes.failed)
         session_over(s, PUSHROD_E_NO_MEMORY);
     if (session_active(s))
         send_answers(s);
@@ -472,7 +482,8 @@ const struct session_actions *session_end(struct session *s)
     a->done = s->ended;
     a->running = session_running(s);
     a->settled = s->settled;
-    a->full = answer_log_unsent(&s->log) > LOG_FULL * s->config.part_bytes;
+    size_t unsent = answer_log_unsent(&s->log) + answer_log_bytes(&s->bulk);
+    a->full = unsent > LOG_FULL * s->config.part_bytes;
     a->recycle = s->state == SESSION_OVER && s->recycle;
     assert(a->state != SESSION_OVER || a->disconnect || !a->join);
     return a;

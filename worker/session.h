@@ -60,6 +60,9 @@ void session_join_up(struct session *); /* somebody is at the other end: the ans
 void session_join_down(struct session *); /* ... or not any more: there will be none */
 /* Lane and answers are Unix sockets, or not: no frame is slow there, however large. Any time. */
 void session_near(struct session *, bool near);
+/* What was sent of large results has left, or not yet: then no more of them is, for what is small
+ * would come behind it. True until it is told. */
+void session_room(struct session *, bool room);
 void session_lane_hello(struct session *, const struct msg_lane_hello *);
 /* `body`: the payload, if it came as a part of its own (the session takes a reference), or NULL. */
 void session_task(struct session *, const struct msg_task *, struct body *body);

@@ -77,16 +77,17 @@ static size_t piece_bytes(const struct session *s)
 }
 
 /* All but the last of them in PARTs, if it is too large for one message; gives how many. */
-static uint32_t answer_parts(struct session *s, const struct item *it, struct slice *result)
+static uint32_t answer_parts(
+    struct session *s, struct answer_log *log, const struct item *it, struct slice *result)
 {
     struct msg_part m = {.id = it->attempt.id, .lease = it->attempt.lease, .total = result->size};
     size_t part = result->size > s->config.part_bytes ? piece_bytes(s) : result->size;
     uint32_t parts = 0;
     while (result->size > part) {
         m.data = slice_of(result->data, part);
-        size_t from = answer_log_open(&s->log);
-        msg_part_encode(&s->log.bytes, &m);
-        answer_log_close(&s->log, from, MSG_PART, m.id, m.lease);
+        size_t from = answer_log_open(log);
+        msg_part_encode(&log->bytes, &m);
+        answer_log_close(log, from, MSG_PART, m.id, m.lease);
         *result = slice_of(result->data + part, result->size - part);
         parts++;
     }
@@ -96,14 +97,34 @@ static uint32_t answer_parts(struct session *s, const struct item *it, struct sl
 static void answer_done(
     struct session *s, const struct item *it, uint64_t run_ns, struct slice result)
 {
-    uint32_t parts = answer_parts(s, it, &result);
+    /* On one host nothing waits for long behind it. */
+    bool bulk = !s->near && result.size > LOG_BULK * s->config.part_bytes;
+    struct answer_log *log = bulk ? &s->bulk : &s->log;
+    uint32_t parts = answer_parts(s, log, it, &result);
     struct msg_task_done m = {
         .id = it->attempt.id, .lease = it->attempt.lease, .run_ns = run_ns, .result = result};
-    size_t from = answer_log_open(&s->log);
-    msg_task_done_encode(&s->log.bytes, &m);
-    answer_log_close(&s->log, from, MSG_TASK_DONE, m.id, m.lease);
+    size_t from = answer_log_open(log);
+    msg_task_done_encode(&log->bytes, &m);
+    answer_log_close(log, from, MSG_TASK_DONE, m.id, m.lease);
     if (parts)
-        answer_log_group(&s->log, parts + 1);
+        answer_log_group(log, parts + 1);
+}
+
+/* ------------------------------------------------------------- what is kept */
+
+size_t answers_kept(const struct session *s)
+{
+    return answer_log_bytes(&s->log) + answer_log_bytes(&s->bulk);
+}
+
+const struct kept *answers_at(const struct session *s, size_t i)
+{
+    return i < s->log.count ? answer_log_at(&s->log, i) : answer_log_at(&s->bulk, i - s->log.count);
+}
+
+bool answers_may_fill(const struct session *s)
+{
+    return s->room && s->bulk.count && answer_log_drained(&s->log);
 }
 
 /* ------------------------------------------------------------- from the runner */

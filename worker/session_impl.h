@@ -22,6 +22,7 @@
 
 /* In parts (session_config.part_bytes): */
 #define LOG_NEAR   4u   /* of a frame, beyond which the rest waits for the next; 1 to other hosts */
+#define LOG_BULK   4u   /* of a result that others pass on its way to another host: more */
 #define LOG_WINDOW 64u  /* sent and not acknowledged; a result begun is ended */
 #define LOG_FULL   128u /* that wait to be sent, beyond which the runner has to wait */
 
@@ -33,6 +34,7 @@ struct kept {
     uint32_t size;  /* encoded bytes */
     uint32_t tail;  /* messages that follow in the same group */
     uint16_t kind;  /* enum msg */
+    bool scattered; /* others may lie between it and those of its group */
 };
 
 /*
@@ -66,6 +68,9 @@ void answer_log_close(
     struct answer_log *l, size_t from, uint16_t kind, uint64_t id, uint64_t lease);
 /* The last `messages` records form one group. */
 void answer_log_group(struct answer_log *l, uint32_t messages);
+/* Takes the first records of the other log, a frame of them; what is put into this one next comes
+ * behind them, and ahead of the rest of their group. */
+void answer_log_move(struct answer_log *l, struct answer_log *from);
 /* All up to `sequence` are stored by the server. True if that is news. */
 bool answer_log_ack(struct answer_log *l, uint64_t sequence);
 void answer_log_rewind(struct answer_log *l); /* send again all that is not acknowledged */
@@ -74,6 +79,7 @@ bool answer_log_take(struct answer_log *l, struct buf *frame, uint64_t *sequence
 /* Adds the first message that is not acknowledged, once more; false: none was sent. */
 bool answer_log_again(const struct answer_log *l, struct buf *frame);
 bool answer_log_pending(const struct answer_log *l);  /* answer_log_take() would give something */
+bool answer_log_drained(const struct answer_log *l);  /* it would give more if there were more */
 size_t answer_log_bytes(const struct answer_log *l);  /* kept */
 size_t answer_log_unsent(const struct answer_log *l); /* bytes that were not sent yet */
 /* Drops the records that `keep` refuses; what is left begins a new session after `head`, encoded
@@ -158,6 +164,9 @@ struct session {
     uint64_t returned;  /* tasks given back in this session */
 
     struct answer_log log;
+    struct answer_log bulk; /* large results, of which nothing is numbered or sent: what is small
+                               passes them */
+    bool room;              /* for more of them on the way */
 
     bool draining;
     bool quitting;     /* what runs is not waited for */
@@ -215,6 +224,11 @@ struct item *item_find(const struct session *s, uint64_t lease);
 void item_end(struct session *s, struct item *it); /* it has its answer, or needs none */
 
 /* session_answer.c */
+size_t answers_kept(const struct session *s); /* bytes */
+/* All that is kept of answers, from the oldest; NULL at the end. */
+const struct kept *answers_at(const struct session *s, size_t i);
+/* More of large results may come to the log: nothing that could pass them waits there. */
+bool answers_may_fill(const struct session *s);
 void item_say_started(struct session *s, struct item *it);
 void item_say_progress(struct session *s, struct item *it); /* if there is something to tell */
 void item_say_returned(struct session *s, uint64_t id, uint64_t lease, uint32_t code);

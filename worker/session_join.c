@@ -59,8 +59,8 @@ static uint32_t held_count(const struct session *s)
         if (!container_of(node, struct item, node)->dropped)
             count++;
     }
-    for (size_t i = 0; answer_log_at(&s->log, i); i++)
-        count += is_answer(answer_log_at(&s->log, i));
+    for (size_t i = 0; answers_at(s, i); i++)
+        count += is_answer(answers_at(s, i));
     return (uint32_t)count;
 }
 
@@ -80,8 +80,8 @@ static void held_items(struct buf *out, const struct list *head, uint32_t slots)
 static void encode_held(struct session *s, struct buf *out)
 {
     enc_array(out, held_count(s));
-    for (size_t i = 0; answer_log_at(&s->log, i); i++) {
-        const struct kept *record = answer_log_at(&s->log, i);
+    for (size_t i = 0; answers_at(s, i); i++) {
+        const struct kept *record = answers_at(s, i);
         struct msg_held m = {
             .id = record->id, .lease = record->lease, .answered = true, .started = true};
         if (is_answer(record))
@@ -166,6 +166,7 @@ static void apply_verdicts(struct session *s, const struct idmap *unwanted)
     if (unwanted->count == 0)
         return;
     answer_log_restart(&s->log, still_wanted, unwanted, 0, (struct slice){0});
+    answer_log_restart(&s->bulk, still_wanted, unwanted, 0, (struct slice){0});
     size_t place = 0;
     struct idmap_cell cell;
     while (idmap_next(unwanted, &place, &cell)) {

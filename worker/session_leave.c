@@ -104,8 +104,8 @@ static void say_bye(struct session *s)
 /* What is of the session itself may stay unacknowledged; what matters is stored before we go. */
 static bool answers_stored(const struct session *s)
 {
-    for (size_t i = 0; answer_log_at(&s->log, i); i++) {
-        if (answer_log_at(&s->log, i)->lease)
+    for (size_t i = 0; answers_at(s, i); i++) {
+        if (answers_at(s, i)->lease)
             return false;
     }
     return true;
@@ -139,11 +139,11 @@ void leave_judge(struct session *s)
     bool idle = s->handed_count == 0 && s->waiting_count == 0;
     bool ready = late || (idle && answers_stored(s)) || (s->quitting && !s->revoking_count);
     if (s->leaving) {
-        if (s->now.mono_ns >= s->deadline_ns || s->log.count == 0)
+        if (s->now.mono_ns >= s->deadline_ns || !answers_at(s, 0))
             leave(s);
     } else if (ready && session_active(s)) {
         say_bye(s);
-    } else if (late || s->quitting || (idle && answer_log_bytes(&s->log) == 0)) {
+    } else if (late || s->quitting || (idle && answers_kept(s) == 0)) {
         if (!session_active(s))
             session_over(s, s->code);
     }

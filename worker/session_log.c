@@ -94,7 +94,7 @@ static void log_compact(struct answer_log *l)
 /* Forgets whole groups that are acknowledged to their last message. */
 static void log_forget(struct answer_log *l)
 {
-    while (l->count) {
+    while (l->count && !log_record(l, 0)->scattered) {
         size_t messages = log_record(l, 0)->tail + (size_t)1;
         if (messages > l->acked)
             break;
@@ -109,6 +109,16 @@ static void log_forget(struct answer_log *l)
     log_compact(l);
 }
 
+/* The last of a scattered group is acknowledged: all of it may go. */
+static void log_gather(struct answer_log *l, const struct kept *done)
+{
+    for (size_t i = 0; i < l->acked; i++) {
+        struct kept *record = log_record(l, i);
+        if (record->lease == done->lease)
+            record->scattered = false;
+    }
+}
+
 bool answer_log_ack(struct answer_log *l, uint64_t sequence)
 {
     uint64_t known = l->head_sequence + l->acked; /* the first that is not acknowledged */
@@ -117,8 +127,12 @@ bool answer_log_ack(struct answer_log *l, uint64_t sequence)
     uint64_t news = sequence - known + 1;
     /* More than there is can only be a mistake of the peer's; what was never sent stays. */
     size_t left = l->count - l->acked;
-    for (size_t i = 0; i < left && i < news; i++)
-        l->acked_at += log_record(l, l->acked++)->size;
+    for (size_t i = 0; i < left && i < news; i++) {
+        const struct kept *record = log_record(l, l->acked++);
+        l->acked_at += record->size;
+        if (record->scattered && record->kind == MSG_TASK_DONE)
+            log_gather(l, record);
+    }
     if (l->sent < l->acked) {
         l->sent = l->acked;
         l->sent_at = l->acked_at;
@@ -144,6 +158,11 @@ static bool log_open_window(const struct answer_log *l)
 bool answer_log_pending(const struct answer_log *l)
 {
     return l->sent < l->count && log_open_window(l);
+}
+
+bool answer_log_drained(const struct answer_log *l)
+{
+    return l->sent == l->count && log_open_window(l);
 }
 
 bool answer_log_take(struct answer_log *l, struct buf *frame, uint64_t *sequence)
@@ -177,14 +196,36 @@ size_t answer_log_unsent(const struct answer_log *l)
 }
 
 /* A group stays or goes as a whole, because all its records have the same lease and the DONE. */
-static void log_copy(struct answer_log *to, const struct answer_log *from, size_t i, size_t at)
+static struct kept *log_copy(
+    struct answer_log *to, const struct answer_log *from, size_t i, size_t at)
 {
     const struct kept *record = answer_log_at(from, i);
-    size_t open = answer_log_open(to);
+    size_t open = answer_log_open(to), count = to->count;
     buf_append(&to->bytes, from->bytes.data + at, record->size);
     answer_log_close(to, open, record->kind, record->id, record->lease);
-    if (!to->failed)
-        log_record(to, to->count - 1)->tail = record->tail;
+    if (to->count == count)
+        return NULL;
+    struct kept *copy = log_record(to, count);
+    copy->tail = record->tail;
+    copy->scattered = record->scattered;
+    return copy;
+}
+
+void answer_log_move(struct answer_log *l, struct answer_log *from)
+{
+    assert(from->sent == 0);
+    for (size_t begin = l->bytes.size; from->count && l->bytes.size - begin < l->frame;) {
+        struct kept *copy = log_copy(l, from, 0, from->head_at);
+        if (!copy)
+            return;
+        copy->tail = 0;
+        copy->scattered = true;
+        from->head_at += copy->size;
+        from->first = (from->first + 1) & (from->capacity - 1);
+        from->count--;
+    }
+    from->acked_at = from->sent_at = from->head_at;
+    log_compact(from);
 }
 
 void answer_log_restart(struct answer_log *l, answer_log_filter *keep, const void *arg,
@@ -198,9 +239,12 @@ void answer_log_restart(struct answer_log *l, answer_log_filter *keep, const voi
     }
     size_t at = l->head_at;
     for (size_t i = 0; i < l->count; i++) {
-        if (keep(arg, answer_log_at(l, i)))
+        const struct kept *record = answer_log_at(l, i);
+        /* What is acknowledged, and is here only for a group before it, is not said again. */
+        bool open = record->scattered || i + record->tail >= l->acked;
+        if ((i >= l->acked || open) && keep(arg, record))
             log_copy(&fresh, l, i, at);
-        at += answer_log_at(l, i)->size;
+        at += record->size;
     }
     answer_log_free(l);
     *l = fresh;

@@ -297,7 +297,7 @@ static void item_start(struct session *s, struct item *it)
 void item_start_some(struct session *s)
 {
     /* What is kept for a server that does not acknowledge must not grow without end. */
-    if (answer_log_bytes(&s->log) > s->config.keep_bytes)
+    if (answers_kept(s) > s->config.keep_bytes)
         return;
     size_t place = s->handed_count, places = (size_t)s->config.slots + s->config.ahead;
     list_foreach(node, next, &s->waiting)

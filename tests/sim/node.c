@@ -31,6 +31,7 @@ void node_start(struct sim *sim, int node)
         .queue_count = n->queue_count};
     memcpy(config.instance, n->instance, sizeof n->instance);
     n->session = session_new(&config);
+    session_near(n->session, sim_chance(sim, 30));
     n->life++;
     n->paused_until = 0;
     n->tick_at = UINT64_MAX;
@@ -216,7 +217,11 @@ static void node_on_tick(struct sim *sim, struct event *event)
         event_free(n->inbox[i]);
     }
     n->inbox_count = 0;
+    bool room = !sim->plan.part_bytes || sim_chance(sim, 80);
+    session_room(n->session, room);
     node_out(sim, node, session_end(n->session));
+    if (!room) /* what is on its way leaves some time */
+        node_wake(sim, node, sim->now.mono_ns + sim_below(sim, sim->plan.delay_ns));
     if (n->crash && n->session)
         node_kill(sim, node);
     n->crash = false;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The worker's session and large payloads, which come in pieces. */
+/* The worker's session and what is large: payloads come in pieces, and results leave in pieces. */
 #include "tests/unit/session_fixture.h"
 
 /* Within a tick. The payload of these is 10 bytes. */
@@ -122,6 +122,116 @@ static void a_payload_without_memory_is_given_back(void **state)
     assert_int_equal(play_first_said(&r, MSG_RETURNED)->code, PUSHROD_E_NO_MEMORY);
 }
 
+/* Two tasks run; the first one has ended, with a large result, and a frame of it was sent. */
+static void large_result(size_t size)
+{
+    play_up(&r);
+    play_tasks(&r, 1, 2);
+    play_clear(&r);
+    play_begin(&r);
+    play_done(&r, 1001, size);
+    play_end(&r);
+    assert_int_equal(play_said_of(&r, MSG_PART), 2);
+}
+
+static void small_result(void)
+{
+    play_begin(&r);
+    play_done(&r, 1002, 5);
+    play_end(&r);
+}
+
+static void what_is_small_passes_a_large_result(void **state)
+{
+    (void)state;
+    large_result(1 << 20);
+    small_result();
+    assert_int_equal(play_first_said(&r, MSG_TASK_DONE)->lease, 1002);
+    assert_int_equal(play_said_of(&r, MSG_PART), 2);
+    play_run_until(&r, r.ms);
+    assert_int_equal(play_said_of(&r, MSG_TASK_DONE), 2);
+    assert_int_equal(play_said_of(&r, MSG_PART), 31);
+    for (size_t i = 1; i < r.said_count; i++)
+        assert_int_equal(r.said[i].sequence, r.said[i - 1].sequence + 1);
+}
+
+/* The link has as much of it as is to be on its way. */
+static void without_room_nothing_large_follows(void **state)
+{
+    (void)state;
+    large_result(1 << 20);
+    session_room(r.session, false);
+    small_result();
+    play_run_until(&r, r.ms + 10);
+    assert_int_equal(play_said_of(&r, MSG_PART), 2);
+    assert_int_equal(play_said_of(&r, MSG_TASK_DONE), 1);
+    session_room(r.session, true);
+    play_run_until(&r, r.ms + 10);
+    assert_int_equal(play_said_of(&r, MSG_TASK_DONE), 2);
+}
+
+static void what_is_not_acknowledged_is_bounded(void **state)
+{
+    (void)state;
+    large_result(6 << 20);
+    play_run_until(&r, r.ms);
+    size_t parts = play_said_of(&r, MSG_PART);
+    assert_in_range(parts, 128, 130); /* 4 MiB */
+    small_result();
+    assert_int_equal(play_said_of(&r, MSG_TASK_DONE), 0);
+    ack(r.said[parts - 1].sequence);
+    play_run_until(&r, r.ms);
+    assert_int_equal(play_said_of(&r, MSG_TASK_DONE), 2);
+}
+
+/* The server may lose what it has of a result; what it has stored beside that is not said again. */
+static void a_result_that_others_pass_begins_anew(void **state)
+{
+    (void)state;
+    large_result(1 << 20);
+    session_room(r.session, false);
+    small_result();
+    ack(r.said[r.said_count - 1].sequence);
+    play_begin(&r);
+    session_lane_down(r.session);
+    play_end(&r);
+    play_run_until(&r, r.ms + 1000);
+    assert_int_equal(r.held_count, 1);
+    assert_int_equal(r.holds[0].lease, 1001);
+    assert_true(r.holds[0].answered);
+    play_welcome(&r, (const uint8_t[]){VERDICT_SEND});
+    session_room(r.session, true);
+    play_clear(&r);
+    play_hello(&r);
+    play_run_until(&r, r.ms);
+    assert_int_equal(play_said_of(&r, MSG_PART), 31);
+    assert_int_equal(play_said_of(&r, MSG_TASK_DONE), 1);
+    ack(r.said[r.said_count - 1].sequence);
+    play_begin(&r);
+    session_lane_down(r.session);
+    play_end(&r);
+    play_run_until(&r, r.ms + 1000);
+    assert_int_equal(r.held_count, 0);
+}
+
+static void a_large_result_that_nobody_wants_is_dropped(void **state)
+{
+    (void)state;
+    large_result(1 << 20);
+    session_room(r.session, false);
+    play_begin(&r);
+    session_lane_down(r.session);
+    play_end(&r);
+    play_run_until(&r, r.ms + 1000);
+    play_welcome(&r, (const uint8_t[]){VERDICT_FORGET, VERDICT_KEEP});
+    session_room(r.session, true);
+    play_clear(&r);
+    play_hello(&r);
+    play_run_until(&r, r.ms);
+    assert_int_equal(play_said_of(&r, MSG_PART), 0);
+    assert_int_equal(play_said_of(&r, MSG_TASK_DONE), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -131,6 +241,11 @@ int main(void)
         TEST(what_has_not_come_whole_is_not_held),
         TEST(more_than_the_payload_ends_the_session),
         TEST(a_payload_without_memory_is_given_back),
+        TEST(what_is_small_passes_a_large_result),
+        TEST(without_room_nothing_large_follows),
+        TEST(what_is_not_acknowledged_is_bounded),
+        TEST(a_result_that_others_pass_begins_anew),
+        TEST(a_large_result_that_nobody_wants_is_dropped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -312,11 +312,12 @@ static void a_result_is_kept_until_its_last_part_is_acknowledged(void **state)
     assert_int_equal(r.said[1].sequence, 2);
 }
 
-/* What is in flight is bounded, but a result that was begun goes on to its end. */
+/* What is in flight is bounded, but on one host a result that was begun goes on to its end. */
 static void large_results_leave_in_frames_and_a_window(void **state)
 {
     (void)state;
     play_up(&r);
+    session_near(r.session, true);
     play_tasks(&r, 1, 2);
     play_clear(&r);
     play_begin(&r);
