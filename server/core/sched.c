@@ -10,12 +10,17 @@
 #define FILL_QUEUES 64 /* queues in turn that have nothing to put ahead */
 #define FILL_TRIES  4  /* workers looked at for one task to prefetch */
 
-/* A lane carries lane_bytes, or one task: of what is small, and of what is large beside it. */
+/*
+ * A lane carries lane_bytes, or one task: of what is small, and of what is large beside it. But an
+ * idle slot always takes what is large, for nothing there has to wait until that has come.
+ */
 bool sched_fits(const struct core *c, const struct worker *w, const struct task *t)
 {
-    uint64_t bytes = w->credits[task_credit(c, t)].bytes;
+    enum credit_kind kind = task_credit(c, t);
+    uint64_t bytes = w->credits[kind].bytes;
     assert(t->state == TASK_READY);
-    return bytes == 0 || bytes + t->record.payload.size <= c->config.lane_bytes;
+    return bytes == 0 || bytes + t->record.payload.size <= c->config.lane_bytes ||
+           (kind == CREDIT_LARGE && w->idle > 0);
 }
 
 void sched_hand_over(struct core *c, struct worker *w, struct task *t)

@@ -29,6 +29,7 @@ class Host:
     def __init__(self, lab, number):
         if os.geteuid() != 0:
             raise Skip("network namespaces need root")
+        self.number = number
         self.name = f"pushrod{os.getpid()}.{number}"
         self.cable = f"pr{os.getpid() % 100000}.{number}"
         gate = f"{self.NET}.{number}.1"
@@ -61,9 +62,13 @@ class Host:
             }}"""
         run("nft", "-f", "-", text=text)
 
-    def rate(self, rate):
-        """What the line from here takes in a second, in words of tc(8)."""
-        run("tc", "qdisc", "replace", "dev", self.cable, "root", "tbf", "rate", rate, "burst", "32kb", "latency", "100ms")
+    def rate(self, rate, back=False):
+        """What the line to there takes in a second, or the one back, in words of tc(8)."""
+        where, device = (["-n", self.name], "eth0") if back else ([], self.cable)
+        run("tc", *where, "qdisc", "replace", "dev", device, "root", "tbf", "rate", rate, "burst", "32kb",
+            "latency", "100ms")
+        # Other algorithms begin with megabytes, where such a line holds some KiB.
+        run("ip", *where, "route", "replace", f"{self.NET}.{self.number}.0/24", "dev", device, "congctl", "reno")
 
     def worker(self, lab, server, name, *options):
         """Started there; its processes are children of this one all the same."""
@@ -163,22 +168,35 @@ def idle_hosts_vanish(lab, scale):
     lab.judge(load)
 
 
-@row
-def slow_line(lab, _scale):
-    """payloads take longer to a worker than a server may be silent; what is small passes them"""
+def slow_line(lab, payload, back):
+    """Two large ones take longer than a server or worker may be silent, and some small ones pass them."""
     host = Host(lab, 1)
     server = lab.server("--worker-listen", Host.SERVER, "--heartbeat", "200ms", "--ping", "300ms")
+    host.rate("8mbit", back)
     host.worker(lab, server, "far", "--slots", "4")
     lab.wait_workers(server, 1)
-    host.rate("8mbit")
-    large = Load(server.client_port, 2, payload=b"size=1 " + b"x" * (4 << 20), batch=1)
-    large.run_until("some to be submitted", lambda: large.accepted)
-    small = Load(server.client_port, 20, window=1, batch=1)
+    large = Load(server.client_port, 2, payload=payload, batch=1)
+    large.run_until("both to be submitted", lambda: len(large.accepted) == 2)
+    if back:
+        wait_for("both results to be there", lambda: len(lib.read_record(lab.record)[1]) == 2)
+    small = Load(server.client_port, 2, window=1, batch=1)
     small.run(30)
-    if large.finished:
-        raise Failure("what was small waited for what was large")
-    large.run(60)
     with lib.Connection(server.client_port) as connection:
+        if connection.stats()["done"] > 2:
+            raise Failure("what was small waited for what was large")
+        large.run(60)
         stats = connection.stats()
     if stats["workers_lost"] or large.open_tasks() or small.open_tasks():
         raise Failure(f"{stats['workers_lost']} times a worker was lost; {large.account()}, {small.account()}")
+
+
+@row
+def slow_line_there(lab, _scale):
+    """payloads take longer to a worker than a server may be silent; what is small passes them"""
+    slow_line(lab, b"size=1 " + b"x" * (6 << 20), back=False)
+
+
+@row
+def slow_line_back(lab, _scale):
+    """results take longer from a worker than it may be silent; what is small passes them"""
+    slow_line(lab, b"size=%d" % (6 << 20), back=True)

@@ -12,51 +12,17 @@ static void begin(void)
     fix_worker(&f, 0, "*", 4);
 }
 
-static void what_is_small_passes_a_large_payload(void **state)
+/* None of them, and nothing behind them, waits until the first one has come. */
+static void an_idle_slot_takes_what_is_large(void **state)
 {
     (void)state;
     begin();
-    fix_submit(&f, 5, "large", "a quarter, and more", NULL, FOLLOW_NONE);
-    fix_submit(&f, 5, "large", "another one beside", NULL, FOLLOW_NONE);
-    fix_submit(&f, 5, "large", "for which is no room", NULL, FOLLOW_NONE);
-    uint64_t small = fix_submit(&f, 5, "small", "small", NULL, FOLLOW_NONE);
+    fix_submit(&f, 5, "q", "a quarter, and more", NULL, FOLLOW_NONE);
+    fix_submit(&f, 5, "q", "another one beside", NULL, FOLLOW_NONE);
+    fix_submit(&f, 5, "q", "more than fits there", NULL, FOLLOW_NONE);
+    uint64_t small = fix_submit(&f, 5, "q", "small", NULL, FOLLOW_NONE);
     fix_tick(&f);
-    assert_int_equal(fix_lane(&f, 0, LANE_TASK, 1)->id, small);
-    assert_non_null(fix_lane(&f, 0, LANE_TASK, 2));
-    assert_null(fix_lane(&f, 0, LANE_TASK, 3));
-    fix_free(&f);
-}
-
-/* Cancelled, it may still be on its way there: no other large one is sent behind it. */
-static void a_ghost_keeps_its_share(void **state)
-{
-    (void)state;
-    begin();
-    uint64_t id =
-        fix_submit(&f, 5, "large", "more than all of what a lane carries", NULL, FOLLOW_NONE);
-    fix_tick(&f);
-    uint64_t lease = fix_lane(&f, 0, LANE_TASK, 0)->lease;
-    fix_later(&f, 1);
-    core_cancel(f.core, 5, 1, id);
-    fix_tick(&f);
-    for (int i = 0; i < 6; i++) {
-        fix_later(&f, 1000);
-        fix_answer(&f, 0, (struct answer){.kind = MSG_HEARTBEAT});
-        fix_tick(&f);
-    }
-    assert_int_equal(core_stats(f.core)->cancelled, 1);
-    fix_later(&f, 1);
-    fix_submit(&f, 5, "large", "another one beside", NULL, FOLLOW_NONE);
-    uint64_t small = fix_submit(&f, 5, "small", "small", NULL, FOLLOW_NONE);
-    fix_tick(&f);
-    assert_int_equal(fix_lane(&f, 0, LANE_TASK, 0)->id, small);
-    assert_null(fix_lane(&f, 0, LANE_TASK, 1));
-    fix_later(&f, 1);
-    fix_answer(&f, 0,
-        (struct answer){
-            .kind = MSG_TASK_FAILED, .id = id, .lease = lease, .code = PUSHROD_E_TASK_CANCELLED});
-    fix_tick(&f);
-    assert_non_null(fix_lane(&f, 0, LANE_TASK, 0));
+    assert_int_equal(fix_lane(&f, 0, LANE_TASK, 3)->id, small);
     fix_free(&f);
 }
 
@@ -84,8 +50,7 @@ static void it_has_time_to_arrive(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_is_small_passes_a_large_payload),
-        cmocka_unit_test(a_ghost_keeps_its_share),
+        cmocka_unit_test(an_idle_slot_takes_what_is_large),
         cmocka_unit_test(it_has_time_to_arrive),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -402,20 +402,20 @@ static void lane_carries_its_bytes(void **state)
     (void)state;
     struct fix f;
     struct core_config config = {.seed = 1, .lane_bytes = 100, .store = {.bypass = true}};
-    char payload[81];
-    memset(payload, 'x', 80);
-    payload[80] = '\0';
+    uint64_t ids[6];
     fix_new(&f, &config);
-    fix_worker(&f, 0, "q", 4);
-    uint64_t a = fix_submit(&f, 5, "q", payload, NULL, FOLLOW_NONE);
-    uint64_t b = fix_submit(&f, 5, "q", payload, NULL, FOLLOW_NONE);
+    fix_worker(&f, 0, "q", 8);
+    for (int i = 0; i < 6; i++)
+        ids[i] = fix_submit(&f, 5, "q", "a payload of 20 bytes", NULL, FOLLOW_NONE);
     fix_tick(&f);
-    assert_null(fix_lane(&f, 0, LANE_TASK, 1));
+    assert_non_null(fix_lane(&f, 0, LANE_TASK, 3));
+    assert_null(fix_lane(&f, 0, LANE_TASK, 4));
     uint64_t lease = fix_lane(&f, 0, LANE_TASK, 0)->lease;
     fix_later(&f, 1);
-    fix_answer(&f, 0, (struct answer){.kind = MSG_STARTED, .id = a, .lease = lease});
+    fix_answer(&f, 0, (struct answer){.kind = MSG_STARTED, .id = ids[0], .lease = lease});
     fix_tick(&f);
-    assert_int_equal(fix_lane(&f, 0, LANE_TASK, 0)->id, b);
+    assert_int_equal(fix_lane(&f, 0, LANE_TASK, 0)->id, ids[4]);
+    assert_null(fix_lane(&f, 0, LANE_TASK, 1));
     fix_free(&f);
 }
 

@@ -92,28 +92,30 @@ static void short_ones_are_sent_ahead(void **state)
     assert_int_equal(handed(50000000), 1);
 }
 
-/* Two that do not fit into the lane together: the second one goes when the first has arrived. */
+/* Five that do not fit into the lane together: the last one goes when the first has arrived. */
 static void bytes_that_come_free_are_used(void **state)
 {
     (void)state;
-    static char large[3000];
-    memset(large, 'x', sizeof large - 1);
+    static char payload[1001];
+    memset(payload, 'x', sizeof payload - 1);
     struct core_config config = {.seed = 1, .lane_bytes = 4096, .store = {.bypass = true}};
     struct fix f;
     struct msg_options o = fix_options();
     o.worker = S("w0");
+    uint64_t ids[5];
     fix_new(&f, &config);
-    fix_worker(&f, 0, "q", 2);
-    uint64_t a = fix_submit(&f, 5, "q", large, &o, FOLLOW_NONE);
-    uint64_t b = fix_submit(&f, 5, "q", large, &o, FOLLOW_NONE);
+    fix_worker(&f, 0, "q", 8);
+    for (int i = 0; i < 5; i++)
+        ids[i] = fix_submit(&f, 5, "q", payload, &o, FOLLOW_NONE);
     fix_end(&f);
     uint64_t lease = fix_lane(&f, 0, LANE_TASK, 0)->lease;
-    assert_null(fix_lane(&f, 0, LANE_TASK, 1));
+    assert_non_null(fix_lane(&f, 0, LANE_TASK, 3));
+    assert_null(fix_lane(&f, 0, LANE_TASK, 4));
     fix_later(&f, 1);
-    fix_answer(&f, 0, (struct answer){.kind = MSG_STARTED, .id = a, .lease = lease});
+    fix_answer(&f, 0, (struct answer){.kind = MSG_STARTED, .id = ids[0], .lease = lease});
     fix_end(&f);
     assert_non_null(fix_lane(&f, 0, LANE_TASK, 0));
-    assert_int_equal(fix_lane(&f, 0, LANE_TASK, 0)->id, b);
+    assert_int_equal(fix_lane(&f, 0, LANE_TASK, 0)->id, ids[4]);
     fix_free(&f);
 }
 
