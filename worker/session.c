@@ -482,8 +482,8 @@ const struct session_actions *session_end(struct session *s)
     a->done = s->ended;
     a->running = session_running(s);
     a->settled = s->settled;
-    size_t unsent = answer_log_unsent(&s->log) + answer_log_bytes(&s->bulk);
-    a->full = unsent > LOG_FULL * s->config.part_bytes;
+    a->full = answer_log_unsent(&s->log) > LOG_FULL * s->config.part_bytes ||
+              answer_log_bytes(&s->bulk) > s->config.keep_bytes;
     a->recycle = s->state == SESSION_OVER && s->recycle;
     assert(a->state != SESSION_OVER || a->disconnect || !a->join);
     return a;

@@ -155,6 +155,18 @@ static void what_is_small_passes_a_large_result(void **state)
         assert_int_equal(r.said[i].sequence, r.said[i - 1].sequence + 1);
 }
 
+/* Its slot is not the only one: what ends in the others is still taken from the runner. */
+static void a_large_result_does_not_hold_the_runner(void **state)
+{
+    (void)state;
+    large_result(6 << 20);
+    session_room(r.session, false);
+    play_begin(&r);
+    play_done(&r, 1002, 6 << 20);
+    play_end(&r);
+    assert_false(r.actions->full);
+}
+
 /* The link has as much of it as is to be on its way. */
 static void without_room_nothing_large_follows(void **state)
 {
@@ -242,6 +254,7 @@ int main(void)
         TEST(more_than_the_payload_ends_the_session),
         TEST(a_payload_without_memory_is_given_back),
         TEST(what_is_small_passes_a_large_result),
+        TEST(a_large_result_does_not_hold_the_runner),
         TEST(without_room_nothing_large_follows),
         TEST(what_is_not_acknowledged_is_bounded),
         TEST(a_result_that_others_pass_begins_anew),
