@@ -130,7 +130,11 @@ void worker_room(struct core *c, struct worker *w); /* which list of its group i
 void worker_give(struct core *c, struct worker *w, struct task *t); /* LEASED; the lease is set */
 void worker_drop(struct core *c, struct task *t);    /* the opposite; for task_move() */
 void worker_arrived(struct core *c, struct task *t); /* its bytes are there */
-enum credit_kind task_credit(const struct core *c, const struct task *t);
+/* In which its payload counts on a lane. */
+static inline enum credit_kind task_credit(const struct core *c, const struct task *t)
+{
+    return t->record.payload.size > c->config.lane_bytes / LARGE_PART ? CREDIT_LARGE : CREDIT_SMALL;
+}
 void worker_unreserve(struct core *c, struct task *t);
 void worker_remove(struct core *c, struct worker *w, int code, bool tell_lane);
 void worker_free(struct worker *w);

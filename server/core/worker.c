@@ -156,13 +156,6 @@ void worker_room(struct core *c, struct worker *w)
 
 /* ---- what it has ---- */
 
-enum credit_kind task_credit(const struct core *c, const struct task *t)
-{
-    bool large = t->record.payload.size > c->config.lane_bytes / LARGE_PART;
-    assert(c->config.lane_bytes > 0);
-    return large ? CREDIT_LARGE : CREDIT_SMALL;
-}
-
 /* Its bytes count in the lane's credit until it says anything about the task. */
 void worker_give(struct core *c, struct worker *w, struct task *t)
 {
