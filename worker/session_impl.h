@@ -23,7 +23,7 @@
 /* In parts (session_config.part_bytes): */
 #define LOG_NEAR   4u   /* of a frame, beyond which the rest waits for the next; 1 to other hosts */
 #define LOG_BULK   4u   /* of a result that others pass on its way to another host: more */
-#define LOG_WINDOW 64u  /* sent and not acknowledged; a result begun is ended */
+#define LOG_WINDOW 64u  /* sent and not acknowledged; on one host a result begun is ended */
 #define LOG_FULL   128u /* that wait to be sent, beyond which the runner has to wait */
 
 /* One encoded message. Those of a large result form a group, which is forgotten as a whole: the

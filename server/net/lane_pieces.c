@@ -92,7 +92,7 @@ static void afloat_learn(struct afloat *a, size_t size, uint64_t took_ns)
 static void piece_release(struct body *body)
 {
     struct piece *p = container_of(body, struct piece, body);
-    afloat_learn(p->afloat, body->size, clock_now().mono_ns - p->since_ns);
+    afloat_learn(p->afloat, body->size, clock_mono_ns() - p->since_ns);
     body_unref(p->whole);
     afloat_leave(p->afloat);
     free(p);
@@ -106,7 +106,7 @@ static struct body *piece_new(struct afloat *afloat, struct load *load)
     size_t left = load->body->size - load->at, most = atomic_load(&afloat->size);
     size_t size = left < most ? left : most;
     *p = (struct piece){
-        .whole = body_ref(load->body), .afloat = afloat, .since_ns = clock_now().mono_ns};
+        .whole = body_ref(load->body), .afloat = afloat, .since_ns = clock_mono_ns()};
     body_init(&p->body, load->body->data + load->at, size, piece_release);
     atomic_fetch_add(&afloat->count, 1);
     load->at += size;

@@ -29,7 +29,6 @@ class Host:
     def __init__(self, lab, number):
         if os.geteuid() != 0:
             raise Skip("network namespaces need root")
-        self.number = number
         self.name = f"pushrod{os.getpid()}.{number}"
         self.cable = f"pr{os.getpid() % 100000}.{number}"
         gate = f"{self.NET}.{number}.1"
@@ -67,8 +66,6 @@ class Host:
         where, device = (["-n", self.name], "eth0") if back else ([], self.cable)
         run("tc", *where, "qdisc", "replace", "dev", device, "root", "tbf", "rate", rate, "burst", "32kb",
             "latency", "100ms")
-        # Other algorithms begin with megabytes, where such a line holds some KiB.
-        run("ip", *where, "route", "replace", f"{self.NET}.{self.number}.0/24", "dev", device, "congctl", "reno")
 
     def worker(self, lab, server, name, *options):
         """Started there; its processes are children of this one all the same."""
