@@ -141,7 +141,11 @@ void core_join(struct core *, const struct join *);
 
 /* The lane that WELCOME asked for could not be made: forget the worker. */
 void core_lane_failed(struct core *, uint64_t worker);
-/* The worker's connection is gone, or its answers are nonsense; its tasks go to others. Since when,
+/* The worker's connection is gone: it is given nothing more. What it has said may still come. */
+void core_worker_cut(struct core *, uint64_t worker);
+/* ... and of this attempt not all had left, so it never began there: it goes to others at once. */
+void core_unsent(struct core *, uint64_t worker, uint64_t id, uint64_t lease);
+/* That was all of it, or its answers are nonsense; its tasks go to others. Since when,
  * by the monotonic clock, is for the figures only. */
 void core_worker_lost(struct core *, uint64_t worker, int code, uint64_t since_ns);
 void core_obituary(struct core *, const struct msg_obituary *);

@@ -98,6 +98,25 @@ static const char *loss_text(struct core *c, const struct worker *w, int code, u
     return text ? text : pushrod_strerror(code);
 }
 
+void core_worker_cut(struct core *c, uint64_t id)
+{
+    struct worker *w = worker_find(c, id);
+    if (w && w->state == WORKER_READY)
+        worker_move(c, w, WORKER_DRAINING);
+}
+
+/* No ghost is left of it: the worker has nothing to answer but that it is not whole. */
+void core_unsent(struct core *c, uint64_t id, uint64_t task, uint64_t lease)
+{
+    struct task *t = ledger_find_lease(&c->ledger, lease, task);
+    if (!t || t->state != TASK_LEASED || t->lease != lease || t->worker->id != id)
+        return;
+    task_lost(t, c->now.mono_ns);
+    t->queue->redelivered++;
+    c->stats.redelivered++;
+    task_requeue(c, t);
+}
+
 void core_worker_lost(struct core *c, uint64_t id, int code, uint64_t since_ns)
 {
     struct worker *w = worker_find(c, id);

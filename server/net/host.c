@@ -92,6 +92,16 @@ static void on_answers(
     core_answers(host_core(arg), worker, session, answers, count);
 }
 
+static void on_lane_cut(void *arg, uint64_t worker)
+{
+    core_worker_cut(host_core(arg), worker);
+}
+
+static void on_lane_unsent(void *arg, uint64_t worker, uint64_t id, uint64_t lease)
+{
+    core_unsent(host_core(arg), worker, id, lease);
+}
+
 static void on_lane_down(void *arg, uint64_t worker, int code, uint64_t since_ns)
 {
     core_worker_lost(host_core(arg), worker, code, since_ns);
@@ -101,6 +111,8 @@ static const struct plane_events plane_events = {
     .join = on_join,
     .obituary = on_obituary,
     .answers = on_answers,
+    .lane_cut = on_lane_cut,
+    .lane_unsent = on_lane_unsent,
     .lane_down = on_lane_down,
 };
 

@@ -46,11 +46,22 @@ static void lane_grace_set(struct lane *lane, unsigned ms)
     loop_timer_set(lane->plane->loop, &lane->grace, lane_now(lane) + ms * NS_PER_MS);
 }
 
+/* Called from the loop: what the core is told then belongs to a tick. */
+static void lane_tell_cut(struct lane *lane)
+{
+    if (lane->cut)
+        return;
+    lane->cut = true;
+    lane->plane->events.lane_cut(lane->plane->arg, lane->worker);
+    lane_tell_unsent(lane);
+}
+
 /* The grace is over, unless answers were waiting to be read: then lane_heard() put it off. */
 static void lane_grace_over(void *arg)
 {
     struct lane *lane = arg;
     struct plane *plane = lane->plane;
+    lane_tell_cut(lane);
     uint64_t worker = lane->worker, session = lane->session, heard = lane->heard;
     bool late = lane_now(lane) >= lane->grace_end_ns;
     answers_poll(plane);
@@ -81,7 +92,6 @@ static void lane_lose(struct lane *lane, int code, unsigned grace_ms)
     lane->code = code;
     buf_free(&lane->out);
     bodies_drop(lane);
-    lane_unload_all(lane);
     lane->lost_ns = lane_now(lane);
     lane->grace_end_ns = lane->lost_ns + (grace_ms ? LANE_GRACE_MOST * NS_PER_MS : 0);
     lane_grace_set(lane, grace_ms);
@@ -112,7 +122,10 @@ void lane_look(struct lane *lane)
 
 static bool lane_ready(void *arg)
 {
-    lane_look(arg);
+    struct lane *lane = arg;
+    lane_look(lane);
+    if (lane->state == LANE_LOST)
+        lane_tell_cut(lane);
     return false;
 }
 
@@ -218,7 +231,7 @@ static void lane_put_load(struct lane *lane, const struct task *task)
 {
     struct body *body = task->record.body;
     lane_put_task(lane, task, nothing, body->size);
-    if (lane_load(lane, task->lease, body))
+    if (lane_load(lane, task))
         lane_pump(lane);
     else
         lane_cut(lane, PUSHROD_E_NO_MEMORY);

@@ -4,7 +4,7 @@
  *
  *   WAITING  bound, nobody admitted yet
  *   UP       the admitted peer is there; LANE_HELLO was the first that it was sent
- *   LOST     its peer is gone, or it was cut; lane_down follows, once, from the event loop
+ *   LOST     its peer is gone, or it was cut; lane_cut and lane_down follow, from the event loop
  *
  * Whether the admitted peer is there is asked of the socket itself: a bound PUSH can be written to
  * exactly while it has a peer whose handshake succeeded. Monitor events do not tell its
@@ -54,7 +54,7 @@ struct lane {
     struct loop_timer grace; /* LOST: until lane_down; of a lane with last words, until its end */
     uint64_t lost_ns;        /* monotonic: since when it is LOST */
     uint64_t grace_end_ns;   /* monotonic: no answer puts it off any longer */
-    bool told;               /* LOST: lane_down was called */
+    bool cut, told;          /* LOST: lane_cut, lane_down was called */
     uint64_t heard;          /* frames of answers in this session */
 };
 
@@ -80,10 +80,11 @@ bool lane_attach(struct lane *lane, struct body *body);
 
 /* lane_pieces.c */
 size_t lane_piece(const struct lane *lane); /* bytes: a larger payload leaves in pieces */
-/* The payload of an attempt, which was put without; false: no memory. */
-bool lane_load(struct lane *lane, uint64_t lease, struct body *body);
+/* The payload of a task that was put without; false: no memory. */
+bool lane_load(struct lane *lane, const struct task *task);
 void lane_unload(struct lane *lane, uint64_t lease); /* what is left of it is not sent any more */
-void lane_unload_all(struct lane *lane);             /* the lane is lost, or freed */
-void lane_pump(struct lane *lane);                   /* sends what there is room for */
+void lane_unload_all(struct lane *lane);
+void lane_tell_unsent(struct lane *lane); /* LOST: whose payloads did not leave; drops them */
+void lane_pump(struct lane *lane);        /* sends what there is room for */
 
 #endif

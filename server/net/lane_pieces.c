@@ -26,6 +26,7 @@
 /* A payload on its way. */
 struct load {
     struct list node;
+    uint64_t id;
     uint64_t lease;
     struct body *body;
     size_t at; /* bytes that were sent */
@@ -129,14 +130,15 @@ static void load_end(struct lane *lane, struct load *load)
         list_remove(&lane->loaded);
 }
 
-bool lane_load(struct lane *lane, uint64_t lease, struct body *body)
+bool lane_load(struct lane *lane, const struct task *task)
 {
     struct load *load = malloc(sizeof *load);
     if (!load || !afloat_of(lane)) {
         free(load);
         return false;
     }
-    *load = (struct load){.lease = lease, .body = body_ref(body)};
+    *load = (struct load){
+        .id = task->record.id, .lease = task->lease, .body = body_ref(task->record.body)};
     list_push_back(&lane->loads, &load->node);
     if (list_empty(&lane->loaded))
         list_push_back(&lane->plane->loaded, &lane->loaded);
@@ -162,11 +164,23 @@ void lane_unload_all(struct lane *lane)
     lane->afloat = NULL;
 }
 
-/* False: there is none, or no room for it. The lane may be lost afterwards, with all its loads. */
+void lane_tell_unsent(struct lane *lane)
+{
+    struct plane *plane = lane->plane;
+    assert(lane->state == LANE_LOST);
+    list_foreach(node, next, &lane->loads)
+    {
+        struct load *load = container_of(node, struct load, node);
+        plane->events.lane_unsent(plane->arg, lane->worker, load->id, load->lease);
+    }
+    lane_unload_all(lane);
+}
+
+/* False: there is none, or no room for it, or the lane is lost. */
 static bool send_piece(struct lane *lane)
 {
     struct list *first = list_first(&lane->loads);
-    if (!first || afloat_full(lane->afloat))
+    if (!first || lane->state != LANE_UP || afloat_full(lane->afloat))
         return false;
     struct load *load = container_of(first, struct load, node);
     struct msg_payload m = {.lease = load->lease};
@@ -178,10 +192,11 @@ static bool send_piece(struct lane *lane)
     /* One of each in turn: a payload of two pieces does not wait for one of a hundred. */
     list_remove(&load->node);
     list_push_back(&lane->loads, &load->node);
-    if (load->at == load->body->size)
-        load_end(lane, load);
-    if (lane_attach(lane, piece))
+    if (lane_attach(lane, piece)) {
         msg_payload_encode(&lane->out, &m);
+        if (load->at == load->body->size)
+            load_end(lane, load);
+    }
     body_unref(piece);
     lane_flush(lane);
     return true;

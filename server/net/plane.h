@@ -51,7 +51,11 @@ struct plane_events {
     void (*obituary)(void *arg, const struct msg_obituary *obituary);
     void (*answers)(
         void *arg, uint64_t worker, uint64_t session, const struct answer *, size_t count);
-    /* Its admitted peer is gone: since when, by the monotonic clock. */
+    /* Its admitted peer is gone, and has what it will ever have; what it said may still come. */
+    void (*lane_cut)(void *arg, uint64_t worker);
+    /* ... and not all of an attempt's payload had left. */
+    void (*lane_unsent)(void *arg, uint64_t worker, uint64_t id, uint64_t lease);
+    /* Nothing more comes of it: since when it is gone, by the monotonic clock. */
     void (*lane_down)(void *arg, uint64_t worker, int code, uint64_t since_ns);
 };
 

@@ -54,6 +54,20 @@ static void on_answers(
     }
 }
 
+static void on_lane_cut(void *arg, uint64_t worker)
+{
+    struct rig *rig = arg;
+    rig->cuts++;
+    rig->lost_worker = worker;
+}
+
+static void on_lane_unsent(void *arg, uint64_t worker, uint64_t id, uint64_t lease)
+{
+    struct rig *rig = arg;
+    assert(worker == rig->lost_worker && lease && !rig->lost);
+    rig->unsent += id;
+}
+
 static void on_lane_down(void *arg, uint64_t worker, int code, uint64_t since_ns)
 {
     struct rig *rig = arg;
@@ -77,6 +91,8 @@ void plane_rig_start(struct rig *rig, void (*change)(struct plane_config *))
         .join = on_join,
         .obituary = on_obituary,
         .answers = on_answers,
+        .lane_cut = on_lane_cut,
+        .lane_unsent = on_lane_unsent,
         .lane_down = on_lane_down,
     };
     struct timeval tv = {.tv_usec = 1000};

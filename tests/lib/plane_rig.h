@@ -40,6 +40,8 @@ struct rig {
     uint64_t beats; /* HEARTBEATs, which have no number */
     uint64_t from_worker, from_session;
     bool out_of_order;
+    size_t cuts;
+    uint64_t unsent; /* the sum of their ids */
     size_t lost;
     size_t answers_at_loss;
     uint64_t lost_worker;

@@ -7,6 +7,7 @@
 #include "proto/codec.h"
 
 struct load {
+    uint64_t id;
     uint64_t lease;
     struct body *body;
     size_t at; /* bytes that were sent */
@@ -26,6 +27,15 @@ void load_free(struct lane *lane)
     free(lane->loads);
     lane->loads = NULL;
     lane->load_room = 0;
+}
+
+void load_unsent(struct sim *sim, struct lane *lane)
+{
+    for (; lane->load_count; load_drop(lane, 0)) {
+        uint64_t id = lane->loads[0].id, lease = lane->loads[0].lease;
+        lane_remove(lane, id, lease);
+        core_unsent(sim->server.core, lane->worker, id, lease);
+    }
 }
 
 void load_end(struct lane *lane, uint64_t lease)
@@ -69,10 +79,11 @@ static void load_later(struct sim *sim, const struct lane *lane)
         sim, sim_below(sim, sim->plan.delay_ns), load_on_time, lane->worker, sim->server.life);
 }
 
-void load_put(struct sim *sim, struct lane *lane, uint64_t lease, struct body *body)
+void load_put(struct sim *sim, struct lane *lane, const struct task *task)
 {
     struct load *load =
         array_add((void **)&lane->loads, &lane->load_count, &lane->load_room, sizeof *load);
-    *load = (struct load){.lease = lease, .body = body_ref(body)};
+    *load = (struct load){
+        .id = task->record.id, .lease = task->lease, .body = body_ref(task->record.body)};
     load_later(sim, lane);
 }

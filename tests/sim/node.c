@@ -50,7 +50,7 @@ void node_on_restart(struct sim *sim, struct event *event)
 static void lane_lost(struct sim *sim, struct node *n, uint64_t delay)
 {
     if (n->port)
-        sim_send(sim, NODE_SERVER, NULL, delay, server_on_lane_lost)->a = n->worker;
+        sim_send(sim, NODE_SERVER, NULL, delay, server_on_lane_cut)->a = n->worker;
 }
 
 /* The process is no more: its sockets close, what it ran ends without an answer. */

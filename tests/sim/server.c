@@ -268,6 +268,19 @@ void server_on_lane_connect(struct sim *sim, struct event *event)
     buf_free(&out);
 }
 
+void server_on_lane_cut(struct sim *sim, struct event *event)
+{
+    struct lane *lane = server_lane(sim, event->a);
+    if (!lane || !lane->open || lane->cut)
+        return;
+    sim_trace(sim, "server: lane of worker %llu is cut", (unsigned long long)lane->worker);
+    lane->cut = lane->ready;
+    core_worker_cut(sim->server.core, lane->worker);
+    load_unsent(sim, lane);
+    sim_send(sim, NODE_SERVER, NULL, sim_below(sim, 20 * MS), server_on_lane_lost)->a =
+        lane->worker;
+}
+
 void server_on_lane_lost(struct sim *sim, struct event *event)
 {
     struct lane *lane = server_lane(sim, event->a);
@@ -278,7 +291,7 @@ void server_on_lane_lost(struct sim *sim, struct event *event)
     core_worker_lost(sim->server.core, lane->worker, PUSHROD_E_CLOSED, sim->now.mono_ns);
 }
 
-static void lane_remove(struct lane *lane, uint64_t id, uint64_t lease)
+void lane_remove(struct lane *lane, uint64_t id, uint64_t lease)
 {
     for (size_t i = 0; i < lane->task_count; i++) {
         if (lane->tasks[i].id == id && lane->tasks[i].lease == lease) {

@@ -195,7 +195,7 @@ static void put_task(struct sim *sim, struct lane *lane, const struct lane_actio
     if (pieces) {
         m.payload = slice_str("");
         m.rest = r->body->size;
-        load_put(sim, lane, m.lease, r->body);
+        load_put(sim, lane, a->task);
     }
     msg_task_encode(&lane->out, &m);
     if (r->body && !pieces)
@@ -268,6 +268,7 @@ static void do_lane(struct sim *sim, const struct lane_action *a)
     switch (a->kind) {
     case LANE_TASK:
         SIM_CHECK(sim, lane->ready, "a task before READY");
+        SIM_CHECK(sim, !lane->cut, "a task for a worker that is gone");
         put_task(sim, lane, a);
         return;
     case LANE_CANCEL:

@@ -235,6 +235,7 @@ struct lane {
     int node;
     uint64_t life; /* of the node that joined */
     bool open, admitted, ready;
+    bool cut;   /* nothing reaches its worker any more */
     bool quiet; /* its worker was told to say HEARTBEAT only when PINGed */
     uint64_t ready_ns;
     uint32_t slots, max_prefetch;
@@ -292,13 +293,15 @@ struct lane *server_lane(struct sim *, uint64_t worker);
 void lane_send(struct sim *, struct lane *, const struct buf *frame, struct body *body);
 
 /* ---- load.c ---- */
-void load_put(struct sim *, struct lane *, uint64_t lease, struct body *); /* takes a reference */
-void load_end(struct lane *, uint64_t lease); /* no more of it is sent */
+void load_put(struct sim *, struct lane *, const struct task *);
+void load_unsent(struct sim *, struct lane *); /* the core is told of those that are not whole */
+void load_end(struct lane *, uint64_t lease);  /* no more of it is sent */
 void load_free(struct lane *);
+void lane_remove(struct lane *, uint64_t id, uint64_t lease); /* it does not have it any more */
 void server_note(struct sim *, struct lane *, const struct answer *); /* one that the core takes */
 apply_fn server_on_status, server_on_list, server_on_join, server_on_obituary, server_on_answers,
-    server_on_lane_connect, server_on_lane_lost, server_on_submit, server_on_wait,
-    server_on_received, server_on_cancel, server_on_control, server_on_conn_closed,
+    server_on_lane_connect, server_on_lane_cut, server_on_lane_lost, server_on_submit,
+    server_on_wait, server_on_received, server_on_cancel, server_on_control, server_on_conn_closed,
     server_on_stored;
 
 /* ---- node.c ---- */

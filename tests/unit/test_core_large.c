@@ -47,11 +47,38 @@ static void it_has_time_to_arrive(void **state)
     fix_free(&f);
 }
 
+/* It never began there: no suspect, and the small one beside it was alone. */
+static void what_did_not_leave_is_no_suspect(void **state)
+{
+    (void)state;
+    begin();
+    uint64_t small = fix_submit(&f, 5, "q", "small", NULL, FOLLOW_NONE);
+    uint64_t large = fix_submit(&f, 5, "q", "more than a quarter", NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    uint64_t lease = fix_lane(&f, 0, LANE_TASK, 1)->lease;
+    fix_later(&f, 1);
+    fix_worker(&f, 1, "*", 4);
+    core_worker_cut(f.core, f.worker[0]);
+    core_unsent(f.core, f.worker[0], large, lease);
+    core_unsent(f.core, f.worker[0], small, lease); /* of another attempt: nothing */
+    fix_tick(&f);
+    assert_int_equal(fix_lane(&f, 1, LANE_TASK, 0)->id, large);
+    assert_false(fix_lane(&f, 1, LANE_TASK, 0)->task->record.suspect);
+    fix_later(&f, 1);
+    core_worker_lost(f.core, f.worker[0], PUSHROD_E_CLOSED, f.now.mono_ns);
+    fix_answer(&f, 1, fix_done(large, fix_lane(&f, 1, LANE_TASK, 0)->lease, ""));
+    fix_tick(&f);
+    assert_int_equal(fix_lane(&f, 1, LANE_TASK, 0)->id, small);
+    assert_true(fix_lane(&f, 1, LANE_TASK, 0)->task->record.suspect);
+    fix_free(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_idle_slot_takes_what_is_large),
         cmocka_unit_test(it_has_time_to_arrive),
+        cmocka_unit_test(what_did_not_leave_is_no_suspect),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

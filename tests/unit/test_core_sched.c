@@ -30,6 +30,31 @@ static void suspects_run_alone(void **state)
     fix_free(&f);
 }
 
+/* What it says may still come, but nothing that is sent now would reach it. */
+static void who_is_cut_off_gets_nothing_more(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    fix_worker(&f, 0, "q", 2);
+    uint64_t a = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_tick(&f);
+    uint64_t lease = fix_lane(&f, 0, LANE_TASK, 0)->lease;
+    fix_later(&f, 1);
+    core_worker_cut(f.core, f.worker[0]);
+    uint64_t b = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_answer(&f, 0, fix_done(a, lease, ""));
+    fix_tick(&f);
+    assert_null(fix_lane(&f, 0, LANE_TASK, 0));
+    fix_later(&f, 1);
+    core_worker_lost(f.core, f.worker[0], PUSHROD_E_CLOSED, f.now.mono_ns);
+    fix_worker(&f, 1, "q", 2);
+    fix_tick(&f);
+    assert_int_equal(fix_lane(&f, 1, LANE_TASK, 0)->id, b);
+    assert_false(fix_lane(&f, 1, LANE_TASK, 0)->task->record.suspect);
+    fix_free(&f);
+}
+
 /* The worker that was to be empty for a suspect leaves: the suspect waits for another one. */
 static void a_suspect_does_not_go_to_who_leaves(void **state)
 {
@@ -451,6 +476,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(suspects_run_alone),
+        cmocka_unit_test(who_is_cut_off_gets_nothing_more),
         cmocka_unit_test(a_suspect_does_not_go_to_who_leaves),
         cmocka_unit_test(prefetch_and_withdraw),
         cmocka_unit_test(without_prefetch_a_worker_has_what_runs),

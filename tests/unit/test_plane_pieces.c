@@ -158,14 +158,18 @@ static void of_what_was_taken_back_no_more_is_sent(void **state)
     end();
 }
 
+/* Those that never began are told. */
 static void a_lane_that_is_lost_lets_go_of_payloads(void **state)
 {
     (void)state;
     begin();
     struct body *body = put_large(1, 16 << 20), *next = put_large(2, 16 << 20);
+    put_small(4);
     zmq_close(fake.lane);
     fake.lane = NULL;
     RIG_UNTIL(&rig, rig.lost);
+    assert_int_equal(rig.cuts, 1);
+    assert_int_equal(rig.unsent, 1 + 2);
     RIG_UNTIL(&rig, !body_shared(body) && !body_shared(next));
     body_unref(body);
     body_unref(next);
