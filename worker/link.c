@@ -204,6 +204,8 @@ static void link_step(struct link *l, bool wait)
         link_complain(l);
     l->wake_ns = a->wake_ns;
     l->full = a->full;
+    if (a->emitted != l->emitted)
+        run_emitted(l->run, l->emitted = a->emitted);
     l->over = a->state == SESSION_OVER || l->end->code != 0;
     if (a->state != SESSION_OVER)
         return;

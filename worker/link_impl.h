@@ -70,7 +70,8 @@ struct link {
     atomic_uint afloat;    /* large frames that are libzmq's: the kernel has not taken them */
     int room_fd;           /* rings when it has taken one; -1: none */
     bool told_ready;
-    bool full; /* the session has enough to send: the runner waits */
+    bool full;      /* the session has enough to send: the runner waits */
+    size_t emitted; /* bytes that it holds back, as the runner knows */
 
     /* batches of one tick; memory is kept */
     const struct attempt **starts;

@@ -79,12 +79,18 @@ static size_t report_bytes(size_t size)
     return sizeof(struct report) + size;
 }
 
+static bool has_room(struct run *run)
+{
+    return atomic_load(&run->reported) + atomic_load(&run->emitted) < REPORTED_MOST;
+}
+
 void run_release(struct run *run, struct report *report)
 {
     struct pushrod_task *task = report->task;
     if (!task) {
-        size_t had = atomic_fetch_sub(&run->reported, report_bytes(report->size));
-        if (had >= REPORTED_MOST && had - report_bytes(report->size) < REPORTED_MOST)
+        bool full = !has_room(run);
+        atomic_fetch_sub(&run->reported, report_bytes(report->size));
+        if (full && has_room(run))
             pthread_cond_broadcast(&run->room);
         free(report);
         return;
@@ -106,6 +112,13 @@ static bool is_over(struct pushrod_task *task)
            clock_mono_ns() >= atomic_load(&task->deadline_ns);
 }
 
+void run_emitted(struct run *run, size_t bytes)
+{
+    size_t had = atomic_exchange(&run->emitted, bytes);
+    if (bytes < had)
+        pthread_cond_broadcast(&run->room);
+}
+
 /* A server that does not take what a handler emits must not fill our memory. False: the attempt is
  * over before there is room. */
 static bool wait_room(struct pushrod_task *task)
@@ -113,7 +126,7 @@ static bool wait_room(struct pushrod_task *task)
     struct run *run = task->run;
     bool room;
     pthread_mutex_lock(&run->lock);
-    while (!(room = atomic_load(&run->reported) < REPORTED_MOST) && !is_over(task)) {
+    while (!(room = has_room(run)) && !is_over(task)) {
         struct timespec until = clock_timespec(clock_mono_ns() + LOOK_NS);
         pthread_cond_timedwait(&run->room, &run->lock, &until);
     }
@@ -127,7 +140,7 @@ int attempt_report(struct pushrod_task *task, enum report_kind kind, uint64_t do
     struct run *run = task->run;
     if (kind == REPORT_PROGRESS && size > PUSHROD_MAX_ERROR_TEXT)
         size = PUSHROD_MAX_ERROR_TEXT;
-    bool room = atomic_load(&run->reported) < REPORTED_MOST;
+    bool room = has_room(run);
     if (!room && kind == REPORT_PROGRESS)
         return 0; /* there will be more of it */
     if (!room && !wait_room(task))

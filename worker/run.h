@@ -143,6 +143,8 @@ void run_quiet(struct run *run); /* run_fd() was readable: no more, until there 
 /* All reports so far, oldest first; give each back with run_release(). NULL: none. */
 struct report *run_take(struct run *run);
 void run_release(struct run *run, struct report *report);
+/* So many bytes of what was emitted are held back: whoever emits more waits, from a bound on. */
+void run_emitted(struct run *run, size_t bytes);
 
 /* A function that went on `grace_ms` past its deadline: its lease, else 0. */
 uint64_t run_overdue(struct run *run, uint64_t now_ns, uint64_t *run_ns);

@@ -34,6 +34,7 @@ struct run {
     int fd;                           /* a bell: reports */
     _Atomic(struct report *) reports; /* newest first */
     atomic_size_t reported;           /* bytes of PROGRESS and DATA that were not released */
+    atomic_size_t emitted;            /* ... and that the link holds back */
     atomic_uint running;              /* threads that have not ended */
     atomic_bool stopping;
     uint64_t stop_ns; /* stopping: what the slots have running is killed then */

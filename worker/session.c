@@ -484,6 +484,7 @@ const struct session_actions *session_end(struct session *s)
     a->settled = s->settled;
     a->full = answer_log_unsent(&s->log) > LOG_FULL * s->config.part_bytes ||
               answer_log_bytes(&s->bulk) > s->config.keep_bytes;
+    a->emitted = s->bulk.data;
     a->recycle = s->state == SESSION_OVER && s->recycle;
     assert(a->state != SESSION_OVER || a->disconnect || !a->join);
     return a;

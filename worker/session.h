@@ -156,6 +156,7 @@ struct session_actions {
                          connections work, and the join socket may close */
     bool recycle;     /* OVER: because of max_tasks, or session_recycle() */
     bool full;        /* much waits to be sent: take no more from the runner for now */
+    size_t emitted;   /* bytes of DATA that wait aside: whoever emits more waits for them */
 };
 
 const struct session_actions *session_end(struct session *);

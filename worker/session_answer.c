@@ -50,9 +50,20 @@ void item_say_progress(struct session *s, struct item *it)
     s->progressing_count--;
 }
 
-void item_say_failed(
-    struct session *s, const struct item *it, uint64_t run_ns, const struct attempt_failure *f)
+/*
+ * Where its next answer goes: what is large waits aside on its way to another host, and what it
+ * says next waits behind that. On one host nothing waits for long.
+ */
+static struct answer_log *item_log(struct session *s, struct item *it, bool large)
 {
+    it->bulk = !s->near && (large || (it->bulk && s->bulk.count));
+    return it->bulk ? &s->bulk : &s->log;
+}
+
+void item_say_failed(
+    struct session *s, struct item *it, uint64_t run_ns, const struct attempt_failure *f)
+{
+    struct answer_log *log = item_log(s, it, false);
     struct msg_task_failed m = {
         .id = it->attempt.id,
         .lease = it->attempt.lease,
@@ -64,9 +75,9 @@ void item_say_failed(
     };
     if (m.text.size > PUSHROD_MAX_ERROR_TEXT)
         m.text.size = PUSHROD_MAX_ERROR_TEXT;
-    size_t from = answer_log_open(&s->log);
-    msg_task_failed_encode(&s->log.bytes, &m);
-    answer_log_close(&s->log, from, MSG_TASK_FAILED, m.id, m.lease);
+    size_t from = answer_log_open(log);
+    msg_task_failed_encode(&log->bytes, &m);
+    answer_log_close(log, from, MSG_TASK_FAILED, m.id, m.lease);
 }
 
 /* Of what is large two go into a frame at least: the ACK of a frame then covers more than the
@@ -94,12 +105,9 @@ static uint32_t answer_parts(
     return parts;
 }
 
-static void answer_done(
-    struct session *s, const struct item *it, uint64_t run_ns, struct slice result)
+static void answer_done(struct session *s, struct item *it, uint64_t run_ns, struct slice result)
 {
-    /* On one host nothing waits for long behind it. */
-    bool bulk = !s->near && result.size > LOG_BULK * s->config.part_bytes;
-    struct answer_log *log = bulk ? &s->bulk : &s->log;
+    struct answer_log *log = item_log(s, it, result.size > LOG_BULK * s->config.part_bytes);
     uint32_t parts = answer_parts(s, log, it, &result);
     struct msg_task_done m = {
         .id = it->attempt.id, .lease = it->attempt.lease, .run_ns = run_ns, .result = result};
@@ -169,18 +177,21 @@ void session_data(struct session *s, uint64_t lease, struct slice data)
     struct item *it = item_find(s, lease);
     if (!it || it->dropped)
         return;
+    /* A little at a time is passed by nothing: it is wanted soon. */
+    bool much = answer_log_bytes(&s->log) + data.size > LOG_BULK * s->config.part_bytes;
+    struct answer_log *log = item_log(s, it, much);
     while (data.size) {
         size_t size = data.size < piece_bytes(s) ? data.size : piece_bytes(s);
         struct msg_data m = {
             .id = it->attempt.id, .lease = lease, .data = slice_of(data.data, size)};
-        size_t from = answer_log_open(&s->log);
-        msg_data_encode(&s->log.bytes, &m);
-        answer_log_close(&s->log, from, MSG_DATA, m.id, lease);
+        size_t from = answer_log_open(log);
+        msg_data_encode(&log->bytes, &m);
+        answer_log_close(log, from, MSG_DATA, m.id, lease);
         data = slice_of(data.data + size, data.size - size);
     }
 }
 
-static void too_big(struct session *s, const struct item *it, uint64_t run_ns, uint64_t size)
+static void too_big(struct session *s, struct item *it, uint64_t run_ns, uint64_t size)
 {
     char text[128];
     snprintf(text, sizeof text, "the result has %llu bytes, the server takes %llu",

@@ -21,8 +21,10 @@
 /* ------------------------------------------------------------------ answers */
 
 /* In parts (session_config.part_bytes): */
-#define LOG_NEAR   4u   /* of a frame, beyond which the rest waits for the next; 1 to other hosts */
-#define LOG_BULK   4u   /* of a result that others pass on its way to another host: more */
+#define LOG_NEAR 4u /* of a frame, beyond which the rest waits for the next; 1 to other hosts */
+#define LOG_BULK                                                                                   \
+    4u                  /* of a result that others pass on its way to another host: more;          \
+                           kept, and what a handler emits is passed, too */
 #define LOG_WINDOW 64u  /* sent and not acknowledged; on one host a result begun is ended */
 #define LOG_FULL   128u /* that wait to be sent, beyond which the runner has to wait */
 
@@ -52,6 +54,7 @@ struct answer_log {
     size_t sent;
     uint64_t head_sequence; /* of the head */
     struct buf bytes;
+    size_t data;     /* bytes of DATA among them */
     size_t head_at;  /* in bytes.data: the head's first byte, ... */
     size_t acked_at; /* ... that of the first not acknowledged, ... */
     size_t sent_at;  /* ... and that of the first to be sent */
@@ -108,6 +111,7 @@ struct item {
     bool handed;          /* the runner has it */
     bool told;            /* STARTED was sent */
     bool cancelled;       /* the runner was told to stop it */
+    bool bulk;            /* what it said last went to session.bulk: the next comes behind it */
     bool revoking;        /* the runner was asked to give it back */
     bool dropped;         /* nobody waits for its answer */
 };
@@ -164,8 +168,8 @@ struct session {
     uint64_t returned;  /* tasks given back in this session */
 
     struct answer_log log;
-    struct answer_log bulk; /* large results, of which nothing is numbered or sent: what is small
-                               passes them */
+    struct answer_log bulk; /* large results and much DATA, of which nothing is numbered or sent:
+                               what is small passes them */
     bool room;              /* for more of them on the way */
 
     bool draining;
@@ -235,6 +239,6 @@ void item_say_returned(struct session *s, uint64_t id, uint64_t lease, uint32_t 
 /* The handler of this queue is known to be broken. */
 bool item_is_broken(const struct session *s, struct slice queue);
 void item_say_failed(
-    struct session *s, const struct item *it, uint64_t run_ns, const struct attempt_failure *f);
+    struct session *s, struct item *it, uint64_t run_ns, const struct attempt_failure *f);
 
 #endif

@@ -57,6 +57,7 @@ void answer_log_close(struct answer_log *l, size_t from, uint16_t kind, uint64_t
     }
     assert(l->bytes.size >= from && l->bytes.size - from <= UINT32_MAX);
     l->count++;
+    l->data += kind == MSG_DATA ? l->bytes.size - from : 0;
     *log_record(l, l->count - 1) = (struct kept){
         .id = id,
         .lease = lease,
@@ -91,6 +92,16 @@ static void log_compact(struct answer_log *l)
     l->head_at = 0;
 }
 
+/* Its first record is gone. */
+static void log_shift(struct answer_log *l)
+{
+    const struct kept *record = log_record(l, 0);
+    l->head_at += record->size;
+    l->data -= record->kind == MSG_DATA ? record->size : 0;
+    l->first = (l->first + 1) & (l->capacity - 1);
+    l->count--;
+}
+
 /* Forgets whole groups that are acknowledged to their last message. */
 static void log_forget(struct answer_log *l)
 {
@@ -99,9 +110,7 @@ static void log_forget(struct answer_log *l)
         if (messages > l->acked)
             break;
         for (size_t i = 0; i < messages; i++)
-            l->head_at += log_record(l, i)->size;
-        l->first = (l->first + messages) & (l->capacity - 1);
-        l->count -= messages;
+            log_shift(l);
         l->acked -= messages;
         l->sent -= messages;
         l->head_sequence += messages;
@@ -219,10 +228,8 @@ void answer_log_move(struct answer_log *l, struct answer_log *from)
         if (!copy)
             return;
         copy->tail = 0;
-        copy->scattered = true;
-        from->head_at += copy->size;
-        from->first = (from->first + 1) & (from->capacity - 1);
-        from->count--;
+        copy->scattered = copy->kind == MSG_PART || copy->kind == MSG_TASK_DONE;
+        log_shift(from);
     }
     from->acked_at = from->sent_at = from->head_at;
     log_compact(from);

@@ -244,6 +244,73 @@ static void a_large_result_that_nobody_wants_is_dropped(void **state)
     assert_int_equal(play_said_of(&r, MSG_TASK_DONE), 0);
 }
 
+static void emits(uint64_t lease, size_t size)
+{
+    static uint8_t chunk[1 << 20];
+    play_begin(&r);
+    session_data(r.session, lease, slice_of(chunk, size));
+    play_end(&r);
+}
+
+/* Only as much goes ahead of it as is on its way; what the same handler says next stays behind. */
+static void what_is_small_passes_what_is_emitted(void **state)
+{
+    (void)state;
+    play_up(&r);
+    play_tasks(&r, 1, 3);
+    play_clear(&r);
+    emits(1001, 1 << 20);
+    assert_int_equal(play_said_of(&r, MSG_DATA), 2);
+    session_room(r.session, false);
+    play_begin(&r);
+    play_done(&r, 1001, 5);
+    play_done(&r, 1002, 5);
+    play_end(&r);
+    emits(1003, 100); /* a little is not much */
+    play_run_until(&r, r.ms);
+    assert_int_equal(play_said_of(&r, MSG_DATA), 3);
+    assert_int_equal(play_first_said(&r, MSG_TASK_DONE)->lease, 1002);
+    assert_int_equal(play_said_of(&r, MSG_TASK_DONE), 1);
+    assert_int_equal(r.actions->emitted >> 10, 15 << 6);
+    session_room(r.session, true);
+    play_run_until(&r, r.ms);
+    assert_int_equal(play_said_of(&r, MSG_DATA), 33);
+    assert_int_equal(r.said[r.said_count - 1].kind, MSG_TASK_DONE);
+    assert_int_equal(r.said[r.said_count - 1].lease, 1001);
+    assert_int_equal(r.actions->emitted, 0);
+    for (size_t i = 1; i < r.said_count; i++)
+        assert_int_equal(r.said[i].sequence, r.said[i - 1].sequence + 1);
+}
+
+/* It is acknowledged one by one, as nothing waits for the end of the task. */
+static void what_was_emitted_is_forgotten(void **state)
+{
+    struct attempt_failure f = {.code = PUSHROD_E_TASK_FAILED};
+    (void)state;
+    play_up(&r);
+    play_tasks(&r, 1, 1);
+    play_clear(&r);
+    emits(1001, 1 << 20);
+    play_begin(&r);
+    session_failed(r.session, 1001, 1, &f);
+    play_end(&r);
+    play_run_until(&r, r.ms);
+    assert_int_equal(play_said_of(&r, MSG_DATA), 32);
+    assert_int_equal(r.said[r.said_count - 1].kind, MSG_TASK_FAILED);
+    ack(r.said[r.said_count - 2].sequence);
+    play_begin(&r);
+    session_lane_down(r.session);
+    play_end(&r);
+    play_run_until(&r, r.ms + 1000);
+    assert_int_equal(r.held_count, 1);
+    play_welcome(&r, (const uint8_t[]){VERDICT_SEND});
+    play_clear(&r);
+    play_hello(&r);
+    play_run_until(&r, r.ms);
+    assert_int_equal(play_said_of(&r, MSG_DATA), 0);
+    assert_int_equal(play_said_of(&r, MSG_TASK_FAILED), 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -259,6 +326,8 @@ int main(void)
         TEST(what_is_not_acknowledged_is_bounded),
         TEST(a_result_that_others_pass_begins_anew),
         TEST(a_large_result_that_nobody_wants_is_dropped),
+        TEST(what_is_small_passes_what_is_emitted),
+        TEST(what_was_emitted_is_forgotten),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

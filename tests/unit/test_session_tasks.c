@@ -422,6 +422,7 @@ static void what_waits_to_be_sent_holds_the_runner(void **state)
     (void)state;
     static const uint8_t chunk[65536];
     play_up(&r);
+    session_near(r.session, true);
     play_tasks(&r, 1, 1);
     size_t chunks = 0;
     do {
