@@ -178,12 +178,12 @@ void attempt_fail(
     task->failure.permanent = permanent;
 }
 
-void attempt_fail_late(struct pushrod_task *task)
+void attempt_fail_late(struct pushrod_task *task, const char *hint)
 {
     uint64_t timeout_ns = atomic_load(&task->deadline_ns) - task->begin_ns;
     attempt_fail(task, PUSHROD_E_TASK_TIMEOUT, false,
-        "the attempt took longer than its timeout of %llu ms",
-        (unsigned long long)(timeout_ns / NS_PER_MS));
+        "the attempt took longer than its timeout of %llu ms%s",
+        (unsigned long long)(timeout_ns / NS_PER_MS), hint);
 }
 
 void attempt_fail_start(struct pushrod_task *task, int why)

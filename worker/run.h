@@ -155,7 +155,8 @@ bool run_watched(const struct run *run);
 const struct run_config *run_settings(const struct run *run);
 void attempt_fail(struct pushrod_task *task, enum pushrod_error code, bool permanent,
     const char *format, ...) __attribute__((format(printf, 4, 5)));
-void attempt_fail_late(struct pushrod_task *task);    /* its timeout is over */
+/* Its timeout is over; `hint`: what else is to be said. */
+void attempt_fail_late(struct pushrod_task *task, const char *hint);
 void attempt_fail_too_big(struct pushrod_task *task); /* its result is larger than max_result */
 /* There is no process to be had (memory, limits; why: an errno): another worker may have one. */
 void attempt_fail_start(struct pushrod_task *task, int why);

@@ -283,7 +283,8 @@ static void judge(struct attempt_run *r)
     else if (r->turn == TURN_CANCELLED)
         attempt_fail(task, PUSHROD_E_TASK_CANCELLED, true, "cancelled");
     else if (r->turn == TURN_LATE)
-        attempt_fail_late(task);
+        attempt_fail_late(task,
+            r->p->heard ? "" : "; its process has said nothing: does it flush what it prints?");
 }
 
 static struct coproc *coproc_of(struct slot *slot, const struct handler *handler)

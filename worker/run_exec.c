@@ -190,7 +190,7 @@ static void judge_stop(struct exec *e)
         attempt_fail(task, PUSHROD_E_TASK_CANCELLED, true, "cancelled");
         break;
     case EXEC_LATE:
-        attempt_fail_late(task);
+        attempt_fail_late(task, "");
         break;
     case EXEC_TOO_BIG:
         attempt_fail_too_big(task);

@@ -19,7 +19,7 @@ static void function_run(struct slot *slot, struct pushrod_task *task)
     if (atomic_load(&task->cancelled))
         attempt_fail(task, PUSHROD_E_TASK_CANCELLED, true, "cancelled");
     else if (clock_mono_ns() >= atomic_load(&task->deadline_ns))
-        attempt_fail_late(task);
+        attempt_fail_late(task, "");
     else if (!task->failed)
         attempt_fail(task, PUSHROD_E_TASK_FAILED, false, "the handler returned %d", value);
 }

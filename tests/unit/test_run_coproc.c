@@ -254,7 +254,15 @@ static void a_hang_ends_at_the_timeout(void **state)
         .timeout_ms = 1000};
     struct outcome *o = run_play_wait(&p, run_play_give_like(&p, hangs));
     assert_int_equal(o->code, PUSHROD_E_TASK_TIMEOUT);
+    assert_string_equal(o->text, "the attempt took longer than its timeout of 1000 ms; its process "
+                                 "has said nothing: does it flush what it prints?");
     assert_string_equal((char *)run_play_do(&p, "say done well")->result.data, "well");
+    /* This one flushes. */
+    hangs.payload = slice_str("echo '{\"type\":\"progress\",\"done\":1}'; sleep 1000");
+    hangs.timeout_ms = 3000;
+    o = run_play_wait(&p, run_play_give_like(&p, hangs));
+    assert_int_equal(o->code, PUSHROD_E_TASK_TIMEOUT);
+    assert_string_equal(o->text, "the attempt took longer than its timeout of 3000 ms");
     run_play_stop(&p);
 }
 
