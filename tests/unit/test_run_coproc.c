@@ -352,9 +352,9 @@ static void closed_output_is_a_crash(void **state)
 static void the_samples_do_what_they_say(void **state)
 {
     (void)state;
-    static const char *const samples[] = {
-        "python3 examples/coproc/worker.py", "php examples/coproc/worker.php"};
-    for (size_t i = 0; i < 2; i++) {
+    static const char *const samples[] = {"python3 examples/coproc/worker.py",
+        "php examples/coproc/worker.php", "ruby examples/coproc/worker.rb"};
+    for (size_t i = 0; i < sizeof samples / sizeof samples[0]; i++) {
         char probe[100];
         snprintf(probe, sizeof probe, "command -v %.*s >/dev/null 2>&1",
             (int)strcspn(samples[i], " "), samples[i]);
