@@ -36,7 +36,7 @@ static void loss_drop(struct core *c, struct loss *loss)
 static struct loss *loss_new(struct core *c, const uint8_t instance[INSTANCE_SIZE], size_t count,
     size_t name, uint64_t wait_ns)
 {
-    struct loss *loss = calloc(1, sizeof *loss + count * sizeof loss->ids[0] + name + 1);
+    struct loss *loss = calloc(1, sizeof *loss + count * sizeof loss->suspects[0] + name + 1);
     if (!loss || !timer_loss(c, loss, c->now.mono_ns + wait_ns)) {
         free(loss);
         return NULL;
@@ -63,12 +63,13 @@ static const char *death_text(struct core *c, const struct loss *loss)
         c, "the worker process exited with %u while it ran the task", (unsigned)o->exit_code);
 }
 
-static void death_count(struct core *c, struct task *t, const struct loss *loss, const char *text)
+static void death_count(
+    struct core *c, struct task *t, const struct loss *loss, unsigned attempt, const char *text)
 {
     const struct msg_obituary *o = &loss->obituary;
     assert(!task_ended(t));
     history_add(c, t,
-        &(struct msg_death){.attempt = t->hand_overs,
+        &(struct msg_death){.attempt = attempt,
             .code = PUSHROD_E_TASK_CRASHED,
             .worker = slice_str(loss->name),
             .signal = o->signal,
@@ -95,9 +96,10 @@ static void loss_is_death(struct core *c, struct loss *loss)
     const char *text = death_text(c, loss);
     assert(loss->lost);
     for (size_t i = 0; i < loss->count; i++) {
-        struct task *t = ledger_find(&c->ledger, loss->ids[i]);
+        const struct suspect *s = &loss->suspects[i];
+        struct task *t = ledger_find(&c->ledger, s->id);
         if (t && !task_ended(t) && t->state != TASK_STORING)
-            death_count(c, t, loss, text);
+            death_count(c, t, loss, s->attempt, text);
     }
     worker_off_record(c, loss->instance);
     loss_drop(c, loss);
@@ -121,14 +123,16 @@ void loss_add(struct core *c, const struct worker *w, const struct lost *lost)
     }
     if (before)
         loss_drop(c, before);
-    memcpy(loss->ids + count, w->name.data, w->name.size);
-    loss->name = (char *)(loss->ids + count);
+    memcpy(loss->suspects + count, w->name.data, w->name.size);
+    loss->name = (char *)(loss->suspects + count);
     loss->lost = true;
     loss->cut = lost->cut;
     loss->alone = lost->alone;
     loss->count = count;
-    if (count)
-        memcpy(loss->ids, lost->ids, count * sizeof loss->ids[0]);
+    for (size_t i = 0; i < count; i++) {
+        const struct task *t = ledger_find(&c->ledger, lost->ids[i]);
+        loss->suspects[i] = (struct suspect){lost->ids[i], t ? t->hand_overs : 0};
+    }
     if (loss->known)
         loss_is_death(c, loss);
 }
@@ -159,8 +163,8 @@ void loss_rejoined(struct core *c, const uint8_t instance[INSTANCE_SIZE])
     if (!loss)
         return;
     for (size_t i = 0; i < loss->count; i++) {
-        struct task *t = ledger_find(&c->ledger, loss->ids[i]);
-        assert(!t || t->record.id == loss->ids[i]);
+        struct task *t = ledger_find(&c->ledger, loss->suspects[i].id);
+        assert(!t || t->record.id == loss->suspects[i].id);
         if (t && t->state == TASK_DELAYED && t->record.suspect)
             task_requeue(c, t);
     }

@@ -277,11 +277,17 @@ struct lost {
     size_t suspects;
 };
 
+/* What ran on a worker that was lost. Another one may have it by the time its death is heard of. */
+struct suspect {
+    uint64_t id;
+    uint16_t attempt; /* that ran there */
+};
+
 /* A worker that was lost, until it is clear whether its process died. */
 struct loss {
     struct loss *next;
     uint8_t instance[INSTANCE_SIZE];
-    const char *name;       /* behind the ids */
+    const char *name;       /* behind the suspects */
     struct heap_node timer; /* mono: not back by then, it is taken for dead */
     bool lost;              /* false: the obituary came first */
     bool cut;               /* its connection went down; false: fenced, no death without obituary */
@@ -289,7 +295,7 @@ struct loss {
     bool known; /* the obituary is there */
     bool alone; /* one attempt ran there, and nothing beside it */
     size_t count;
-    uint64_t ids[]; /* suspects */
+    struct suspect suspects[];
 };
 
 /* ---- followers ---- */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What comes late: answers of attempts that others overtook, and the deaths of their workers. */
+#include "proto/codec.h"
 #include "tests/unit/core_durable.h"
 
 static struct durable d;
@@ -279,6 +280,37 @@ static void a_death_is_stored_while_its_time_comes(void **state)
     durable_free(&d);
 }
 
+/* The obituary comes when another worker has the task already. */
+static void a_late_death_is_of_its_own_attempt(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    uint64_t id = fix_submit(&f, 5, "q", "", NULL, FOLLOW_NONE);
+    fix_worker(&f, 0, "q", 1);
+    fix_tick(&f);
+    assert_int_equal(fix_lane(&f, 0, LANE_TASK, 0)->task->hand_overs, 1);
+    fix_later(&f, 1);
+    fix_worker(&f, 1, "q", 1);
+    core_worker_lost(f.core, f.worker[0], PUSHROD_E_CLOSED, f.now.mono_ns);
+    fix_tick(&f);
+    assert_int_equal(fix_lane(&f, 1, LANE_TASK, 0)->task->hand_overs, 2);
+    fix_later(&f, 1);
+    core_obituary(
+        f.core, &(struct msg_obituary){
+                    .instance = slice_of("\1\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 16), .signal = 11});
+    core_status(f.core, 5, 8, id);
+    fix_tick(&f);
+    const struct msg_task_row *row = fix_conn(&f, 5, MSG_TASK_ROW, 0)->row;
+    struct dec history = dec_of(row->history);
+    struct msg_death death;
+    assert_int_equal(dec_array(&history), 1);
+    assert_int_equal(dec_message(&history), MSG_DEATH);
+    assert_true(msg_death_decode(&history, &death));
+    assert_int_equal(death.attempt, 1);
+    fix_free(&f);
+}
+
 /* A worker that is emptied for a suspect may have to be recorded anew: until then it gets none. */
 static void a_suspect_waits_for_the_record_of_its_worker(void **state)
 {
@@ -438,6 +470,7 @@ int main(void)
         cmocka_unit_test(pieces_of_two_sessions_meet),
         cmocka_unit_test(what_a_worker_runs_all_the_same_has_no_time),
         cmocka_unit_test(a_death_is_stored_while_its_time_comes),
+        cmocka_unit_test(a_late_death_is_of_its_own_attempt),
         cmocka_unit_test(a_suspect_waits_for_the_record_of_its_worker),
         cmocka_unit_test(a_late_result_finds_its_task_in_the_store),
         cmocka_unit_test(a_late_result_in_pieces_finds_its_task_in_the_store),
