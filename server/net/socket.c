@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* socket: options that every ZeroMQ socket of the plane gets, and binding to an address. */
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <zmq.h>
 
 #include "server/net/plane_internal.h"
@@ -38,9 +40,31 @@ static bool set_all(void *socket, const struct socket_options *o)
            zmq_setsockopt(socket, ZMQ_ZAP_DOMAIN, o->domain, strlen(o->domain)) == 0;
 }
 
+/*
+ * libzmq numbers the peers of a ROUTER, from a rand() on, which is the same in every process. Who
+ * knows the next number can have it for a name of its own, and libzmq aborts when it is given to
+ * somebody else. So it is drawn; the program's own rand() goes on as if nothing had been.
+ */
+static void *socket_new(void *context, int type)
+{
+    static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
+    char ours[64]; /* a state of random(3), and of rand() with it */
+    unsigned seed;
+    if (type != ZMQ_ROUTER)
+        return zmq_socket(context, type);
+    if (getrandom(&seed, sizeof seed, 0) != (ssize_t)sizeof seed)
+        return NULL;
+    pthread_mutex_lock(&one_at_a_time);
+    char *programs = initstate(seed, ours, sizeof ours);
+    void *socket = zmq_socket(context, type);
+    setstate(programs);
+    pthread_mutex_unlock(&one_at_a_time);
+    return socket;
+}
+
 void *socket_make(void *context, int type, const struct socket_options *options)
 {
-    void *socket = zmq_socket(context, type);
+    void *socket = socket_new(context, type);
     if (!socket || set_all(socket, options))
         return socket;
     zmq_close(socket);

@@ -127,6 +127,38 @@ static void squatters_share_their_places(void **state)
     end();
 }
 
+/* What the ROUTER calls the first that joins, in a process whose rand() begins as any other's. */
+static void first_name(uint8_t name[ROUTE_SIZE])
+{
+    srand(1);
+    begin(NULL);
+    fake_join(&fake);
+    RIG_UNTIL(&rig, rig.joins == 1);
+    memcpy(name, peers_get(&rig.plane->peers, rig.join.peer)->route, ROUTE_SIZE);
+    end();
+}
+
+/* A peer that calls itself what the ROUTER will call another one makes libzmq abort. */
+static void names_of_peers_cannot_be_foreseen(void **state)
+{
+    uint8_t one[ROUTE_SIZE], other[ROUTE_SIZE];
+    (void)state;
+    first_name(one);
+    first_name(other);
+    assert_memory_not_equal(one, other, ROUTE_SIZE);
+    /* Whose rand() it is does not notice. */
+    void *context = zmq_ctx_new();
+    struct socket_options options = {.domain = ZAP_DOMAIN_JOIN};
+    srand(1);
+    int expected = rand();
+    srand(1);
+    void *router = socket_make(context, ZMQ_ROUTER, &options);
+    assert_non_null(router);
+    assert_int_equal(rand(), expected);
+    zmq_close(router);
+    zmq_ctx_term(context);
+}
+
 /* ------------------------------------------------------------------------------- admission */
 
 /* The first peer with the right secret is admitted, and nobody after it, not even when it left. */
@@ -273,6 +305,7 @@ int main(void)
         cmocka_unit_test(many_scans_stall_nobody),
         cmocka_unit_test(other_protocols_are_dropped),
         cmocka_unit_test(squatters_share_their_places),
+        cmocka_unit_test(names_of_peers_cannot_be_foreseen),
         cmocka_unit_test(lane_admits_once),
         cmocka_unit_test(wrong_secrets_are_rejected),
         cmocka_unit_test(token_of_another_worker),
