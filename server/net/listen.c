@@ -192,14 +192,22 @@ static int open_tcp(const char *address, char **error)
     return fd >= 0 ? fd : listen_error(error, PUSHROD_E_SYSTEM, address, bind_reason(saved));
 }
 
-/* True if somebody answers at that path. */
-static bool unix_alive(const struct sockaddr_un *at)
+static bool is_socket(const char *path)
 {
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    bool alive = fd >= 0 && connect(fd, (const struct sockaddr *)at, sizeof *at) == 0;
+    struct stat there;
+    return lstat(path, &there) == 0 && S_ISSOCK(there.st_mode);
+}
+
+/* A server that died left a socket there. One that is of another kind or user, or whose server is
+ * too busy to accept, does not refuse. */
+static bool unix_left(const struct sockaddr_un *at)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    bool refused = fd >= 0 && connect(fd, (const struct sockaddr *)at, sizeof *at) != 0 &&
+                   errno == ECONNREFUSED;
     if (fd >= 0)
         close(fd);
-    return alive;
+    return refused && is_socket(at->sun_path);
 }
 
 /* A listening descriptor, or -1 and errno. */
@@ -235,17 +243,15 @@ static int open_unix(const char *path, char **error)
     if (!*path || strlen(path) >= sizeof at.sun_path)
         return listen_error(error, PUSHROD_E_BAD_OPTION, path, "a path has 1 to 107 bytes");
     memcpy(at.sun_path, path, strlen(path) + 1);
-    if (unix_alive(&at))
-        return listen_error(error, PUSHROD_E_SYSTEM, path, "another server listens there");
-    /* Nobody answers: a socket that lies there was left by a server that died. */
-    struct stat there;
-    if (lstat(path, &there) == 0 && S_ISSOCK(there.st_mode))
+    if (unix_left(&at))
         unlink(path);
     int fd = bind_unix(&at, sizeof at);
-    return fd >= 0 ? fd
-                   : listen_error(error, PUSHROD_E_SYSTEM, path,
-                         errno == EADDRINUSE ? "something that is no socket lies there"
-                                             : strerror(errno));
+    if (fd >= 0)
+        return fd;
+    const char *why = errno != EADDRINUSE ? strerror(errno)
+                      : is_socket(path)   ? "another server listens there"
+                                          : "something that is no socket lies there";
+    return listen_error(error, PUSHROD_E_SYSTEM, path, why);
 }
 
 /* -------------------------------------------------------------------------------- lifetime */

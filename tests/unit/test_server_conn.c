@@ -233,6 +233,44 @@ static void test_half_closed(void **state)
     server_stop(s);
 }
 
+/* A socket at that path, which is somebody's. */
+static void expect_taken(const char *path, int type)
+{
+    char address[80];
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    struct stat before, after;
+    struct pushrod_server *s = server_new();
+    snprintf(address, sizeof address, "unix:%s", path);
+    memcpy(at.sun_path, path, strlen(path) + 1);
+    int fd = socket(AF_UNIX, type, 0), caller = -1;
+    assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof at), 0);
+    /* Whoever listens takes nobody at the moment. */
+    while (type == SOCK_STREAM && listen(fd, 0) == 0) {
+        caller = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        if (connect(caller, (struct sockaddr *)&at, sizeof at) != 0)
+            break;
+    }
+    assert_int_equal(stat(path, &before), 0);
+    assert_int_equal(pushrod_server_listen(s, address, NULL), 0);
+    assert_int_equal(pushrod_server_start(s), -PUSHROD_E_SYSTEM);
+    assert_non_null(strstr(pushrod_server_error(s), "another server listens there"));
+    pushrod_server_free(s);
+    assert_int_equal(stat(path, &after), 0);
+    assert_int_equal(after.st_ino, before.st_ino);
+    close(caller);
+    close(fd);
+    unlink(path);
+}
+
+static void test_unix_path_of_another(void **state)
+{
+    char path[64];
+    (void)state;
+    snprintf(path, sizeof path, "/tmp/pushrod-test-%d", (int)getpid());
+    expect_taken(path, SOCK_DGRAM);
+    expect_taken(path, SOCK_STREAM);
+}
+
 /* What lies at the path of a socket is removed if a server left it, and only then. */
 static void test_unix_path(void **state)
 {
@@ -384,6 +422,7 @@ int main(void)
         cmocka_unit_test(test_given_until_it_returns),
         cmocka_unit_test(test_half_closed),
         cmocka_unit_test(test_unix_path),
+        cmocka_unit_test(test_unix_path_of_another),
         cmocka_unit_test(test_ipv6),
         cmocka_unit_test(test_taken_port),
         cmocka_unit_test(test_silent_clients_are_asked),
