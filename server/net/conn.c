@@ -96,7 +96,11 @@ void conn_read_stop(struct conn *c)
 
 void conn_read_start(struct conn *c)
 {
-    if (!c->reading && c->state != CONN_DEAD)
+    if (c->reading || c->state == CONN_DEAD)
+        return;
+    if (c->again)
+        loop_postpone(c->set->loop, &c->part);
+    else
         c->reading = event_add(&c->read_event, NULL) == 0;
 }
 
@@ -105,11 +109,6 @@ void conn_write_stop(struct conn *c)
     if (c->writing)
         event_del(&c->write_event);
     c->writing = false;
-}
-
-static bool code_is_protocol(int code)
-{
-    return code >= PUSHROD_E_BAD_VERSION && code <= PUSHROD_E_WRONG_PORT;
 }
 
 void conn_kill(struct conn *c, int code)
@@ -131,7 +130,8 @@ void conn_kill(struct conn *c, int code)
     c->unsent = 0;
     set->stats.connections--;
     set->stats.slow_readers += c->code == PUSHROD_E_SLOW_READER;
-    set->stats.protocol_errors += code_is_protocol(c->code);
+    set->stats.protocol_errors +=
+        c->code >= PUSHROD_E_BAD_VERSION && c->code <= PUSHROD_E_WRONG_PORT;
     if (c->ops->closed)
         c->ops->closed(c, c->code);
     close(c->fd);
@@ -164,6 +164,7 @@ void conn_close(struct conn *c, int code)
     c->state = CONN_CLOSING;
     c->code = code;
     c->fill_to = NULL;
+    c->again = false;
     if (!loop_timer_set(c->set->loop, &c->timer, conn_after_ms(c, c->set->config.slow_ms))) {
         conn_kill(c, code);
         return;
@@ -171,16 +172,6 @@ void conn_close(struct conn *c, int code)
     /* The end of the tick flushes it, and then sees that it is closing. */
     list_remove(&c->node);
     list_push_back(&c->set->dirty, &c->node);
-}
-
-static void conn_timed_out(void *arg)
-{
-    struct conn *c = arg;
-    if (c->state == CONN_OPEN && c->unsent == 0 && c->greeted)
-        return;
-    if (conn_drains(c))
-        return;
-    conn_kill(c, c->unsent > 0 ? PUSHROD_E_SLOW_READER : PUSHROD_E_TIMED_OUT);
 }
 
 void conn_greeted(struct conn *c)
@@ -228,6 +219,25 @@ static void input_offer(struct conn *c, const uint8_t *data, size_t size)
     /* Connections that send whole frames keep no buffer. */
     else if (c->in.size == 0)
         buf_free(&c->in);
+}
+
+void conn_again(struct conn *c)
+{
+    c->again = true;
+    conn_read_stop(c);
+    conn_read_start(c);
+}
+
+static void input_again(struct conn *c)
+{
+    struct buf left = c->in;
+    c->in = BUF_EMPTY;
+    c->again = false;
+    loop_enter(c->set->loop);
+    input_offer(c, left.data, left.size);
+    buf_free(&left);
+    if (!c->choked)
+        conn_read_start(c);
 }
 
 /* There is more to come before the protocol hears of it. */
@@ -336,10 +346,26 @@ static size_t conn_read(struct conn *c)
     return got > 0 ? (size_t)got : 0;
 }
 
+/* True: clients are not read at the moment, and this one comes back then. */
+static bool pause_holds(struct conn *c)
+{
+    if (!c->set->paused || c->state != CONN_OPEN)
+        return false;
+    conn_read_stop(c);
+    if (list_empty(&c->node))
+        list_push_back(&c->set->paused_conns, &c->node);
+    return true;
+}
+
 /* It is not watched while there is more to be read than its turn allows: see conn_readable(). */
 static void part_read(void *arg)
 {
     struct conn *c = arg;
+    if (c->again) {
+        if (!c->choked && !pause_holds(c))
+            input_again(c);
+        return;
+    }
     bool more = fill_goes_on(c) && conn_read(c) == CONN_PART && fill_goes_on(c);
     if (more && !c->choked && !c->set->paused)
         loop_postpone(c->set->loop, &c->part);
@@ -353,12 +379,8 @@ static void conn_readable(int fd, short what, void *arg)
     (void)fd, (void)what;
     if (c->state == CONN_DEAD)
         return;
-    if (c->set->paused && c->state == CONN_OPEN) {
-        conn_read_stop(c);
-        if (list_empty(&c->node))
-            list_push_back(&c->set->paused_conns, &c->node);
+    if (pause_holds(c))
         return;
-    }
     /* A part of a large payload, of which nobody is told: one at a time, and no tick begins. All
      * that wait for their turn would be found readable in each round, so they are not asked. */
     if (fill_goes_on(c)) {

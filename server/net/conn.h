@@ -72,6 +72,7 @@ struct conn {
     bool choked;          /* not read: too much unsent */
     bool greeted;         /* the protocol's handshake is done */
     bool eager;           /* a read was full: they are of CONN_READ from now on */
+    bool again;           /* input() has its turn before anything is read */
     uint8_t large_reads;  /* that get room for another body of `large` bytes */
     int code;             /* why it closes */
     size_t unsent;        /* bytes in `out` */
@@ -81,7 +82,7 @@ struct conn {
     uint8_t *fill_to;     /* where the next bytes go; NULL: to input() */
     size_t fill_left;
     size_t large;            /* bytes of its last large body */
-    struct deferral part;    /* reads the next part of what is filled */
+    struct deferral part;    /* the next part of what is filled, or input() again */
     struct list node;        /* paused, later, dirty or dead */
     struct loop_timer timer; /* handshake, slow reader, or the end of CLOSING */
     struct event read_event;
@@ -164,6 +165,11 @@ struct body *conn_body(struct conn *c, const uint8_t *data, size_t size);
  * input() is called again, with what lay behind the body. The caller holds it until then.
  */
 struct body *conn_body_begun(struct conn *c, const uint8_t *data, size_t there, size_t size);
+/*
+ * In input(): what was taken is more than one turn's work. It is called again when the others have
+ * had theirs, with what it leaves, before anything is read.
+ */
+void conn_again(struct conn *c);
 void conn_greeted(struct conn *c); /* the handshake is done: it may be silent now */
 /* Sends what was written, as ever `slow_ms` without a byte taken, then ends its half; the peer has
  * 2 s to close. Input is thrown away. */

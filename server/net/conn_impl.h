@@ -34,7 +34,7 @@ void conn_read_stop(struct conn *c);
 void conn_read_start(struct conn *c);
 void conn_write_stop(struct conn *c);
 void conn_flushed(struct conn *c); /* CLOSING: all is sent */
-bool conn_drains(struct conn *c);  /* its time is over: it is given more */
+void conn_timed_out(void *conn);   /* a loop_fn: it ends, unless its socket drains */
 void conn_free(struct conn *c);
 void conns_hurry(void *set);                       /* a loop_fn: what could wait has waited */
 void conn_writable(int fd, short what, void *arg); /* of libevent */

@@ -138,13 +138,23 @@ static void slow_clock(struct conn *c, int queued)
 
 /* The socket says that there is room when a third of it is empty: that may be MiB, and over a slow
  * link take minutes. */
-bool conn_drains(struct conn *c)
+static bool conn_drains(struct conn *c)
 {
     int queued = c->unsent > 0 ? queued_in(c->fd) : c->queued;
     if (queued >= c->queued)
         return false;
     slow_clock(c, queued);
     return true;
+}
+
+void conn_timed_out(void *arg)
+{
+    struct conn *c = arg;
+    if (c->state == CONN_OPEN && c->unsent == 0 && c->greeted)
+        return;
+    if (conn_drains(c))
+        return;
+    conn_kill(c, c->unsent > 0 ? PUSHROD_E_SLOW_READER : PUSHROD_E_TIMED_OUT);
 }
 
 /* The socket is full: the time in which it must take something begins anew with each progress. */

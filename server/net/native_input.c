@@ -209,16 +209,18 @@ static void message_handle(struct native *n, struct conn *c, struct dec *d, stru
     request_handle(n, c, number, d);
 }
 
-static void frame_handle(struct native *n, struct conn *c, struct slice frame, struct parts *parts)
+/* The messages of a frame, or as many as have `most` bytes. */
+static void frame_handle(
+    struct native *n, struct conn *c, struct dec *d, struct parts *parts, size_t most)
 {
-    struct dec d = dec_of(frame);
-    while (dec_more(&d) && c->state == CONN_OPEN)
-        message_handle(n, c, &d, parts);
-    if (!dec_failed(&d) || c->state != CONN_OPEN)
+    const uint8_t *begin = d->at;
+    while (dec_more(d) && c->state == CONN_OPEN && (size_t)(d->at - begin) < most)
+        message_handle(n, c, d, parts);
+    if (!dec_failed(d) || c->state != CONN_OPEN)
         return;
     batch_flush(n, c);
     char text[200];
-    snprintf(text, sizeof text, "%s: see proto/PROTOCOL.md", d.error);
+    snprintf(text, sizeof text, "%s: see proto/PROTOCOL.md", d->error);
     native_fail(c, PUSHROD_E_BAD_MESSAGE, text);
 }
 
@@ -285,11 +287,17 @@ static void parts_go_on(struct native *n, struct conn *c, struct slice *in)
         conn_kill(c, PUSHROD_E_NO_MEMORY);
     if (state != PARTS_WHOLE)
         return;
-    /* Not the connection's any more: it may end meanwhile. */
+    /* Not the connection's meanwhile: it may end. */
     c->data = NULL;
-    frame_handle(n, c, parts_frame(p), p);
+    frame_handle(n, c, parts_left(p), p, CONN_READ);
     batch_flush(n, c);
-    parts_free(p);
+    if (c->state != CONN_OPEN || !dec_more(parts_left(p))) {
+        parts_free(p);
+        return;
+    }
+    /* Others wait no longer for it than for any that sends as fast as it is read. */
+    c->data = p;
+    conn_again(c);
 }
 
 /* A frame's head and more. False: what is there is left to be read again, with more behind it. */
@@ -302,7 +310,8 @@ static bool frame_take(struct native *n, struct conn *c, struct slice *in)
         return false;
     }
     if (there >= size) {
-        frame_handle(n, c, slice_of(in->data + FRAME_HEAD, size), NULL);
+        struct dec d = dec_of(slice_of(in->data + FRAME_HEAD, size));
+        frame_handle(n, c, &d, NULL, size);
         slice_skip(in, FRAME_HEAD + size);
         return true;
     }

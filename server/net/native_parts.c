@@ -2,7 +2,6 @@
 #include "server/net/native_parts.h"
 
 #include <stdlib.h>
-#include "proto/codec.h"
 #include "proto/frame.h"
 #include "proto/messages.h"
 
@@ -27,6 +26,7 @@ struct parts {
     struct buf kept;     /* all but the large payloads */
     struct buf payloads; /* struct payload: those, in their order */
     size_t handed_over;  /* of them */
+    struct dec whole;    /* what is to be decoded of `kept`, when all is there */
 };
 
 struct parts *parts_new(size_t size)
@@ -56,9 +56,9 @@ void parts_free(struct parts *p)
     free(p);
 }
 
-struct slice parts_frame(const struct parts *p)
+struct dec *parts_left(struct parts *p)
 {
-    return buf_slice(&p->kept);
+    return &p->whole;
 }
 
 struct body *parts_payload(struct parts *p, const uint8_t *message)
@@ -131,6 +131,8 @@ static bool payload_take(struct parts *p, struct conn *c, struct slice *in, size
 
 enum parts_state parts_read(struct parts *p, struct conn *c, struct slice *in)
 {
+    if (p->left == 0)
+        return PARTS_WHOLE;
     /* A look begins at the value's first byte: it is worth it when there is twice as much. */
     if (in->size < p->again && in->size < p->left)
         return PARTS_MORE;
@@ -156,5 +158,8 @@ enum parts_state parts_read(struct parts *p, struct conn *c, struct slice *in)
     if (p->kept.failed)
         return PARTS_NO_MEMORY;
     p->again = in->size < CONN_READ / 2 ? 2 * in->size : CONN_READ + 1;
-    return p->left == 0 ? PARTS_WHOLE : PARTS_MORE;
+    if (p->left > 0)
+        return PARTS_MORE;
+    p->whole = dec_of(buf_slice(&p->kept));
+    return PARTS_WHOLE;
 }

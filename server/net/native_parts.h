@@ -11,6 +11,7 @@
 #ifndef SERVER_NET_NATIVE_PARTS_H
 #define SERVER_NET_NATIVE_PARTS_H
 
+#include "proto/codec.h"
 #include "server/net/conn.h"
 
 struct parts;
@@ -20,7 +21,7 @@ enum parts_state { PARTS_MORE, PARTS_WHOLE, PARTS_NO_MEMORY };
 struct parts *parts_new(size_t size); /* of a frame of so many bytes; NULL: no memory */
 /* In input(): takes what is there of the frame off `in`, but for the beginning of a value. */
 enum parts_state parts_read(struct parts *p, struct conn *c, struct slice *in);
-struct slice parts_frame(const struct parts *p);
+struct dec *parts_left(struct parts *p); /* of the whole frame: what was not decoded yet */
 /*
  * The payload of the SUBMIT that begins at `message` of the frame, if it has a body; else NULL. The
  * reference becomes the caller's. Asked for in the order of the frame.

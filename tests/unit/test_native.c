@@ -211,12 +211,56 @@ static void no_memory_ends_it(void **state)
     body_unref(task.result);
 }
 
+static bool add_unsent(struct conn *c, void *arg)
+{
+    *(size_t *)arg += c->unsent;
+    return true;
+}
+
+/* Bytes that the one connection was told, or is to be. */
+static size_t said_to_it(void)
+{
+    size_t size = peer.heard.size;
+    conns_each(play.server->conns, &native_ops, add_unsent, &size);
+    return size;
+}
+
+/* Many small ones in one frame are several turns' work: what they are told comes in parts, too. */
+static void frame_of_many_has_several_turns(void **state)
+{
+    size_t count = 190000;
+    (void)state;
+    put_hello(&out);
+    size_t at = frame_begin(&out);
+    for (size_t i = 0; i < count; i++)
+        put_echo(&out, 1);
+    frame_end(&out, at);
+    at = frame_begin(&out);
+    put_echo(&out, 2);
+    frame_end(&out, at);
+    /* Two rounds at the most: the end of the frame is read in the one, and the other follows. */
+    size_t last = out.size - 9;
+    for (unsigned i = 0; i < 2; i++) {
+        again();
+        native_peer_say(&play, &peer, out.data, last);
+        assert_int_equal(native_peer_heard(&peer).counts[MSG_OK], 0);
+        assert_int_equal(write(peer.fd, out.data + last, out.size - last), out.size - last);
+        native_play_turn(&play);
+        native_peer_hear(&peer);
+        assert_true(native_peer_heard(&peer).counts[MSG_OK] > 0);
+        assert_true(said_to_it() < count * (FRAME_HEAD + 4)); /* an array of 3 small numbers */
+    }
+    native_peer_settle(&play, &peer, out.size);
+    expect(native_peer_heard(&peer), 0, 0, count + 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         PLAY(byte_by_byte),
         PLAY(cut_anywhere),
         PLAY(many_in_one_piece),
+        PLAY(frame_of_many_has_several_turns),
         PLAY(garbage_ends_it),
         PLAY(patient_leaves_with_the_next),
         PLAY(patient_alone_does_not_stay),

@@ -45,7 +45,7 @@ static void payload_look(size_t n, struct slice payload)
 
 static void frame_look(struct parts *p)
 {
-    struct dec d = dec_of(parts_frame(p));
+    struct dec d = *parts_left(p);
     for (size_t n = 0; n < TASKS; n++) {
         const uint8_t *begin = d.at;
         struct msg_submit m;
