@@ -154,7 +154,7 @@ static void read_any(struct answer_frame *f, unsigned kind, struct answer *a)
 size_t answer_frame_read(struct answer_frame *f, struct answer *answers, size_t most)
 {
     size_t count = 0;
-    while (count < most && dec_more(&f->dec)) {
+    for (size_t i = 0; i < most && dec_more(&f->dec); i++) {
         unsigned kind = dec_message(&f->dec);
         if (kind == 0)
             break;

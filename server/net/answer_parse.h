@@ -22,8 +22,8 @@ struct answer_frame {
 
 /* Reads FROM. False: it is not there, or says nothing sensible. */
 bool answer_frame_open(struct answer_frame *f, struct slice frame);
-/* Up to `most` answers; 0 at the end and at an error. Those before an error are good ones.
- * HEARTBEATs among them only set `beat`. */
+/* Reads up to `most` messages, and gives how many of them are answers: HEARTBEATs only set `beat`.
+ * Those before an error are good ones. */
 size_t answer_frame_read(struct answer_frame *f, struct answer *answers, size_t most);
 /* NULL: none; else what was wrong, a constant text. */
 const char *answer_frame_error(const struct answer_frame *f);

@@ -53,9 +53,10 @@ static bool answers_take(struct plane *plane, struct speaker *speaker, struct an
 {
     struct answer answers[ANSWERS_BATCH];
     const uint8_t *begun = frame->dec.at;
-    size_t count, given = 0;
-    while ((count = answer_frame_read(frame, answers, ANSWERS_BATCH))) {
-        size_t old = answers_skip(plane, speaker, answers, count);
+    size_t given = 0;
+    while (dec_more(&frame->dec)) {
+        size_t count = answer_frame_read(frame, answers, ANSWERS_BATCH);
+        size_t old = count ? answers_skip(plane, speaker, answers, count) : 0;
         if (old < count) {
             given += count - old;
             speaker->taken = answers[count - 1].sequence;

@@ -48,8 +48,8 @@ static void fuzz_answers(struct slice frame)
     if (!answer_frame_open(&f, frame))
         return;
     uint64_t next = f.from.sequence;
-    size_t count;
-    while ((count = answer_frame_read(&f, answers, 3))) {
+    while (dec_more(&f.dec)) {
+        size_t count = answer_frame_read(&f, answers, 3);
         for (size_t i = 0; i < count; i++) {
             assert(answers[i].sequence == next++);
             touch(answers[i].data);

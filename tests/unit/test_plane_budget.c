@@ -62,6 +62,25 @@ static void a_huge_frame_is_taken_bit_by_bit(void **state)
     end(); /* in the middle of a frame */
 }
 
+/* What has no number is work, too. */
+static void a_frame_of_heartbeats_is_taken_bit_by_bit(void **state)
+{
+    (void)state;
+    plane_rig_start(&rig, large_frames);
+    fake_start(&fake, &rig);
+    fake_up(&fake, 7, 70);
+    struct buf frame = BUF_EMPTY;
+    fake_from(&fake, &frame, 1);
+    while (frame.size < 6 << 20)
+        msg_heartbeat_encode(&frame, &(struct msg_heartbeat){3});
+    fake_push(&fake, &frame);
+    uint64_t before = plane_stats(rig.plane)->answer_messages;
+    RIG_UNTIL(&rig, plane_stats(rig.plane)->answer_messages > before);
+    assert_int_equal(rig.beats, 0);
+    RIG_UNTIL(&rig, rig.beats == 1);
+    end();
+}
+
 /* Whatever a frame holds, each of its messages is work. */
 static void frames_of_many_messages_are_taken_bit_by_bit(void **state)
 {
@@ -113,6 +132,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(drain_input_reads_everything),
         cmocka_unit_test(a_huge_frame_is_taken_bit_by_bit),
+        cmocka_unit_test(a_frame_of_heartbeats_is_taken_bit_by_bit),
         cmocka_unit_test(frames_of_many_messages_are_taken_bit_by_bit),
         cmocka_unit_test(a_message_of_many_parts_is_dropped_bit_by_bit),
     };
