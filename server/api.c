@@ -32,7 +32,7 @@ struct pushrod_server *pushrod_server_new(void)
         return NULL;
     }
     api_task_init(s);
-    conn_init(s);
+    closes_init(s);
     events_init(s);
     list_init(&s->groups);
     list_init(&s->waits);
@@ -199,7 +199,7 @@ void pushrod_server_free(struct pushrod_server *s)
         free(s->handlers[i].queue);
     free(s->handlers);
     api_task_free(s);
-    conn_free_notes(s);
+    closes_free(s);
     events_free(s);
     params_free(s->params);
     pthread_mutex_destroy(&s->lock);

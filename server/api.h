@@ -151,7 +151,6 @@ struct host_settings {
 int settings_read(struct pushrod_server *s, struct host_settings *out);
 void settings_free(struct host_settings *settings);
 void settings_log(const struct pushrod_server *s);
-bool settings_local_ports(const struct pushrod_server *s); /* any free ports for workers */
 uint64_t settings_drain_ms(const struct pushrod_server *s);
 
 /* ---- api_start.c ---- */
@@ -172,8 +171,6 @@ int local_join(struct pushrod_server *s);    /* the join port is bound */
 void local_reload(struct pushrod_server *s); /* says what has changed */
 void local_stop(struct pushrod_server *s, bool now);
 void local_wait(struct pushrod_server *s);
-/* In a child of the supervisor; its exit code. */
-int local_run(void *arg, const struct supervise_child *child);
 bool local_wanted(const struct pushrod_server *s);
 
 /* ---- api_task.c ---- */
@@ -198,9 +195,9 @@ int options_convert(struct pushrod_server *s, const struct pushrod_options *from
 
 /* ---- api_conn.c ---- */
 extern const struct conn_ops api_conn_ops;
-void conn_init(struct pushrod_server *s);
-void conn_tell_last(struct pushrod_server *s);
-void conn_free_notes(struct pushrod_server *s);
+void closes_init(struct pushrod_server *s);
+void closes_tell_last(struct pushrod_server *s);
+void closes_free(struct pushrod_server *s);
 
 /* ---- api_group.c, api_timer.c, api_stats.c, api_event.c ---- */
 void groups_free(struct pushrod_server *s);

@@ -76,7 +76,7 @@ static void core_settings(const struct pushrod_server *s, struct core_config *c)
 }
 
 /* With handlers of its own the program need not care for ports, unless it wants others to join. */
-bool settings_local_ports(const struct pushrod_server *s)
+static bool local_ports(const struct pushrod_server *s)
 {
     return !s->program && s->handler_count && !params_given(s->params, "join-port");
 }
@@ -84,7 +84,7 @@ bool settings_local_ports(const struct pushrod_server *s)
 static void plane_settings(const struct pushrod_server *s, struct plane_config *p)
 {
     const char *advertise = params_text(s->params, "advertise");
-    bool any = settings_local_ports(s);
+    bool any = local_ports(s);
     p->listen = params_text(s->params, "worker-listen");
     p->token = params_text(s->params, "token");
     p->advertise = advertise[0] ? advertise : NULL;

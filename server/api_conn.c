@@ -188,19 +188,19 @@ const struct conn_ops api_conn_ops = {
 };
 
 /* The server ends, and what was open with it: the connections are gone, their events remain. */
-void conn_tell_last(struct pushrod_server *s)
+void closes_tell_last(struct pushrod_server *s)
 {
     loop_undefer(&s->close_tell);
     if (s->closes.size)
         closes_tell(s);
 }
 
-void conn_init(struct pushrod_server *s)
+void closes_init(struct pushrod_server *s)
 {
     deferral_init(&s->close_tell, closes_tell, s);
 }
 
-void conn_free_notes(struct pushrod_server *s)
+void closes_free(struct pushrod_server *s)
 {
     buf_free(&s->closes);
 }

@@ -81,7 +81,8 @@ static struct pushrod_worker *local_worker(struct pushrod_server *s)
     return NULL;
 }
 
-int local_run(void *arg, const struct supervise_child *child)
+/* Its exit code. */
+static int local_run(void *arg, const struct supervise_child *child)
 {
     struct pushrod_server *s = arg;
     struct pushrod_worker *w = local_worker(s);

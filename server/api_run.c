@@ -89,7 +89,7 @@ void server_end(struct pushrod_server *s)
     struct conns *conns = s->conns;
     s->conns = NULL;
     conns_free(conns);
-    conn_tell_last(s);
+    closes_tell_last(s);
     native_free(s->native);
     host_free(s->host);
     local_wait(s); /* its event is one of the loop's */
@@ -129,7 +129,7 @@ static void left_log(const struct pushrod_server *s)
     const struct queue *at = NULL;
     struct core_queue_stats q;
     uint64_t stored = 0, lost = 0;
-    while (core_queue_next(host_core(s->host), &at, &q))
+    while (host_queue_next(s->host, &at, &q))
         *(q.stored ? &stored : &lost) += q.ready + q.delayed + q.running;
     if (stored)
         log_info("%llu %s on disk for the next start", (unsigned long long)stored,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * conn: TCP connections that were accepted: reading, writing, closing, and their limits.
+ * conn: connections that were accepted, of TCP and Unix sockets: reading, writing, closing, and
+ * their limits.
  *
  * Knows descriptors, the loop and how much may lie unsent. What the bytes mean is the business of
  * a protocol (struct conn_ops): the native one, or the framings of an embedded server.
@@ -125,11 +126,11 @@ struct loop *conns_loop(struct conns *set);
  * file); port 0: any free one. Returns the port (0 for a Unix socket), or a negative enum
  * pushrod_error with a text for people that the caller frees.
  */
-int conns_probe(const char *address, char **error); /* could it? 0, or as below */
 int conns_listen(
     struct conns *set, const char *address, const struct conn_ops *ops, void *arg, char **error);
-bool listen_address_valid(const char *address); /* of that form; names are not resolved */
-void conns_deafen(struct conns *set);           /* closes the listeners: nobody new */
+int conns_probe(const char *address, char **error); /* could it? 0, or as conns_listen() */
+bool listen_address_valid(const char *address);     /* of that form; names are not resolved */
+void conns_deafen(struct conns *set);               /* closes the listeners: nobody new */
 
 struct conn *conn_find(struct conns *set, uint64_t id); /* NULL: gone */
 /* Each open connection with these ops, until fn returns false. */
