@@ -16,7 +16,8 @@
 #include "server/net/plane_internal.h"
 
 #define JOIN_BUDGET 256u /* messages and parts for one wake-up, before others have their turn */
-#define JOIN_FRAME  64u  /* messages of one frame: an honest one has few, a stranger's 200,000 */
+#define JOIN_COST   (32u << 10) /* bytes that count as one more: a full lane's JOIN has as many */
+#define JOIN_FRAME  64u /* messages of one frame: an honest one has few, a stranger's 200,000 */
 
 static void join_garbage(struct plane *plane, const char *address, const char *why)
 {
@@ -245,7 +246,8 @@ static unsigned join_parts(struct plane *plane, zmq_msg_t *route)
     bool there = zmq_msg_more(route) && zmq_msg_recv(&frame, plane->join.socket, ZMQ_DONTWAIT) >= 0;
     plane->join_rest = there && zmq_msg_more(&frame);
     if (there && !plane->join_rest)
-        cost += join_frame(plane, &frame, slice_of(zmq_msg_data(route), zmq_msg_size(route)));
+        cost += join_frame(plane, &frame, slice_of(zmq_msg_data(route), zmq_msg_size(route))) +
+                (unsigned)(zmq_msg_size(&frame) / JOIN_COST);
     else
         join_garbage(plane, zmq_msg_gets(&frame, "Peer-Address"), "a message of several parts");
     zmq_msg_close(&frame);

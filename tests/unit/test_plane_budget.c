@@ -3,8 +3,12 @@
  */
 #include "tests/unit/unit.h"
 
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <zmq.h>
 
+#include "server/net/plane_internal.h"
 #include "tests/lib/plane_rig.h"
 
 static struct rig rig;
@@ -106,6 +110,51 @@ static void frames_of_many_messages_are_taken_bit_by_bit(void **state)
     end();
 }
 
+/* What all connections to the join port have brought, of which nothing need have been read. */
+static uint64_t bytes_at_join(void)
+{
+    const struct crowd *crowd = &rig.plane->join.monitor.crowd;
+    uint64_t bytes = 0;
+    monitor_read(&rig.plane->join.monitor);
+    for (size_t i = 0; i < crowd->count; i++) {
+        struct tcp_info info = {0};
+        socklen_t size = sizeof info;
+        getsockopt(crowd->visitors[i].fd, IPPROTO_TCP, TCP_INFO, &info, &size);
+        bytes += info.tcpi_bytes_received;
+    }
+    return bytes;
+}
+
+/* A JOIN that says to hold very much is as much work as many that do not. */
+static void large_joins_are_taken_a_few_at_a_time(void **state)
+{
+    enum { JOINS = 6, HELD = 300000, BUDGET = 8 << 20 };
+    struct fake fakes[JOINS];
+    struct buf held = BUF_EMPTY, scratch = BUF_EMPTY;
+    (void)state;
+    plane_rig_start(&rig, NULL);
+    enc_array(&held, HELD);
+    for (uint64_t i = 1; i <= HELD; i++)
+        msg_held_encode(&held, &(struct msg_held){i, UINT64_C(1) << 40, true, true});
+    for (unsigned i = 0; i < JOINS; i++) {
+        fake_start(&fakes[i], &rig);
+        struct msg_join join = fake_join_message(&fakes[i], &scratch);
+        join.held = buf_slice(&held);
+        fake_send(&fakes[i], &join);
+        buf_clear(&scratch);
+    }
+    for (uint64_t begun = plane_rig_now(); bytes_at_join() < JOINS * held.size;)
+        assert_true(plane_rig_now() < begun + UINT64_C(20000000000));
+    join_ready(rig.plane);
+    assert_true(rig.joins <= BUDGET / held.size + 1);
+    RIG_UNTIL(&rig, rig.joins == JOINS);
+    for (unsigned i = 0; i < JOINS; i++)
+        fake_stop(&fakes[i]);
+    buf_free(&held);
+    buf_free(&scratch);
+    plane_rig_stop(&rig);
+}
+
 /* A message of very many parts is nothing but garbage, and takes many turns all the same. */
 static void a_message_of_many_parts_is_dropped_bit_by_bit(void **state)
 {
@@ -134,6 +183,7 @@ int main(void)
         cmocka_unit_test(a_huge_frame_is_taken_bit_by_bit),
         cmocka_unit_test(a_frame_of_heartbeats_is_taken_bit_by_bit),
         cmocka_unit_test(frames_of_many_messages_are_taken_bit_by_bit),
+        cmocka_unit_test(large_joins_are_taken_a_few_at_a_time),
         cmocka_unit_test(a_message_of_many_parts_is_dropped_bit_by_bit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
