@@ -295,6 +295,17 @@ static bool all_in_memory(const struct core *c, const struct join *j)
     return true;
 }
 
+/* Ready, and claimed: it stays in memory, and nobody else gets it, until there are verdicts. */
+static void hold_ready(struct core *c, const struct join *j)
+{
+    assert(j->held_count > 0);
+    for (size_t i = 0; i < j->held_count; i++) {
+        struct task *t = ledger_find_lease(&c->ledger, j->held[i].lease, j->held[i].id);
+        if (t && t->state == TASK_READY && may_hold(c, t, &j->held[i]))
+            restart_hold(c, t);
+    }
+}
+
 /*
  * Once more when all is answered: what was in memory before may have gone to the store meanwhile,
  * and lives. What a look-up brought stays. False: none was asked for.
@@ -304,6 +315,7 @@ static bool look_up(struct core *c, struct joining *joining)
     const struct join *j = &joining->join;
     size_t waiting = joining->waiting;
     assert(waiting <= 1 && !joining->code);
+    hold_ready(c, j);
     for (size_t i = 0; i < j->held_count; i++) {
         if (joining->ended[i] || !may_be_stored(c, &j->held[i]))
             continue;

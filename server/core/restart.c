@@ -15,7 +15,7 @@ bool restart_waits(const struct core *c)
 
 void restart_hold(struct core *c, struct task *t)
 {
-    assert(t->state == TASK_STORING);
+    assert(t->state == TASK_STORING || t->state == TASK_READY);
     task_move(c, t, TASK_HELD);
     list_push_back(&c->held, &t->node);
 }

@@ -457,11 +457,11 @@ struct core {
     uint64_t next_due_ms;  /* of the store's agenda; 0: nothing */
     uint64_t due_until_ms; /* of the DUE that is under way; 0: none */
     uint64_t due_number;   /* of DUEs */
-    struct list held;      /* tasks that a worker from before the restart may run */
+    struct list held;      /* tasks that a worker may run: since a restart, or says its JOIN */
     uint8_t (*missing)[INSTANCE_SIZE]; /* workers on record that have not rejoined */
     size_t missing_count;
     uint64_t rejoin_ns; /* until then; NEVER: all is clear */
-    size_t joining;     /* JOINs that wait for look-ups: what those bring is held for them */
+    size_t joining;     /* JOINs that wait for look-ups: what they claim is held for them */
     struct list requests;
     struct list low;      /* queues whose window may need a fetch */
     struct queue nowhere; /* of finishes that were looked up: they do not say */

@@ -25,7 +25,7 @@
 #define TASK_STATES(T)                                                                             \
     T(STORING, "storing") /* APPEND asked, not yet told to anybody */                              \
     T(DELAYED, "delayed") /* due_ms or a backoff lies ahead */                                     \
-    T(HELD, "held")       /* after a restart: a worker may still run it */                         \
+    T(HELD, "held")       /* after a restart, or beside a JOIN: a worker may still run it */       \
     T(READY, "ready")     /* waits for a slot */                                                   \
     T(LEASED, "leased")   /* a worker has it */                                                    \
     T(MOVING, "moving")   /* RESCHEDULE asked (retry, death): nobody has it until it is stored */  \

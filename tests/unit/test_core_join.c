@@ -87,15 +87,14 @@ static void a_join_beside_a_store_that_fails_comes_again(void **state)
     }
 }
 
-/* In memory when the JOIN came, it was put out of the window before the other was looked up. */
+/* In memory when the JOIN came, it went to the store before the other was looked up. */
 static void what_leaves_memory_beside_a_join_is_kept(void **state)
 {
     (void)state;
     struct durable d;
-    struct msg_options urgent = {.priority = 9, .max_attempts = 3, .backoff_ms = 1000};
-    struct held held[2];
+    struct held held[3];
     durable_new(&d, 1, DURABILITY_SYNC);
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < 3; i++) {
         held[i] = (struct held){.id = fix_submit(&d.f, 5, "q", "payload", NULL, FOLLOW_NONE),
             .lease = UINT64_C(1) << 48 | 7,
             .started = true};
@@ -103,11 +102,18 @@ static void what_leaves_memory_beside_a_join_is_kept(void **state)
     }
     durable_restart(&d);
     durable_settle(&d);
+    assert_int_not_equal(fix_join_held(&d.f, 1, "q", 1, NULL, 0), 0);
+    durable_ask(&d);
+    durable_stored(&d, 1);
+    fix_answer(&d.f, 1, (struct answer){.kind = MSG_READY});
+    durable_end(&d);
+    uint64_t lease = durable_lease(&d, 1, held[0].id);
+    durable_stored(&d, 1);
     assert_int_equal(core_stats(d.f.core)->ready, 1);
-    fix_submit(&d.f, 5, "q", "payload", &urgent, FOLLOW_NONE);
-    assert_int_equal(fix_join_held(&d.f, 0, "q", 2, held, 2), 0);
+    fix_answer(&d.f, 1, fix_failed(held[0].id, lease, "no"));
+    assert_int_equal(fix_join_held(&d.f, 0, "q", 3, held, 3), 0);
     assert_non_null(durable_op(&d, STORE_LOOKUP, 0));
-    assert_int_equal(durable_op(&d, STORE_LOOKUP, 0)->id, held[1].id);
+    assert_int_equal(durable_op(&d, STORE_LOOKUP, 0)->id, held[2].id);
     assert_null(durable_op(&d, STORE_LOOKUP, 1));
     durable_ask(&d);
     durable_stored(&d, 1);
@@ -118,7 +124,7 @@ static void what_leaves_memory_beside_a_join_is_kept(void **state)
     durable_end(&d);
     assert_int_equal(d.f.acts->join_count, 1);
     assert_int_equal(d.f.acts->join[0].kind, JOIN_WELCOME);
-    for (unsigned i = 0; i < 2; i++)
+    for (unsigned i = 0; i < 3; i++)
         assert_int_equal(d.f.acts->join[0].verdicts[i], VERDICT_KEEP);
     durable_free(&d);
 }
@@ -146,6 +152,38 @@ static void a_task_is_younger_than_no_lease_of_it(void **state)
     durable_free(&d);
 }
 
+/* It is ready here, and so is a worker; but who says that it runs it waits for a look-up. */
+static void what_a_join_claims_goes_to_nobody_else(void **state)
+{
+    (void)state;
+    struct durable d;
+    struct held held[2];
+    durable_new(&d, 1, DURABILITY_SYNC);
+    for (unsigned i = 0; i < 2; i++) {
+        held[i] = (struct held){.id = fix_submit(&d.f, 5, "q", "payload", NULL, FOLLOW_NONE),
+            .lease = UINT64_C(1) << 48 | 7,
+            .started = true};
+        durable_settle(&d);
+    }
+    durable_restart(&d);
+    durable_settle(&d);
+    assert_int_not_equal(fix_join_held(&d.f, 1, "q", 1, NULL, 0), 0);
+    durable_ask(&d);
+    durable_stored(&d, 1);
+    fix_answer(&d.f, 1, (struct answer){.kind = MSG_READY});
+    assert_int_equal(fix_join_held(&d.f, 0, "q", 2, held, 2), 0);
+    assert_null(fix_lane(&d.f, 1, LANE_TASK, 0));
+    durable_ask(&d);
+    durable_stored(&d, 1);
+    durable_end(&d);
+    assert_int_equal(d.f.acts->join_count, 1);
+    assert_int_equal(d.f.acts->join[0].kind, JOIN_WELCOME);
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(d.f.acts->join[0].verdicts[i], VERDICT_KEEP);
+    assert_null(fix_lane(&d.f, 1, LANE_CANCEL, 0));
+    durable_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -154,6 +192,7 @@ int main(void)
         cmocka_unit_test(a_join_beside_a_store_that_fails_comes_again),
         cmocka_unit_test(what_leaves_memory_beside_a_join_is_kept),
         cmocka_unit_test(a_task_is_younger_than_no_lease_of_it),
+        cmocka_unit_test(what_a_join_claims_goes_to_nobody_else),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
