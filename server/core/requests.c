@@ -335,7 +335,8 @@ static void control_dead(struct core *c, uint64_t conn, const struct msg_control
     }
 }
 
-/* The same task, with its attempts and deaths forgotten; its key is taken again, if it is free. */
+/* The same task, with its attempts and deaths forgotten; its key is taken again until it ends, if
+ * it is free. */
 static bool dead_replay(struct core *c, struct task *t)
 {
     struct record record;
@@ -345,7 +346,7 @@ static bool dead_replay(struct core *c, struct task *t)
     record.attempts = 0;
     record.deaths = 0;
     record.suspect = false;
-    record.due_ms = record.expires_ms = 0;
+    record.due_ms = record.expires_ms = record.unique_ms = 0;
     struct task *again = task_make(c, q, &record);
     if (!again)
         return false;
