@@ -304,6 +304,7 @@ static void purged(struct core *c, struct request *r, const struct store_event *
     } else {
         r->queue->stored_ready += r->ready;
         r->queue->stored_delayed += r->delayed;
+        r->queue->targeted_stored += r->targeted;
         request_reject(c, r, e);
         if (e->outcome != OUTCOME_UNKNOWN)
             return;

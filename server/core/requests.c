@@ -198,13 +198,16 @@ static void control_resume(struct core *c, uint64_t conn, const struct msg_contr
 /* A worker has it, or the store is being asked about it: also about how it ended. */
 static bool purge_spares(const struct task *t)
 {
-    assert(t->state != TASK_GONE);
+    assert(t->state != TASK_GONE || !t->operations);
     if (task_ended(t))
         return t->operations || t->refused;
     return t->state == TASK_LEASED || t->state == TASK_STORING || t->state == TASK_MOVING;
 }
 
-/* What nobody has is cancelled; the rest goes on. */
+/*
+ * What nobody has is cancelled; the rest goes on. The store keeps both, for it is asked for each
+ * end by itself, and again if it refuses that: the purge would count it, too.
+ */
 static size_t purge_memory(struct core *c, struct queue *q, uint64_t *keep, size_t *kept)
 {
     size_t count = 0;
@@ -214,12 +217,12 @@ static size_t purge_memory(struct core *c, struct queue *q, uint64_t *keep, size
         if (t->queue != q)
             continue;
         assert(t->record.id != 0);
-        if (purge_spares(t)) {
-            keep[(*kept)++] = t->record.id;
-        } else if (!task_ended(t)) {
+        if (!task_ended(t) && !purge_spares(t)) {
             task_finish(c, t, PUSHROD_CANCELLED, PUSHROD_E_TASK_CANCELLED);
             count++;
         }
+        if (purge_spares(t))
+            keep[(*kept)++] = t->record.id;
     }
     return count;
 }
@@ -254,14 +257,14 @@ static void purge_store(struct core *c, uint64_t conn, const struct msg_control 
             .queue = q,
             .count = count,
             .ready = q->stored_ready,
-            .delayed = q->stored_delayed});
+            .delayed = q->stored_delayed,
+            .targeted = q->targeted_stored});
     if (!op) {
         out_reject(c, conn, m->request, PUSHROD_E_NO_MEMORY, NULL);
         return;
     }
     /* Now, for what the store has from here on was asked after the purge, or is kept by it. */
-    q->stored_ready = q->stored_delayed = 0;
-    q->targeted_stored = 0;
+    q->stored_ready = q->stored_delayed = q->targeted_stored = 0;
     op->queue = q->name;
     op->keep = keep;
     op->keep_count = kept;
@@ -276,10 +279,8 @@ static void control_purge(struct core *c, uint64_t conn, const struct msg_contro
     if (!q)
         return;
     size_t most = 1;
-    static const enum task_state spared[] = {
-        TASK_LEASED, TASK_STORING, TASK_MOVING, TASK_FINISHING, TASK_FINISHED};
-    for (size_t i = 0; i < sizeof spared / sizeof *spared; i++)
-        most += q->counts[spared[i]];
+    for (unsigned state = 0; state < TASK_GONE; state++)
+        most += q->counts[state];
     assert(most <= c->ledger.by_id.count + 1);
     uint64_t *keep = arena_alloc(c, most * sizeof *keep);
     if (!keep) {

@@ -366,7 +366,7 @@ struct request {
     uint64_t id;
     uint64_t count; /* PURGE: of tasks that were in memory */
     uint64_t ready; /* PURGE: that the store had, and has again if it refuses; the same of ... */
-    uint64_t delayed;
+    uint64_t delayed, targeted;
     enum follow follow;
     enum store_op_kind operation; /* OUTCOME: what may have been done */
     struct queue *queue;          /* PURGE */

@@ -158,6 +158,53 @@ static void a_finish_that_was_refused_is_stored_behind_a_purge(void **state)
     durable_free(&d);
 }
 
+/* The store refused what the purge cancelled here, and did the purge itself. */
+static void what_a_purge_cancels_is_counted_once(void **state)
+{
+    (void)state;
+    struct durable d;
+    const struct store_event *events;
+    durable_new(&d, 0, DURABILITY_SYNC);
+    fix_submit(&d.f, 5, "q", "payload", NULL, FOLLOW_NONE);
+    durable_settle(&d);
+    struct msg_control m = {.request = 1, .verb = S("purge"), .name = S("q")};
+    core_control(d.f.core, 5, &m);
+    fix_end(&d.f);
+    store_mem_plain.submit(d.store, durable_op(&d, STORE_PURGE, 0), 1, d.f.now.wall_ms);
+    durable_say(&d, durable_op(&d, STORE_FINISH, 0), OUTCOME_REFUSED, PUSHROD_E_STORE_FAILED);
+    assert_int_equal(store_mem_plain.poll(d.store, &events, 64), 1);
+    core_stored(d.f.core, events, 1);
+    fix_end(&d.f);
+    assert_int_equal(fix_conn(&d.f, 5, MSG_OK, 0)->number, 1);
+    fix_later(&d.f, 200);
+    durable_settle(&d);
+    assert_int_equal(core_stats(d.f.core)->cancelled, 1);
+    assert_int_equal(core_stats(d.f.core)->ledger, 0);
+    durable_free(&d);
+}
+
+/* What waits behind an edge for a worker by name counts again. */
+static void a_purge_that_is_refused_changes_no_bound(void **state)
+{
+    (void)state;
+    struct durable d;
+    durable_new(&d, 2, DURABILITY_SYNC);
+    struct msg_options o = fix_options();
+    for (int i = 0; i < 5; i++) {
+        o.worker = i < 3 ? (struct slice){0} : S("away");
+        assert_int_not_equal(fix_submit(&d.f, 5, "q", "payload", &o, FOLLOW_NONE), 0);
+        durable_settle(&d);
+    }
+    assert_int_equal(fix_submit(&d.f, 5, "q", "payload", &o, FOLLOW_NONE), 0);
+    struct msg_control m = {.request = 1, .verb = S("purge"), .name = S("q")};
+    core_control(d.f.core, 5, &m);
+    fix_end(&d.f);
+    durable_say(&d, durable_op(&d, STORE_PURGE, 0), OUTCOME_REFUSED, PUSHROD_E_STORE_FAILED);
+    assert_int_equal(fix_submit(&d.f, 5, "q", "payload", &o, FOLLOW_NONE), 0);
+    assert_int_equal(core_refusal(d.f.core), PUSHROD_E_QUEUE_FULL);
+    durable_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -165,6 +212,8 @@ int main(void)
         cmocka_unit_test(what_was_replayed_just_before_a_purge_does_not_run),
         cmocka_unit_test(a_replayed_task_takes_its_key_again),
         cmocka_unit_test(a_finish_that_was_refused_is_stored_behind_a_purge),
+        cmocka_unit_test(what_a_purge_cancels_is_counted_once),
+        cmocka_unit_test(a_purge_that_is_refused_changes_no_bound),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
