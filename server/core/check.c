@@ -303,7 +303,7 @@ static void check_ready(const struct core *c, const struct task *t)
     if (window_open(q, task_key(t)))
         CHECK(first && !key_before(task_key(t), task_key(first)));
     else
-        CHECK(first || q->fetching || c->store_down);
+        CHECK(first || q->fetching || q->fetch_refused || c->store_down);
 }
 
 /* Whoever is emptied is emptied for somebody. */
@@ -343,7 +343,7 @@ static void check_window(const struct core *c, const struct queue *q)
     uint32_t count = q->counts[TASK_READY] - q->targeted - (uint32_t)q->suspects.count;
     bool low = count <= c->config.window_tasks / 2 && q->bytes <= c->config.window_bytes / 2;
     bool waits = low || (!queue_halted(q) && !queue_head(q));
-    CHECK(!q->backlog || q->fetching || c->store_down || !waits);
+    CHECK(!q->backlog || q->fetching || q->fetch_refused || c->store_down || !waits);
 }
 
 static void check_rest(const struct core *c)

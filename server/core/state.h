@@ -122,6 +122,7 @@ struct queue {
     bool backlog;     /* something lies behind the edge, in the store */
     bool fetching;
     bool fetch_void;          /* what comes is out of date */
+    bool fetch_refused;       /* asked again with what else the store refused */
     struct order_key edge;    /* if backlog: what comes after it is in the store only */
     struct order_key unseen;  /* the most urgent that was announced during a fetch; id 0: none */
     struct list low_node;     /* in core.low: a fetch may be due */

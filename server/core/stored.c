@@ -62,14 +62,20 @@ static void moved(struct core *c, struct task *t, bool gone)
     window_delay(c, t);
 }
 
+void stored_wait(struct core *c)
+{
+    assert(c->refused_ns > 0);
+    c->refused_most = 1;
+    if (c->refused_ns == NEVER)
+        c->refused_ns = c->now.mono_ns + REFUSED_WAIT;
+}
+
 /* Not written: the task stays as it is, and is asked for again. */
 static void refused(struct core *c, struct task *t)
 {
     assert(t->operations == 0 || t->state != TASK_GONE);
     t->refused = true;
-    c->refused_most = 1;
-    if (c->refused_ns == NEVER)
-        c->refused_ns = c->now.mono_ns + REFUSED_WAIT;
+    stored_wait(c);
 }
 
 /* It takes what it is asked for: twice as much the next time, and soon. */
@@ -153,6 +159,10 @@ void stored_run(struct core *c)
     }
     c->refused_slot = slot;
     c->refused_ns = left ? NEVER : c->now.mono_ns + REFUSED_WAIT;
+    for (struct queue *q = c->first_queue; q; q = q->next) {
+        q->fetch_refused = false;
+        window_low(c, q);
+    }
 }
 
 /* Results that wait for the store are bounded, too: above, nothing that makes more is started. */

@@ -364,7 +364,8 @@ void restart_hold(struct core *c, struct task *t); /* HELD until then, or until 
 void stored_task(
     struct core *c, struct task *t, enum store_op_kind kind, const struct store_event *e);
 int stored_code(const struct store_event *e); /* enum pushrod_error of what was refused */
-void stored_run(struct core *c);              /* asks again what the store refused */
+void stored_wait(struct core *c);             /* the store refused something: it is asked ... */
+void stored_run(struct core *c);              /* ... again */
 void stored_stop(struct core *c); /* stops and starts queues, as the store can take more */
 
 /* join.c */

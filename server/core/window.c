@@ -63,7 +63,7 @@ bool window_takes(const struct core *c, const struct queue *q, struct order_key 
 void window_low(struct core *c, struct queue *q)
 {
     assert(!q->bypass || !q->backlog);
-    if (q->backlog && !q->fetching && list_empty(&q->low_node))
+    if (q->backlog && !q->fetching && !q->fetch_refused && list_empty(&q->low_node))
         list_push_back(&c->low, &q->low_node);
 }
 
@@ -285,6 +285,9 @@ void window_fetched(struct core *c, struct queue *q, const struct store_event *e
         q->fetch_void = !window_take(c, q, &e->records[i]);
     if (!e->more) {
         q->fetching = false;
+        q->fetch_refused = e->outcome != OUTCOME_STORED;
+        if (q->fetch_refused)
+            stored_wait(c);
         if (e->outcome == OUTCOME_STORED && e->exhausted && !q->fetch_void) {
             q->backlog = false;
             q->stored_ready = 0;

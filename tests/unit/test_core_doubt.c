@@ -361,6 +361,30 @@ static void a_full_store_is_asked_for_a_few(void **state)
     durable_free(&d);
 }
 
+/* A full disk: each try costs the store a failed commit, so that it is not asked without a pause.
+ */
+static void a_fetch_that_is_refused_is_asked_again_later(void **state)
+{
+    (void)state;
+    durable_new(&d, 0, DURABILITY_SYNC);
+    fix_submit(&d.f, 5, "q", "payload", NULL, FOLLOW_NONE);
+    durable_settle(&d);
+    durable_restart(&d);
+    for (int i = 0; i < 3; i++) {
+        fix_end(&d.f);
+        assert_non_null(durable_op(&d, STORE_FETCH, 0));
+        durable_say(&d, durable_op(&d, STORE_FETCH, 0), OUTCOME_REFUSED, PUSHROD_E_STORE_FULL);
+        durable_state(&d, EVENT_STORE_DOWN, PUSHROD_E_STORE_FULL);
+        fix_end(&d.f);
+        assert_null(durable_op(&d, STORE_FETCH, 0));
+        assert_true(d.f.acts->wake_ns <= d.f.now.mono_ns + 200 * MSEC);
+        fix_later(&d.f, 200);
+    }
+    durable_settle(&d);
+    assert_int_equal(core_stats(d.f.core)->ready, 1);
+    durable_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -376,6 +400,7 @@ int main(void)
         cmocka_unit_test(a_pause_that_could_not_be_stored_says_so),
         cmocka_unit_test(an_unknown_finish_that_was_replayed_comes_again),
         cmocka_unit_test(a_full_store_is_asked_for_a_few),
+        cmocka_unit_test(a_fetch_that_is_refused_is_asked_again_later),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
