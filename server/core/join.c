@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include "server/core/verbs.h"
 
+#define OPERATIONS_MOST 100u /* of one task, on the way: they are counted in 8 bits */
+
 /* A JOIN that waits for look-ups; all that it points to is behind it. */
 struct joining {
     struct join join;
@@ -172,7 +174,10 @@ static void keep(struct core *c, struct worker *w, struct task *t, const struct 
 static enum verdict verdict_running(
     struct core *c, struct worker *w, struct task *t, const struct held *held)
 {
-    if (!t || task_ended(t) || t->cancelling || t->state == TASK_STORING)
+    if (!t || task_ended(t) || t->cancelling)
+        return VERDICT_CANCEL;
+    /* It fails and is kept, again and again, while the store says nothing. */
+    if (t->operations > OPERATIONS_MOST)
         return VERDICT_CANCEL;
     if (t->state == TASK_LEASED) {
         if (t->worker == w && t->lease == held->lease)

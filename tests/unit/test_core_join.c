@@ -184,6 +184,29 @@ static void what_a_join_claims_goes_to_nobody_else(void **state)
     durable_free(&d);
 }
 
+/* Each time it says that it still runs what it has just failed, and the store is asked twice more.
+ */
+static void who_comes_back_while_the_store_stalls_ends_nothing(void **state)
+{
+    (void)state;
+    struct durable d;
+    struct msg_options o = {.max_attempts = 1000, .backoff_ms = 1000};
+    struct held held = {.started = true};
+    durable_begin(&d, DURABILITY_SYNC);
+    held.id = durable_leased(&d, &held.lease, &o);
+    for (int i = 0; i < 300; i++) {
+        fix_later(&d.f, 1);
+        fix_answer(&d.f, 0, fix_failed(held.id, held.lease, "no"));
+        assert_int_not_equal(fix_join_held(&d.f, 0, "*", 1, &held, 1), 0);
+        durable_ask(&d);
+    }
+    assert_int_equal(d.f.acts->join[d.f.acts->join_count - 1].verdicts[0], VERDICT_CANCEL);
+    durable_stored(&d, 1);
+    durable_settle(&d);
+    assert_int_equal(core_stats(d.f.core)->delayed, 1);
+    durable_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -193,6 +216,7 @@ int main(void)
         cmocka_unit_test(what_leaves_memory_beside_a_join_is_kept),
         cmocka_unit_test(a_task_is_younger_than_no_lease_of_it),
         cmocka_unit_test(what_a_join_claims_goes_to_nobody_else),
+        cmocka_unit_test(who_comes_back_while_the_store_stalls_ends_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
