@@ -66,7 +66,6 @@ static void held_release(struct core *c)
         /* A death of its worker is being stored: the event brings us here again. */
         if (t->operations)
             continue;
-        t->record.maybe_running = false;
         /* Looked up for a JOIN that did not keep it: it waits here for DUE (window_due_one()). */
         if (t->record.due_ms)
             list_remove(it);

@@ -9,17 +9,18 @@
 #include "server/core/verbs.h"
 
 #define TO(NAME) (1u << TASK_##NAME)
-#define ENDS     (TO(FINISHING) | TO(FINISHED) | TO(GONE))
+#define ENDS     (TO(FINISHING) | TO(FINISHED)) /* with a store behind its queue, or without */
 
-/* Where a task may go from each state; everything else is a bug. */
+/* Where a task may go from each state; everything else is a bug. GONE before its
+ * end: it is in the store only, or was refused. */
 static const uint16_t task_allowed[TASK_STATE_COUNT] = {
-    [TASK_STORING] = TO(DELAYED) | TO(HELD) | TO(READY) | TO(LEASED) | ENDS,
-    [TASK_DELAYED] = TO(READY) | TO(LEASED) | TO(MOVING) | ENDS,
-    [TASK_HELD] = TO(READY) | TO(LEASED) | TO(MOVING) | ENDS,
-    [TASK_READY] = TO(LEASED) | TO(MOVING) | TO(DELAYED) | TO(HELD) | ENDS,
+    [TASK_STORING] = TO(DELAYED) | TO(HELD) | TO(FINISHED) | TO(GONE),
+    [TASK_DELAYED] = TO(READY) | TO(LEASED) | ENDS,
+    [TASK_HELD] = TO(READY) | TO(LEASED) | ENDS | TO(GONE),
+    [TASK_READY] = TO(HELD) | TO(LEASED) | ENDS | TO(GONE),
     [TASK_LEASED] = TO(READY) | TO(DELAYED) | TO(MOVING) | ENDS,
-    [TASK_MOVING] = TO(READY) | TO(DELAYED) | TO(LEASED) | ENDS,
-    [TASK_FINISHING] = TO(FINISHED) | TO(GONE),
+    [TASK_MOVING] = TO(READY) | TO(DELAYED) | TO(LEASED) | TO(FINISHING) | TO(GONE),
+    [TASK_FINISHING] = TO(FINISHED),
     [TASK_FINISHED] = TO(GONE),
     [TASK_GONE] = 0,
 };
@@ -70,21 +71,14 @@ static void task_leave(struct core *c, struct task *t)
     }
 }
 
-static void rare_lighten(struct core *c, struct task *t)
-{
-    assert(t->rare);
-    if (t->rare->holds)
-        unique_release(c, t);
-}
-
 /* Payloads of unfinished tasks without a store behind them are bounded; here they stop counting. */
 static void task_lighten(struct core *c, struct task *t)
 {
     assert(!t->queue->bypass || c->bypass_bytes >= t->record.payload.size);
     if (t->queue->bypass)
         c->bypass_bytes -= t->record.payload.size;
-    if (t->rare)
-        rare_lighten(c, t);
+    if (t->rare && t->rare->holds)
+        unique_release(c, t);
 }
 
 void task_move(struct core *c, struct task *t, enum task_state to)
@@ -168,7 +162,6 @@ static void record_fill(struct task *t, const struct record *r)
         .priority = r->priority,
         .followed = r->followed,
         .suspect = r->suspect,
-        .maybe_running = r->maybe_running,
         .windowed = r->windowed};
     assert(r->attempts <= UINT16_MAX && r->max_attempts <= UINT16_MAX);
 }

@@ -61,11 +61,10 @@ struct task_record {
     uint32_t backoff_ms; /* duration before the first retry */
     uint16_t attempts;   /* hand-overs that count */
     uint16_t max_attempts;
-    uint16_t deaths;        /* workers that died while they ran it alone */
-    uint8_t priority;       /* 0 to 9, 9 first */
-    bool followed : 1;      /* somebody waits or waited: the finish is kept until acknowledged */
-    bool suspect : 1;       /* ran when a worker died: runs alone next time */
-    bool maybe_running : 1; /* may have been handed out before the server restarted */
+    uint16_t deaths;   /* workers that died while they ran it alone */
+    uint8_t priority;  /* 0 to 9, 9 first */
+    bool followed : 1; /* somebody waits or waited: the finish is kept until acknowledged */
+    bool suspect : 1;  /* ran when a worker died: runs alone next time */
     bool windowed : 1;
 };
 
