@@ -199,8 +199,7 @@ static void answer_done(struct core *c, struct worker *w, struct task *t, const 
     assert(a->kind == MSG_TASK_DONE);
     if (w->state != WORKER_OVER)
         worker_progress(c, w);
-    /* While its APPEND, FINISH or RESCHEDULE is on its way a finish may not overtake it. */
-    if (given && !task_ended(t) && t->state != TASK_STORING) {
+    if (given && !task_ended(t)) {
         done_wins(c, w, t, a);
         return;
     }
@@ -217,7 +216,7 @@ void answer_looked_up(struct core *c, struct request *r, const struct store_even
 {
     struct task *t = request_adopt(c, r, e);
     assert(r->kind == REQUEST_DONE);
-    if (!t || task_ended(t) || t->state == TASK_STORING)
+    if (!t || task_ended(t))
         return;
     assert(!t->result && t->result_size == 0);
     if (result_is_wanted(t))

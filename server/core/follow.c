@@ -252,11 +252,11 @@ static void unfollow(struct core *c, struct follower *f)
     struct task *t = f->absent ? NULL : f->task;
     bool attached = f->attached;
     uint64_t id = t ? t->record.id : f->id;
+    assert(t || f->absent);
     if (t)
         follower_detach(t, f);
-    else if (f->absent)
+    else
         absent_remove(c, f);
-    assert(!f->task);
     follower_free(c, f);
     if (attached && !(t && task_ended(t)))
         core_cancel(c, 0, 0, id);

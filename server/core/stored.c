@@ -27,7 +27,8 @@ static void appended(struct core *c, struct task *t, const struct store_event *e
     uint64_t bytes = t->record.payload.size + sizeof *t;
     assert(c->stats.unsettled_bytes >= bytes);
     c->stats.unsettled_bytes -= bytes;
-    bool told = t->state != TASK_STORING || !submit_waits(t);
+    bool told = !submit_waits(t);
+    assert(told || t->state == TASK_STORING);
     t->unstored = e->outcome != OUTCOME_STORED;
     if (e->outcome == OUTCOME_STORED && !told)
         submit_accepted(c, t);
@@ -206,7 +207,7 @@ static void store_changed(struct core *c, const struct store_event *e)
     list_foreach(it, next, &c->workers)
     {
         struct worker *w = container_of(it, struct worker, in_core);
-        if (w->unrecorded && w->state != WORKER_OVER)
+        if (w->unrecorded)
             worker_record(c, w);
     }
 }

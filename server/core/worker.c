@@ -54,9 +54,9 @@ void worker_record(struct core *c, struct worker *w)
 void worker_recorded(struct core *c, uint64_t id, bool stored)
 {
     struct worker *w = worker_find(c, id);
-    if (!w || w->state == WORKER_OVER)
+    if (!w)
         return;
-    assert(w->recording);
+    assert(w->recording && w->state != WORKER_OVER);
     w->recording = false;
     w->unrecorded = !stored;
     worker_room(c, w);
@@ -260,9 +260,9 @@ void worker_acks(struct core *c)
     list_foreach(it, next, &c->acks)
     {
         struct worker *w = container_of(it, struct worker, ack_node);
-        assert(w->acked <= w->received);
+        assert(w->state != WORKER_OVER && w->acked <= w->received);
         uint64_t settled = worker_settled(w);
-        bool news = settled != w->acked && w->state != WORKER_OVER;
+        bool news = settled != w->acked;
         if (news && worker_ack_waits(c, w))
             continue;
         list_remove(&w->ack_node);
