@@ -175,9 +175,8 @@ static void check_worker(const struct core *c, const struct worker *w)
         const struct credit *credit = &w->credits[kind];
         CHECK(bytes[kind] + credit->ghosts == credit->bytes);
         CHECK(w->ghosts.count || !credit->ghosts);
-        /* A lane carries lane_bytes, or one task. */
-        CHECK(bytes[kind] <= c->config.lane_bytes || count >= 1);
     }
+    CHECK(bytes[CREDIT_SMALL] <= c->config.lane_bytes); /* of what is large: one for each slot */
     CHECK(w->id && worker_find(c, w->id) == w && heap_holds(&w->timer));
     CHECK(!w->alone || count <= 1);
     CHECK(w->parting.count <= count + w->ghosts.count + w->claims.count);

@@ -288,7 +288,7 @@ struct actions {
     size_t notice_count;
     uint64_t wake_ns; /* monotonic: call core_begin/end by then; UINT64_MAX: no need */
     bool failed;      /* no memory for actions: carry out none of them, and end as a crash would */
-    bool pause_clients; /* do not read clients: too much waits for its commit, or for memory */
+    bool pause_clients; /* do not read clients: too much waits for its commit */
 };
 
 const struct actions *core_end(struct core *);

@@ -69,7 +69,7 @@ bool ledger_add(struct ledger *l, struct task *t)
     }
     l->slots[slot].task = t;
     t->slot = slot;
-    t->generation = (uint16_t)l->slots[slot].generation;
+    t->generation = l->slots[slot].generation;
     return true;
 }
 
@@ -104,7 +104,7 @@ bool ledger_gave(const struct ledger *l, uint64_t lease)
 /* While a task has the slot, that remembers the generation from before it. */
 bool ledger_gave_to(const struct ledger *l, const struct task *t, uint64_t lease)
 {
-    uint16_t before = (uint16_t)l->slots[t->slot].generation;
+    uint16_t before = l->slots[t->slot].generation;
     uint16_t nth = (uint16_t)((lease >> SLOT_BITS) - before); /* of its leases, from 1 */
     assert(ledger_at(l, t->slot) == t);
     return ledger_gave(l, lease) && (lease & SLOT_MASK) == t->slot && nth > 0 &&

@@ -190,7 +190,7 @@ static uint64_t running_since(const struct worker *w)
     const struct list *it = list_first(&w->outstanding);
     uint64_t leased = it ? container_of(it, struct task, node)->leased_ns : 0;
     assert(!it || leased > 0);
-    return leased > w->progress_ns ? leased : w->progress_ns;
+    return later(leased, w->progress_ns);
 }
 
 /* What is put behind another task there would only be asked back. */

@@ -79,7 +79,7 @@ struct arena_block {
 /* ---- ledger: every task in memory, by slot and by id ---- */
 struct ledger_slot {
     struct task *task;   /* NULL: nobody has the slot */
-    uint32_t generation; /* of the last lease of those that had it */
+    uint16_t generation; /* of the last lease of those that had it */
     uint32_t next_free;  /* of a free one: slot + 1; 0: none */
 };
 

@@ -162,7 +162,7 @@ bool timer_unique(struct core *c, struct unique *u, uint64_t wall_ms)
 static uint64_t heard_ns(const struct core *c, const struct worker *w)
 {
     assert(w->heard_ns <= c->now.mono_ns);
-    return w->heard_ns > c->resumed_ns ? w->heard_ns : c->resumed_ns;
+    return later(w->heard_ns, c->resumed_ns);
 }
 
 /* A quiet worker has nothing to lose, and the kernel asks for its host (TCP keepalive). */
