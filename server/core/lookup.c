@@ -54,6 +54,7 @@ static void request_again(struct core *c, struct request *r)
     struct store_op *op = out_store(c, STORE_LOOKUP, (uintptr_t)r);
     assert(r->id != 0);
     r->again = true;
+    r->refused = false;
     r->stale = false; /* this time behind the purge */
     if (!op)
         return;
@@ -394,11 +395,32 @@ static bool looks_again(const struct core *c, const struct request *r, const str
     return !left && (stale || e->outcome == OUTCOME_LATER);
 }
 
+/* It was refused, and there is nobody who would hear of that, and ask again. */
+static bool looks_later(const struct request *r, const struct store_event *e)
+{
+    bool unasked = r->kind == REQUEST_PURGED || (r->kind == REQUEST_CANCEL && r->conn == 0);
+    assert(r->kind <= REQUEST_OUTCOME);
+    return unasked && (e->outcome == OUTCOME_REFUSED || e->outcome == OUTCOME_UNKNOWN);
+}
+
+void requests_run(struct core *c)
+{
+    assert(c->ticking);
+    list_foreach(it, next, &c->requests)
+    {
+        struct request *r = container_of(it, struct request, in_core);
+        if (r->refused)
+            request_again(c, r);
+    }
+}
+
 void request_stored(struct core *c, struct request *r, const struct store_event *e)
 {
     assert(request_table[r->kind]);
-    r->again = false;
-    if (looks_again(c, r, e))
+    r->again = r->refused = looks_later(r, e);
+    if (r->refused)
+        stored_wait(c);
+    else if (looks_again(c, r, e))
         request_again(c, r);
     else
         request_table[r->kind](c, r, e);

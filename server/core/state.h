@@ -375,6 +375,7 @@ struct request {
     struct msg_list *list;        /* DEAD: a copy, with its filter behind it; or NULL */
     uint32_t slot;                /* OUTCOME: of the task; HELD: its place among those */
     bool again;                   /* the store is asked once more */
+    bool refused;                 /* ... after a pause */
     bool bare;                    /* SUBMITTED: without the payload */
     bool looked;                  /* REPLAY: a look-up tells what became of it */
     bool stale;                   /* CANCEL, HELD, DONE, REPLAY: a purge was asked since */

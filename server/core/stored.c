@@ -164,6 +164,7 @@ void stored_run(struct core *c)
         q->fetch_refused = false;
         window_low(c, q);
     }
+    requests_run(c);
 }
 
 /* Results that wait for the store are bounded, too: above, nothing that makes more is started. */

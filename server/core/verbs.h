@@ -305,6 +305,7 @@ struct store_op *request_ask(
     struct core *c, enum store_op_kind kind, uint64_t id, struct request request);
 void request_free(struct request *r);
 void request_stored(struct core *c, struct request *r, const struct store_event *e);
+void requests_run(struct core *c); /* asks again what the store refused, and nobody else would */
 /* The task that a LOOKUP asked for: if it was not in memory, it is now, HELD. NULL: it has ended,
  * or no memory. */
 struct task *request_adopt(struct core *c, const struct request *r, const struct store_event *e);

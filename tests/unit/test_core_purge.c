@@ -205,6 +205,60 @@ static void a_purge_that_is_refused_changes_no_bound(void **state)
     durable_free(&d);
 }
 
+/* Whoever waits for what was purged in the store is told, though the store could not say so. */
+static void who_waits_for_what_was_purged_is_told_later(void **state)
+{
+    (void)state;
+    struct durable d;
+    durable_new(&d, 1, DURABILITY_SYNC);
+    uint64_t id = 0;
+    for (int i = 0; i < 2; i++) {
+        id = fix_submit(&d.f, 5, "q", "payload", NULL, i ? FOLLOW_FINISH : FOLLOW_NONE);
+        durable_settle(&d);
+    }
+    purge(&d);
+    durable_end(&d);
+    const struct store_op *op = durable_op(&d, STORE_LOOKUP, 0);
+    assert_non_null(op);
+    assert_int_equal(op->id, id);
+    durable_doubt(&d, op, false);
+    fix_end(&d.f);
+    assert_null(durable_op(&d, STORE_LOOKUP, 0));
+    assert_null(fix_conn(&d.f, 5, MSG_FINISHED, 0));
+    fix_later(&d.f, 200);
+    durable_end(&d);
+    durable_stored(&d, 1);
+    durable_end(&d);
+    const struct conn_action *told = fix_conn(&d.f, 5, MSG_FINISHED, 0);
+    assert_non_null(told);
+    assert_int_equal(told->id, id);
+    assert_int_equal(told->code, PUSHROD_E_TASK_CANCELLED);
+    durable_free(&d);
+}
+
+/* Its client is gone, and cannot ask again; the store could not say where it is. */
+static void what_was_attached_is_cancelled_later(void **state)
+{
+    (void)state;
+    struct durable d;
+    durable_new(&d, 1, DURABILITY_SYNC);
+    struct msg_options o = fix_options();
+    for (int i = 0; i < 2; i++) {
+        o.attached = i;
+        fix_submit(&d.f, 5, "q", "payload", &o, FOLLOW_NONE);
+        durable_settle(&d);
+    }
+    core_conn_closed(d.f.core, 5);
+    fix_end(&d.f);
+    durable_say(&d, durable_op(&d, STORE_LOOKUP, 0), OUTCOME_REFUSED, PUSHROD_E_STORE_FAILED);
+    fix_end(&d.f);
+    assert_null(durable_op(&d, STORE_LOOKUP, 0));
+    fix_later(&d.f, 200);
+    durable_settle(&d);
+    assert_int_equal(core_stats(d.f.core)->cancelled, 1);
+    durable_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -214,6 +268,8 @@ int main(void)
         cmocka_unit_test(a_finish_that_was_refused_is_stored_behind_a_purge),
         cmocka_unit_test(what_a_purge_cancels_is_counted_once),
         cmocka_unit_test(a_purge_that_is_refused_changes_no_bound),
+        cmocka_unit_test(who_waits_for_what_was_purged_is_told_later),
+        cmocka_unit_test(what_was_attached_is_cancelled_later),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
