@@ -150,6 +150,7 @@ void index_ended(struct lmdb *l, struct entry *e, struct chunk *chunk, size_t of
     agenda_leave(l, e);
     bytes_set(l, e, chunk, offset, size);
     e->state = ENTRY_ENDED;
+    e->group = 0; /* the journal has this end: it must know what becomes of a later life, too */
 }
 
 void index_forget(struct lmdb *l, struct entry *e)

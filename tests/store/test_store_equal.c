@@ -307,6 +307,30 @@ static void the_finish_before_a_replay_is_forgotten(void **state)
     rig_close(&r);
 }
 
+/* All of it in one commit. What need not be in the journal is left out; but the first end is. */
+static void a_second_end_makes_the_first_forgotten(void **state)
+{
+    struct rig r;
+    rig_open(&r, *state);
+    struct record in = rig_record(1, "q", 4);
+    struct finish dead = {.id = 1,
+        .status = PUSHROD_FAILED,
+        .finished_ms = r.now_ms,
+        .keep_until_ms = r.now_ms + 600000,
+        .dead = true};
+    struct finish end = {.id = 1, .status = PUSHROD_DONE};
+    struct store_op ops[] = {{.kind = STORE_APPEND, .record = &in},
+        {.kind = STORE_FINISH, .finish = &dead}, {.kind = STORE_REVIVE, .id = 1},
+        {.kind = STORE_FINISH, .finish = &end}};
+    r.backend->ops->submit(r.store, ops, 4, r.now_ms);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(rig_next(&r)->outcome, OUTCOME_STORED);
+    assert_int_equal(rig_id(&r, STORE_LOOKUP, 1)->outcome, OUTCOME_GONE);
+    rig_reopen(&r);
+    assert_int_equal(rig_id(&r, STORE_LOOKUP, 1)->outcome, OUTCOME_GONE);
+    rig_close(&r);
+}
+
 static const struct store_event *append_unique(struct rig *r, uint64_t id)
 {
     struct record in = rig_record(id, "q", 4);
@@ -345,7 +369,9 @@ int main(void)
         cmocka_unit_test_prestate(same_as_memory, &mixed),
         ON(the_finish_before_a_replay_is_forgotten, 0),
         ON(the_finish_before_a_replay_is_forgotten, 1),
-        ON(the_finish_before_a_replay_is_forgotten, 2), ON(a_replay_takes_no_key_from_another, 0),
+        ON(the_finish_before_a_replay_is_forgotten, 2),
+        ON(a_second_end_makes_the_first_forgotten, 0),
+        ON(a_second_end_makes_the_first_forgotten, 1), ON(a_replay_takes_no_key_from_another, 0),
         ON(a_replay_takes_no_key_from_another, 1), ON(a_replay_takes_no_key_from_another, 2)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
