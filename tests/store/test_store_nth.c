@@ -21,7 +21,8 @@ static const struct order_key start = {0, 0};
 
 /* ---- before LMDB's own functions ---- */
 
-static atomic_long left; /* calls until one fails; 0 or less: none does */
+static atomic_long left;  /* calls until one fails; 0 or less: none does */
+static atomic_bool taken; /* the next commit is done, and said to have failed */
 
 static bool fails(void)
 {
@@ -55,6 +56,8 @@ BEFORE(mdb_cursor_del, (MDB_cursor * cursor, unsigned flags), cursor, flags)
 int mdb_txn_commit(MDB_txn *txn)
 {
     int (*real)(MDB_txn *) = dlsym(RTLD_NEXT, "mdb_txn_commit");
+    if (atomic_exchange(&taken, false))
+        return real(txn) ? abort(), 0 : EIO;
     if (!fails())
         return real(txn);
     mdb_txn_abort(txn);
@@ -216,6 +219,27 @@ static void the_nth_call_fails(void **state)
     body_unref(body);
 }
 
+/* What was answered runs again: the disk has it twice then, and counts it once. */
+static void a_dead_letter_is_counted_once(void **state)
+{
+    struct rig r;
+    rig_open(&r, *state);
+    struct record record = rig_record(1, "q", 4);
+    struct finish dead = {.id = 1, .status = 2, .finished_ms = r.now_ms, .dead = true};
+    struct store_op ops[] = {{.kind = STORE_APPEND, .record = &record, .async = true},
+        {.kind = STORE_FINISH, .finish = &dead, .async = true}};
+    atomic_store(&taken, true);
+    r.backend->ops->submit(r.store, ops, 2, r.now_ms);
+    while (!r.downs)
+        rig_next(&r);
+    rig_wait_up(&r);
+    rig_reopen(&r);
+    assert_int_equal(r.opened.queues[0].ready, 0);
+    assert_int_equal(r.opened.queues[0].dead, 1);
+    assert_int_equal(rig_scan(&r, "q", 0, 9)->record_count, 1);
+    rig_close(&r);
+}
+
 #define FOR(test, n)                                                                               \
     {                                                                                              \
 #test ", " #n, test, NULL, NULL, (void *)(uintptr_t)&backends[n]                           \
@@ -223,6 +247,7 @@ static void the_nth_call_fails(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {FOR(the_nth_call_fails, 1), FOR(the_nth_call_fails, 2)};
+    const struct CMUnitTest tests[] = {FOR(the_nth_call_fails, 1), FOR(the_nth_call_fails, 2),
+        FOR(a_dead_letter_is_counted_once, 1), FOR(a_dead_letter_is_counted_once, 2)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
