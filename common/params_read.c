@@ -211,10 +211,11 @@ static bool variable_is_foreign(const char *name)
     return strstr(name, "_SERVICE_") || strstr(name, "_PORT");
 }
 
-/* The row that the variable belongs to; `file` says that it is a secret's _FILE form. */
+/* The row that the variable belongs to, one of this scope first; `file`: a secret's _FILE form. */
 static const struct param *variable_row(
     const struct params *p, const char *name, size_t size, bool *file)
 {
+    const struct param *elsewhere = NULL;
     char variable[PARAM_VARIABLE_SIZE];
     for (size_t i = 0; i < p->count; i++) {
         const struct param *row = &p->rows[i];
@@ -225,10 +226,13 @@ static const struct param *variable_row(
         if (length == 0 || length > size || strncmp(variable, name, length) != 0)
             continue;
         *file = size == length + 5 && memcmp(name + length, "_FILE", 5) == 0;
-        if (size == length || (*file && (row->flags & PARAM_SECRET)))
+        if (size != length && !(*file && (row->flags & PARAM_SECRET)))
+            continue;
+        if (param_in_scope(p, row))
             return row;
+        elsewhere = row;
     }
-    return NULL;
+    return elsewhere;
 }
 
 static void warn_unknown(const char *name, void (*unknown)(void *arg, const char *text), void *arg)

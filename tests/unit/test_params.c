@@ -465,12 +465,13 @@ static void one_name_is_another_option_in_another_program(void **state)
     (void)state;
     struct params *server = params_new(option_rows, option_count, SCOPE_SERVER);
     struct params *worker = params_new(option_rows, option_count, SCOPE_WORKER);
-    assert_int_equal(variable(server, "PUSHROD_MAX_TASKS=7"), 0);
-    assert_int_equal(variable(worker, "PUSHROD_MAX_TASKS=7"), 0);
+    static char *const both[] = {"PUSHROD_MAX_TASKS=7", "PUSHROD_IO_THREADS=3", NULL};
+    assert_int_equal(params_read_environment(server, both, NULL, NULL), 0);
+    assert_int_equal(params_read_environment(worker, both, NULL, NULL), 0);
+    assert_int_equal(params_number(worker, "io-threads"), 3);
     assert_int_equal(params_number(server, "max-tasks"), 7);
     assert_int_equal(params_number(worker, "max-tasks"), 0);
-    assert_int_equal(flags(worker, "--max-tasks", "3"), 0);
-    assert_int_equal(params_number(worker, "max-tasks"), 3);
+    assert_true(!flags(worker, "--max-tasks", "3") && params_number(worker, "max-tasks") == 3);
     params_free(server);
     params_free(worker);
 }
