@@ -61,16 +61,35 @@ static uint64_t settle_due(const struct lmdb *l)
     return l->busy ? l->commit_ns + SETTLE_NS : 0;
 }
 
-/* Until when there is nothing to do, if nobody asks for anything. */
+/* When what is fresh begins to age. What ended makes room only once the tables know: a full store
+ * does not wait for long. */
+static uint64_t rotate_due(const struct lmdb *l)
+{
+    const struct index *x = &l->index;
+    if (x->applying || x->fresh_since_ns == LMDB_NO_AGE || group_waits(l))
+        return LMDB_NO_AGE;
+    uint64_t settle_ns = l->down ? least(l->settle_ns, ROOM_NS) : l->settle_ns;
+    return x->bytes > l->index_bound ? 0 : x->fresh_since_ns + settle_ns;
+}
+
+/* When expired results and resident pages are looked at, if there was a commit since. */
+static uint64_t sweep_due(const struct lmdb *l)
+{
+    if (broken(l) || group_waits(l))
+        return LMDB_NO_AGE;
+    return l->swept_ns + SWEEP_NS;
+}
+
+/* Until when there is nothing to do, if nobody asks for anything. What is overdue, but has to wait
+ * for something else, is no reason to wake up. */
 static uint64_t sleep_until(const struct lmdb *l, uint64_t now_ns)
 {
     uint64_t until = least(now_ns + IDLE_NS, least(commit_due(l), settle_due(l)));
-    if (l->down)
+    until = least(until, rotate_due(l));
+    if (l->down && !group_waits(l))
         until = least(until, l->room_ns + ROOM_NS);
-    else if (l->index.fresh_since_ns != LMDB_NO_AGE)
-        until = least(until, l->index.fresh_since_ns + l->settle_ns);
     if (l->commits != l->swept_commits)
-        until = least(until, l->swept_ns + SWEEP_NS);
+        until = least(until, sweep_due(l));
     return until;
 }
 
@@ -93,17 +112,6 @@ static size_t apply_share(const struct lmdb *l)
     if (l->index.bytes > 2 * l->index_bound)
         return APPLY_PRESSED;
     return group_waits(l) ? APPLY_BUSY : APPLY_IDLE;
-}
-
-/* What ended makes room only once the tables know: a full store does not wait for long. */
-static void rotate_if_due(struct lmdb *l, uint64_t now_ns)
-{
-    const struct index *x = &l->index;
-    if (x->applying || x->fresh_since_ns == LMDB_NO_AGE || group_waits(l))
-        return;
-    uint64_t settle_ns = l->down ? least(l->settle_ns, ROOM_NS) : l->settle_ns;
-    if (now_ns >= x->fresh_since_ns + settle_ns || x->bytes > l->index_bound)
-        journal_rotate(l);
 }
 
 /* Is there room (again)? A store that was down proves itself with a commit. */
@@ -136,7 +144,7 @@ static void look_for_room(struct lmdb *l, uint64_t now_ns)
 
 static void sweep(struct lmdb *l, uint64_t now_ns)
 {
-    if (now_ns < l->swept_ns + SWEEP_NS || broken(l) || group_waits(l))
+    if (now_ns < sweep_due(l))
         return;
     l->swept_ns = now_ns;
     l->swept_commits = l->commits;
@@ -166,7 +174,8 @@ static void step(struct lmdb *l, bool stop)
     }
     look_for_room(l, now_ns);
     sweep(l, now_ns);
-    rotate_if_due(l, now_ns);
+    if (now_ns >= rotate_due(l))
+        journal_rotate(l);
 }
 
 void *lmdb_thread(void *store)

@@ -100,6 +100,32 @@ static void a_store_that_was_taken_away_refuses_submissions(void **state)
     rig_close(&r);
 }
 
+static atomic_ulong clock_readings; /* of the store's thread, which does so when it wakes up */
+
+int clock_gettime(clockid_t which, struct timespec *now)
+{
+    int (*real)(clockid_t, struct timespec *) = dlsym(RTLD_NEXT, "clock_gettime");
+    clock_readings++;
+    return real(which, now);
+}
+
+/* What is overdue, and cannot be done while the disk fails, is no reason to wake up. */
+static void a_store_that_failed_sleeps(void **state)
+{
+    struct rig r;
+    rig_open(&r, *state);
+    struct record in = rig_record(1, "q", 4);
+    for (in.id = 1; in.id <= 3; in.id++)
+        assert_int_equal(rig_append(&r, &in)->outcome, OUTCOME_STORED);
+    failing_syncs = 4; /* a try each 200 ms */
+    assert_int_equal(rig_append(&r, &in)->outcome, OUTCOME_UNKNOWN);
+    clock_readings = 0;
+    rig_wait_up(&r);
+    print_message("  %lu readings of the clock\n", clock_readings);
+    assert_true(clock_readings < 1000);
+    rig_close(&r);
+}
+
 /* It is open again, and waits until it can be sure: it is not full, and says so. */
 static void a_store_that_failed_is_not_full(void **state)
 {
@@ -294,8 +320,9 @@ int main(void)
         FOR(it_knows_what_may_be_running_over_failures, 1),
         FOR(it_knows_what_may_be_running_over_failures, 2),
         FOR(a_store_that_was_taken_away_refuses_submissions, 1),
-        FOR(a_store_that_failed_is_not_full, 1), FOR(the_files_of_another_user, 1),
-        FOR(a_lock_that_is_not_to_be_had_is_nobodys, 1), FOR(a_file_that_was_cut_off_is_said, 1),
-        FOR(a_file_that_was_cut_off_is_said, 2), FOR(free_pages_at_the_end_may_be_missing, 1)};
+        FOR(a_store_that_failed_is_not_full, 1), FOR(a_store_that_failed_sleeps, 1),
+        FOR(the_files_of_another_user, 1), FOR(a_lock_that_is_not_to_be_had_is_nobodys, 1),
+        FOR(a_file_that_was_cut_off_is_said, 1), FOR(a_file_that_was_cut_off_is_said, 2),
+        FOR(free_pages_at_the_end_may_be_missing, 1)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
