@@ -33,16 +33,20 @@ static struct moment row_moment(struct slice key)
         key_read(key.data, 8), (enum agenda_kind)key.data[8], key_read(key.data + 9, 8)};
 }
 
-/* The index knows the task better than the row does, or the row's queue was purged. */
+/* The index knows the task better than the row does, or the row is of a life that was purged. */
 static bool row_stale(struct lmdb *l, const struct moment *m, struct slice unique)
 {
     struct slice row, packed;
+    struct record r;
     uint32_t number;
     if (m->kind == AGENDA_UNIQUE)
         return unique.size < 4 || !queue_numbered(l, (uint32_t)key_read(unique.data, 4));
     if (index_get(l, m->id) || !table_get(l, TABLE_TASKS, &m->id, sizeof(m->id), &row))
         return true;
-    return !task_row_split(row, &number, &packed) || !queue_numbered(l, number);
+    if (!task_row_split(row, &number, &packed) || !queue_numbered(l, number) ||
+        !record_unpack(packed.data, packed.size, &r, NULL))
+        return true;
+    return m->when_ms != (m->kind == AGENDA_DUE ? r.due_ms : r.expires_ms);
 }
 
 /* What is left of the bounds of one DUE. */

@@ -106,6 +106,49 @@ static void a_drop_tells_the_queue(void **state)
     rig_close(&r);
 }
 
+static void submit_many(struct rig *r, uint64_t first, size_t count)
+{
+    for (uint64_t id = first; id < first + count; id++) {
+        struct record in = rig_record(id, "q", 4);
+        struct store_op op = {.kind = STORE_APPEND, .record = &in};
+        r->backend->ops->submit(r->store, &op, 1, r->now_ms);
+    }
+    for (size_t i = 0; i < count; i++)
+        assert_int_equal(rig_next(r)->outcome, OUTCOME_STORED);
+}
+
+/* A commit each, which takes rows to the tables, and some of those that a purge left from them. */
+static void let_settle(struct rig *r)
+{
+    for (int i = 0; i < 100; i++)
+        rig_id(r, STORE_LOOKUP, 1);
+}
+
+/* Purged and replayed: what is left in the tables of its first life says nothing of the second. */
+static void a_replay_forgets_the_times_that_were_purged(void **state)
+{
+    struct rig r;
+    rig_open(&r, *state);
+    struct record in = rig_record(1, "q", 0);
+    in.due_ms = r.now_ms + 500;
+    in.expires_ms = r.now_ms + 1000;
+    assert_int_equal(rig_append(&r, &in)->outcome, OUTCOME_STORED);
+    submit_many(&r, 2, 20000); /* they go before it, a part with each commit */
+    let_settle(&r);
+    struct finish dead = {.id = 1, .status = PUSHROD_FAILED, .dead = true};
+    struct store_op ops[] = {{.kind = STORE_FINISH, .finish = &dead},
+        {.kind = STORE_PURGE, .queue = slice_str("q")}, {.kind = STORE_REVIVE, .id = 1}};
+    r.backend->ops->submit(r.store, ops, 3, r.now_ms);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(rig_next(&r)->outcome, OUTCOME_STORED);
+    let_settle(&r);
+    const struct store_event *e = rig_due(&r, r.now_ms + 2000, 10);
+    assert_int_equal(e->record_count, 0);
+    assert_int_equal(e->next_ms, 0);
+    assert_int_equal(rig_finish(&r, 1)->outcome, OUTCOME_STORED);
+    rig_close(&r);
+}
+
 #define FOR(test, n)                                                                               \
     {                                                                                              \
 #test ", " #n, test, NULL, NULL, (void *)(uintptr_t)&backends[n]                           \
@@ -116,6 +159,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {ALL(they_are_listed_by_name_and_pattern),
         ALL(a_name_of_any_length_is_a_filter), ALL(a_list_is_without_bodies),
-        ALL(a_drop_tells_the_queue)};
+        ALL(a_drop_tells_the_queue), ALL(a_replay_forgets_the_times_that_were_purged)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
