@@ -134,7 +134,7 @@ void mem_unique_release(struct mem *m, const struct record *r)
         mem_unique_drop(m, u);
 }
 
-/* Of the queue, those go whose holder is not there any more. */
+/* Of the queue, those go whose holder is not there any more, or was revived without its key. */
 void mem_unique_purge(struct mem *m, struct mem_queue *queue)
 {
     size_t place = 0;
@@ -145,7 +145,8 @@ void mem_unique_purge(struct mem *m, struct mem_queue *queue)
         struct mem_unique *u = cell.value;
         bool ours = u->key.size > queue->name.size && u->key.data[queue->name.size] == 0 &&
                     memcmp(u->key.data, queue->name.data, queue->name.size) == 0;
-        if (ours && !mem_item_get(m, u->id))
+        const struct mem_item *holder = mem_item_get(m, u->id);
+        if (ours && !(holder && holder->record.unique.data))
             gone[count++] = u;
     }
     for (size_t i = 0; i < count; i++)

@@ -359,6 +359,25 @@ static void a_replay_takes_no_key_from_another(void **state)
     rig_close(&r);
 }
 
+/* Replayed in the window that its key has from before, it has none: so a purge keeps none for it.
+ */
+static void a_purge_frees_what_its_task_has_no_more(void **state)
+{
+    static const uint64_t keep[] = {1};
+    struct rig r;
+    rig_open(&r, *state);
+    struct record in = rig_record(1, "q", 4);
+    in.unique = slice_str("key");
+    in.unique_ms = r.now_ms + 60000;
+    assert_int_equal(rig_append(&r, &in)->outcome, OUTCOME_STORED);
+    rig_kill(&r, 1, "no");
+    assert_int_equal(rig_id(&r, STORE_REVIVE, 1)->record_count, 1);
+    assert_int_equal(append_unique(&r, 2)->outcome, OUTCOME_HELD);
+    assert_int_equal(rig_purge(&r, "q", keep, 1)->count, 0);
+    assert_int_equal(append_unique(&r, 2)->outcome, OUTCOME_STORED);
+    rig_close(&r);
+}
+
 #define ON(test, n) cmocka_unit_test_prestate(test, (void *)(uintptr_t)&backends[n])
 
 int main(void)
@@ -372,6 +391,8 @@ int main(void)
         ON(the_finish_before_a_replay_is_forgotten, 2),
         ON(a_second_end_makes_the_first_forgotten, 0),
         ON(a_second_end_makes_the_first_forgotten, 1), ON(a_replay_takes_no_key_from_another, 0),
-        ON(a_replay_takes_no_key_from_another, 1), ON(a_replay_takes_no_key_from_another, 2)};
+        ON(a_replay_takes_no_key_from_another, 1), ON(a_replay_takes_no_key_from_another, 2),
+        ON(a_purge_frees_what_its_task_has_no_more, 0),
+        ON(a_purge_frees_what_its_task_has_no_more, 1)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
