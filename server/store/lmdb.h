@@ -35,7 +35,7 @@
 #define LMDB_RESULT_TABLES 16u
 #define LMDB_RANKS         10u
 #define LMDB_DELAYED       0x10u /* added to the rank in `ready`: a row that is not fetched */
-#define LMDB_NO_AGE        UINT64_MAX
+#define LMDB_NEVER         UINT64_MAX
 
 enum table {
     TABLE_META,    /* name -> u64 */
@@ -153,7 +153,8 @@ struct entry {
     struct lmdb_queue *queue;
     struct entry_agenda *agenda; /* NULL: no moment of interest */
     uint32_t generation;
-    uint32_t group; /* in which it was appended, its struct row lies before `offset`; 0: changed */
+    uint32_t group; /* in which it was appended, its struct row lies before `offset`; 0: changed,
+                       or ended before */
     uint8_t state;  /* enum entry_state */
     uint8_t rank;
     bool in_tables; /* an older state of the task is in the tables */
@@ -175,7 +176,7 @@ struct index {
     uint32_t generation;     /* of the fresh one; the aging one is one less */
     bool applying;           /* there is an aging generation */
     uint64_t aging_seq;      /* last journal row of the aging generation */
-    uint64_t fresh_since_ns; /* LMDB_NO_AGE: nothing fresh */
+    uint64_t fresh_since_ns; /* LMDB_NEVER: nothing fresh */
 };
 
 struct lmdb {

@@ -187,7 +187,7 @@ void index_clear(struct lmdb *l)
     free(x->fresh);
     free(x->aging);
     uint64_t bytes = x->bytes; /* of chunks that others hold, too */
-    *x = (struct index){.fresh_since_ns = LMDB_NO_AGE, .bytes = bytes};
+    *x = (struct index){.fresh_since_ns = LMDB_NEVER, .bytes = bytes};
 }
 
 /*

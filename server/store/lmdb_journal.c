@@ -140,7 +140,7 @@ void journal_write(struct lmdb *l)
             to = copy_live(w.chunk, to);
         l->sequence = sequence;
         l->group_rows++;
-        if (l->index.fresh_since_ns == LMDB_NO_AGE)
+        if (l->index.fresh_since_ns == LMDB_NEVER)
             l->index.fresh_since_ns = clock_mono_ns();
     }
 }
@@ -155,7 +155,7 @@ void journal_rotate(struct lmdb *l)
     x->aging_next = 0;
     x->fresh = NULL;
     x->fresh_count = x->fresh_capacity = 0;
-    x->fresh_since_ns = LMDB_NO_AGE;
+    x->fresh_since_ns = LMDB_NEVER;
     x->aging_seq = l->sequence;
     x->applying = true;
     x->generation++;
@@ -306,7 +306,7 @@ void journal_replay(struct lmdb *l)
     cursor_close(c);
     if (p.aging)
         aging_begins(l, &p);
-    if (l->sequence && l->index.fresh_since_ns == LMDB_NO_AGE && !p.aging)
+    if (l->sequence && l->index.fresh_since_ns == LMDB_NEVER && !p.aging)
         l->index.fresh_since_ns = clock_mono_ns();
     l->replaying = false;
 }

@@ -41,7 +41,7 @@ static bool broken(const struct lmdb *l)
 static uint64_t commit_due(const struct lmdb *l)
 {
     if (!group_waits(l))
-        return LMDB_NO_AGE;
+        return LMDB_NEVER;
     if (l->down && !l->pending_sync)
         return l->room_ns + ROOM_NS; /* what was answered waits for better times */
     if (l->group_bytes > GROUP_BYTES || l->error)
@@ -55,7 +55,7 @@ static uint64_t commit_due(const struct lmdb *l)
 static uint64_t settle_due(const struct lmdb *l)
 {
     if (broken(l) || group_waits(l) || !(l->index.applying || l->garbage_count))
-        return LMDB_NO_AGE;
+        return LMDB_NEVER;
     if (l->down)
         return l->failed_ns + ROOM_NS; /* it may fail again, and makes room if it does not */
     return l->busy ? l->commit_ns + SETTLE_NS : 0;
@@ -66,8 +66,8 @@ static uint64_t settle_due(const struct lmdb *l)
 static uint64_t rotate_due(const struct lmdb *l)
 {
     const struct index *x = &l->index;
-    if (x->applying || x->fresh_since_ns == LMDB_NO_AGE || group_waits(l))
-        return LMDB_NO_AGE;
+    if (x->applying || x->fresh_since_ns == LMDB_NEVER || group_waits(l))
+        return LMDB_NEVER;
     uint64_t settle_ns = l->down ? least(l->settle_ns, ROOM_NS) : l->settle_ns;
     return x->bytes > l->index_bound ? 0 : x->fresh_since_ns + settle_ns;
 }
@@ -76,7 +76,7 @@ static uint64_t rotate_due(const struct lmdb *l)
 static uint64_t sweep_due(const struct lmdb *l)
 {
     if (broken(l) || group_waits(l))
-        return LMDB_NO_AGE;
+        return LMDB_NEVER;
     return l->swept_ns + SWEEP_NS;
 }
 
@@ -156,7 +156,7 @@ static void sweep(struct lmdb *l, uint64_t now_ns)
         group_commit(l, now_ns, 0);
     l->swept_commits = l->commits;
     lmdb_release_pages(l);
-    if (l->index.fresh_since_ns == LMDB_NO_AGE && !l->index.applying) {
+    if (l->index.fresh_since_ns == LMDB_NEVER && !l->index.applying) {
         index_rest(l);
         malloc_trim(TRIM_KEEP);
     }

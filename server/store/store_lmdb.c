@@ -186,7 +186,7 @@ static struct lmdb *lmdb_new(const struct store_config *config)
         l->queue_names.seed = clock_mono_ns();
     l->heard_ns = clock_mono_ns();
     l->lock_fd = l->event_fd = -1;
-    l->index.fresh_since_ns = LMDB_NO_AGE;
+    l->index.fresh_since_ns = LMDB_NEVER;
     l->late = reply_new();
     l->early = reply_new();
     pthread_mutex_init(&l->lock, NULL);
