@@ -32,7 +32,7 @@
 #define CLIENT_IN_FLIGHT 65536u        /* unanswered submissions of submit_many */
 
 /* Request numbers. Those below are of the ring of pending requests, counted from 1. */
-#define REQUEST_CALL    (UINT64_C(1) << 40) /* of the one call that waits now, counted on */
+#define REQUEST_CALL    (UINT64_C(1) << 40) /* of the calls that wait now, counted on */
 #define REQUEST_WATCH   (UINT64_C(1) << 41)
 #define REQUEST_IGNORED ((UINT64_C(1) << 41) + 1)
 
@@ -99,7 +99,7 @@ struct task_table {
     size_t waits_most;
 };
 
-/* The one request that a function waits for now. */
+/* A request that a function waits for now, alone or among others. */
 struct call {
     uint64_t request; /* ++calls */
     bool done;
@@ -168,7 +168,8 @@ struct pushrod_client {
     struct task_table tasks;
     struct kept *handed; /* finishes that wait() gave to the user */
     uint64_t late;       /* task of the last call(), which returned without its finish; 0: none */
-    struct call *call;
+    struct call *call;   /* those that a function waits for, in the order of their numbers */
+    size_t call_count;
     uint64_t calls;               /* number of the last one */
     struct buf scratch;           /* texts of rows and finishes, with their NULs */
     struct buf encoded;           /* options and headers while a SUBMIT is made */
@@ -263,7 +264,8 @@ const char *text_of(struct pushrod_client *c, struct slice text);
 void submitted_free(struct pushrod_client *c);
 
 /* ---- lib_request.c ---- */
-void call_restart(struct pushrod_client *c); /* after a reconnect */
+struct call *call_find(struct pushrod_client *c, uint64_t request); /* NULL: none waits for it */
+void calls_restart(struct pushrod_client *c);                       /* after a reconnect */
 int64_t call_run(struct pushrod_client *c, struct call *call);
 
 #endif

@@ -362,7 +362,7 @@ static void client_ready(struct pushrod_client *c)
 {
     state_set(c, CLIENT_UP, UINT64_MAX);
     int error = followed_wait_again(c);
-    call_restart(c);
+    calls_restart(c);
     if (!error && c->watching)
         error = pushrod_client_watch(c, true);
     if (c->events.connection)

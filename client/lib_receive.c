@@ -34,18 +34,13 @@ static void receive_accepted(struct pushrod_client *c, struct dec *in)
         pending_settle(c, m.request, m.id, 0, "");
 }
 
-/* The answer to the call that waits. */
-static void call_answered(struct pushrod_client *c, uint64_t count, int error, const char *text)
+static void call_answered(
+    struct pushrod_client *c, struct call *call, uint64_t count, int error, const char *text)
 {
-    c->call->done = true;
-    c->call->count = count;
+    call->done = true;
+    call->count = count;
     if (error)
-        c->call->error = client_fail(c, error, "%s", text);
-}
-
-static bool call_is(const struct pushrod_client *c, uint64_t request)
-{
-    return c->call && !c->call->done && c->call->request == request;
+        call->error = client_fail(c, error, "%s", text);
 }
 
 static void receive_rejected(struct pushrod_client *c, struct dec *in)
@@ -56,8 +51,9 @@ static void receive_rejected(struct pushrod_client *c, struct dec *in)
     text_begin(c, m.text.size + 1);
     const char *text = m.text.size ? text_of(c, m.text) : pushrod_strerror((int)m.code);
     const struct pending *p = pending_get(c, m.request);
-    if (call_is(c, m.request)) {
-        call_answered(c, 0, (int)m.code, text);
+    struct call *call = call_find(c, m.request);
+    if (call) {
+        call_answered(c, call, 0, (int)m.code, text);
     } else if (p && p->kind == PENDING_WAIT) {
         uint64_t id = p->id;
         pending_remove(c, m.request);
@@ -75,8 +71,9 @@ static void receive_ok(struct pushrod_client *c, struct dec *in)
     if (!msg_ok_decode(in, &m))
         return;
     const struct pending *p = pending_get(c, m.request);
-    if (call_is(c, m.request)) {
-        call_answered(c, m.count, 0, NULL);
+    struct call *call = call_find(c, m.request);
+    if (call) {
+        call_answered(c, call, m.count, 0, NULL);
     } else if (p && p->kind == PENDING_WAIT) {
         pending_remove(c, m.request);
         followed_answered(c);
@@ -86,8 +83,11 @@ static void receive_ok(struct pushrod_client *c, struct dec *in)
 static void receive_end(struct pushrod_client *c, struct dec *in)
 {
     struct msg_end m;
-    if (msg_end_decode(in, &m) && call_is(c, m.request))
-        call_answered(c, m.rows, 0, NULL);
+    if (!msg_end_decode(in, &m))
+        return;
+    struct call *call = call_find(c, m.request);
+    if (call)
+        call_answered(c, call, m.rows, 0, NULL);
 }
 
 static void receive_finished(struct pushrod_client *c, struct dec *in)
@@ -184,13 +184,13 @@ static receiver *const receivers[] = {
 static void receive_row(struct pushrod_client *c, unsigned number, struct dec *in)
 {
     struct dec ahead = *in;
-    uint64_t request = dec_u64(&ahead);
-    if (!call_is(c, request) || c->call->row_kind != number) {
+    struct call *call = call_find(c, dec_u64(&ahead));
+    if (!call || call->row_kind != number) {
         dec_skip_message(in, number);
         return;
     }
-    c->call->rows++;
-    c->call->row(c, in, c->call);
+    call->rows++;
+    call->row(c, in, call);
 }
 
 static void receive_message(struct pushrod_client *c, unsigned number, struct dec *in)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * lib_request: requests of which one at a time is under way, and waited for.
+ * lib_request: requests that are waited for: one at a time, or many of a kind.
  *
  * All of them are safe to repeat, so a lost connection only means asking again; a list of which
  * rows were delivered already is the exception.
@@ -9,20 +9,31 @@
 
 #include "client/lib.h"
 
+#define CALLS_MOST 256u /* requests that are under way at the same time */
+
+struct call *call_find(struct pushrod_client *c, uint64_t request)
+{
+    if (!c->call_count || request - c->call->request >= c->call_count)
+        return NULL;
+    struct call *call = &c->call[request - c->call->request];
+    return call->done ? NULL : call;
+}
+
 /* The message is kept: a reconnect sends the same bytes again. */
 static void call_send(struct pushrod_client *c, struct call *call)
 {
-    buf_append(stream_out(c), call->message.data, call->message.size);
-    if (stream_added(c))
-        return;
+    if (!call->message.failed) {
+        buf_append(stream_out(c), call->message.data, call->message.size);
+        if (stream_added(c))
+            return;
+    }
     call->done = true;
     call->error = client_no_memory(c);
 }
 
-void call_restart(struct pushrod_client *c)
+static void call_restart(struct pushrod_client *c, struct call *call)
 {
-    struct call *call = c->call;
-    if (!call || call->done)
+    if (call->done)
         return;
     if (!call->rows) {
         call_send(c, call);
@@ -31,6 +42,12 @@ void call_restart(struct pushrod_client *c)
     call->done = true;
     call->error = client_fail(
         c, PUSHROD_E_CLOSED, "the connection was lost in the middle of a list: ask again");
+}
+
+void calls_restart(struct pushrod_client *c)
+{
+    for (size_t i = 0; i < c->call_count; i++)
+        call_restart(c, &c->call[i]);
 }
 
 /* An answer that comes after this finds no call, and is ignored. */
@@ -51,27 +68,33 @@ static int call_up(struct pushrod_client *c, uint64_t until)
     return error == -PUSHROD_E_TIMED_OUT ? call_late(c) : error;
 }
 
-static int call_wait(struct pushrod_client *c, struct call *call)
+/* Sends them, and waits until each is answered; their numbers follow one another. */
+static int calls_wait(struct pushrod_client *c, struct call *calls, size_t count)
 {
     uint64_t until = call_until(c);
     int error = call_up(c, until);
     if (error)
         return error;
-    if (call->message.failed)
-        return client_no_memory(c);
-    c->call = call;
-    call_send(c, call);
-    while (!call->done && !error)
-        error = clock_mono_ns() < until ? client_turn(c, until) : call_late(c);
-    c->call = NULL;
-    return call->done ? call->error : error;
+    c->call = calls;
+    c->call_count = count;
+    for (size_t i = 0; i < count; i++)
+        call_send(c, &calls[i]);
+    for (size_t i = 0; !error && i < count;) {
+        if (calls[i].done)
+            i++;
+        else
+            error = clock_mono_ns() < until ? client_turn(c, until) : call_late(c);
+    }
+    c->call_count = 0;
+    return error;
 }
 
 /* Sends the message and waits for its answer. Gives the count of OK or END, or a negative error. */
 int64_t call_run(struct pushrod_client *c, struct call *call)
 {
-    int error = call_wait(c, call);
+    int error = calls_wait(c, call, 1);
     buf_free(&call->message);
+    error = call->done ? call->error : error;
     return error ? error : (int64_t)call->count;
 }
 
@@ -95,14 +118,53 @@ int pushrod_client_cancel_async(struct pushrod_client *c, uint64_t id)
 }
 
 /* Each verb may be repeated without harm, which is why call_restart() may do so. */
-int64_t pushrod_client_control(
+static struct call control_call(
     struct pushrod_client *c, const char *verb, const char *name, uint64_t id)
 {
     struct call call = {.request = ++c->calls};
     struct msg_control m = {
         .request = call.request, .verb = slice_str(verb), .name = slice_str(name), .id = id};
     msg_control_encode(&call.message, &m);
+    return call;
+}
+
+int64_t pushrod_client_control(
+    struct pushrod_client *c, const char *verb, const char *name, uint64_t id)
+{
+    struct call call = control_call(c, verb, name, id);
     return call_run(c, &call);
+}
+
+/* As many as may be under way. */
+static int control_some(
+    struct pushrod_client *c, const char *verb, const uint64_t *ids, size_t count, int64_t *counts)
+{
+    struct call calls[CALLS_MOST];
+    for (size_t i = 0; i < count; i++)
+        calls[i] = control_call(c, verb, NULL, ids[i]);
+    int error = calls_wait(c, calls, count);
+    for (size_t i = 0; i < count; i++) {
+        buf_free(&calls[i].message);
+        if (calls[i].done)
+            counts[i] = calls[i].error ? calls[i].error : (int64_t)calls[i].count;
+    }
+    return error;
+}
+
+int64_t pushrod_client_control_many(
+    struct pushrod_client *c, const char *verb, const uint64_t *ids, size_t count, int64_t *counts)
+{
+    int error = 0;
+    int64_t touched = 0;
+    for (size_t i = 0; i < count; i++)
+        counts[i] = -PUSHROD_E_CLOSED;
+    for (size_t at = 0; !error && at < count; at += CALLS_MOST) {
+        size_t some = count - at < CALLS_MOST ? count - at : CALLS_MOST;
+        error = control_some(c, verb, ids + at, some, counts + at);
+    }
+    for (size_t i = 0; i < count; i++)
+        touched += counts[i] > 0 ? counts[i] : 0;
+    return error ? error : touched;
 }
 
 int pushrod_client_watch(struct pushrod_client *c, bool on)

@@ -371,6 +371,14 @@ int64_t pushrod_client_stats(struct pushrod_client *c, pushrod_stat_fn *fn, void
 int64_t pushrod_client_control(
     struct pushrod_client *c, const char *verb, const char *name, uint64_t id);
 
+/*
+ * "replay" or "drop" of `count` tasks, in as few round trips as possible: counts[i] is what
+ * control() would give for ids[i]. Returns how many were touched, or a negative error if it could
+ * not go on (those that are not answered then say CLOSED).
+ */
+int64_t pushrod_client_control_many(
+    struct pushrod_client *c, const char *verb, const uint64_t *ids, size_t count, int64_t *counts);
+
 /* Starts or stops event(); goes on over reconnects. */
 int pushrod_client_watch(struct pushrod_client *c, bool on);
 

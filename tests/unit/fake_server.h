@@ -11,6 +11,8 @@
  *   nonsense  ERROR with BAD_MESSAGE, and the connection is closed without an answer
  *   never     accepted, never finished
  *   late      accepted, finished when the next ECHO comes
+ *
+ * A CONTROL of task 300 closes the connection the first time, and 404 is none.
  */
 #ifndef TESTS_FAKE_SERVER_H
 #define TESTS_FAKE_SERVER_H
@@ -48,7 +50,7 @@ struct fake_server {
     struct buf in, out;
     bool close;
     /* counted over all connections; read by the test while the thread runs */
-    atomic_uint connections, submits, patient, waits;
+    atomic_uint connections, submits, patient, waits, controls;
     atomic_uint watched; /* the last connection on which WATCH was said, counted from 1 */
     atomic_ullong received;
     uint64_t next_id;
@@ -242,6 +244,17 @@ static void fake_status(struct fake_server *s, const struct msg_status *m)
     buf_free(&history);
 }
 
+static void fake_control(struct fake_server *s, const struct msg_control *m)
+{
+    atomic_fetch_add(&s->controls, 1);
+    if (m->id == 300 && !s->hung_up)
+        s->hung_up = s->close = true;
+    else if (m->id == 404)
+        fake_reject(s, m->request, PUSHROD_E_UNKNOWN_TASK, 0);
+    else
+        fake_ok(s, m->request);
+}
+
 static void fake_echo(struct fake_server *s, const struct msg_echo *m)
 {
     if (s->late)
@@ -289,7 +302,7 @@ static void fake_message(struct fake_server *s, struct dec *in)
         FAKE_CASE(LIST, list, fake_list(s, &m))
         FAKE_CASE(STATUS, status, fake_status(s, &m))
         FAKE_CASE(CANCEL, cancel, fake_cancel(s, &m))
-        FAKE_CASE(CONTROL, control, fake_ok(s, m.request))
+        FAKE_CASE(CONTROL, control, fake_control(s, &m))
         FAKE_CASE(ECHO, echo, fake_echo(s, &m))
         FAKE_CASE(WATCH, watch, fake_watch(s, &m))
         FAKE_CASE(RECEIVED, received, atomic_store(&s->received, m.count))

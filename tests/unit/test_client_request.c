@@ -66,6 +66,44 @@ static void a_task_that_has_ended_is_not_cancelled(void **state)
     assert_string_equal(pushrod_client_error_text(f->client), "task 100 has ended already");
 }
 
+/* ---------------------------------------------------------------------------------- control */
+
+/* As if each had been asked for alone, whatever is lost in between. */
+static void many_are_operated_on(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t ids[600];
+    int64_t counts[600];
+    for (uint64_t i = 0; i < 600; i++)
+        ids[i] = i + 1;
+    assert_int_equal(pushrod_client_control_many(f->client, "drop", ids, 600, counts), 599);
+    for (size_t i = 0; i < 600; i++)
+        assert_int_equal(counts[i], ids[i] == 404 ? -PUSHROD_E_UNKNOWN_TASK : 1);
+    assert_int_equal(atomic_load(&f->server.connections), 2);
+    /* 300 of the first connection; those before the last of them were answered. */
+    assert_int_equal(atomic_load(&f->server.controls), 300 + 600 - 299);
+    assert_int_equal(pushrod_client_control_many(f->client, "drop", ids, 0, counts), 0);
+}
+
+/* And a server that says nothing has not been asked for all of them. */
+static void not_all_of_them_are_under_way(void **state)
+{
+    struct fixture *f = *state;
+    static uint64_t ids[1000];
+    static int64_t counts[1000];
+    assert_int_equal(pushrod_client_connect(f->client), 0);
+    assert_int_equal(pushrod_client_set(f->client, "answer-timeout", "20"), 0);
+    pthread_mutex_lock(&f->server.gate);
+    assert_int_equal(
+        pushrod_client_control_many(f->client, "drop", ids, 1000, counts), -PUSHROD_E_TIMED_OUT);
+    pthread_mutex_unlock(&f->server.gate);
+    for (size_t i = 0; i < 1000; i++)
+        assert_int_equal(counts[i], -PUSHROD_E_CLOSED);
+    assert_int_equal(pushrod_client_set(f->client, "answer-timeout", "0"), 0);
+    assert_int_equal(pushrod_client_ping(f->client, NULL), 0);
+    assert_in_range(atomic_load(&f->server.controls), 1, 256);
+}
+
 /* ---------------------------------------------------------------------------------- submitted */
 
 /* What comes can be given to submit() as it is, and stays until the next is asked for. */
@@ -209,6 +247,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         REQUEST_TEST(dead_tasks_come_up_to_the_limit),
         REQUEST_TEST(a_task_that_has_ended_is_not_cancelled),
+        REQUEST_TEST(many_are_operated_on),
+        REQUEST_TEST(not_all_of_them_are_under_way),
         REQUEST_TEST(a_task_comes_back_as_it_was_submitted),
         REQUEST_TEST(or_it_is_said_why_not),
         REQUEST_TEST(late_finishes_of_calls_do_not_pile_up),
