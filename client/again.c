@@ -1,13 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "client/again.h"
 
+#include <assert.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "client/input.h"
 #include "client/interrupt.h"
+#include "common/clock.h"
 
-#define PLAIN "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./:@%+=,-"
+#define AGAIN_BYTES (4u << 20) /* of tasks that are read before they are submitted */
+#define LAST_MS     1000       /* after ^C, for the answers to what is under way, ... */
+#define LAST_TEXT   "1000"     /* ... and then for those to the drops */
+#define PLAIN       "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./:@%+=,-"
 
 /* ---------------------------------------------------------------------------------- flags */
 
@@ -126,34 +132,50 @@ static int submit_again(struct cli *cli, const struct pushrod_submission *task, 
     return error;
 }
 
+/* The dead task as it is to be submitted now. What is pointed to is the library's, and *options. */
+static int read_changed(struct cli *cli, const struct change *change, uint64_t id,
+    struct pushrod_submission *task, struct pushrod_options *options)
+{
+    int error = pushrod_client_submitted(cli->client, id, !change->has_payload, task);
+    if (error)
+        return error;
+    *options = *task->options;
+    options->expires_ms = 0; /* it is late already */
+    task->options = options;
+    if (change->queue)
+        task->queue = change->queue;
+    if (change->has_payload) {
+        task->data = change->payload.data;
+        task->size = change->payload.size;
+    }
+    return 0;
+}
+
 static int submit_changed(struct cli *cli, const struct change *change, uint64_t id, uint64_t *as)
 {
     struct pushrod_submission task;
-    int error = pushrod_client_submitted(cli->client, id, !change->has_payload, &task);
-    if (error)
-        return error;
-    struct pushrod_options options = *task.options;
-    options.expires_ms = 0; /* it is late already */
-    task.options = &options;
-    if (change->queue)
-        task.queue = change->queue;
-    if (change->has_payload) {
-        task.data = change->payload.data;
-        task.size = change->payload.size;
-    }
-    return submit_again(cli, &task, id, &options, as);
+    struct pushrod_options options;
+    int error = read_changed(cli, change, id, &task, &options);
+    return error ? error : submit_again(cli, &task, id, &options, as);
+}
+
+/* WRONG_STATE: it is not. */
+static int check_dead(struct cli *cli, uint64_t id)
+{
+    struct pushrod_task_info info;
+    int error = pushrod_client_status(cli->client, id, &info);
+    return !error && strcmp(info.state, "failed") != 0 ? -PUSHROD_E_WRONG_STATE : error;
 }
 
 /* The new one first: what fails in between leaves two of them, and not none. */
 int again_replay(
     struct cli *cli, const struct change *change, uint64_t id, uint64_t *as, const char **text)
 {
-    struct pushrod_task_info info;
     *as = 0;
-    int64_t error = pushrod_client_status(cli->client, id, &info);
-    if (!error && strcmp(info.state, "failed") != 0) {
+    int64_t error = check_dead(cli, id);
+    if (error == -PUSHROD_E_WRONG_STATE) {
         *text = "it is not dead: `pushrod status` says where it is";
-        return -PUSHROD_E_WRONG_STATE;
+        return (int)error;
     }
     if (!error)
         error = submit_changed(cli, change, id, as);
@@ -161,4 +183,203 @@ int again_replay(
         error = pushrod_client_control(cli->client, "drop", NULL, id);
     *text = pushrod_client_error_text(cli->client);
     return error < 0 ? (int)error : 0;
+}
+
+/* ---------------------------------------------------------------------------------- many */
+
+/* A task that the library has forgotten by then. */
+struct copy {
+    struct pushrod_submission task; /* queue NULL: there is none */
+    struct pushrod_options options;
+    struct pushrod_header *headers;
+    struct buf texts; /* and the payload */
+};
+
+/* There is room for it. */
+static const char *copy_text(struct copy *to, const char *text, size_t size)
+{
+    if (!text)
+        return NULL;
+    const char *at = (const char *)to->texts.data + to->texts.size;
+    buf_append(&to->texts, text, size);
+    buf_append(&to->texts, "", 1);
+    return at;
+}
+
+static const char *copy_string(struct copy *to, const char *text)
+{
+    return copy_text(to, text, text ? strlen(text) : 0);
+}
+
+static size_t string_size(const char *text)
+{
+    return text ? strlen(text) + 1 : 0;
+}
+
+/* With what the options point to. */
+static size_t copy_size(const struct pushrod_submission *from)
+{
+    const struct pushrod_options *o = from->options;
+    size_t size = string_size(from->queue) + from->size + 1 + string_size(o->unique_key) +
+                  string_size(o->worker) + o->tag_size + 1;
+    for (size_t i = 0; i < o->header_count; i++)
+        size += string_size(o->headers[i].name) + string_size(o->headers[i].value);
+    return size;
+}
+
+static void copy_free(struct copy *c)
+{
+    free(c->headers);
+    buf_free(&c->texts);
+    *c = (struct copy){0};
+}
+
+static bool copy_make(struct copy *to, const struct pushrod_submission *from)
+{
+    const struct pushrod_options *o = from->options;
+    *to = (struct copy){.task = *from, .options = *o};
+    to->headers = calloc(o->header_count + 1, sizeof *to->headers);
+    if (!to->headers || !buf_reserve(&to->texts, copy_size(from))) {
+        copy_free(to);
+        return false;
+    }
+    to->task.queue = copy_string(to, from->queue);
+    to->task.data = copy_text(to, from->data, from->size);
+    to->task.options = &to->options;
+    to->options.unique_key = copy_string(to, o->unique_key);
+    to->options.worker = copy_string(to, o->worker);
+    to->options.tag = copy_text(to, o->tag, o->tag_size);
+    to->options.headers = to->headers;
+    for (size_t i = 0; i < o->header_count; i++)
+        to->headers[i] = (struct pushrod_header){
+            copy_string(to, o->headers[i].name), copy_string(to, o->headers[i].value)};
+    return true;
+}
+
+struct many {
+    struct cli *cli;
+    const struct change *change;
+    struct json_act *acts;
+    struct copy copies[AGAIN_MOST];
+    size_t count; /* of these */
+    int error;    /* that ends it; 0: none yet */
+    struct buf *why;
+};
+
+static void many_end(struct many *m, int error, const char *text)
+{
+    if (m->error)
+        return;
+    m->error = error;
+    buf_printf(m->why, "%s", text);
+}
+
+/* One that somebody else has replayed or dropped meanwhile is no reason to end. */
+static void many_read(struct many *m, struct json_act *act, struct copy *to)
+{
+    struct pushrod_submission task;
+    struct pushrod_options options;
+    act->error = check_dead(m->cli, act->id);
+    if (!act->error)
+        act->error = read_changed(m->cli, m->change, act->id, &task, &options);
+    if (act->error == -PUSHROD_E_UNKNOWN_TASK || act->error == -PUSHROD_E_WRONG_STATE)
+        return;
+    if (act->error)
+        many_end(m, act->error, pushrod_client_error_text(m->cli->client));
+    else if (!copy_make(to, &task))
+        many_end(m, -PUSHROD_E_NO_MEMORY, pushrod_strerror(PUSHROD_E_NO_MEMORY));
+}
+
+/* All are read before the first is submitted: each look at the store would wait for its commit. */
+static void read_many(struct many *m, size_t count)
+{
+    size_t bytes = 0;
+    for (; !m->error && m->count < count && bytes < AGAIN_BYTES; m->count++) {
+        many_read(m, &m->acts[m->count], &m->copies[m->count]);
+        bytes += m->copies[m->count].texts.size;
+    }
+}
+
+/* A key that another holds is left out, as in submit_again(): alone, for the task is not here. */
+static void on_accepted(
+    struct pushrod_client *c, uint64_t id, int error, const char *text, void *arg)
+{
+    const struct cli *cli = pushrod_client_data(c);
+    struct json_act *act = arg;
+    bool held = error == -PUSHROD_E_DUPLICATE || (!error && id <= act->id);
+    act->as = error || held ? 0 : id;
+    act->error = held ? -PUSHROD_E_DUPLICATE : error;
+    if (error && !held)
+        many_end(cli->state, error, text);
+}
+
+static void submit_many(struct many *m)
+{
+    for (size_t i = 0; i < m->count; i++) {
+        struct json_act *act = &m->acts[i];
+        struct copy *copy = &m->copies[i];
+        copy->task.arg = act;
+        if (copy->task.queue && !m->error) {
+            act->error = pushrod_client_submit_async(m->cli->client, &copy->task);
+            if (act->error)
+                many_end(m, act->error, pushrod_client_error_text(m->cli->client));
+        }
+        copy_free(copy);
+    }
+}
+
+/* After ^C as well: what the server accepts would be there beside the dead one. */
+static void await_answers(struct many *m)
+{
+    struct pushrod_client *c = m->cli->client;
+    uint64_t until = UINT64_MAX, now = clock_mono_ns();
+    while (pushrod_client_unanswered(c) && now < until) {
+        if (m->error == -PUSHROD_E_INTERRUPTED && until == UINT64_MAX)
+            until = clock_after_ms(now, LAST_MS);
+        int error = pushrod_client_process(c, clock_wait_ms(now, until));
+        if (error)
+            many_end(m, error, pushrod_client_error_text(c));
+        if (error && error != -PUSHROD_E_INTERRUPTED)
+            return;
+        now = clock_mono_ns();
+    }
+}
+
+/* Those whose new one is there, and only those. */
+static void drop_replayed(struct many *m)
+{
+    uint64_t ids[AGAIN_MOST];
+    int64_t counts[AGAIN_MOST];
+    size_t n = 0;
+    for (size_t i = 0; i < m->count; i++)
+        if (m->acts[i].as)
+            ids[n++] = m->acts[i].id;
+    if (m->error == -PUSHROD_E_INTERRUPTED)
+        pushrod_client_set(m->cli->client, "answer-timeout", LAST_TEXT);
+    int64_t dropped = pushrod_client_control_many(m->cli->client, "drop", ids, n, counts);
+    if (dropped < 0)
+        many_end(m, (int)dropped, pushrod_client_error_text(m->cli->client));
+    for (size_t i = m->count; i-- > 0;) {
+        int64_t done = m->acts[i].as ? counts[--n] : 0;
+        m->acts[i].tasks = done > 0;
+        m->acts[i].error = done < 0 ? (int)done : m->acts[i].error;
+    }
+}
+
+int again_replay_many(struct cli *cli, const struct change *change, struct json_act *acts,
+    size_t *count, struct buf *why)
+{
+    static const struct pushrod_client_events events = {.accepted = on_accepted};
+    struct many m = {.cli = cli, .change = change, .acts = acts, .why = why};
+    assert(*count <= AGAIN_MOST);
+    cli->state = &m;
+    pushrod_client_on(cli->client, &events);
+    read_many(&m, *count);
+    submit_many(&m);
+    await_answers(&m);
+    pushrod_client_on(cli->client, NULL);
+    cli->state = NULL;
+    drop_replayed(&m);
+    *count = m.count;
+    return m.error;
 }

@@ -28,4 +28,15 @@ int change_read(struct cli *cli, struct change *change, const char *path);
 int again_replay(
     struct cli *cli, const struct change *change, uint64_t id, uint64_t *as, const char **text);
 
+#define AGAIN_MOST 64u /* that are replayed together */
+
+/*
+ * The same for each of the acts, or for the first of them if they are large: then *count says for
+ * how many. Submissions are under way together, and then drops. Of one that was not done its act
+ * has the error, and `as` if the new one is there: alone it may fare better, or say why it does
+ * not. Returns 0, or the negative error that ended it, with its text in `why`.
+ */
+int again_replay_many(struct cli *cli, const struct change *change, struct json_act *acts,
+    size_t *count, struct buf *why);
+
 #endif

@@ -7,7 +7,7 @@
 #include "client/again.h"
 #include "client/rows.h"
 
-#define PAGE 1000u /* dead tasks asked for at a time */
+#define PAGE 1000u /* dead tasks that are listed, and operated on, at a time */
 
 /* ---------------------------------------------------------------------------------- ls */
 
@@ -186,6 +186,10 @@ struct control {
     const char *verb;
     struct change change; /* replay: of what it is submitted again as */
     bool changes;
+    /* --all */
+    uint64_t touched;
+    int error;      /* what ended it; 0: nothing has */
+    struct buf why; /* its text */
 };
 
 /* Fills in the act; negative: an error, of which that has the text. */
@@ -228,58 +232,138 @@ static int control_one(struct cli *cli, const struct control *what, uint64_t id)
     return cli_exit_code(act.error);
 }
 
+static bool is_passed_over(int error)
+{
+    return error == -PUSHROD_E_UNKNOWN_TASK || error == -PUSHROD_E_WRONG_STATE;
+}
+
+static void control_end(struct control *what, int error, const char *text)
+{
+    if (what->error)
+        return;
+    what->error = error;
+    buf_printf(&what->why, "%s", text);
+}
+
+/* Those of one list. */
+struct page {
+    struct json_act acts[PAGE];
+    size_t count, limit;
+    const char *verb;
+    uint64_t after; /* the last one that was listed */
+    uint64_t end;   /* what a replay has made has this id or a larger one */
+    bool cut;       /* not all of them were seen to */
+};
+
 static void collect(const struct pushrod_task_info *t, void *arg)
 {
-    struct buf *ids = arg;
-    buf_append(ids, &t->id, sizeof t->id);
+    struct page *p = arg;
+    if (p->count == p->limit)
+        return;
+    p->after = t->id;
+    if (t->id < p->end)
+        p->acts[p->count++] = (struct json_act){.action = p->verb, .id = t->id};
+}
+
+/* All of them together, as far as that goes. */
+static void page_together(struct cli *cli, struct control *what, struct page *p)
+{
+    uint64_t ids[PAGE];
+    int64_t counts[PAGE];
+    for (size_t i = 0; i < p->count; i++)
+        ids[i] = p->acts[i].id;
+    int64_t touched = pushrod_client_control_many(cli->client, what->verb, ids, p->count, counts);
+    if (touched < 0)
+        control_end(what, (int)touched, pushrod_client_error_text(cli->client));
+    for (size_t i = 0; i < p->count; i++) {
+        p->acts[i].tasks = counts[i] > 0;
+        p->acts[i].error = counts[i] < 0 ? (int)counts[i] : 0;
+    }
+}
+
+/* What was refused among the others is asked for once more alone, and has its own words then. */
+static void control_alone(struct cli *cli, const struct control *what, struct json_act *act)
+{
+    static const struct control drop = {.verb = "drop"};
+    control_run(cli, act->as ? &drop : what, act);
+}
+
+static void page_tell(struct cli *cli, struct control *what, struct page *p)
+{
+    for (size_t i = 0; i < p->count; i++) {
+        struct json_act *act = &p->acts[i];
+        act->text = buf_text(&what->why);
+        if (act->error && !what->error && (act->as || !is_passed_over(act->error)))
+            control_alone(cli, what, act);
+        if (act->error && !is_passed_over(act->error))
+            control_end(what, act->error, act->text);
+        if (act->as) /* nothing else tells its id */
+            control_tell(cli, act);
+        p->end = act->as && act->as < p->end ? act->as : p->end;
+        what->touched += act->tasks > 0;
+    }
+}
+
+static void page_again(struct cli *cli, struct control *what, struct page *p)
+{
+    size_t count = p->count;
+    what->error = again_replay_many(cli, &what->change, p->acts, &p->count, &what->why);
+    p->cut = p->count < count;
+    if (p->cut && p->count)
+        p->after = p->acts[p->count - 1].id;
 }
 
 /*
  * Page by page: ids only grow, so what was replayed and died again meanwhile is not met twice; and
  * what a replay has made has an id behind `end`.
  */
-static int64_t control_pages(
-    struct cli *cli, const struct control *what, const char *queue, uint64_t *touched)
+static void control_pages(struct cli *cli, struct control *what, const char *queue, struct page *p)
 {
-    struct buf ids = BUF_EMPTY;
-    uint64_t after = 0, end = UINT64_MAX;
     int64_t rows;
+    p->limit = what->changes ? AGAIN_MOST : PAGE;
+    p->verb = what->verb;
+    p->end = UINT64_MAX;
     do {
-        buf_clear(&ids);
-        rows = pushrod_client_dead(cli->client, queue, after, PAGE, collect, &ids);
-        for (size_t i = 0; rows > 0 && i < ids.size / sizeof after; i++) {
-            memcpy(&after, ids.data + i * sizeof after, sizeof after);
-            struct json_act act = {.action = what->verb, .id = after};
-            int64_t count = after < end ? control_run(cli, what, &act) : 0;
-            if (act.as) /* nothing else tells its id */
-                control_tell(cli, &act);
-            end = act.as && act.as < end ? act.as : end;
-            *touched += count > 0;
-            if (count < 0 && count != -PUSHROD_E_UNKNOWN_TASK && count != -PUSHROD_E_WRONG_STATE)
-                rows = count;
-        }
-    } while (rows == PAGE && after < end);
-    buf_free(&ids);
-    return rows;
+        p->count = 0;
+        rows = pushrod_client_dead(cli->client, queue, p->after, p->limit, collect, p);
+        if (rows < 0)
+            control_end(what, (int)rows, pushrod_client_error_text(cli->client));
+        else if (what->changes)
+            page_again(cli, what, p);
+        else
+            page_together(cli, what, p);
+        page_tell(cli, what, p);
+    } while (!what->error && (p->cut || (rows == (int64_t)p->limit && p->after < p->end)));
 }
 
-static int control_all(struct cli *cli, const struct control *what)
+static int control_all(struct cli *cli, struct control *what)
 {
     char text[2 * TEXT_SIZE], number[TEXT_SIZE];
-    uint64_t touched = 0;
     const char *verb = what->verb, *queue = cli->count > 1 ? cli->operands[1] : NULL;
-    int64_t rows = control_pages(cli, what, queue, &touched);
-    snprintf(text, sizeof text, "%s task%s %s", text_count(number, touched),
-        touched == 1 ? "" : "s", strcmp(verb, "drop") == 0 ? "dropped" : "replayed");
+    struct page *p = calloc(1, sizeof *p);
+    if (!p)
+        return EXIT_REFUSED;
+    control_pages(cli, what, queue, p);
+    free(p);
+    bool any = !what->error || what->touched;
+    struct json_act act = {.action = verb,
+        .queue = queue,
+        .tasks = what->touched,
+        .error = what->error,
+        .text = buf_text(&what->why)};
+    snprintf(text, sizeof text, "%s task%s %s", text_count(number, what->touched),
+        what->touched == 1 ? "" : "s", strcmp(verb, "drop") == 0 ? "dropped" : "replayed");
     /* What ended it may have been behind some of them. Beside ids a sum would be one more. */
     if (params_bool(cli->p, "json"))
-        cli_print_act(cli, &(struct json_act){.action = verb, .queue = queue, .tasks = touched},
-            rows < 0 ? rows : (int64_t)touched);
-    else if (what->changes && (rows >= 0 || touched))
+        json_print_row(JSON_ACT, &act);
+    else if (what->changes && any)
         cli_say(cli, "%s", text);
-    else if (rows >= 0 || touched)
+    else if (any)
         printf("%s\n", text);
-    return rows < 0 ? cli_error(cli, (int)rows) : EXIT_OK;
+    int code = cli_exit_code(what->error);
+    if (code && code != EXIT_INTERRUPTED)
+        cli_say(cli, "%s", act.text);
+    return code;
 }
 
 static int control_ids(struct cli *cli, const struct control *what)
@@ -323,6 +407,7 @@ static int dead_control(struct cli *cli, const char *verb)
     if (!code)
         code = params_bool(cli->p, "all") ? control_all(cli, &what) : control_ids(cli, &what);
     buf_free(&what.change.payload);
+    buf_free(&what.why);
     return code;
 }
 
