@@ -48,7 +48,7 @@ void said_take(struct said *s, const void *data, size_t size)
     tail_take(s, text, size);
     for (size_t i = 0; i < size; i++) {
         if (text[i] != '\n' && s->line_size < sizeof s->line)
-            s->line[s->line_size++] = text[i];
+            s->line[s->line_size++] = text[i] ? text[i] : '?'; /* it would end the line */
         if (text[i] == '\n' || s->line_size == sizeof s->line)
             line_end(s);
     }

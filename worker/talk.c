@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/utf8.h"
 #include "proto/codec.h"
 
 /* Headers are UTF-8 by contract, not by check; what JSON cannot say is left out. */
@@ -71,10 +72,16 @@ static bool seconds_of(const json_t *object, const char *name, uint64_t *ms)
     return true;
 }
 
+/* Cut if it is too long. A NUL, which JSON can say, would end it. */
 static bool text_of(const json_t *object, const char *name, char *text, size_t size)
 {
     const json_t *found = json_object_get(object, name);
-    snprintf(text, size, "%s", json_is_string(found) ? json_string_value(found) : "");
+    size_t length = json_is_string(found) ? json_string_length(found) : 0;
+    length = length < size ? length : size - 1;
+    if (length)
+        memcpy(text, json_string_value(found), length);
+    text[length] = '\0';
+    utf8_repair(text, length);
     return !found || json_is_null(found) || json_is_string(found);
 }
 
@@ -138,7 +145,7 @@ int talk_parse(struct slice bytes, struct talk_message *m)
     if (!end)
         return bytes.size > TALK_LINE ? -1 : 0;
     m->head = (size_t)(end - bytes.data) + 1;
-    json_t *object = json_loadb((const char *)bytes.data, m->head, 0, NULL);
+    json_t *object = json_loadb((const char *)bytes.data, m->head, JSON_ALLOW_NUL, NULL);
     m->wrong = read_object(object, m);
     json_decref(object);
     return m->wrong ? -1 : 1;

@@ -98,6 +98,10 @@ static void a_text_in_the_line_is_the_errors(void **state)
     assert_string_equal(o->text, "busy");
     o = run_play_do(&p, "printf '{\"type\":\"fail\",\"text\":\"line\",\"size\":4}\\nbody'");
     assert_string_equal(o->text, "body");
+    /* JSON can say what no C string holds. */
+    o = run_play_do(&p, "echo '{\"type\":\"fail\",\"text\":\"int(7\\u0000)\"}'");
+    assert_true(o->permanent);
+    assert_string_equal(o->text, "int(7?)");
     run_play_stop(&p);
 }
 

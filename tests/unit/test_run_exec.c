@@ -13,6 +13,7 @@
 #include "common/log.h"
 #include "proto/codec.h"
 #include "tests/lib/run_play.h"
+#include "worker/said.h"
 #include "worker/worker.h"
 
 static struct run_play p;
@@ -106,6 +107,12 @@ static void what_is_no_text_is_made_one(void **state)
     o = run_play_do(&p, "printf 'fail \\300\\0no\\n' >&3\n");
     assert_string_equal(o->text, "??no");
     run_play_stop(&p);
+    /* And a line of our log has its end. */
+    struct said said;
+    said_begin(&said, 0);
+    said_take(&said, "a\0b", 3);
+    assert_int_equal(said.line_size, 3);
+    assert_memory_equal(said.line, "a?b", 3);
 }
 
 static void a_silent_failure_is_described(void **state)
