@@ -20,29 +20,33 @@ struct submit {
     struct pushrod_receipt *receipts;
 };
 
-/* "text", "@FILE", "@-", "-", "@@text". */
-static int read_payload(struct submit *s, struct buf *to, const char *operand)
+/* "text", "@FILE", "@-", "-", "@@text"; `number`: which of them it is, from 1. */
+static int read_payload(struct submit *s, struct buf *to, const char *operand, size_t number)
 {
     size_t limit = (size_t)pushrod_client_server(s->cli->client)->max_payload;
     bool literal = operand[0] != '@' && strcmp(operand, "-") != 0;
-    if (literal || strncmp(operand, "@@", 2) == 0) {
-        const char *text = literal ? operand : operand + 1;
-        buf_append(to, text, strlen(text));
-        return 0;
+    const char *path = operand[0] == '@' ? operand + 1 : operand, *name = path;
+    char text[40];
+    int why = 0;
+    if (literal || operand[1] == '@') {
+        snprintf(text, sizeof text, "payload %zu", number);
+        name = text;
+        buf_append(to, path, strlen(path));
+    } else if (strcmp(path, "-") == 0) {
+        name = "standard input";
+        if (isatty(STDIN_FILENO))
+            cli_say(s->cli, "the payload is what you type now, until ^D");
+        why = input_read(to, path, limit);
+    } else {
+        why = input_read(to, path, limit);
     }
-    const char *path = operand[0] == '@' ? operand + 1 : operand;
-    const char *name = strcmp(path, "-") == 0 ? "standard input" : path;
-    size_t begin = to->size;
-    if (strcmp(path, "-") == 0 && isatty(STDIN_FILENO))
-        cli_say(s->cli, "the payload is what you type now, until ^D");
-    int why = input_read(to, path, limit);
     if (interrupt_count())
         return EXIT_INTERRUPTED;
     if (why) {
         cli_say(s->cli, "cannot read %s: %s", name, strerror(why));
         return EXIT_USAGE;
     }
-    if (to->size - begin <= limit)
+    if (to->size <= limit)
         return 0;
     cli_say(s->cli, "%s has more than %zu bytes, the max-payload of the server", name, limit);
     return cli_exit_code(-PUSHROD_E_TOO_BIG);
@@ -77,12 +81,14 @@ static void set_options(struct submit *s)
     o->max_attempts = (unsigned)params_number(p, "attempts");
 }
 
-/* Payloads are read before the first task is sent: a missing file submits nothing. */
+/* All are there before the first task is sent: a missing file, or one too large, submits nothing.
+ */
 static int make_tasks(struct submit *s, bool follow)
 {
     struct cli *cli = s->cli;
     for (size_t i = 0; i < s->count; i++) {
-        int code = read_payload(s, &s->payloads[i], cli->count > 1 ? cli->operands[i + 1] : "-");
+        const char *operand = cli->count > 1 ? cli->operands[i + 1] : "-";
+        int code = read_payload(s, &s->payloads[i], operand, i + 1);
         if (code)
             return code;
         s->tasks[i] = (struct pushrod_submission){
