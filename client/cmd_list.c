@@ -228,8 +228,10 @@ int cmd_events(struct cli *cli)
             pushrod_client_ping(cli->client, NULL); /* behind it, so the server has heard of it */
     if (!error)
         cli_say(cli, "watching %s", pushrod_client_server(cli->client)->address);
-    while (!error)
+    while (!error && !ferror(stdout))
         error = pushrod_client_process(cli->client, -1);
+    if (!error) /* nobody would see what happens: main() says so */
+        return EXIT_OK;
     /* Who stops looking has seen what there was to see. */
     return error == -PUSHROD_E_INTERRUPTED ? EXIT_INTERRUPTED : cli_error(cli, error);
 }

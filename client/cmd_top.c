@@ -267,8 +267,8 @@ static int top_run(struct top *t)
         error = look(t);
         if (!error)
             show(t);
-        if (!error && count && looks == count)
-            break;
+        if (!error && ((count && looks == count) || ferror(stdout)))
+            break; /* what cannot be written main() says */
         if (!error && !t->terminal && !t->json && (!count || looks < count))
             putchar('\n');
         if (!error)
