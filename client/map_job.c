@@ -241,13 +241,14 @@ void map_on_accepted(struct pushrod_client *c, uint64_t id, int error, const cha
 
 /*
  * Attached tasks end with their connection. When it broke, not the user's wish but the network
- * ended them, and they are submitted again.
+ * ended them, or took the result along, and they are submitted again.
  */
 static bool was_lost(const struct map *m, const struct job *job, const struct pushrod_finish *f)
 {
     bool gone =
-        f->status == PUSHROD_CANCELLED || (f->status == 0 && f->error == PUSHROD_E_UNKNOWN_TASK);
-    return gone && !m->detach && job->connection != m->connections;
+        f->status == 0 && (f->error == PUSHROD_E_UNKNOWN_TASK || f->error == PUSHROD_E_RESULT_GONE);
+    return (gone || f->status == PUSHROD_CANCELLED) && !m->detach &&
+           job->connection != m->connections;
 }
 
 void map_on_finish(struct pushrod_client *c, const struct pushrod_finish *f, void *arg)

@@ -75,7 +75,7 @@ class Mute:
                 for m in messages:
                     if m[0] == HELLO:
                         self.say([GREETING, 1, "mute", 1000, 70000, 0, None])
-                    elif m[0] == WAIT:
+                    elif m[0] == WAIT != number:
                         self.say([OK, m[1], 1])
         return wanted[0]
 
