@@ -228,10 +228,11 @@ int pushrod_client_wait(struct pushrod_client *c, const uint64_t *ids, size_t co
     struct pushrod_finish *finishes, int64_t timeout_ms);
 
 /*
- * Submits a task and waits for its finish. Returns 0 if it is done; TASK_FAILED, TASK_TIMEOUT,
- * TASK_CANCELLED, ... if it ended otherwise (*finish is filled, and the error text is the task's);
- * TIMED_OUT: finish->id says which task to wait for or follow, until the next call(); after that
- * its finish is dropped, unless there is a callback for it. Memory as with wait().
+ * Submits a task, as submit() does, and then waits for its finish up to timeout_ms. Returns 0 if it
+ * is done; TASK_FAILED, TASK_TIMEOUT, TASK_CANCELLED, ... if it ended otherwise (*finish is filled,
+ * and the error text is the task's); TIMED_OUT: finish->id says which task to wait for or follow,
+ * until the next call(); after that its finish is dropped, unless there is a callback for it.
+ * Memory as with wait().
  */
 int pushrod_client_call(struct pushrod_client *c, const char *queue, const void *data, size_t size,
     const struct pushrod_options *options, int64_t timeout_ms, struct pushrod_finish *finish);
