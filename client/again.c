@@ -4,15 +4,13 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "client/input.h"
-#include "client/interrupt.h"
 #include "common/clock.h"
 
 #define AGAIN_BYTES (4u << 20) /* of tasks that are read before they are submitted */
-#define LAST_MS     1000       /* after ^C, for the answers to what is under way, ... */
-#define LAST_TEXT   "1000"     /* ... and then for those to the drops */
+#define LAST_MS     5000       /* after ^C, for the answers to what is under way, ... */
+#define LAST_TEXT   "5000"     /* ... and then for those to the drops */
 #define PLAIN       "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./:@%+=,-"
 
 /* ---------------------------------------------------------------------------------- flags */
@@ -89,17 +87,9 @@ void again_flags(struct buf *out, const struct pushrod_options *o)
 
 int change_read(struct cli *cli, struct change *change, const char *path)
 {
-    size_t limit = (size_t)pushrod_client_server(cli->client)->max_payload;
-    const char *name = strcmp(path, "-") == 0 ? "standard input" : path;
-    if (strcmp(path, "-") == 0 && isatty(STDIN_FILENO))
-        cli_say(cli, "the payload is what you type now, until ^D");
-    int why = input_read(&change->payload, path, limit);
-    if (interrupt_count())
-        return EXIT_INTERRUPTED;
-    if (why) {
-        cli_say(cli, "cannot read %s: %s", name, strerror(why));
-        return EXIT_USAGE;
-    }
+    int code = payload_read(cli, &change->payload, path);
+    if (code)
+        return code;
     /* Of a pipe whose first command has failed: that payload would be the end of the task. */
     if (!change->payload.size && strcmp(path, "-") == 0) {
         cli_say(
@@ -107,10 +97,7 @@ int change_read(struct cli *cli, struct change *change, const char *path)
         return EXIT_USAGE;
     }
     change->has_payload = true;
-    if (change->payload.size <= limit)
-        return 0;
-    cli_say(cli, "%s has more than %zu bytes, the max-payload of the server", name, limit);
-    return cli_exit_code(-PUSHROD_E_TOO_BIG);
+    return 0;
 }
 
 /*

@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cmd_submit: pushrod submit. */
-#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "client/command.h"
 #include "client/input.h"
-#include "client/interrupt.h"
 #include "client/waiter.h"
 
 struct submit {
@@ -21,35 +18,16 @@ struct submit {
 };
 
 /* "text", "@FILE", "@-", "-", "@@text"; `number`: which of them it is, from 1. */
-static int read_payload(struct submit *s, struct buf *to, const char *operand, size_t number)
+static int read_payload(struct cli *cli, struct buf *to, const char *operand, size_t number)
 {
-    size_t limit = (size_t)pushrod_client_server(s->cli->client)->max_payload;
-    bool literal = operand[0] != '@' && strcmp(operand, "-") != 0;
-    const char *path = operand[0] == '@' ? operand + 1 : operand, *name = path;
-    char text[40];
-    int why = 0;
-    if (literal || operand[1] == '@') {
-        snprintf(text, sizeof text, "payload %zu", number);
-        name = text;
-        buf_append(to, path, strlen(path));
-    } else if (strcmp(path, "-") == 0) {
-        name = "standard input";
-        if (isatty(STDIN_FILENO))
-            cli_say(s->cli, "the payload is what you type now, until ^D");
-        why = input_read(to, path, limit);
-    } else {
-        why = input_read(to, path, limit);
-    }
-    if (interrupt_count())
-        return EXIT_INTERRUPTED;
-    if (why) {
-        cli_say(s->cli, "cannot read %s: %s", name, strerror(why));
-        return EXIT_USAGE;
-    }
-    if (to->size <= limit)
-        return 0;
-    cli_say(s->cli, "%s has more than %zu bytes, the max-payload of the server", name, limit);
-    return cli_exit_code(-PUSHROD_E_TOO_BIG);
+    char name[40];
+    const char *rest = operand[0] == '@' ? operand + 1 : operand;
+    bool literal = rest == operand ? strcmp(operand, "-") != 0 : *rest == '@';
+    if (!literal)
+        return payload_read(cli, to, rest);
+    buf_append(to, rest, strlen(rest));
+    snprintf(name, sizeof name, "payload %zu", number);
+    return payload_fits(cli, name, to->size);
 }
 
 static bool waits(const struct cli *cli)
@@ -88,7 +66,7 @@ static int make_tasks(struct submit *s, bool follow)
     struct cli *cli = s->cli;
     for (size_t i = 0; i < s->count; i++) {
         const char *operand = cli->count > 1 ? cli->operands[i + 1] : "-";
-        int code = read_payload(s, &s->payloads[i], operand, i + 1);
+        int code = read_payload(cli, &s->payloads[i], operand, i + 1);
         if (code)
             return code;
         s->tasks[i] = (struct pushrod_submission){

@@ -39,3 +39,28 @@ int input_read(struct buf *to, const char *path, size_t limit)
     close(fd);
     return why;
 }
+
+int payload_fits(struct cli *cli, const char *name, size_t size)
+{
+    size_t limit = (size_t)pushrod_client_server(cli->client)->max_payload;
+    if (size <= limit)
+        return 0;
+    cli_say(cli, "%s has more than %zu bytes, the max-payload of the server", name, limit);
+    return cli_exit_code(-PUSHROD_E_TOO_BIG);
+}
+
+int payload_read(struct cli *cli, struct buf *to, const char *path)
+{
+    size_t limit = (size_t)pushrod_client_server(cli->client)->max_payload;
+    bool standard = strcmp(path, "-") == 0;
+    const char *name = standard ? "standard input" : path;
+    if (standard && isatty(STDIN_FILENO))
+        cli_say(cli, "the payload is what you type now, until ^D");
+    int why = input_read(to, path, limit);
+    if (interrupt_count())
+        return EXIT_INTERRUPTED;
+    if (!why)
+        return payload_fits(cli, name, to->size);
+    cli_say(cli, "cannot read %s: %s", name, strerror(why));
+    return EXIT_USAGE;
+}
