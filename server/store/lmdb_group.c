@@ -231,6 +231,7 @@ static void group_fail(struct lmdb *l, bool committing)
     pending_reduce(l);
     group_reopen(l);
     l->group_ops = l->group_bytes = l->group_looked = 0;
+    l->unlooked_bytes = 0; /* what failed took no room: no reason to look sooner */
     l->room_ns = l->failed_ns = clock_mono_ns();
 }
 

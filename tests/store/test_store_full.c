@@ -253,6 +253,28 @@ static void a_smaller_bound_still_drains(void **state)
     rig_close(&r);
 }
 
+/* Larger than all that there is, again and again: what was refused is no reason to look at once. */
+static void what_never_fits_is_no_hurry(void **state)
+{
+    enum { TIMES = 5, ROOM_MS = 200 };
+    struct rig r;
+    rig_empty(&r, *state);
+    r.config.max_bytes = 1 << 20;
+    rig_start(&r);
+    struct record in = rig_record(1, "q", 4);
+    in.body = rig_body(1, 1 << 20);
+    in.payload = body_slice(in.body);
+    uint64_t begin_ns = clock_now().mono_ns;
+    for (unsigned i = 0; i < TIMES; i++) {
+        assert_int_equal(rig_append(&r, &in)->code, PUSHROD_E_STORE_FULL);
+        assert_true(r.down);
+        rig_wait_up(&r);
+    }
+    assert_true(clock_now().mono_ns - begin_ns >= TIMES * ROOM_MS * UINT64_C(1000000));
+    body_unref(in.body);
+    rig_close(&r);
+}
+
 /* ---- each write fails once ---- */
 
 static bool workload(struct rig *r)
@@ -442,7 +464,8 @@ int main(void)
         FOR(a_burst_fills_a_small_disk, 2), FOR(a_purge_makes_room, 2),
         FOR(expired_results_make_room, 1), FOR(expired_results_make_room, 2),
         FOR(ended_tasks_make_room, 1), FOR(a_smaller_bound_still_drains, 1),
-        FOR(a_smaller_bound_still_drains, 2), FOR(the_nth_write_fails, 2),
+        FOR(a_smaller_bound_still_drains, 2), FOR(what_never_fits_is_no_hurry, 1),
+        FOR(what_never_fits_is_no_hurry, 2), FOR(the_nth_write_fails, 2),
         FOR(due_gives_what_there_is_room_for, 1), FOR(due_gives_what_there_is_room_for, 2),
         FOR(lookups_give_what_there_is_room_for, 1), FOR(lookups_give_what_there_is_room_for, 2),
         cmocka_unit_test(memory_of_a_burst_is_given_back)};
