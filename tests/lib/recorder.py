@@ -5,7 +5,8 @@
 Each execution appends "S id attempt pid ns" when it begins and "E ..." when it ends, in one write
 each, so that the file is whole whoever is killed. The payload says what to do, words of
     ms=N      take N milliseconds        fail      fail the attempt
-    crash     kill the worker process    size=N    give N bytes back
+    crash     kill the worker process    size=N    give N bytes back, of the payload again and again
+    crash=F   the same, but only if there is no file F yet
     until=F   run until the file F is there
     tell=T    before that send T as a chunk, and say that half is done
 The result is the payload, unless size is given.
@@ -20,6 +21,14 @@ import time
 
 def note(record, letter, task, attempt):
     os.write(record, b"%s %d %d %d %d\n" % (letter, task, attempt, os.getpid(), time.monotonic_ns()))
+
+
+def made(path):
+    """Whether it is made now, and was not there before; no name: yes."""
+    try:
+        return not path or not os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
 
 
 def worker_above():
@@ -46,9 +55,9 @@ def main():
         head = json.loads(line)
         task, attempt = int(head["id"]), int(head["attempt"])
         payload = source.read(head["size"])
-        words = dict(w.partition("=")[::2] for w in payload.decode("ascii", "replace").split())
+        words = dict(w.partition("=")[::2] for w in payload.partition(b"\n")[0].decode("ascii", "replace").split())
         note(record, b"S", task, attempt)
-        if "crash" in words:
+        if "crash" in words and made(words["crash"]):
             os.kill(worker_above(), signal.SIGKILL)
             signal.pause()  # until the process group is killed, too
         if "ms" in words:
@@ -62,7 +71,8 @@ def main():
         if "fail" in words:
             answer(out, "fail", b"as asked")
         else:
-            answer(out, "done", b"x" * int(words["size"]) if "size" in words else payload)
+            size = int(words.get("size", len(payload)))
+            answer(out, "done", (payload * (size // max(len(payload), 1) + 1))[:size])
 
 
 if __name__ == "__main__":
