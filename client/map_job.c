@@ -216,6 +216,8 @@ void map_on_accepted(struct pushrod_client *c, uint64_t id, int error, const cha
     switch (-error) {
     case PUSHROD_E_QUEUE_FULL:
     case PUSHROD_E_OVERLOADED:
+    case PUSHROD_E_STORE_FAILED:
+    case PUSHROD_E_STORE_FULL:
     case PUSHROD_E_DRAINING:
         snprintf(m->refused, sizeof m->refused, "%s", text);
         /* fallthrough */
