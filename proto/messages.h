@@ -330,7 +330,7 @@ enum msg_plane {
 #define FIELDS_TASK_ROW(F)                                                                         \
     F(U64, request, "of the STATUS or LIST")                                                       \
     F(U64, id, "task id")                                                                          \
-    F(TEXT, queue, "queue name")                                                                   \
+    F(TEXT, queue, "queue name; nil: it has ended, and is not in memory")                          \
     F(TEXT, state, "storing, delayed, ready, held, leased, finishing, or how it ended")            \
     F(U64, priority, "0 to 9")                                                                     \
     F(U64, attempts, "hand-overs so far")                                                          \

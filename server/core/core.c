@@ -68,7 +68,7 @@ static void lists_init(struct core *c)
         &c->keeping, &c->requests, &c->low};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         list_init(lists[i]);
-    queue_init(&c->nowhere, slice_str(""));
+    queue_init(&c->nowhere, (struct slice){0}); /* rows do not say which */
     assert(list_empty(&c->gone));
     c->queues_end = &c->first_queue;
 }
