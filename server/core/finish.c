@@ -159,15 +159,10 @@ static void finish_keep(struct core *c, struct task *t, uint64_t until_ns)
         finish_drop(c, t);
 }
 
-/* Then it is kept, or goes. Nearly all are kept for hold_ms: these go in the order they came in. */
-void finish_told(struct core *c, struct task *t)
+/* It is kept, or goes. Nearly all are kept for hold_ms: these go in the order they came in. */
+static void finish_hold(struct core *c, struct task *t, uint64_t keep)
 {
-    task_move(c, t, TASK_FINISHED);
-    uint64_t keep = keep_ms(c, t);
-    if (t->queue != &c->nowhere) /* what was looked up was counted when it ended */
-        finish_count(c, t);
-    finish_tell_all(c, t);
-    bool here = t->followers || t->queue->bypass;
+    bool here = t->followers || task_only_here(t);
     assert(t->state == TASK_FINISHED);
     if (!keep || !here)
         finish_drop(c, t);
@@ -175,6 +170,24 @@ void finish_told(struct core *c, struct task *t)
         keep_in(c, &c->holding, t);
     else
         finish_keep(c, t, c->now.mono_ns + keep * MS);
+}
+
+void finish_told(struct core *c, struct task *t)
+{
+    task_move(c, t, TASK_FINISHED);
+    uint64_t keep = keep_ms(c, t);
+    if (t->queue != &c->nowhere) /* what was looked up was counted when it ended */
+        finish_count(c, t);
+    finish_tell_all(c, t);
+    finish_hold(c, t, keep);
+}
+
+/* The store has nothing of it, as is heard when it has ended and went: it is kept here. */
+void finish_unstored(struct core *c, struct task *t)
+{
+    assert(t->state == TASK_FINISHED && t->unstored && t->released);
+    t->released = false;
+    finish_hold(c, t, keep_ms(c, t));
 }
 
 /* ---- the store ---- */
@@ -239,9 +252,9 @@ void finish_release(struct core *c, struct task *t)
 {
     assert(t->state == TASK_FINISHED);
     bool keep = t->rare && t->rare->keep_ms;
-    if (t->followers || t->released || finish_is_dead_letter(t) || (t->queue->bypass && keep))
+    if (t->followers || t->released || finish_is_dead_letter(t) || (task_only_here(t) && keep))
         return;
-    if (!t->queue->bypass && !keep) {
+    if (!task_only_here(t) && !keep) {
         struct store_op *op = out_store(c, STORE_FORGET, 0);
         if (op)
             op->id = t->record.id;

@@ -7,9 +7,10 @@
 #include <assert.h>
 #include "server/core/verbs.h"
 
-#define REFUSED_WAIT  (200 * MS) /* until what the store refused is asked again */
-#define STORED_AHEAD  8u         /* events: whose tasks are fetched into the cache meanwhile */
-#define FOLLOWS_AHEAD 4u         /* the same for who follows those, once the task is there */
+#define REFUSED_WAIT   (200 * MS) /* until what the store refused is asked again */
+#define FULL_UNSETTLED 4u         /* times max_unsettled, while the store is full */
+#define STORED_AHEAD   8u         /* events: whose tasks are fetched into the cache meanwhile */
+#define FOLLOWS_AHEAD  4u         /* the same for who follows those, once the task is there */
 
 /* ---- operations of tasks ---- */
 
@@ -37,6 +38,8 @@ static void appended(struct core *c, struct task *t, const struct store_event *e
             e->outcome == OUTCOME_HELD ? e->id : 0);
     else if (t->state == TASK_STORING)
         submit_settled(c, t);
+    else if (t->unstored && t->state == TASK_FINISHED && t->released)
+        finish_unstored(c, t);
 }
 
 static void moved(struct core *c, struct task *t, bool gone)
@@ -167,10 +170,14 @@ void stored_run(struct core *c)
     requests_run(c);
 }
 
-/* Results that wait for the store are bounded, too: above, nothing that makes more is started. */
+/*
+ * Results that wait for the store are bounded, too: above, nothing that makes more is started. Some
+ * may be too large for a full store, and only what ends makes room in it.
+ */
 void stored_stop(struct core *c)
 {
-    uint64_t bound = c->stopped ? c->config.max_unsettled / 2 : c->config.max_unsettled;
+    uint64_t most = c->config.max_unsettled;
+    uint64_t bound = c->store_code ? FULL_UNSETTLED * most : c->stopped ? most / 2 : most;
     bool stop = c->store_down || c->unstored > bound;
     assert(bound > 0);
     if (stop == c->stopped)

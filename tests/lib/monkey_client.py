@@ -138,7 +138,9 @@ class Task(types.SimpleNamespace):
         self.key = rng.choice((None,) * 9 + ("hour", "end"))
         self.key = self.key and f"{self.key}.{name.partition('.')[0]}.{rng.randrange(6)}"
         self.target = rng.choice((None,) * 9 + (rng.choice([w.title for w in world.workers if kind in w.kinds]),))
-        self.keep, self.attached = rng.choice((0, 0, 0, HOUR_MS)), rng.random() < 0.03
+        # What is kept fills the store for good: no large ones.
+        self.keep = rng.choice((0, 0, 0, HOUR_MS)) * (max(self.size, self.grown) < 20000)
+        self.attached = rng.random() < 0.03
         self.follow, self.priority = rng.choice((1, 1, 2)), rng.randrange(10)
         self.attempts = rng.randrange(1, 4) if self.fate in ("fail", "late") else 1000
         self.tag, self.cancelled = rng.choice((None, name.encode())), ""
@@ -233,9 +235,10 @@ class Client(Load):
             task.durability == "async" and "the store cannot write" in self.world.server.log()))
 
     def kept_in_memory(self):
-        """How many of its tasks the server may still have, though all have ended."""
+        """How many of its tasks the server may still have, though all have ended: no store has these."""
+        here = {"memory", "async" if "the store cannot write" in self.world.server.log() else "memory"}
         ends = [(self.task(number), status) for number, (status, _) in self.finished.items()]
-        return self.unknown + sum(task.durability == "memory" and (task.keep > 0 or status == FAILED)
+        return self.unknown + sum(task.durability in here and (task.keep > 0 or status == FAILED)
                                   for task, status in ends)
 
     def take_rejected(self, request, code):

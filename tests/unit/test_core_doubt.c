@@ -385,9 +385,65 @@ static void a_fetch_that_is_refused_is_asked_again_later(void **state)
     durable_free(&d);
 }
 
+/* The store has nothing of it: who was away when it ended is told here. `late`: the APPEND is
+ * refused when it has ended already. */
+static void refused_async_ends(bool late)
+{
+    durable_begin(&d, DURABILITY_ASYNC);
+    uint64_t id = fix_submit(&d.f, 5, "q", "", NULL, FOLLOW_FINISH);
+    fix_end(&d.f);
+    uint64_t lease = durable_lease(&d, 0, id);
+    struct store_op append = *durable_op(&d, STORE_APPEND, 0);
+    if (late)
+        fix_later(&d.f, 1);
+    else
+        durable_say(&d, &append, OUTCOME_REFUSED, PUSHROD_E_STORE_FULL);
+    core_conn_closed(d.f.core, 5);
+    fix_answer(&d.f, 0, fix_done(id, lease, "well"));
+    if (late) {
+        durable_end(&d);
+        durable_say(&d, &append, OUTCOME_REFUSED, PUSHROD_E_STORE_FULL);
+    }
+    durable_settle(&d);
+    core_wait(d.f.core, 6, 9, id, FOLLOW_FINISH);
+    durable_end(&d);
+    assert_int_equal(fix_conn(&d.f, 6, MSG_FINISHED, 0)->id, id);
+    durable_free(&d);
+}
+
+static void async_that_is_refused_is_told(void **state)
+{
+    (void)state;
+    refused_async_ends(false);
+    refused_async_ends(true);
+}
+
+/* A finish that the store kept does not say which: no queue, and not one without a name. */
+static void a_row_of_what_was_looked_up_names_no_queue(void **state)
+{
+    (void)state;
+    durable_begin(&d, DURABILITY_SYNC);
+    uint64_t lease, id = durable_leased(&d, &lease, NULL);
+    fix_later(&d.f, 1);
+    core_conn_closed(d.f.core, 5);
+    fix_answer(&d.f, 0, fix_done(id, lease, ""));
+    durable_settle(&d);
+    core_wait(d.f.core, 6, 9, id, FOLLOW_FINISH);
+    durable_end(&d);
+    durable_stored(&d, 1);
+    core_status(d.f.core, 6, 2, id);
+    durable_end(&d);
+    assert_non_null(fix_conn(&d.f, 6, MSG_FINISHED, 0));
+    const struct msg_task_row *row = fix_conn(&d.f, 6, MSG_TASK_ROW, 0)->row;
+    assert_null(row->queue.data);
+    durable_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(async_that_is_refused_is_told),
+        cmocka_unit_test(a_row_of_what_was_looked_up_names_no_queue),
         cmocka_unit_test(an_unknown_retry_is_asked_again),
         cmocka_unit_test(an_unknown_append_is_known_after_a_retry),
         cmocka_unit_test(an_unknown_append_may_be_due_already),
