@@ -276,7 +276,7 @@ void core_conn_closed(struct core *c, uint64_t id)
         struct follower *f = container_of(conn->told.next, struct follower, in_conn);
         struct task *t = f->task;
         unfollow(c, f);
-        if (!t->followers && !t->queue->bypass)
+        if (!t->followers && !task_only_here(t))
             finish_drop(c, t);
     }
     list_remove(&conn->watch_node);

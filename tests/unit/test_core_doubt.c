@@ -385,9 +385,11 @@ static void a_fetch_that_is_refused_is_asked_again_later(void **state)
     durable_free(&d);
 }
 
-/* The store has nothing of it: who was away when it ended is told here. `late`: the APPEND is
- * refused when it has ended already. */
-static void refused_async_ends(bool late)
+/*
+ * The store has nothing of it: who was away is told here. `late`: the APPEND is refused when it has
+ * ended already; `told`: its client goes without acknowledging it.
+ */
+static void refused_async_ends(bool late, bool told)
 {
     durable_begin(&d, DURABILITY_ASYNC);
     uint64_t id = fix_submit(&d.f, 5, "q", "", NULL, FOLLOW_FINISH);
@@ -398,8 +400,11 @@ static void refused_async_ends(bool late)
         fix_later(&d.f, 1);
     else
         durable_say(&d, &append, OUTCOME_REFUSED, PUSHROD_E_STORE_FULL);
-    core_conn_closed(d.f.core, 5);
+    if (!told)
+        core_conn_closed(d.f.core, 5);
     fix_answer(&d.f, 0, fix_done(id, lease, "well"));
+    if (told)
+        core_conn_closed(d.f.core, 5);
     if (late) {
         durable_end(&d);
         durable_say(&d, &append, OUTCOME_REFUSED, PUSHROD_E_STORE_FULL);
@@ -414,8 +419,8 @@ static void refused_async_ends(bool late)
 static void async_that_is_refused_is_told(void **state)
 {
     (void)state;
-    refused_async_ends(false);
-    refused_async_ends(true);
+    for (int i = 0; i < 4; i++)
+        refused_async_ends(i & 1, i & 2);
 }
 
 /* A finish that the store kept does not say which: no queue, and not one without a name. */
