@@ -330,6 +330,9 @@ static void await_answers(struct many *m)
             return;
         now = clock_mono_ns();
     }
+    /* One that came with the last answer would end the drops. */
+    if (pushrod_client_process(c, 0) == -PUSHROD_E_INTERRUPTED)
+        many_end(m, -PUSHROD_E_INTERRUPTED, pushrod_client_error_text(c));
 }
 
 /* Those whose new one is there, and only those. */
