@@ -56,7 +56,7 @@ void item_say_progress(struct session *s, struct item *it)
  */
 static struct answer_log *item_log(struct session *s, struct item *it, bool large)
 {
-    it->bulk = !s->near && (large || (it->bulk && s->bulk.count));
+    it->bulk = (large && !s->near) || (it->bulk && s->bulk.count);
     return it->bulk ? &s->bulk : &s->log;
 }
 
