@@ -87,25 +87,32 @@ static void a_join_beside_a_store_that_fails_comes_again(void **state)
     }
 }
 
+/* So many tasks from before a restart, which a worker may hold, and another worker that is ready.
+ */
+static void restarted(struct durable *d, struct held *held, unsigned count)
+{
+    durable_new(d, 1, DURABILITY_SYNC);
+    for (unsigned i = 0; i < count; i++) {
+        held[i] = (struct held){.id = fix_submit(&d->f, 5, "q", "payload", NULL, FOLLOW_NONE),
+            .lease = UINT64_C(1) << 48 | 7,
+            .started = true};
+        durable_settle(d);
+    }
+    durable_restart(d);
+    durable_settle(d);
+    assert_int_not_equal(fix_join_held(&d->f, 1, "q", 1, NULL, 0), 0);
+    durable_ask(d);
+    durable_stored(d, 1);
+    fix_answer(&d->f, 1, (struct answer){.kind = MSG_READY});
+}
+
 /* In memory when the JOIN came, it went to the store before the other was looked up. */
 static void what_leaves_memory_beside_a_join_is_kept(void **state)
 {
     (void)state;
     struct durable d;
     struct held held[3];
-    durable_new(&d, 1, DURABILITY_SYNC);
-    for (unsigned i = 0; i < 3; i++) {
-        held[i] = (struct held){.id = fix_submit(&d.f, 5, "q", "payload", NULL, FOLLOW_NONE),
-            .lease = UINT64_C(1) << 48 | 7,
-            .started = true};
-        durable_settle(&d);
-    }
-    durable_restart(&d);
-    durable_settle(&d);
-    assert_int_not_equal(fix_join_held(&d.f, 1, "q", 1, NULL, 0), 0);
-    durable_ask(&d);
-    durable_stored(&d, 1);
-    fix_answer(&d.f, 1, (struct answer){.kind = MSG_READY});
+    restarted(&d, held, 3);
     durable_end(&d);
     uint64_t lease = durable_lease(&d, 1, held[0].id);
     durable_stored(&d, 1);
@@ -158,19 +165,7 @@ static void what_a_join_claims_goes_to_nobody_else(void **state)
     (void)state;
     struct durable d;
     struct held held[2];
-    durable_new(&d, 1, DURABILITY_SYNC);
-    for (unsigned i = 0; i < 2; i++) {
-        held[i] = (struct held){.id = fix_submit(&d.f, 5, "q", "payload", NULL, FOLLOW_NONE),
-            .lease = UINT64_C(1) << 48 | 7,
-            .started = true};
-        durable_settle(&d);
-    }
-    durable_restart(&d);
-    durable_settle(&d);
-    assert_int_not_equal(fix_join_held(&d.f, 1, "q", 1, NULL, 0), 0);
-    durable_ask(&d);
-    durable_stored(&d, 1);
-    fix_answer(&d.f, 1, (struct answer){.kind = MSG_READY});
+    restarted(&d, held, 2);
     assert_int_equal(fix_join_held(&d.f, 0, "q", 2, held, 2), 0);
     assert_null(fix_lane(&d.f, 1, LANE_TASK, 0));
     durable_ask(&d);
