@@ -46,7 +46,7 @@ struct crowd {
     struct visitor *visitors; /* the oldest first */
     size_t count, capacity;
     struct loop_timer look; /* set while there are visitors and something to be looked at */
-    bool heavy;             /* one was shut for its bytes: libzmq has freed them by the next look */
+    unsigned heavy;         /* one was shut for its bytes: how often memory is yet to go back */
     uint64_t give_back_ns;  /* when that memory may go back to the kernel */
     uint64_t *shut;         /* a counter that is somebody else's */
 };
