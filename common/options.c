@@ -47,7 +47,7 @@ const struct param option_rows[] = {
     OPTION("advertise", STRING, SERVER, NULL, "host told to workers instead of the one that they dialled",
         .value_name = "NAME"),
     OPTION("unix-sockets", BOOL, SERVER, "yes", "let clients and workers on this host change to Unix sockets, which are faster", NONE),
-    OPTION("join", HOST_PORTS, WORKER, "127.0.0.1:5571", "the server to work for", NONE),
+    OPTION("join", HOST_PORTS, WORKER, "127.0.0.1:5571", "the server to work for; several are tried in turn", NONE),
     OPTION("server", HOST_PORT, CLIENT, "127.0.0.1:5570", "the server to talk to", NONE),
     OPTION("token", STRING, SCOPE_ALL, NULL, "secret that clients and workers must know; better --token-file FILE", .flags = PARAM_SECRET | PARAM_RELOADABLE),
 
@@ -81,14 +81,14 @@ const struct param option_rows[] = {
     NUMBER("drain-timeout", DURATION, SERVER | WORKER, "25s", 0, 24 HOUR, "for running tasks, on SIGTERM", RELOAD),
     NUMBER("handshake-timeout", DURATION, SERVER, "10s", 100, 600 SECOND, "for a client to say HELLO", NONE),
     NUMBER("slow-client", DURATION, SERVER, "30s", 100, 24 HOUR, "for a client that does not read what is sent to it", NONE),
-    NUMBER("timeout", DURATION, WORKER, "1h", 0, 0, "of an attempt of a command, 0 for none", NONE),
+    NUMBER("timeout", DURATION, SERVER | WORKER, "1h", 0, 0, "of an attempt of --exec or --coproc, if its task has none; 0 for none", NONE),
     NUMBER("connect-timeout", DURATION, CLIENT, "10s", 1, 24 HOUR, "for a server that cannot be reached", NONE),
 
     TITLE("Store"),
     OPTION("data", STRING, SERVER, NULL, "where tasks are kept; without it they are in memory only", .value_name = "DIR"),
     OPTION("durability", ENUM, SERVER, "sync", "of queues not named by --queue; sync, async: needs --data", .allowed = "sync|async|memory"),
     OPTION("queue", LIST, SERVER, NULL, "PATTERN=SETTING,...: sync, async, memory, max-tasks:NUMBER; mail.*=async,max-tasks:1000", .value_name = "PATTERN=..."),
-    NUMBER("max-disk", SIZE, SERVER, "16g", 16 MIB, 0, "share of the disk that the store may take", NONE),
+    NUMBER("max-disk", SIZE, SERVER, "16g", 16 MIB, 0, "how large the store may become on disk", NONE),
 
     TITLE("Handlers"),
     OPTION("exec", LIST, SERVER | WORKER, NULL, "run COMMAND for each task of QUEUE", .value_name = "QUEUE=COMMAND"),

@@ -178,7 +178,16 @@ static void print_roff(const char *text, struct buf *out)
     }
 }
 
-static void print_man_row(const struct param *row, struct buf *out)
+static const char *man_variable_note(const struct param *row)
+{
+    if (row->flags & PARAM_SECRET)
+        return ", or the same with _FILE for a file that holds it";
+    if (row->type == PARAM_BOOL)
+        return " (yes or no)";
+    return row->type == PARAM_LIST ? ", one a line" : "";
+}
+
+static void print_man_row(const struct params *p, const struct param *row, struct buf *out)
 {
     char variable[PARAM_VARIABLE_SIZE];
     struct buf flag = BUF_EMPTY;
@@ -199,9 +208,12 @@ static void print_man_row(const struct param *row, struct buf *out)
     if (row->initial && row->type != PARAM_BOOL)
         buf_printf(out, "Default: %s.\n", row->initial);
     param_variable(row, variable);
+    if (row->type == PARAM_LIST && variable[0])
+        buf_printf(out, "Repeatable.\n");
     if (variable[0])
-        buf_printf(out, "Environment: %s%s%s.\n", variable, row->flags & PARAM_SECRET ? ", " : "",
-            row->flags & PARAM_SECRET ? "or the same with _FILE for a file that holds it" : "");
+        buf_printf(out, "Environment: %s%s.\n", variable, man_variable_note(row));
+    if (row_reloads(p, row))
+        buf_printf(out, "Reloadable.\n");
 }
 
 void params_print_man(const struct params *p, struct buf *out)
@@ -212,7 +224,7 @@ void params_print_man(const struct params *p, struct buf *out)
         if (p->rows[i].type == PARAM_TITLE)
             buf_printf(out, ".SS %s\n", p->rows[i].name);
         else
-            print_man_row(&p->rows[i], out);
+            print_man_row(p, &p->rows[i], out);
     }
 }
 

@@ -12,9 +12,11 @@
 static const struct passed {
     const char *name;
     const char *worker; /* what the worker calls it */
-} passed[] = {{"slots", "slots"}, {"max-result", "max-result"}, {"max-prefetch", "max-prefetch"},
-    {"recycle-tasks", "max-tasks"}, {"max-memory", "max-memory"},
-    {"drain-timeout", "drain-timeout"}};
+    const char *unit;
+} passed[] = {{"slots", "slots", ""}, {"max-result", "max-result", ""},
+    {"max-prefetch", "max-prefetch", ""}, {"recycle-tasks", "max-tasks", ""},
+    {"max-memory", "max-memory", ""}, {"drain-timeout", "drain-timeout", "ms"},
+    {"timeout", "timeout", "ms"}};
 
 static unsigned local_processes(const struct pushrod_server *s)
 {
@@ -39,8 +41,7 @@ static int worker_options(struct pushrod_server *s, struct pushrod_worker *w)
     for (size_t i = 0; error == 0 && i < sizeof passed / sizeof passed[0]; i++) {
         char value[32];
         snprintf(value, sizeof value, "%llu%s",
-            (unsigned long long)params_number(s->params, passed[i].name),
-            strcmp(passed[i].name, "drain-timeout") == 0 ? "ms" : "");
+            (unsigned long long)params_number(s->params, passed[i].name), passed[i].unit);
         if (params_given(s->params, passed[i].name))
             error = pushrod_worker_set(w, passed[i].worker, value);
     }

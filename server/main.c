@@ -42,7 +42,7 @@ static const struct program program = {
              "  pushrod-server --data /var/lib/pushrod              tasks survive everything\n",
     .notes = "\nEach option can also be set in the environment, as PUSHROD_NAME or by the name\n"
              "that stands beside it, or as a line \"name = value\" in the --config file. SIGTERM\n"
-             "drains and stops, the second one at once; SIGHUP reads the options again;\n"
+             "drains and stops, the second one at once; SIGHUP reads the file again;\n"
              "SIGUSR2 replaces the local workers one by one.\n",
 };
 

@@ -221,7 +221,8 @@ static void read_monitors(struct link *l)
         l->lanes_missed = 0;
     /* Once may be a server that has just ended; the second time it was there to welcome us. */
     if (down && !l->lane_up && ++l->lanes_missed > 1 && !l->stops)
-        log_warning("cannot reach lane port %llu of %s: the server opens a port for each worker",
+        log_warning(
+            "cannot reach lane port %llu of %s: open the ports of the server's --lane-ports",
             (unsigned long long)l->lane_port, l->address);
     if (down)
         session_lane_down(l->session);
