@@ -26,7 +26,7 @@ class Worker:
         self.host, _, self.port = address.partition(":")
         self.queues, self.instance, self.context = queues, os.urandom(16), zmq.Context()
         self.pool, (self.wake, self.woken) = concurrent.futures.ThreadPoolExecutor(1), socket.socketpair()  # it beats while it works
-        self.task, self.draining, self.pausing = None, False, False  # (id, lease, future) of what runs
+        self.said, self.task, self.draining, self.pausing = "", None, False, False  # (id, lease, future) of what runs
         self.partial = None  # [id, lease, queue, payload so far, bytes that are missing] of what is still coming
         self.kept, self.last = [], 0  # not acknowledged: (number of the last, messages); the last number
 
@@ -46,12 +46,18 @@ class Worker:
                                        os.getpid(), 1, 0, self.queues, held, os.environ.get("PUSHROD_TOKEN")]))
             number, *fields = msgpack.unpackb(dealer.recv()) if dealer.poll(patience := min(2 * patience, 8000)) else [0]
             if number == WELCOME:
+                self.said = ""
                 return dealer, fields
+            self.say(fields[2] if fields else f"no answer from {self.host}:{self.port or 5571}")
             if fields and not fields[3]:  # REFUSED for good
-                sys.exit(f"worker.py: {fields[2]}")
+                sys.exit(1)
             dealer.close()
             time.sleep((wait := min(2 * wait, 1)) * os.urandom(1)[0] / 255)
         sys.exit(0)
+
+    def say(self, text):  # once, however often it is tried
+        _ = text == self.said or print("worker.py:", text, file=sys.stderr)
+        self.said = text
 
     def answer(self, *messages):  # those of one task stay together until the last is acknowledged
         self.last += len(messages)
@@ -115,7 +121,7 @@ class Worker:
                 (frame, *parts), heard = lane.recv_multipart(), time.monotonic()
                 alive = all([self.hear(*m, parts=parts) for m in msgpack.Unpacker(io.BytesIO(frame))])
             if dealer in events:  # REFUSED: the lane could not be reached
-                alive = print("worker.py:", msgpack.unpackb(dealer.recv())[3], file=sys.stderr)
+                alive = self.say(msgpack.unpackb(dealer.recv())[3])
             if self.last and self.woken.fileno() in events and self.woken.recv(9) and self.task and self.task[2].done():
                 self.finish(*self.task)
             if self.last and (self.beats or self.kept or not self.spoke) and time.monotonic() - self.spoke >= beat / 1000:
