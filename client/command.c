@@ -180,8 +180,8 @@ const struct command commands[] = {
         cmd_dead, OWN(dead_rows), 1, -1},
     {"ping", "", "is the server there, and how far away", "", cmd_ping, OWN(ping_rows), 0, 0},
     {"bench", "", "how fast is this installation",
-        "Needs a worker that serves the queue, such as: pushrod-worker --coproc 'bench=...'",
-        cmd_bench, OWN(bench_rows), 0, 0},
+        "Needs a worker that serves the queue, such as: pushrod-worker --exec bench=cat", cmd_bench,
+        OWN(bench_rows), 0, 0},
     {"help", "[COMMAND]", "explain a command", "", cmd_help, NULL, NULL, 0, 1},
     {"version", "", "print the version of this program", "", cmd_version, OWN(list_rows), 0, 0},
 };

@@ -8,31 +8,32 @@
 
 #include "common/clock.h"
 
-#define HEAD_LINES 4u /* with the empty one behind them */
+#define HEAD_LINES 4u  /* with the empty one behind them */
+#define NARROW     60u /* columns in which the head's lines do not fit as they are */
 
 /* ---------------------------------------------------------------------------------- text */
 
-static void slots_bar(const struct top *t, struct buf *out)
+static void slots_bar(const struct top *t, unsigned width, struct buf *out)
 {
-    const unsigned width = 20;
-    uint64_t full = t->slots ? (t->busy * width + t->slots - 1) / t->slots : 0;
+    const unsigned length = width && width < NARROW ? 8 : 20;
+    uint64_t full = t->slots ? (t->busy * length + t->slots - 1) / t->slots : 0;
     buf_printf(out, "slots [");
-    for (unsigned i = 0; i < width; i++)
+    for (unsigned i = 0; i < length; i++)
         buf_append(out, i < full ? "|" : " ", 1);
     buf_printf(out, "] %" PRIu64 " of %" PRIu64 " busy, %" PRIu64 " worker%s\n", t->busy, t->slots,
         t->worker_count, t->worker_count == 1 ? "" : "s");
 }
 
-static void compose_head(const struct top *t, struct buf *out)
+static void compose_head(const struct top *t, unsigned width, struct buf *out)
 {
     const struct pushrod_server_info *server = pushrod_client_server(t->cli->client);
     char a[TEXT_SIZE], b[TEXT_SIZE], c[TEXT_SIZE], d[TEXT_SIZE], e[TEXT_SIZE];
     buf_printf(out, "%s at %s  %s%s\n", server->software, server->address,
         text_time(a, clock_now().wall_ms), t->terminal ? "  q leaves" : "");
-    slots_bar(t, out);
-    buf_printf(out, "tasks %s; %s ready, %s running, %s delayed, %s dead\n\n",
+    slots_bar(t, width, out);
+    buf_printf(out, "tasks %s; %s ready, %s running, %s dead, %s delayed\n\n",
         t->seconds > 0 ? text_rate(e, t->rate) : "-/s", text_count(a, t->ready),
-        text_count(b, t->leased), text_count(c, t->delayed), text_count(d, t->dead));
+        text_count(b, t->leased), text_count(c, t->dead), text_count(d, t->delayed));
 }
 
 static void compose_section(
@@ -47,7 +48,7 @@ static void compose_section(
 void top_compose(struct top *t, unsigned width)
 {
     buf_clear(&t->head);
-    compose_head(t, &t->head);
+    compose_head(t, width, &t->head);
     compose_section(&t->sections[TOP_QUEUE_LIST], "queues", &t->queues, width);
     compose_section(&t->sections[TOP_WORKER_LIST], "workers", &t->workers, width);
 }
