@@ -77,7 +77,7 @@ const struct param option_rows[] = {
     NUMBER("missed-heartbeats", UNSIGNED, SERVER, "3", 2, 100, "until a silent worker is fenced", NONE),
     NUMBER("ping", DURATION, SERVER, "5s", 100, 60 SECOND, "the server says something to a worker at least this often, to an idle one a fourth as often", NONE),
     NUMBER("ready-wait", DURATION, SERVER, "5s", 100, 60 SECOND, "for a worker that was given a lane", NONE),
-    NUMBER("rejoin-wait", DURATION, SERVER, "3s", 0, 600 SECOND, "for workers to come back after a restart", NONE),
+    NUMBER("rejoin-wait", DURATION, SERVER, "3s", 0, 600 SECOND, "for workers to come back after a restart; what they may be running is held for so long", NONE),
     NUMBER("drain-timeout", DURATION, SERVER | WORKER, "25s", 0, 24 HOUR, "for running tasks, on SIGTERM", RELOAD),
     NUMBER("handshake-timeout", DURATION, SERVER, "10s", 100, 600 SECOND, "for a client to say HELLO", NONE),
     NUMBER("slow-client", DURATION, SERVER, "30s", 100, 24 HOUR, "for a client that does not read what is sent to it", NONE),
