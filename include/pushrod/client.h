@@ -76,9 +76,10 @@ void pushrod_client_free(struct pushrod_client *c);
  *   connect-wait     ms during which a server that is not there yet is tried again; 0
  *   reconnect        ms during which a lost connection is tried again; 60000; 0: never
  *   answer-timeout   ms for the answer to what is asked of the server (status, lists, ping,
- * control, cancel), reconnects included; then TIMED_OUT, and a control or cancel may have been done
- * or not; 0: no limit Errors: BAD_OPTION (the text names the setting and what is allowed), SYSTEM
- * (token-file).
+ *                    control, cancel), reconnects included; then TIMED_OUT, and a control or
+ *                    cancel may have been done or not; 0: no limit
+ *
+ * Errors: BAD_OPTION (the text names the setting and what is allowed), SYSTEM (token-file).
  */
 int pushrod_client_set(struct pushrod_client *c, const char *name, const char *value);
 
