@@ -111,11 +111,13 @@ static void answers_message(struct plane *plane)
 
 static bool answers_receive(struct plane *plane)
 {
+    int size;
     zmq_msg_init(&plane->message);
-    if (zmq_msg_recv(&plane->message, plane->answers.socket, ZMQ_DONTWAIT) < 0)
+    WATCH_RETRY(size, zmq_msg_recv(&plane->message, plane->answers.socket, ZMQ_DONTWAIT));
+    if (size < 0)
         return false;
     plane->stats.answer_messages++;
-    plane->stats.answer_bytes += zmq_msg_size(&plane->message);
+    plane->stats.answer_bytes += (uint64_t)size;
     return true;
 }
 

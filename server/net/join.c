@@ -29,14 +29,21 @@ static void join_garbage(struct plane *plane, const char *address, const char *w
             "join port: garbage from %s: %s%s", address ? address : "a stranger", why, more);
 }
 
+static bool join_send_part(void *socket, struct slice part, int more)
+{
+    int sent;
+    WATCH_RETRY(sent, zmq_send(socket, part.data, part.size, ZMQ_DONTWAIT | more));
+    return sent >= 0;
+}
+
 /* The ROUTER says so when nobody is at the other end. */
 static bool join_send(struct plane *plane, struct slice route, const struct buf *frame)
 {
     if (frame->failed)
         return false;
     void *socket = plane->join.socket;
-    bool sent = zmq_send(socket, route.data, route.size, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0 &&
-                zmq_send(socket, frame->data, frame->size, ZMQ_DONTWAIT) >= 0;
+    bool sent =
+        join_send_part(socket, route, ZMQ_SNDMORE) && join_send_part(socket, buf_slice(frame), 0);
     watch_sent(&plane->join.watch);
     return sent;
 }
@@ -234,6 +241,13 @@ static unsigned join_frame(struct plane *plane, zmq_msg_t *frame, struct slice r
     return messages;
 }
 
+static bool join_receive(struct plane *plane, zmq_msg_t *part)
+{
+    int size;
+    WATCH_RETRY(size, zmq_msg_recv(part, plane->join.socket, ZMQ_DONTWAIT));
+    return size >= 0;
+}
+
 /*
  * A frame has exactly one part after the route: with more the message is dropped, part by part, for
  * a stranger may send millions. Gives what it cost.
@@ -243,7 +257,7 @@ static unsigned join_parts(struct plane *plane, zmq_msg_t *route)
     zmq_msg_t frame;
     unsigned cost = 1;
     zmq_msg_init(&frame);
-    bool there = zmq_msg_more(route) && zmq_msg_recv(&frame, plane->join.socket, ZMQ_DONTWAIT) >= 0;
+    bool there = zmq_msg_more(route) && join_receive(plane, &frame);
     plane->join_rest = there && zmq_msg_more(&frame);
     if (there && !plane->join_rest)
         cost += join_frame(plane, &frame, slice_of(zmq_msg_data(route), zmq_msg_size(route))) +
@@ -260,7 +274,7 @@ bool join_ready(void *arg)
     for (unsigned used = 0; used < JOIN_BUDGET;) {
         zmq_msg_t part;
         zmq_msg_init(&part);
-        if (zmq_msg_recv(&part, plane->join.socket, ZMQ_DONTWAIT) < 0)
+        if (!join_receive(plane, &part))
             return false;
         if (!plane->join_rest) {
             used += join_parts(plane, &part);

@@ -141,7 +141,9 @@ static void body_release(void *data, void *hint)
 static void lane_send(struct lane *lane, zmq_msg_t *message, int more)
 {
     size_t size = zmq_msg_size(message);
-    if (zmq_msg_send(message, lane->socket, ZMQ_DONTWAIT | more) < 0) {
+    int sent;
+    WATCH_RETRY(sent, zmq_msg_send(message, lane->socket, ZMQ_DONTWAIT | more));
+    if (sent < 0) {
         zmq_msg_close(message);
         return;
     }

@@ -101,7 +101,9 @@ static void plane_free_context(struct plane *plane)
     zmq_ctx_shutdown(plane->context);
     if (plane->zap)
         zap_stop(plane->zap);
-    zmq_ctx_term(plane->context);
+    int failed;
+    WATCH_RETRY(failed, zmq_ctx_term(plane->context));
+    (void)failed; /* it was no context any more */
 }
 
 void plane_free(struct plane *plane)

@@ -81,6 +81,13 @@ static uint16_t socket_port(void *socket)
     return colon ? (uint16_t)strtoul(colon + 1, NULL, 10) : 0;
 }
 
+static bool bind_to(void *socket, const char *endpoint)
+{
+    int failed;
+    WATCH_RETRY(failed, zmq_bind(socket, endpoint));
+    return !failed;
+}
+
 uint16_t socket_bind(void *socket, const char *listen, uint16_t port)
 {
     char endpoint[256];
@@ -96,7 +103,7 @@ uint16_t socket_bind(void *socket, const char *listen, uint16_t port)
     }
     if (six && !set_int(socket, ZMQ_IPV6, 1))
         return 0;
-    if (zmq_bind(socket, endpoint) != 0)
+    if (!bind_to(socket, endpoint))
         return 0;
     return socket_port(socket);
 }
@@ -109,6 +116,6 @@ void socket_bind_unix(void *socket, const char *base, const char *what, char nam
         return;
     snprintf(name, UNIXSOCK_NAME, "%s-%s", base, what);
     snprintf(endpoint, sizeof endpoint, "ipc://@%s", name);
-    if (zmq_bind(socket, endpoint) != 0)
+    if (!bind_to(socket, endpoint))
         name[0] = '\0'; /* not allowed here: workers come over TCP */
 }

@@ -7,11 +7,10 @@
 
 int socket_events(void *socket)
 {
-    int events = 0;
+    int events = 0, failed;
     size_t size = sizeof events;
-    if (zmq_getsockopt(socket, ZMQ_EVENTS, &events, &size) != 0)
-        return 0;
-    return events;
+    WATCH_RETRY(failed, zmq_getsockopt(socket, ZMQ_EVENTS, &events, &size));
+    return failed ? 0 : events;
 }
 
 /* Deferred, and not event_active(): that would run before any other descriptor is looked at. */
