@@ -181,9 +181,26 @@ static int env_open(struct lmdb *l)
 static bool file_stat(const struct lmdb *l, struct stat *info)
 {
     char *name = message("%s/%s", l->path, "data.mdb");
-    int rc = stat(name, info);
+    int rc = stat(name, info), saved = errno;
     free(name);
+    errno = saved;
     return rc == 0;
+}
+
+/* No store has begun there, as far as one can tell for sure. */
+static bool file_is_new(const struct lmdb *l)
+{
+    struct stat info;
+    return file_stat(l, &info) ? info.st_size == 0 : errno == ENOENT;
+}
+
+/* What was to become a store, and has no room for it, would be a damaged one to the next server. */
+static void file_empty(const struct lmdb *l)
+{
+    char *name = message("%s/%s", l->path, "data.mdb");
+    int rc = truncate(name, 0);
+    (void)rc; /* it was not even made */
+    free(name);
 }
 
 /*
@@ -315,6 +332,10 @@ static char *whole_check(struct lmdb *l)
 
 char *lmdb_open_failed(const struct lmdb *l, int rc)
 {
+    if (rc == ENOMEM)
+        return message("cannot open the store in %s: %s: --max-disk is mapped whole: lower it, or "
+                       "allow more address space (ulimit -v)",
+            l->path, reason(rc));
     bool damaged = rc == MDB_INVALID || rc == MDB_CORRUPTED || rc == MDB_PAGE_NOTFOUND ||
                    rc == MDB_VERSION_MISMATCH;
     return message(damaged ? "the store in %s is damaged (%s): put a whole copy of data.mdb there, "
@@ -327,6 +348,7 @@ char *lmdb_env_open(struct lmdb *l)
 {
     if (lmdb_is_away(l))
         return store_text(l->text);
+    bool is_new = file_is_new(l);
     int rc = env_open(l);
     char *damage = rc ? NULL : whole_check(l);
     if (damage) {
@@ -337,6 +359,8 @@ char *lmdb_env_open(struct lmdb *l)
     rc = rc ? rc : tables_open(l);
     if (rc) {
         lmdb_env_close(l);
+        if (is_new)
+            file_empty(l);
         return lmdb_open_failed(l, rc);
     }
     file_remember(l);

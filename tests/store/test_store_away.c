@@ -4,11 +4,13 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <lmdb.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "tests/store/rig.h"
@@ -240,6 +242,40 @@ static void a_file_that_was_cut_off_is_said(void **state)
     rig_remove(&r);
 }
 
+/* The disk that was full at the first start has room now: half of a first page is no damage. */
+static void what_could_not_begin_is_no_damaged_store(void **state)
+{
+    struct rig r;
+    char *error = NULL;
+    struct rlimit before;
+    rig_open(&r, *state);
+    rig_stop(&r);
+    cut_off(&r, 0);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &(struct rlimit){4096, before.rlim_max}), 0);
+    assert_null(r.backend->ops->open(&r.config, &r.opened, &error));
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_non_null(strstr(error, strerror(ENOSPC)));
+    free(error);
+    rig_start(&r);
+    rig_close(&r);
+}
+
+/* Its map is a part of the address space, however empty it is. */
+static void a_map_without_room_is_said(void **state)
+{
+    struct rig r;
+    char *error = NULL;
+    rig_open(&r, *state);
+    rig_stop(&r);
+    r.config.max_bytes = UINT64_C(1) << 60;
+    assert_null(r.backend->ops->open(&r.config, &r.opened, &error));
+    assert_non_null(strstr(error, "--max-disk"));
+    free(error);
+    rig_remove(&r);
+}
+
 /* So many bytes are put into the file and taken out again. */
 static void put_and_delete(MDB_env *env, size_t size)
 {
@@ -323,6 +359,7 @@ int main(void)
         FOR(a_store_that_failed_is_not_full, 1), FOR(a_store_that_failed_sleeps, 1),
         FOR(the_files_of_another_user, 1), FOR(a_lock_that_is_not_to_be_had_is_nobodys, 1),
         FOR(a_file_that_was_cut_off_is_said, 1), FOR(a_file_that_was_cut_off_is_said, 2),
+        FOR(what_could_not_begin_is_no_damaged_store, 1), FOR(a_map_without_room_is_said, 1),
         FOR(free_pages_at_the_end_may_be_missing, 1)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
