@@ -11,7 +11,8 @@
 #define FDS_RESERVE   64u  /* of the loop, the listeners, the store and the log */
 #define FDS_LEAST     512u /* with fewer there is no server that is worth the name */
 #define STRANGER_PART 16u  /* of few descriptors one in so many is for strangers of each kind */
-#define RESULTS       16u  /* of the largest: so many may be unsent, and held */
+#define DISK_UNIT     (64u << 10)
+#define RESULTS       16u /* of the largest: so many may be unsent, and held */
 
 static uint64_t number(const struct pushrod_server *s, const char *name)
 {
@@ -271,6 +272,19 @@ static int addresses_check(struct pushrod_server *s)
     return 0;
 }
 
+/* Of a store on disk. Above the limit of files a write fails, or raises SIGXFSZ, while the store
+ * thinks that there is room, and has kept none for those tasks to end. */
+static uint64_t disk_bytes(const struct pushrod_server *s)
+{
+    struct rlimit file;
+    uint64_t wanted = number(s, "max-disk");
+    if (getrlimit(RLIMIT_FSIZE, &file) || file.rlim_cur >= wanted)
+        return wanted;
+    log_warning("only files of %llu KiB are allowed (ulimit -f): max-disk is lowered to that",
+        (unsigned long long)file.rlim_cur / 1024);
+    return file.rlim_cur / DISK_UNIT * DISK_UNIT;
+}
+
 int settings_read(struct pushrod_server *s, struct host_settings *out)
 {
     bool memory = !has_disk(s);
@@ -280,7 +294,7 @@ int settings_read(struct pushrod_server *s, struct host_settings *out)
     out->host.store = memory ? &store_mem : &store_lmdb;
     out->host.store_config = (struct store_config){
         .path = memory ? NULL : params_text(s->params, "data"),
-        .max_bytes = number(s, memory ? "max-bytes" : "max-disk"),
+        .max_bytes = memory ? number(s, "max-bytes") : disk_bytes(s),
     };
     out->conns = (struct conns_config){
         .max_clients = (uint32_t)number(s, "max-clients"),

@@ -224,12 +224,15 @@ static void signal_caught(int number, short what, void *arg)
     }
 }
 
-/* Peers of sockets and of the supervisor's pipe may go at any time. */
-static void signals_ignore_pipe(void)
+/* What would end the process is an error of the one call: peers of sockets and of the supervisor's
+ * pipe may go at any time, and the store's file may grow to the limit of files (ulimit -f). */
+static void signals_ignore(void)
 {
+    static const int numbers[] = {SIGPIPE, SIGXFSZ};
     struct sigaction old;
-    if (sigaction(SIGPIPE, NULL, &old) == 0 && old.sa_handler == SIG_DFL)
-        signal(SIGPIPE, SIG_IGN);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        if (sigaction(numbers[i], NULL, &old) == 0 && old.sa_handler == SIG_DFL)
+            signal(numbers[i], SIG_IGN);
 }
 
 /* libevent gives the signals of a process to one loop: the server that has them. */
@@ -303,7 +306,7 @@ int pushrod_server_start(struct pushrod_server *s)
     s->max_payload = settings.host.core.max_payload;
     /* Before any thread or socket, and with the signals of the program. */
     error = local_fork(s);
-    signals_ignore_pipe();
+    signals_ignore();
     if (error == 0)
         error = start_rooms(s, &settings);
     if (error == 0)

@@ -39,8 +39,9 @@
  * They have all descriptors of the program; but if another server of it runs by then, none of those
  * that are closed at exec, as all of a server's are.
  *
- * Signals. start() has SIGPIPE ignored, unless the program does something with it, since a peer may
- * go at any time. No other signal is touched without pushrod_server_catch_signals().
+ * Signals. start() has SIGPIPE and SIGXFSZ ignored, unless the program does something with them: a
+ * peer may go at any time, and the store grow to the limit of files. No other signal is touched
+ * without pushrod_server_catch_signals().
  *
  * Memory. Inputs are copied before a function returns. What a callback is given is borrowed until
  * it returns.
