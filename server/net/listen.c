@@ -33,7 +33,8 @@ struct listener {
     int fd;
     int spare; /* a descriptor to give up when there is none left, so that accept() can refuse */
     bool tcp;
-    char path[108]; /* of a Unix socket that is removed at the end; "" */
+    char path[108];   /* of a Unix socket that is removed at the end; "" */
+    struct stat file; /* what lay there then: another server's is not removed */
     struct event *event;
 };
 
@@ -256,16 +257,23 @@ static int open_unix(const char *path, char **error)
 
 /* -------------------------------------------------------------------------------- lifetime */
 
+static void path_remove(const struct listener *l)
+{
+    struct stat there;
+    if (l->path[0] && lstat(l->path, &there) == 0 && there.st_ino == l->file.st_ino &&
+        there.st_dev == l->file.st_dev)
+        unlink(l->path);
+}
+
 static void listener_free(struct listener *l)
 {
     if (l->event)
         event_free(l->event);
+    path_remove(l); /* the number of its file cannot be another's while it is open */
     if (l->fd >= 0)
         close(l->fd);
     if (l->spare >= 0)
         close(l->spare);
-    if (l->path[0])
-        unlink(l->path);
     list_remove(&l->node);
     free(l);
 }
@@ -321,7 +329,7 @@ int conns_listen(
     l->ops = ops;
     l->arg = arg;
     l->tcp = !path;
-    if (path && path[0] != '@')
+    if (path && path[0] != '@' && lstat(path, &l->file) == 0)
         memcpy(l->path, path, strlen(path) + 1);
     list_push_back(&set->listeners, &l->node);
     return ports_bound(fd);

@@ -306,6 +306,29 @@ static void test_unix_path(void **state)
     assert_int_equal(stat(path, &there), -1);
 }
 
+/* Somebody cleans up in /tmp, and another server takes the path: that one's stays. */
+static void test_unix_path_taken_over(void **state)
+{
+    char path[64], address[70];
+    struct stat before, after;
+    struct pushrod_server *servers[2];
+    (void)state;
+    snprintf(path, sizeof path, "/tmp/pushrod-test-%d", (int)getpid());
+    snprintf(address, sizeof address, "unix:%s", path);
+    for (unsigned i = 0; i < 2; i++) {
+        unlink(path);
+        servers[i] = server_new();
+        assert_int_equal(pushrod_server_listen(servers[i], address, NULL), 0);
+        assert_int_equal(pushrod_server_start(servers[i]), 0);
+    }
+    assert_int_equal(stat(path, &before), 0);
+    pushrod_server_free(servers[0]);
+    assert_int_equal(stat(path, &after), 0);
+    assert_int_equal(after.st_ino, before.st_ino);
+    pushrod_server_free(servers[1]);
+    assert_int_equal(stat(path, &after), -1);
+}
+
 static bool ipv6_there(void)
 {
     struct sockaddr_in6 at = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
@@ -423,6 +446,7 @@ int main(void)
         cmocka_unit_test(test_half_closed),
         cmocka_unit_test(test_unix_path),
         cmocka_unit_test(test_unix_path_of_another),
+        cmocka_unit_test(test_unix_path_taken_over),
         cmocka_unit_test(test_ipv6),
         cmocka_unit_test(test_taken_port),
         cmocka_unit_test(test_silent_clients_are_asked),
