@@ -15,67 +15,19 @@
 #define LARGE_READS 16u         /* after a large body, with room for another one of its size */
 #define CONN_PART   (64u << 10) /* bytes of a body in one read: all that others have to wait for */
 
-/* An id is generation << SLOT_BITS | slot; generations start at 1, so that CONN_SELF is free. */
-#define SLOT_BITS 24u
-#define SLOT_MASK ((UINT64_C(1) << SLOT_BITS) - 1)
-
-/* ------------------------------------------------------------------------------- the slots */
-
-static bool slots_grow(struct conns *set)
-{
-    uint32_t count = set->slot_count ? set->slot_count * 2 : 64;
-    if (count > SLOT_MASK)
-        return false;
-    struct conn **slots = realloc(set->slots, count * sizeof *slots);
-    if (!slots)
-        return false;
-    set->slots = slots;
-    uint32_t *free_slots = realloc(set->free_slots, count * sizeof *free_slots);
-    if (!free_slots)
-        return false;
-    set->free_slots = free_slots;
-    for (uint32_t i = count; i-- > set->slot_count;) {
-        slots[i] = NULL;
-        free_slots[set->free_count++] = i;
-    }
-    set->slot_count = count;
-    return true;
-}
-
-static bool slot_take(struct conns *set, struct conn *c)
-{
-    if (set->free_count == 0 && !slots_grow(set))
-        return false;
-    uint32_t slot = set->free_slots[--set->free_count];
-    assert(!set->slots[slot]);
-    set->slots[slot] = c;
-    c->id = ++set->generation << SLOT_BITS | slot;
-    return true;
-}
-
-static void slot_give(struct conns *set, struct conn *c)
-{
-    uint32_t slot = (uint32_t)(c->id & SLOT_MASK);
-    assert(set->slots[slot] == c);
-    set->slots[slot] = NULL;
-    set->free_slots[set->free_count++] = slot;
-}
-
 struct conn *conn_find(struct conns *set, uint64_t id)
 {
-    uint64_t slot = id & SLOT_MASK;
-    if (slot >= set->slot_count)
-        return NULL;
-    struct conn *c = set->slots[slot];
-    return c && c->id == id && c->state == CONN_OPEN ? c : NULL;
+    struct conn *c = idmap_pointer(&set->by_id, id);
+    return c && c->state == CONN_OPEN ? c : NULL;
 }
 
 void conns_each(
     struct conns *set, const struct conn_ops *ops, bool (*fn)(struct conn *c, void *arg), void *arg)
 {
-    for (uint32_t i = 0; i < set->slot_count; i++) {
-        struct conn *c = set->slots[i];
-        if (c && c->ops == ops && c->state == CONN_OPEN && !fn(c, arg))
+    struct idmap_cell cell;
+    for (size_t place = 0; idmap_next(&set->by_id, &place, &cell);) {
+        struct conn *c = (struct conn *)(uintptr_t)cell.value;
+        if (c->ops == ops && c->state == CONN_OPEN && !fn(c, arg))
             return;
     }
 }
@@ -141,7 +93,7 @@ void conn_kill(struct conn *c, int code)
 void conn_free(struct conn *c)
 {
     loop_timer_clear(c->set->loop, &c->timer);
-    slot_give(c->set, c);
+    idmap_remove(&c->set->by_id, c->id);
     list_remove(&c->node);
     if (c->out)
         evbuffer_free(c->out);
@@ -410,10 +362,11 @@ void conns_pause(struct conns *set, bool paused)
 static struct conn *conn_new(struct conns *set, int fd, const struct conn_ops *ops, void *arg)
 {
     struct conn *c = calloc(1, sizeof *c);
-    if (!c || !slot_take(set, c)) {
+    if (!c || !idmap_put(&set->by_id, set->last_id + 1, (uintptr_t)c)) {
         free(c);
         return NULL;
     }
+    c->id = ++set->last_id;
     c->set = set;
     c->ops = ops;
     c->arg = arg;
@@ -457,6 +410,7 @@ struct conns *conns_new(struct loop *loop, const struct conns_config *config)
         return NULL;
     set->loop = loop;
     set->config = *config;
+    set->last_id = 1; /* CONN_SELF */
     list_init(&set->paused_conns);
     list_init(&set->dirty);
     list_init(&set->later);
@@ -473,14 +427,13 @@ void conns_free(struct conns *set)
     conns_deafen(set);
     conns_hurry(set);
     conns_flush(set);
-    for (uint32_t i = 0; i < set->slot_count; i++)
-        if (set->slots[i])
-            conn_kill(set->slots[i], PUSHROD_E_CLOSED);
+    struct idmap_cell cell;
+    for (size_t place = 0; idmap_next(&set->by_id, &place, &cell);)
+        conn_kill((struct conn *)(uintptr_t)cell.value, PUSHROD_E_CLOSED);
     conns_flush(set);
     loop_timer_clear(set->loop, &set->later_timer);
     inbuf_free(&set->input);
-    free(set->slots);
-    free(set->free_slots);
+    idmap_free(&set->by_id);
     free(set);
 }
 

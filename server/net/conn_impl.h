@@ -3,6 +3,7 @@
 #ifndef SERVER_NET_CONN_IMPL_H
 #define SERVER_NET_CONN_IMPL_H
 
+#include "common/map.h"
 #include "server/net/conn.h"
 #include "server/net/inbuf.h"
 
@@ -10,11 +11,8 @@ struct conns {
     struct loop *loop;
     struct conns_config config;
     struct conn_stats stats;
-    struct conn **slots; /* NULL: free */
-    uint32_t *free_slots;
-    uint32_t free_count;
-    uint32_t slot_count;
-    uint64_t generation;
+    struct idmap by_id; /* those that are not freed */
+    uint64_t last_id;
     bool paused;
     size_t busy;              /* connections with bytes in `out` */
     struct list paused_conns; /* those that had something to say meanwhile */

@@ -231,7 +231,7 @@ static void who_waits_for_its_turn_is_not_watched(void **state)
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
     setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
     conn_accept(set, ends[0], &sized_ops, NULL, &nobody);
-    const struct conn *c = conn_find(set, set->slots[0]->id);
+    const struct conn *c = conn_find(set, set->last_id);
     say(loop, ends[1], (const uint8_t *)&size, sizeof size, SIZE_MAX);
     say(loop, ends[1], bytes, 64 * K, SIZE_MAX);
     while (!begun || !c->reading)
