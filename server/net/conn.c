@@ -75,6 +75,7 @@ void conn_kill(struct conn *c, int code)
     conn_write_stop(c);
     loop_timer_clear(set->loop, &c->timer);
     loop_undefer(&c->part);
+    list_remove(&c->silent);
     list_remove(&c->node);
     list_push_back(&set->dead, &c->node);
     if (c->unsent > 0)
@@ -129,6 +130,7 @@ void conn_close(struct conn *c, int code)
 void conn_greeted(struct conn *c)
 {
     c->greeted = true;
+    list_remove(&c->silent);
     if (c->unsent == 0)
         loop_timer_clear(c->set->loop, &c->timer);
 }
@@ -374,6 +376,7 @@ static struct conn *conn_new(struct conns *set, int fd, const struct conn_ops *o
     c->timer.fn = conn_timed_out;
     c->timer.arg = c;
     list_init(&c->node);
+    list_init(&c->silent);
     deferral_init(&c->part, part_read, c);
     struct event_base *base = loop_base(set->loop);
     event_assign(&c->read_event, base, fd, EV_READ | EV_PERSIST, conn_readable, c);
@@ -395,6 +398,8 @@ void conn_accept(struct conns *set, int fd, const struct conn_ops *ops, void *ar
         return;
     }
     c->peer = *peer;
+    c->since_ns = loop_enter(set->loop).mono_ns;
+    list_push_back(&set->silent, &c->silent);
     if (set->config.sndbuf > 0)
         setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &set->config.sndbuf, sizeof set->config.sndbuf);
     set->stats.connections++;
@@ -416,6 +421,7 @@ struct conns *conns_new(struct loop *loop, const struct conns_config *config)
     list_init(&set->later);
     set->later_timer = (struct loop_timer){.fn = conns_hurry, .arg = set};
     list_init(&set->dead);
+    list_init(&set->silent);
     list_init(&set->listeners);
     return set;
 }

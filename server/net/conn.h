@@ -12,6 +12,9 @@
  * its end. A connection with more than CONN_PAUSE bytes unsent is not read any more; one that takes
  * nothing for `slow_ms`, or lets more than `max_unsent` bytes pile up, is dropped as a SLOW_READER.
  *
+ * Who has not greeted yet has its place only until another one comes that would find none: else
+ * strangers that say nothing could keep everybody out.
+ *
  * Closing never frees at once: a struct conn stays valid until the end of the tick.
  * Everything here belongs to the loop's thread and is called within a tick.
  */
@@ -54,7 +57,8 @@ struct conn_ops {
     size_t (*input)(struct conn *c, const uint8_t *data, size_t size);
     /* It is over; the last call. code: enum pushrod_error, 0: the peer closed it. */
     void (*closed)(struct conn *c, int code);
-    /* Above max_clients: says so on `fd`, which is closed after it. */
+    /* Above max_clients, or silent when others wait for its place: says so on `fd`, which is
+     * closed after it. */
     void (*turned_away)(int fd, void *arg);
 };
 
@@ -85,6 +89,8 @@ struct conn {
     size_t large;            /* bytes of its last large body */
     struct deferral part;    /* the next part of what is filled, or input() again */
     struct list node;        /* paused, later, dirty or dead */
+    struct list silent;      /* until `greeted`; or alone */
+    uint64_t since_ns;       /* monotonic: accepted */
     struct loop_timer timer; /* handshake, slow reader, or the end of CLOSING */
     struct event read_event;
     struct event write_event;

@@ -19,7 +19,8 @@ struct conns {
     struct list dirty;        /* written to in this tick */
     struct list later;        /* written to, in no hurry */
     struct loop_timer later_timer;
-    struct list dead; /* freed at the end of the tick */
+    struct list dead;   /* freed at the end of the tick */
+    struct list silent; /* who has not greeted, the oldest first */
     struct list listeners;
     struct inbuf input; /* what was left over, one read, room for a payload to go on in */
 };

@@ -24,6 +24,7 @@
 
 #define BACKLOG      4096
 #define ACCEPT_BATCH 64 /* of one listener in one tick */
+#define SILENT_MS    100
 
 struct listener {
     struct list node;
@@ -47,19 +48,37 @@ static int listen_error(char **error, int code, const char *address, const char 
 
 /* ------------------------------------------------------------------------------- accepting */
 
-/* Above max-clients, or out of descriptors: take it, say why, and close it. */
-static void listener_turn_away(struct listener *l, int fd)
+/* Above max-clients, or out of descriptors: it is told why before it is closed. */
+static void turn_away(struct conns *set, const struct conn_ops *ops, void *arg, int fd)
 {
     static struct log_limit limit;
     char more[LOG_MORE];
-    l->set->stats.turned_away++;
+    set->stats.turned_away++;
     if (log_allowed(&limit, more))
         log_warning("a connection was turned away (%s): its limit (max-clients), or that of "
                     "descriptors, is reached%s",
-            l->ops->name, more);
-    if (l->ops->turned_away)
-        l->ops->turned_away(fd, l->arg);
+            ops->name, more);
+    if (ops->turned_away)
+        ops->turned_away(fd, arg);
+}
+
+static void listener_turn_away(struct listener *l, int fd)
+{
+    turn_away(l->set, l->ops, l->arg, fd);
     close(fd);
+}
+
+/* Above max-clients: whoever is silent for longest goes. Who has just come may have said something
+ * that was not read yet, and of many that come at once the first ones are as good as the last. */
+static bool conns_make_room(struct conns *set)
+{
+    struct list *first = list_first(&set->silent);
+    struct conn *c = first ? container_of(first, struct conn, silent) : NULL;
+    if (!c || loop_enter(set->loop).mono_ns - c->since_ns < SILENT_MS * NS_PER_MS)
+        return false;
+    turn_away(set, c->ops, c->arg, c->fd);
+    conn_kill(c, PUSHROD_E_TOO_MANY);
+    return true;
 }
 
 static int spare_open(void)
@@ -89,7 +108,7 @@ static bool listener_accept(struct listener *l)
         return listener_out_of_fds(l);
     if (fd < 0)
         return errno == ECONNABORTED || errno == EINTR;
-    if (l->set->stats.connections >= l->set->config.max_clients) {
+    if (l->set->stats.connections >= l->set->config.max_clients && !conns_make_room(l->set)) {
         listener_turn_away(l, fd);
         return true;
     }
