@@ -173,13 +173,11 @@ int local_join(struct pushrod_server *s)
 {
     if (!s->supervised)
         return 0;
-    const char *host = params_text(s->params, "worker-listen");
-    /* An address that means "all of them" is reached at the loopback one. */
-    if (strcmp(host, "0.0.0.0") == 0 || strcmp(host, "*") == 0 || !host[0])
-        host = "127.0.0.1";
+    const char *address = plane_address(host_plane(s->host));
+    const char *host = address ? address : "127.0.0.1"; /* every one: loopback too */
     char join[SUPERVISE_JOIN];
-    bool v6 = strchr(host, ':') != NULL && host[0] != '[';
-    snprintf(join, sizeof join, v6 ? "[%s]:%d" : "%s:%d", host, pushrod_server_port(s, "join", 0));
+    snprintf(join, sizeof join, strchr(host, ':') ? "[%s]:%d" : "%s:%d", host,
+        pushrod_server_port(s, "join", 0));
     int error = supervisor_join(&s->supervisor, join);
     if (error)
         return api_fail(s, -error, "cannot start local workers: %s", pushrod_strerror(-error));

@@ -71,24 +71,14 @@ static void say_addresses(
     }
 }
 
-static bool is_any(const char *address)
-{
-    return strcmp(address, "0.0.0.0") == 0 || strcmp(address, "::") == 0 ||
-           strcmp(address, "*") == 0;
-}
-
 /* A command that works, if there is one for every host. */
 static void say_worker(struct pushrod_server *s, int join)
 {
-    const char *host = params_text(s->params, "worker-listen");
+    const char *host = plane_address(host_plane(s->host));
     const char *token = params_text(s->params, "token");
-    bool v6 = strchr(host, ':');
-    if (is_any(host)) {
-        host = "HOST";
-        v6 = false;
-    }
-    printf("next: pushrod-worker --join %s%s%s:%d%s --exec digest=sha256sum\n", v6 ? "[" : "", host,
-        v6 ? "]" : "", join, token && token[0] ? " --token-file FILE" : "");
+    bool v6 = host && strchr(host, ':');
+    printf("next: pushrod-worker --join %s%s%s:%d%s --exec digest=sha256sum\n", v6 ? "[" : "",
+        host ? host : "HOST", v6 ? "]" : "", join, token && token[0] ? " --token-file FILE" : "");
 }
 
 static void say_started(struct pushrod_server *s)

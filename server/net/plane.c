@@ -138,6 +138,12 @@ bool plane_set_token(struct plane *plane, const char *token)
     return true;
 }
 
+const char *plane_address(const struct plane *plane)
+{
+    const char *host = plane->join.host;
+    return strcmp(host, "0.0.0.0") != 0 && strcmp(host, "::") != 0 ? host : NULL;
+}
+
 uint16_t plane_join_port(const struct plane *plane)
 {
     return plane->join.port;
@@ -197,11 +203,9 @@ void plane_refuse(struct plane *plane, const struct join_action *action)
 /* The name under which a person knows this server, as well as we can tell. */
 static const char *plane_host(const struct plane *plane, char *name, size_t size)
 {
-    const char *listen = plane->config.listen;
-    if (plane->config.advertise)
-        return plane->config.advertise;
-    if (strcmp(listen, "0.0.0.0") != 0 && strcmp(listen, "*") != 0 && strcmp(listen, "::") != 0)
-        return listen;
+    const char *address = plane_address(plane);
+    if (plane->config.advertise || address)
+        return plane->config.advertise ? plane->config.advertise : address;
     if (gethostname(name, size) != 0)
         return "the server";
     name[size - 1] = '\0';

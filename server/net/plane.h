@@ -71,6 +71,8 @@ void plane_free(struct plane *plane);
 /* For those who join from now on. Copied; false: no memory, the old one stays. */
 bool plane_set_token(struct plane *plane, const char *token);
 
+/* The address of all its ports as a number; NULL: every one of this host. */
+const char *plane_address(const struct plane *plane);
 uint16_t plane_join_port(const struct plane *plane);
 uint16_t plane_answers_port(const struct plane *plane);
 

@@ -22,12 +22,15 @@
 
 struct lane;
 
+#define SOCKET_HOST 64u /* of an address as a number, its NUL included */
+
 /* A socket of the plane that is bound for as long as the plane lives. */
 struct gate {
     void *socket;
     struct watch watch;
     struct monitor monitor;
     uint16_t port;
+    char host[SOCKET_HOST];        /* the address as a number */
     char unix_name[UNIXSOCK_NAME]; /* "": none */
 };
 
@@ -89,6 +92,8 @@ struct socket_options {
 void *socket_make(void *context, int type, const struct socket_options *options);
 /* `port` 0: any free one. The port, or 0 with errno. */
 uint16_t socket_bind(void *socket, const char *listen, uint16_t port);
+/* The port of a socket that was bound last, and the address as a number; 0: it is none of TCP. */
+uint16_t socket_bound(void *socket, char host[SOCKET_HOST]);
 /* At an abstract Unix socket as well; the name is made from its two parts, and "" without one. */
 void socket_bind_unix(void *socket, const char *base, const char *what, char name[UNIXSOCK_NAME]);
 

@@ -98,7 +98,10 @@ static bool bind_failed(char **error, const char *listen, uint16_t port, const c
         return fail(error, "port %u is not allowed for this user: choose one above 1023 with %s",
             port, option);
     if (why == ENODEV || why == EADDRNOTAVAIL || why == EINVAL)
-        return fail(error, "'%s' is no address of this machine: see --worker-listen", listen);
+        return fail(error,
+            "'%s' is no address of this machine: --worker-listen takes one as a number, or an "
+            "interface; names are not looked up",
+            listen);
     return fail(error, "cannot listen on %s port %u: %s", listen, port, zmq_strerror(why));
 }
 
@@ -123,6 +126,7 @@ static bool gate_open(
     gate->port = socket_bind(gate->socket, plane->config.listen, plan->port);
     if (!gate->port)
         return bind_failed(error, plane->config.listen, plan->port, plan->option);
+    socket_bound(gate->socket, gate->host);
     socket_bind_unix(gate->socket, plan->unix_base, plan->what, gate->unix_name);
     monitor_bound(&gate->monitor, &plan->crowd, gate->port, gate->unix_name);
     if (!watch_start(&gate->watch, plane->loop, gate->socket, plan->ready, plane))

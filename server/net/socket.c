@@ -8,6 +8,7 @@
 #include <sys/random.h>
 #include <zmq.h>
 
+#include "common/params.h"
 #include "server/net/plane_internal.h"
 
 #define HANDSHAKE_MS 10000 /* a stranger that connects and says nothing holds a descriptor */
@@ -71,14 +72,15 @@ void *socket_make(void *context, int type, const struct socket_options *options)
     return NULL;
 }
 
-static uint16_t socket_port(void *socket)
+uint16_t socket_bound(void *socket, char host[SOCKET_HOST])
 {
     char endpoint[256];
     size_t size = sizeof endpoint;
-    if (zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, endpoint, &size) != 0)
+    uint16_t port = 0;
+    if (zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, endpoint, &size) != 0 ||
+        !params_split_host(endpoint + strlen("tcp://"), host, SOCKET_HOST, &port))
         return 0;
-    const char *colon = strrchr(endpoint, ':');
-    return colon ? (uint16_t)strtoul(colon + 1, NULL, 10) : 0;
+    return port;
 }
 
 static bool bind_to(void *socket, const char *endpoint)
@@ -91,12 +93,12 @@ static bool bind_to(void *socket, const char *endpoint)
 uint16_t socket_bind(void *socket, const char *listen, uint16_t port)
 {
     char endpoint[256];
-    char number[8] = "*";
-    bool six = strchr(listen, ':') != NULL;
+    char number[8] = "*", host[SOCKET_HOST];
+    bool six = strchr(listen, ':') != NULL, bare = six && listen[0] != '[';
     if (port)
         snprintf(number, sizeof number, "%u", port);
     int size =
-        snprintf(endpoint, sizeof endpoint, six ? "tcp://[%s]:%s" : "tcp://%s:%s", listen, number);
+        snprintf(endpoint, sizeof endpoint, bare ? "tcp://[%s]:%s" : "tcp://%s:%s", listen, number);
     if (size >= (int)sizeof endpoint) {
         errno = EINVAL;
         return 0;
@@ -105,7 +107,7 @@ uint16_t socket_bind(void *socket, const char *listen, uint16_t port)
         return 0;
     if (!bind_to(socket, endpoint))
         return 0;
-    return socket_port(socket);
+    return socket_bound(socket, host);
 }
 
 void socket_bind_unix(void *socket, const char *base, const char *what, char name[UNIXSOCK_NAME])
