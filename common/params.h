@@ -108,6 +108,8 @@ bool params_given(const struct params *p, const char *name); /* not the default 
 /* How many letters must be added, dropped or changed to make one name the other (Levenshtein). */
 size_t params_name_distance(const char *a, const char *b, size_t size);
 
+/* "host:port", or "[::1]:port", as others have to write it. */
+void params_join_host(char *text, size_t size, const char *host, unsigned port);
 /* Splits "host:port", "[::1]:port", "host" (port stays as it is). False: neither, as "5570" is. */
 bool params_split_host(const char *text, char *host, size_t size, uint16_t *port);
 

@@ -2,6 +2,7 @@
 /* params: what a value of each type looks like: read, described, written. */
 #include "common/params_value.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -123,6 +124,11 @@ bool params_split_host(const char *text, char *host, size_t size, uint16_t *port
         return false;
     *port = (uint16_t)number;
     return true;
+}
+
+void params_join_host(char *text, size_t size, const char *host, unsigned port)
+{
+    snprintf(text, size, strchr(host, ':') ? "[%s]:%u" : "%s:%u", host, port);
 }
 
 bool param_parse(const struct param *row, const char *text, uint64_t *number)

@@ -176,8 +176,7 @@ int local_join(struct pushrod_server *s)
     const char *address = plane_address(host_plane(s->host));
     const char *host = address ? address : "127.0.0.1"; /* every one: loopback too */
     char join[SUPERVISE_JOIN];
-    snprintf(join, sizeof join, strchr(host, ':') ? "[%s]:%d" : "%s:%d", host,
-        pushrod_server_port(s, "join", 0));
+    params_join_host(join, sizeof join, host, plane_join_port(host_plane(s->host)));
     int error = supervisor_join(&s->supervisor, join);
     if (error)
         return api_fail(s, -error, "cannot start local workers: %s", pushrod_strerror(-error));

@@ -96,7 +96,7 @@ static bool address_complete(const char *item, uint16_t port, char *out, size_t 
     char host[256];
     if (!params_split_host(item, host, sizeof host, &port))
         return false;
-    snprintf(out, size, strchr(host, ':') ? "[%s]:%u" : "%s:%u", host, port);
+    params_join_host(out, size, host, port);
     return true;
 }
 

@@ -48,11 +48,11 @@ static const struct program program = {
 
 /* ----------------------------------------------------------------------------------- running */
 
-/* As others have to write it: IPv6 addresses in brackets. */
 static void say_address(const char *what, const char *scheme, const char *host, int port)
 {
-    bool v6 = strchr(host, ':') != NULL;
-    printf(v6 ? "  %-8s %s[%s]:%d" : "  %-8s %s%s:%d", what, scheme, host, port);
+    char address[300];
+    params_join_host(address, sizeof address, host, (unsigned)port);
+    printf("  %-8s %s%s", what, scheme, address);
 }
 
 static void say_addresses(
@@ -76,9 +76,10 @@ static void say_worker(struct pushrod_server *s, int join)
 {
     const char *host = plane_address(host_plane(s->host));
     const char *token = params_text(s->params, "token");
-    bool v6 = host && strchr(host, ':');
-    printf("next: pushrod-worker --join %s%s%s:%d%s --exec digest=sha256sum\n", v6 ? "[" : "",
-        host ? host : "HOST", v6 ? "]" : "", join, token && token[0] ? " --token-file FILE" : "");
+    char address[300];
+    params_join_host(address, sizeof address, host ? host : "HOST", (unsigned)join);
+    printf("next: pushrod-worker --join %s%s --exec digest=sha256sum\n", address,
+        token[0] ? " --token-file FILE" : "");
 }
 
 static void say_started(struct pushrod_server *s)

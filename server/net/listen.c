@@ -363,16 +363,14 @@ void conns_deafen(struct conns *set)
 const char *conn_peer(const struct conn *c, char text[CONN_PEER_TEXT])
 {
     char host[INET6_ADDRSTRLEN] = "?";
-    if (c->peer.ss_family == AF_INET) {
-        const struct sockaddr_in *in = (const struct sockaddr_in *)&c->peer;
-        inet_ntop(AF_INET, &in->sin_addr, host, sizeof host);
-        snprintf(text, CONN_PEER_TEXT, "%s:%u", host, ntohs(in->sin_port));
-    } else if (c->peer.ss_family == AF_INET6) {
-        const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)&c->peer;
-        inet_ntop(AF_INET6, &in->sin6_addr, host, sizeof host);
-        snprintf(text, CONN_PEER_TEXT, "[%s]:%u", host, ntohs(in->sin6_port));
-    } else {
-        snprintf(text, CONN_PEER_TEXT, "local");
-    }
+    const struct sockaddr_in *four = (const struct sockaddr_in *)&c->peer;
+    const struct sockaddr_in6 *six = (const struct sockaddr_in6 *)&c->peer;
+    int family = c->peer.ss_family;
+    if (family != AF_INET && family != AF_INET6)
+        return strcpy(text, "local");
+    inet_ntop(family, family == AF_INET ? (const void *)&four->sin_addr : &six->sin6_addr, host,
+        sizeof host);
+    params_join_host(
+        text, CONN_PEER_TEXT, host, ntohs(family == AF_INET ? four->sin_port : six->sin6_port));
     return text;
 }
