@@ -181,7 +181,8 @@ int pushrod_server_port(const struct pushrod_server *s, const char *what, unsign
 
 void pushrod_server_free(struct pushrod_server *s)
 {
-    if (!s)
+    /* Where it was only inherited, closing what it has would reach into the process that has it. */
+    if (!s || !server_is_here(s))
         return;
     /* Twice: it ends at once. */
     pushrod_server_stop(s);

@@ -15,6 +15,7 @@
 #include <pthread.h>
 #include <pushrod/server.h>
 #include <stdatomic.h>
+#include <sys/types.h>
 #include "common/buf.h"
 #include "common/list.h"
 #include "common/map.h"
@@ -103,6 +104,7 @@ struct pushrod_server {
     struct api_ports native_ports, http_ports;
     char unix_base[UNIXSOCK_BASE];   /* of the names of its Unix sockets; "": none */
     char unix_client[UNIXSOCK_NAME]; /* the clients'; native borrows it */
+    pid_t process;                   /* that started it; 0: none yet */
     pthread_t thread;                /* that of the loop */
     uint64_t started_ns;
     enum api_state state;
@@ -185,8 +187,12 @@ int64_t api_task_submit(
 struct pushrod_finish *finish_copy(const struct pushrod_finish *finish);
 
 /* ---- api_post.c ---- */
-/* This thread is the server's from now on. */
-void thread_take(struct pushrod_server *s);
+/* This thread is the server's from now on; 0, or WRONG_STATE: it cannot be, see server_is_here().
+ */
+int thread_take(struct pushrod_server *s);
+/* False in a process that was forked after start(): no thread of the server is there, and what is
+ * open is the other's. */
+bool server_is_here(const struct pushrod_server *s);
 
 /* ---- api_options.c: struct pushrod_options as the core wants it ---- */
 /* 0 or a negative error with the text set; headers are encoded into `headers`. */

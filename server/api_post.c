@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* api_post: what other threads want done on the server's thread, and which thread that is. */
 #include <stdlib.h>
+#include <unistd.h>
 #include "server/api.h"
 
 struct server_post {
@@ -22,6 +23,8 @@ int pushrod_server_post(
 {
     if (!fn)
         return -PUSHROD_E_INVALID;
+    if (!server_is_here(s))
+        return -PUSHROD_E_WRONG_STATE;
     struct server_post *post = malloc(sizeof *post);
     if (!post)
         return -PUSHROD_E_NO_MEMORY;
@@ -38,12 +41,21 @@ int pushrod_server_post(
     return -PUSHROD_E_WRONG_STATE;
 }
 
-void thread_take(struct pushrod_server *s)
+bool server_is_here(const struct pushrod_server *s)
 {
+    return s->process == 0 || s->process == getpid();
+}
+
+int thread_take(struct pushrod_server *s)
+{
+    if (!server_is_here(s))
+        return api_fail(s, PUSHROD_E_WRONG_STATE,
+            "this process was forked after the server had started: start it in this one");
     /* Only its own thread changes it, so that it may look without the lock. */
     if (pthread_equal(s->thread, pthread_self()))
-        return;
+        return 0;
     pthread_mutex_lock(&s->lock);
     s->thread = pthread_self();
     pthread_mutex_unlock(&s->lock);
+    return 0;
 }

@@ -168,10 +168,10 @@ int pushrod_server_run(struct pushrod_server *s)
     }
     if (s->state == API_OVER)
         return api_fail(s, PUSHROD_E_WRONG_STATE, "the server has stopped");
-    thread_take(s);
-    while (server_turn(s, true))
+    int error = thread_take(s);
+    while (error == 0 && server_turn(s, true))
         continue;
-    return 0;
+    return error;
 }
 
 int pushrod_server_fd(const struct pushrod_server *s)
@@ -185,8 +185,8 @@ int pushrod_server_step(struct pushrod_server *s)
         return api_fail(s, PUSHROD_E_WRONG_STATE, "the server was not started");
     if (s->state == API_OVER)
         return 0;
-    thread_take(s);
-    return server_turn(s, false) ? 1 : 0;
+    int error = thread_take(s);
+    return error ? error : server_turn(s, false);
 }
 
 void pushrod_server_stop(struct pushrod_server *s)

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "common/log.h"
 #include "common/unixsock.h"
 #include "server/api.h"
@@ -275,6 +276,7 @@ static int start_rooms(struct pushrod_server *s, const struct host_settings *set
     s->loop = loop_new();
     if (!s->loop)
         return api_fail(s, PUSHROD_E_SYSTEM, "no event loop: %s", strerror(errno));
+    s->process = getpid();
     atomic_fetch_add(&servers_open, 1);
     s->conns = conns_new(s->loop, &settings->conns);
     if (!s->conns)

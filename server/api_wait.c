@@ -78,6 +78,8 @@ static void wait_start(void *arg)
 static bool wait_post(struct wait *w)
 {
     struct pushrod_server *s = w->server;
+    if (!server_is_here(s))
+        return false;
     pthread_mutex_lock(&s->lock);
     bool runs = s->state == API_RUNNING && !pthread_equal(pthread_self(), s->thread);
     if (runs) {

@@ -38,6 +38,8 @@
  * before the library has made a thread or a socket. The program should have no other thread then.
  * They have all descriptors of the program; but if another server of it runs by then, none of those
  * that are closed at exec, as all of a server's are.
+ * A process that the program forks after start() has no part in the server: run(), step(), post()
+ * and taskwait() give WRONG_STATE there, free() does nothing. So a program becomes a daemon before.
  *
  * Signals. start() has SIGPIPE and SIGXFSZ ignored, unless the program does something with them: a
  * peer may go at any time, and the store grow to the limit of files. No other signal is touched

@@ -41,7 +41,8 @@ static int first_start(struct first *f)
     assert_int_equal(pushrod_server_set(f->server, "answers-port", "0"), 0);
     assert_int_equal(pushrod_server_set(f->server, "data", f->directory), 0);
     assert_int_equal(pushrod_server_listen(f->server, address, NULL), 0);
-    pushrod_server_on(f->server, &(struct pushrod_server_events){.connect = on_connect}, NULL);
+    pushrod_server_on(
+        f->server, &(struct pushrod_server_events){.start = on_start, .connect = on_connect}, NULL);
     int error = pushrod_server_start(f->server);
     f->port = (unsigned)pushrod_server_port(f->server, "own", 0);
     return error;
@@ -57,6 +58,11 @@ static int dial(unsigned port)
     return fd;
 }
 
+static void nothing(struct pushrod_server *s, void *arg)
+{
+    (void)s, (void)arg;
+}
+
 static void remove_directory(const char *directory)
 {
     static const char *const names[] = {"data.mdb", "lock"};
@@ -66,6 +72,40 @@ static void remove_directory(const char *directory)
         unlink(path);
     }
     assert_int_equal(rmdir(directory), 0);
+}
+
+/* One of the program's own, forked while the server runs: its mistakes do no harm to it. */
+static void a_process_of_the_program_has_no_part(void **state)
+{
+    struct first f = {.directory = "/tmp/pushrod-two-XXXXXX"};
+    int status;
+    (void)state;
+#ifdef FORK_IS_BAD
+    skip();
+#endif
+    assert_non_null(mkdtemp(f.directory));
+    assert_int_equal(first_start(&f), 0);
+    STEP_UNTIL(f.server, seen.started == 1);
+    pid_t child = fork();
+    if (child == 0) {
+        struct pushrod_job job = {"q", "x", 1, NULL};
+        struct pushrod_finish *finish;
+        alarm(LIMIT_MS / 1000);
+        bool refused = pushrod_server_step(f.server) == -PUSHROD_E_WRONG_STATE &&
+                       strstr(pushrod_server_error(f.server), "forked") &&
+                       pushrod_server_run(f.server) == -PUSHROD_E_WRONG_STATE &&
+                       pushrod_server_post(f.server, nothing, NULL) == -PUSHROD_E_WRONG_STATE &&
+                       pushrod_server_taskwait(f.server, &job, -1, &finish) < 0;
+        pushrod_server_free(f.server);
+        _exit(refused ? 0 : 1);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    int fd = dial(f.port);
+    STEP_UNTIL(f.server, seen.connects == 1);
+    pushrod_server_free(f.server);
+    close(fd);
+    remove_directory(f.directory);
 }
 
 /* What the first one closes is closed, whoever was forked while it was open. */
@@ -127,6 +167,7 @@ static void a_supervisor_that_died_is_an_error_of_start(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_process_of_the_program_has_no_part),
         cmocka_unit_test(processes_of_one_have_nothing_of_the_other),
         cmocka_unit_test(a_supervisor_that_died_is_an_error_of_start),
     };
