@@ -85,6 +85,10 @@ int params_read_environment(struct params *p, char *const *environment,
     void (*unknown)(void *arg, const char *text), void *arg);
 int params_read_file(struct params *p, const char *path);
 
+/* A file that values in use came from and that cannot be read again, a pipe; NULL: there is none.
+ */
+const char *params_read_once(const struct params *p);
+
 /*
  * Reads the files of secrets again that are in use, as far as they are regular files: a pipe can be
  * read once. How many changed; or a negative error, with which the old secret stays.

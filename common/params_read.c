@@ -68,13 +68,19 @@ static int store_from_file(struct params *p, const struct param *row, const char
     return params_value(p, row)->file ? 0 : params_fail(p, PUSHROD_E_NO_MEMORY, "out of memory");
 }
 
+/* Or not there at all. A pipe would be empty by now, or keep who reads it waiting for ever. */
+static bool is_regular(const char *path)
+{
+    struct stat status;
+    return stat(path, &status) != 0 || S_ISREG(status.st_mode);
+}
+
 /* 1: it has changed; 0; or a negative error. */
 static int secret_renew(struct params *p, const struct param *row)
 {
     struct value *v = params_value(p, row);
     char text[PARAMS_SECRET];
-    struct stat status;
-    if (stat(v->file, &status) == 0 && !S_ISREG(status.st_mode))
+    if (!is_regular(v->file))
         return 0;
     int error = secret_read(p, row, v->file, v->where, text);
     if (error || strcmp(text, v->text) == 0)
@@ -85,6 +91,17 @@ static int secret_renew(struct params *p, const struct param *row)
     free(v->text);
     v->text = fresh;
     return 1;
+}
+
+const char *params_read_once(const struct params *p)
+{
+    for (size_t i = 0; i < p->count; i++) {
+        const struct value *v = &p->values[i];
+        const char *file = strcmp(p->rows[i].name, "config") == 0 ? v->text : v->file;
+        if (file && !is_regular(file))
+            return file;
+    }
+    return NULL;
 }
 
 int params_renew_secrets(struct params *p)

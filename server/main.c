@@ -17,15 +17,27 @@ static char **main_argv;
 
 /* ---------------------------------------------------------------------------------- options */
 
+/* A file that is just being written is short, and has no token yet. */
+static bool token_lost(const struct pushrod_server *s, const struct params *fresh)
+{
+    return params_text(s->params, "token")[0] && !params_text(fresh, "token")[0];
+}
+
 /* The flags were permuted by the first reading, which changes nothing for the second. */
 static void options_reload(struct pushrod_server *s)
 {
-    struct params *fresh = params_new(option_rows, option_count, SCOPE_SERVER);
+    const char *once = params_read_once(s->params);
+    struct params *fresh = once ? NULL : params_new(option_rows, option_count, SCOPE_SERVER);
     struct buf unknown = BUF_EMPTY;
+    if (once)
+        log_error("reload: '%s' is no file that can be read again; nothing was changed", once);
     if (!fresh)
         return;
     if (program_options(fresh, main_argc, main_argv, &unknown))
         log_error("reload: %s; nothing was changed", params_error(fresh));
+    else if (token_lost(s, fresh))
+        log_error("reload: the token is gone, and without one anybody may come: restart the "
+                  "server if that is meant; nothing was changed");
     else
         reload_apply(s, fresh);
     program_warn(&unknown);
