@@ -400,8 +400,6 @@ void conn_accept(struct conns *set, int fd, const struct conn_ops *ops, void *ar
     c->peer = *peer;
     c->since_ns = loop_enter(set->loop).mono_ns;
     list_push_back(&set->silent, &c->silent);
-    if (set->config.sndbuf > 0)
-        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &set->config.sndbuf, sizeof set->config.sndbuf);
     set->stats.connections++;
     set->stats.accepted++;
     if (ops->opened)

@@ -102,7 +102,6 @@ struct conns_config {
     uint64_t handshake_ms; /* 10000: until `greeted` */
     uint64_t slow_ms;      /* 30000 without a byte taken */
     size_t max_unsent;     /* 256 MiB */
-    int sndbuf;            /* SO_SNDBUF of each connection; 0: the system's */
 };
 
 /* N(name, kind, text): for /metrics. */
