@@ -209,14 +209,11 @@ static uint64_t descriptors(const struct host_settings *out)
            plane_descriptors(&out->host.plane);
 }
 
-/* As many as are wanted, as far as that is allowed. The limit. */
-static uint64_t descriptors_raise(uint64_t wanted, struct rlimit *limit)
+/* To what is allowed, for the program may have some, too. The limit. */
+static uint64_t descriptors_raise(const struct rlimit *limit)
 {
-    if (limit->rlim_cur < wanted && limit->rlim_cur < limit->rlim_max) {
-        limit->rlim_cur = limit->rlim_max < wanted ? limit->rlim_max : wanted;
-        setrlimit(RLIMIT_NOFILE, limit);
-    }
-    return limit->rlim_cur;
+    struct rlimit most = {limit->rlim_max, limit->rlim_max};
+    return setrlimit(RLIMIT_NOFILE, &most) == 0 ? most.rlim_cur : limit->rlim_cur;
 }
 
 /* Half of what is left for workers, and the rest for clients. */
@@ -245,7 +242,7 @@ static int descriptors_check(struct pushrod_server *s, struct host_settings *out
         return 0;
     if (most.rlim_max / STRANGER_PART < PLANE_STRANGERS)
         out->host.plane.strangers = (uint32_t)(most.rlim_max / STRANGER_PART);
-    uint64_t wanted = descriptors(out), limit = descriptors_raise(wanted, &most);
+    uint64_t wanted = descriptors(out), limit = descriptors_raise(&most);
     if (limit >= wanted)
         return 0;
     bool asked = params_given(s->params, "max-clients") || params_given(s->params, "max-workers");

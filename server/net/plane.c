@@ -56,8 +56,6 @@ struct plane *plane_new(struct loop *loop, const struct plane_config *config,
     const struct plane_events *events, void *arg, char **error)
 {
     *error = NULL;
-    if (!plane_check(config, error))
-        return NULL;
     struct plane *plane = calloc(1, sizeof *plane);
     if (!plane) {
         *error = strdup("out of memory");

@@ -59,7 +59,8 @@ struct plane_events {
     void (*lane_down)(void *arg, uint64_t worker, int code, uint64_t since_ns);
 };
 
-/* Descriptors that such a plane may have at the most. The loop and its caller have others. */
+/* Descriptors that such a plane may have at the most. The loop and its caller have others. Who
+ * makes one sees to it that so many are allowed: at the limit libzmq aborts instead of failing. */
 uint64_t plane_descriptors(const struct plane_config *config);
 
 /* NULL: *error is a text for people that the caller frees ("port 5571 is taken: ..."). */

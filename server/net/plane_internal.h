@@ -66,8 +66,7 @@ struct plane {
 };
 
 /* plane_open.c; false: *error is a text for people that the caller frees. */
-bool plane_check(const struct plane_config *config, char **error); /* does the machine allow it? */
-bool plane_open(struct plane *plane, char **error);                /* context, ZAP, answers, join */
+bool plane_open(struct plane *plane, char **error); /* context, ZAP, answers, join */
 void gate_close(struct gate *gate);
 bool lane_room_open(struct plane *plane);  /* lane_pieces.c; false: errno says why */
 void lane_room_close(struct plane *plane); /* libzmq has none of the plane's pieces any more */

@@ -1,16 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * plane_open: what the workers' side of the server opens when it starts (the ZeroMQ context, ZAP,
- * the ports of answers and join), and whether this machine lets it.
+ * the ports of answers and join), and what it may take.
  */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <zmq.h>
 
-#include "common/buf.h"
 #include "server/net/plane_internal.h"
 
 /* Socket, two listeners, both ends of the monitor; the worker's connections to lane, answers, join.
@@ -30,15 +28,12 @@
 
 __attribute__((format(printf, 2, 3))) static bool fail(char **error, const char *format, ...)
 {
-    struct buf text = BUF_EMPTY;
     char line[512];
-    size_t size;
     va_list args;
     va_start(args, format);
     vsnprintf(line, sizeof line, format, args);
     va_end(args);
-    buf_append(&text, line, strlen(line) + 1);
-    *error = (char *)buf_steal(&text, &size);
+    *error = strdup(line);
     return false;
 }
 
@@ -51,37 +46,6 @@ uint64_t plane_descriptors(const struct plane_config *c)
 {
     return LANE_DESCRIPTORS * (uint64_t)c->max_lanes + 3 * (uint64_t)plane_strangers(c) +
            DESCRIPTORS_SPARE;
-}
-
-/* At the limit libzmq aborts instead of failing, so it must be out of reach. */
-static bool plane_check_descriptors(const struct plane_config *c, char **error)
-{
-    struct rlimit limit;
-    rlim_t need = plane_descriptors(c), others = need - LANE_DESCRIPTORS * (rlim_t)c->max_lanes;
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
-        return fail(error, "cannot read the limit of open files: %s", strerror(errno));
-    if (limit.rlim_cur < limit.rlim_max) {
-        rlim_t before = limit.rlim_cur;
-        limit.rlim_cur = limit.rlim_max;
-        if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
-            limit.rlim_cur = before;
-    }
-    if (limit.rlim_cur >= need)
-        return true;
-    return fail(error,
-        "%u workers need %llu open files, the limit is %llu: raise it (ulimit -n), "
-        "or lower --max-workers to %llu",
-        c->max_lanes, (unsigned long long)need, (unsigned long long)limit.rlim_cur,
-        limit.rlim_cur > others ? (unsigned long long)(limit.rlim_cur - others) / LANE_DESCRIPTORS
-                                : 0);
-}
-
-static bool plane_check_ports(const struct plane_config *c, char **error)
-{
-    if (c->lane_port_first <= c->lane_port_last && (c->lane_port_first || !c->lane_port_last))
-        return true;
-    return fail(error, "the range of lane ports %u-%u is empty: see --lane-ports",
-        c->lane_port_first, c->lane_port_last);
 }
 
 /* ------------------------------------------------------------------------------- sockets */
@@ -208,11 +172,6 @@ static bool plane_open_context(struct plane *plane, char **error)
     if (!lane_room_open(plane))
         return fail(error, "cannot watch the lanes: %s", strerror(errno));
     return true;
-}
-
-bool plane_check(const struct plane_config *c, char **error)
-{
-    return plane_check_ports(c, error) && plane_check_descriptors(c, error);
 }
 
 bool plane_open(struct plane *plane, char **error)
