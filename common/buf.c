@@ -70,14 +70,6 @@ void buf_consume(struct buf *b, size_t size)
     memmove(b->data, b->data + size, b->size);
 }
 
-uint8_t *buf_steal(struct buf *b, size_t *size)
-{
-    uint8_t *data = b->data;
-    *size = b->size;
-    *b = BUF_EMPTY;
-    return data;
-}
-
 const char *buf_text(struct buf *b)
 {
     uint8_t *end = buf_reserve(b, 1);

@@ -28,8 +28,7 @@ void buf_clear(struct buf *b);                 /* size 0, failed false; keeps th
 void buf_recycle(struct buf *b, size_t most);  /* the same, if it has at most so many; else frees */
 uint8_t *buf_grow(struct buf *b, size_t more); /* only for buf_reserve() */
 void buf_append(struct buf *b, const void *data, size_t size);
-void buf_consume(struct buf *b, size_t size);    /* drop from the front; moves the rest */
-uint8_t *buf_steal(struct buf *b, size_t *size); /* the caller frees it; b is empty again */
+void buf_consume(struct buf *b, size_t size); /* drop from the front; moves the rest */
 /* The bytes as a text: with a NUL behind them, which does not count. "" if there is no memory, now
  * or earlier. Valid until the next call that adds. */
 const char *buf_text(struct buf *b);
