@@ -224,7 +224,7 @@ static void group_fail(struct lmdb *l, bool committing)
     bool full = is_full(l, error);
     uint32_t code = full ? PUSHROD_E_STORE_FULL : PUSHROD_E_STORE_FAILED;
     if (l->env) /* else l->text says why it could not be opened again */
-        lmdb_text_errno(l, full ? "the store is full" : "the store cannot write", error);
+        lmdb_text_errno(l, full ? "it is full" : "a write failed", error);
     /* Before the answers: who gets them should know why, and not ask at once again. */
     group_announce(l, code);
     answer_rest(l, full || !committing ? OUTCOME_REFUSED : OUTCOME_UNKNOWN, code);

@@ -141,7 +141,7 @@ static void a_store_that_failed_is_not_full(void **state)
     if (e->outcome != OUTCOME_STORED) {
         assert_int_equal(e->outcome, OUTCOME_REFUSED);
         assert_int_equal(e->code, PUSHROD_E_STORE_FAILED);
-        assert_non_null(strstr(e->text, "cannot write"));
+        assert_non_null(strstr(e->text, "a write failed"));
     }
     rig_wait_up(&r);
     rig_close(&r);
