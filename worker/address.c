@@ -13,6 +13,7 @@
 
 #include <pushrod/error.h>
 #include "common/params.h"
+#include "common/retry.h"
 #include "common/slice.h"
 #include "common/unixsock.h"
 
@@ -71,10 +72,7 @@ void address_endpoint(const char *host, uint64_t port, char out[ADDRESS_ENDPOINT
 static bool await(int fd, short events, int ms)
 {
     struct pollfd p = {.fd = fd, .events = events};
-    int ready;
-    while ((ready = poll(&p, 1, ms)) < 0 && errno == EINTR)
-        ;
-    return ready > 0;
+    return RETRY(poll(&p, 1, ms)) > 0;
 }
 
 static bool connected(int fd, const struct addrinfo *to)

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "common/retry.h"
 
 /* What is killed may fork before it dies: it is looked for until nothing is found. The number
  * bounds that where a process cannot die, since its disk is gone. */
@@ -75,8 +76,7 @@ static unsigned sweep(const char *mark)
 static void keeper_main(int end, const char *mark)
 {
     char byte;
-    while (read(end, &byte, 1) < 0 && errno == EINTR)
-        ;
+    RETRY(read(end, &byte, 1));
     unsigned count = sweep(mark);
     if (count)
         log_warning(

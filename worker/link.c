@@ -18,6 +18,7 @@
 #include "common/bell.h"
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/retry.h"
 #include "worker/link_impl.h"
 
 /* How often a deadline that a function must keep itself is looked at. */
@@ -128,7 +129,8 @@ static void look_at_join(struct link *l)
 {
     int events = 0;
     size_t size = sizeof events;
-    if (l->join && zmq_getsockopt(l->join, ZMQ_EVENTS, &events, &size) == 0 && events & ZMQ_POLLIN)
+    if (l->join && RETRY(zmq_getsockopt(l->join, ZMQ_EVENTS, &events, &size)) == 0 &&
+        events & ZMQ_POLLIN)
         l->unread |= 1u << SOURCE_JOIN;
 }
 

@@ -8,6 +8,7 @@
 
 #include "common/bell.h"
 #include "common/log.h"
+#include "common/retry.h"
 #include "worker/link_impl.h"
 #include "worker/supervise.h"
 
@@ -122,7 +123,7 @@ static void act_join(struct link *l, const struct msg_join *join)
     struct buf frame = BUF_EMPTY;
     msg_join_encode(&frame, join);
     if (!frame.failed)
-        zmq_send(l->join, frame.data, frame.size, ZMQ_DONTWAIT);
+        RETRY(zmq_send(l->join, frame.data, frame.size, ZMQ_DONTWAIT));
     buf_free(&frame);
 }
 
@@ -146,7 +147,7 @@ static void send_large(struct link *l, struct slice frame)
     }
     memcpy(data, frame.data, frame.size);
     atomic_fetch_add(&l->afloat, 1);
-    if (zmq_msg_send(&message, l->answers, ZMQ_DONTWAIT) < 0)
+    if (RETRY(zmq_msg_send(&message, l->answers, ZMQ_DONTWAIT)) < 0)
         zmq_msg_close(&message);
 }
 
@@ -156,7 +157,7 @@ static void act_answers(struct link *l, struct slice frame)
     if (!l->answers || frame.size == 0)
         return;
     if (l->near || frame.size < LARGE_FRAME)
-        zmq_send(l->answers, frame.data, frame.size, ZMQ_DONTWAIT);
+        RETRY(zmq_send(l->answers, frame.data, frame.size, ZMQ_DONTWAIT));
     else
         send_large(l, frame);
 }

@@ -17,6 +17,7 @@
 #include "common/bell.h"
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/retry.h"
 #include "common/sockopt.h"
 #include "common/unixsock.h"
 #include "worker/link_impl.h"
@@ -66,7 +67,7 @@ static void set_keepalive(void *socket, const struct msg_welcome *m)
 static void socket_close(void **socket, void **monitor)
 {
     if (*socket && monitor && *monitor)
-        zmq_socket_monitor(*socket, NULL, 0);
+        RETRY(zmq_socket_monitor(*socket, NULL, 0));
     if (monitor && *monitor)
         zmq_close(*monitor);
     if (*socket)
@@ -93,7 +94,7 @@ void link_close(struct link *l)
     link_disconnect(l);
     link_close_join(l);
     if (l->context)
-        zmq_ctx_term(l->context);
+        RETRY(zmq_ctx_term(l->context));
     if (l->room_fd >= 0)
         close(l->room_fd);
 }
@@ -103,10 +104,10 @@ static void *monitor_new(struct link *l, void *socket, int events)
 {
     char endpoint[64];
     snprintf(endpoint, sizeof endpoint, "inproc://monitor-%u", l->monitors++);
-    if (zmq_socket_monitor(socket, endpoint, events) != 0)
+    if (RETRY(zmq_socket_monitor(socket, endpoint, events)) != 0)
         return NULL;
     void *pair = zmq_socket(l->context, ZMQ_PAIR);
-    if (pair && zmq_connect(pair, endpoint) != 0)
+    if (pair && RETRY(zmq_connect(pair, endpoint)) != 0)
         socket_close(&pair, NULL);
     return pair;
 }
@@ -117,7 +118,7 @@ uint16_t link_next_event(void *monitor)
     uint8_t head[6];
     uint16_t event = 0;
     int32_t value;
-    if (!monitor || zmq_recv(monitor, head, sizeof head, ZMQ_DONTWAIT) != (int)sizeof head)
+    if (!monitor || RETRY(zmq_recv(monitor, head, sizeof head, ZMQ_DONTWAIT)) != (int)sizeof head)
         return 0;
     memcpy(&event, head, sizeof event);
     memcpy(&value, head + sizeof event, sizeof value);
@@ -126,7 +127,7 @@ uint16_t link_next_event(void *monitor)
         sockopt_unsent(value);
     }
     char endpoint[256];
-    zmq_recv(monitor, endpoint, sizeof endpoint, ZMQ_DONTWAIT);
+    RETRY(zmq_recv(monitor, endpoint, sizeof endpoint, ZMQ_DONTWAIT));
     return event;
 }
 
@@ -161,7 +162,7 @@ int link_dial_join(struct link *l)
     set_int(l->join, ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS);
     l->join_monitor = monitor_new(l, l->join, ZMQ_EVENT_CONNECTED | ZMQ_EVENT_DISCONNECTED);
     l->unread |= 1u << SOURCE_JOIN_MONITOR;
-    return l->join_monitor && zmq_connect(l->join, endpoint) == 0 ? 0 : -PUSHROD_E_SYSTEM;
+    return l->join_monitor && RETRY(zmq_connect(l->join, endpoint)) == 0 ? 0 : -PUSHROD_E_SYSTEM;
 }
 
 /* Once a second at first, then ever more seldom; with what stands there instead, if it can be told.
@@ -221,7 +222,7 @@ static bool dial(void *socket, const struct msg_welcome *m, const char *endpoint
 {
     set_text(socket, ZMQ_PLAIN_USERNAME, m->user);
     set_text(socket, ZMQ_PLAIN_PASSWORD, m->token);
-    if (zmq_connect(socket, endpoint) == 0)
+    if (RETRY(zmq_connect(socket, endpoint)) == 0)
         return true;
     log_error("cannot connect to %s: %s", endpoint, zmq_strerror(zmq_errno()));
     return false;

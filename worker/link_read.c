@@ -8,6 +8,7 @@
 #include "common/body.h"
 #include "common/list.h"
 #include "common/log.h"
+#include "common/retry.h"
 #include "proto/codec.h"
 #include "worker/link_impl.h"
 
@@ -57,7 +58,7 @@ static void read_join(struct link *l)
 {
     zmq_msg_t m;
     zmq_msg_init(&m);
-    while (l->join && zmq_msg_recv(&m, l->join, ZMQ_DONTWAIT) >= 0)
+    while (l->join && RETRY(zmq_msg_recv(&m, l->join, ZMQ_DONTWAIT)) >= 0)
         take_join_frame(l, slice_of(zmq_msg_data(&m), zmq_msg_size(&m)));
     zmq_msg_close(&m);
 }
@@ -91,7 +92,7 @@ static struct body *read_body(struct link *l)
     if (!b)
         return NULL;
     zmq_msg_init(&b->message);
-    bool there = zmq_msg_recv(&b->message, l->lane, ZMQ_DONTWAIT) >= 0;
+    bool there = RETRY(zmq_msg_recv(&b->message, l->lane, ZMQ_DONTWAIT)) >= 0;
     body_init(&b->body, zmq_msg_data(&b->message), zmq_msg_size(&b->message), message_release);
     if (there)
         return &b->body;
@@ -183,7 +184,7 @@ static void skip_parts(struct link *l)
     size_t size = sizeof more;
     while (zmq_getsockopt(l->lane, ZMQ_RCVMORE, &more, &size) == 0 && more) {
         char nothing[1];
-        if (zmq_recv(l->lane, nothing, sizeof nothing, ZMQ_DONTWAIT) < 0)
+        if (RETRY(zmq_recv(l->lane, nothing, sizeof nothing, ZMQ_DONTWAIT)) < 0)
             return;
     }
 }
@@ -193,7 +194,7 @@ static void read_lane(struct link *l)
     zmq_msg_t m;
     zmq_msg_init(&m);
     for (int i = 0; i < READ_BUDGET && l->lane; i++) {
-        if (zmq_msg_recv(&m, l->lane, ZMQ_DONTWAIT) < 0) {
+        if (RETRY(zmq_msg_recv(&m, l->lane, ZMQ_DONTWAIT)) < 0) {
             l->unread &= ~(1u << SOURCE_LANE);
             break;
         }

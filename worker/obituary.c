@@ -9,6 +9,7 @@
 
 #include "common/buf.h"
 #include "common/log.h"
+#include "common/retry.h"
 #include "proto/messages.h"
 #include "worker/address.h"
 
@@ -26,7 +27,7 @@ static void send_frame(void *socket, const struct obituary *o)
     struct buf frame = BUF_EMPTY;
     msg_obituary_encode(&frame, &m);
     if (!frame.failed)
-        zmq_send(socket, frame.data, frame.size, 0);
+        RETRY(zmq_send(socket, frame.data, frame.size, 0));
     buf_free(&frame);
 }
 
@@ -45,10 +46,10 @@ static void obituary_send(const char *join, size_t which, const struct obituary 
     zmq_setsockopt(socket, ZMQ_SNDTIMEO, &wait, sizeof wait);
     zmq_setsockopt(socket, ZMQ_IPV6, &ipv6, sizeof ipv6);
     address_endpoint(address_reachable(&list, 0), list.port, endpoint);
-    if (zmq_connect(socket, endpoint) == 0)
+    if (RETRY(zmq_connect(socket, endpoint)) == 0)
         send_frame(socket, o);
     zmq_close(socket);
-    zmq_ctx_term(context);
+    RETRY(zmq_ctx_term(context));
 }
 
 static void post_to(const char *join, size_t which, const struct obituary *o, const sigset_t *mask)

@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/retry.h"
 #include "worker/worker.h"
 
 static int check_entry(
@@ -121,14 +122,11 @@ int plugins_probe(struct pushrod_worker *w, bool *serial)
         probe_child(w, ends[1]);
     close(ends[1]);
     struct probe_answer a;
-    ssize_t size = -1;
-    while (pid > 0 && (size = read(ends[0], &a, sizeof a)) < 0 && errno == EINTR)
-        ;
+    ssize_t size = pid > 0 ? RETRY(read(ends[0], &a, sizeof a)) : -1;
     close(ends[0]);
     if (pid < 0)
         return worker_error(w, PUSHROD_E_SYSTEM, "fork: %s", strerror(why));
-    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-        ;
+    RETRY(waitpid(pid, NULL, 0));
     if (size != (ssize_t)sizeof a)
         return worker_error(w, PUSHROD_E_BAD_OPTION, "a plug-in ended the process that loaded it");
     *serial = a.serial;

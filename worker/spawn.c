@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
 #include "worker/spawn.h"
+#include "common/retry.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -174,10 +175,7 @@ bool child_ends_within(const struct child *c, int ms)
 static int child_reap(pid_t pid)
 {
     int status;
-    pid_t reaped;
-    do
-        reaped = waitpid(pid, &status, 0);
-    while (reaped < 0 && errno == EINTR);
+    pid_t reaped = RETRY(waitpid(pid, &status, 0));
     return reaped == pid ? status : CHILD_UNKNOWN;
 }
 

@@ -10,6 +10,7 @@
 #include <zmq.h>
 
 #include "common/log.h"
+#include "common/retry.h"
 #include "server/net/lane.h"
 #include "server/net/plane_internal.h"
 
@@ -111,9 +112,8 @@ static void answers_message(struct plane *plane)
 
 static bool answers_receive(struct plane *plane)
 {
-    int size;
     zmq_msg_init(&plane->message);
-    WATCH_RETRY(size, zmq_msg_recv(&plane->message, plane->answers.socket, ZMQ_DONTWAIT));
+    int size = RETRY(zmq_msg_recv(&plane->message, plane->answers.socket, ZMQ_DONTWAIT));
     if (size < 0)
         return false;
     plane->stats.answer_messages++;

@@ -11,6 +11,7 @@
 #include <zmq.h>
 
 #include "common/log.h"
+#include "common/retry.h"
 #include "server/net/join_parse.h"
 #include "server/net/lane.h"
 #include "server/net/plane_internal.h"
@@ -29,21 +30,14 @@ static void join_garbage(struct plane *plane, const char *address, const char *w
             "join port: garbage from %s: %s%s", address ? address : "a stranger", why, more);
 }
 
-static bool join_send_part(void *socket, struct slice part, int more)
-{
-    int sent;
-    WATCH_RETRY(sent, zmq_send(socket, part.data, part.size, ZMQ_DONTWAIT | more));
-    return sent >= 0;
-}
-
 /* The ROUTER says so when nobody is at the other end. */
 static bool join_send(struct plane *plane, struct slice route, const struct buf *frame)
 {
     if (frame->failed)
         return false;
     void *socket = plane->join.socket;
-    bool sent =
-        join_send_part(socket, route, ZMQ_SNDMORE) && join_send_part(socket, buf_slice(frame), 0);
+    bool sent = RETRY(zmq_send(socket, route.data, route.size, ZMQ_SNDMORE | ZMQ_DONTWAIT)) >= 0 &&
+                RETRY(zmq_send(socket, frame->data, frame->size, ZMQ_DONTWAIT)) >= 0;
     watch_sent(&plane->join.watch);
     return sent;
 }
@@ -243,9 +237,7 @@ static unsigned join_frame(struct plane *plane, zmq_msg_t *frame, struct slice r
 
 static bool join_receive(struct plane *plane, zmq_msg_t *part)
 {
-    int size;
-    WATCH_RETRY(size, zmq_msg_recv(part, plane->join.socket, ZMQ_DONTWAIT));
-    return size >= 0;
+    return RETRY(zmq_msg_recv(part, plane->join.socket, ZMQ_DONTWAIT)) >= 0;
 }
 
 /*

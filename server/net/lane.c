@@ -11,6 +11,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/retry.h"
 #include "server/net/plane_internal.h"
 
 #define LANE_GRACE_MS    5u   /* after the last answer of a lost worker */
@@ -141,9 +142,7 @@ static void body_release(void *data, void *hint)
 static void lane_send(struct lane *lane, zmq_msg_t *message, int more)
 {
     size_t size = zmq_msg_size(message);
-    int sent;
-    WATCH_RETRY(sent, zmq_msg_send(message, lane->socket, ZMQ_DONTWAIT | more));
-    if (sent < 0) {
+    if (RETRY(zmq_msg_send(message, lane->socket, ZMQ_DONTWAIT | more)) < 0) {
         zmq_msg_close(message);
         return;
     }

@@ -8,6 +8,7 @@
 #include <zmq.h>
 
 #include "common/log.h"
+#include "common/retry.h"
 #include "common/sockopt.h"
 #include "common/unixsock.h"
 #include "server/net/loop.h"
@@ -31,11 +32,9 @@ static bool event_read(struct monitor *m)
 {
     uint8_t head[6];
     char address[256];
-    int size;
-    WATCH_RETRY(size, zmq_recv(m->pair, head, sizeof head, ZMQ_DONTWAIT));
-    if (size < 0)
+    if (RETRY(zmq_recv(m->pair, head, sizeof head, ZMQ_DONTWAIT)) < 0)
         return false;
-    WATCH_RETRY(size, zmq_recv(m->pair, address, sizeof address, ZMQ_DONTWAIT));
+    RETRY(zmq_recv(m->pair, address, sizeof address, ZMQ_DONTWAIT));
     uint16_t event;
     int32_t value;
     memcpy(&event, head, sizeof event);
@@ -74,15 +73,6 @@ static void monitor_name(char *name, size_t size)
     snprintf(name, size, "inproc://monitor-%" PRIuFAST64, atomic_fetch_add(&last, 1) + 1);
 }
 
-static bool monitor_connect(struct monitor *m, const char *name)
-{
-    int failed;
-    WATCH_RETRY(failed, zmq_socket_monitor(m->socket, name, MONITOR_EVENTS));
-    if (!failed)
-        WATCH_RETRY(failed, zmq_connect(m->pair, name));
-    return !failed;
-}
-
 bool monitor_start(struct monitor *m, struct loop *loop, void *context, void *socket,
     const char *what, uint64_t *strangers)
 {
@@ -92,7 +82,9 @@ bool monitor_start(struct monitor *m, struct loop *loop, void *context, void *so
     m->pair = zmq_socket(context, ZMQ_PAIR);
     int linger = 0;
     if (m->pair && zmq_setsockopt(m->pair, ZMQ_LINGER, &linger, sizeof linger) == 0 &&
-        monitor_connect(m, name) && watch_start(&m->watch, loop, m->pair, monitor_ready, m))
+        RETRY(zmq_socket_monitor(socket, name, MONITOR_EVENTS)) == 0 &&
+        RETRY(zmq_connect(m->pair, name)) == 0 &&
+        watch_start(&m->watch, loop, m->pair, monitor_ready, m))
         return true;
     monitor_stop(m);
     return false;

@@ -10,6 +10,7 @@
 #include <zmq.h>
 
 #include "common/log.h"
+#include "common/retry.h"
 #include "server/net/lane.h"
 #include "server/net/plane_internal.h"
 
@@ -99,9 +100,7 @@ static void plane_free_context(struct plane *plane)
     zmq_ctx_shutdown(plane->context);
     if (plane->zap)
         zap_stop(plane->zap);
-    int failed;
-    WATCH_RETRY(failed, zmq_ctx_term(plane->context));
-    (void)failed; /* it was no context any more */
+    RETRY(zmq_ctx_term(plane->context));
 }
 
 void plane_free(struct plane *plane)

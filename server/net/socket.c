@@ -9,6 +9,7 @@
 #include <zmq.h>
 
 #include "common/params.h"
+#include "common/retry.h"
 #include "server/net/plane_internal.h"
 
 #define HANDSHAKE_MS 10000 /* a stranger that connects and says nothing holds a descriptor */
@@ -83,13 +84,6 @@ uint16_t socket_bound(void *socket, char host[SOCKET_HOST])
     return port;
 }
 
-static bool bind_to(void *socket, const char *endpoint)
-{
-    int failed;
-    WATCH_RETRY(failed, zmq_bind(socket, endpoint));
-    return !failed;
-}
-
 uint16_t socket_bind(void *socket, const char *listen, uint16_t port)
 {
     char endpoint[256];
@@ -105,7 +99,7 @@ uint16_t socket_bind(void *socket, const char *listen, uint16_t port)
     }
     if (six && !set_int(socket, ZMQ_IPV6, 1))
         return 0;
-    if (!bind_to(socket, endpoint))
+    if (RETRY(zmq_bind(socket, endpoint)) != 0)
         return 0;
     return socket_bound(socket, host);
 }
@@ -118,6 +112,6 @@ void socket_bind_unix(void *socket, const char *base, const char *what, char nam
         return;
     snprintf(name, UNIXSOCK_NAME, "%s-%s", base, what);
     snprintf(endpoint, sizeof endpoint, "ipc://@%s", name);
-    if (!bind_to(socket, endpoint))
+    if (RETRY(zmq_bind(socket, endpoint)) != 0)
         name[0] = '\0'; /* not allowed here: workers come over TCP */
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "server/net/watch.h"
+#include "common/retry.h"
 
 #include <event2/event.h>
 #include <stddef.h>
@@ -7,10 +8,9 @@
 
 int socket_events(void *socket)
 {
-    int events = 0, failed;
+    int events = 0;
     size_t size = sizeof events;
-    WATCH_RETRY(failed, zmq_getsockopt(socket, ZMQ_EVENTS, &events, &size));
-    return failed ? 0 : events;
+    return RETRY(zmq_getsockopt(socket, ZMQ_EVENTS, &events, &size)) == 0 ? events : 0;
 }
 
 /* Deferred, and not event_active(): that would run before any other descriptor is looked at. */

@@ -7,23 +7,15 @@
  * early, is called again by hand in the next round of the loop; and whoever sends on a socket that
  * is watched calls watch_sent(), for a send may swallow the signal.
  *
- * A signal handler of the program may interrupt any call of libzmq that looks for commands, even
- * one that does not wait (EINTR): nothing is done then, and the socket gives no signal for what it
- * had. Such a call is made with WATCH_RETRY().
+ * Whatever may look for commands of libzmq is called with RETRY(); see common/retry.h.
  */
 #ifndef SERVER_NET_WATCH_H
 #define SERVER_NET_WATCH_H
 
-#include <errno.h>
 #include <stdbool.h>
 #include "server/net/loop.h"
 
 struct event;
-
-#define WATCH_RETRY(result, call)                                                                  \
-    do                                                                                             \
-        (result) = (call);                                                                         \
-    while ((result) < 0 && errno == EINTR)
 
 /* A reader reads until EAGAIN and returns false, or returns true to be called again. */
 typedef bool watch_fn(void *arg);

@@ -11,6 +11,7 @@
 #include <zmq.h>
 
 #include "common/map.h"
+#include "common/retry.h"
 #include "server/net/watch.h"
 
 struct zap_user {
@@ -128,13 +129,6 @@ static bool zap_start(struct zap *zap)
     return started;
 }
 
-static bool zap_bind(struct zap *zap)
-{
-    int failed;
-    WATCH_RETRY(failed, zmq_bind(zap->socket, "inproc://zeromq.zap.01"));
-    return !failed;
-}
-
 struct zap *zap_new(void *context)
 {
     struct zap *zap = calloc(1, sizeof *zap);
@@ -144,7 +138,7 @@ struct zap *zap_new(void *context)
     zap->socket = zmq_socket(context, ZMQ_REP);
     int linger = 0;
     if (zap->socket && zmq_setsockopt(zap->socket, ZMQ_LINGER, &linger, sizeof linger) == 0 &&
-        zap_bind(zap) && zap_start(zap))
+        RETRY(zmq_bind(zap->socket, "inproc://zeromq.zap.01")) == 0 && zap_start(zap))
         return zap;
     if (zap->socket)
         zmq_close(zap->socket);

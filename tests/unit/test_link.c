@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The worker's side of DESIGN's facts about libzmq: what its sockets are told. */
+#define _GNU_SOURCE /* RTLD_NEXT */
 #include "tests/unit/unit.h"
 
+#include <dlfcn.h>
+#include <errno.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
@@ -180,6 +183,91 @@ static void unix_socket_that_is_not_for_us_is_given_up(void **state)
     zmq_ctx_term(l.context);
 }
 
+/* A signal of the program that arrives in libzmq; each call of these sockets has one, once. */
+static const void *stormy[3];
+
+static bool interrupted(const void *socket)
+{
+    static bool now;
+    if (!socket || (socket != stormy[0] && socket != stormy[1] && socket != stormy[2]))
+        return false;
+    now = !now;
+    errno = now ? EINTR : errno;
+    return now;
+}
+
+#define REAL(name) ((__typeof__(&(name)))dlsym(RTLD_NEXT, #name))
+
+int zmq_msg_recv(zmq_msg_t *message, void *socket, int flags)
+{
+    return interrupted(socket) ? -1 : REAL(zmq_msg_recv)(message, socket, flags);
+}
+
+int zmq_recv(void *socket, void *data, size_t size, int flags)
+{
+    return interrupted(socket) ? -1 : REAL(zmq_recv)(socket, data, size, flags);
+}
+
+int zmq_msg_send(zmq_msg_t *message, void *socket, int flags)
+{
+    return interrupted(socket) ? -1 : REAL(zmq_msg_send)(message, socket, flags);
+}
+
+int zmq_send(void *socket, const void *data, size_t size, int flags)
+{
+    return interrupted(socket) ? -1 : REAL(zmq_send)(socket, data, size, flags);
+}
+
+static void pair(struct link *l, const char *at, void **ours, void **theirs)
+{
+    *ours = zmq_socket(l->context, ZMQ_PAIR);
+    *theirs = zmq_socket(l->context, ZMQ_PAIR);
+    assert_int_equal(zmq_bind(*theirs, at), 0);
+    assert_int_equal(zmq_connect(*ours, at), 0);
+}
+
+/* What could not be read gives no signal any more; what could not be sent is missed for a second.
+ */
+static void signals_interrupt_nothing(void **state)
+{
+    static uint8_t large[300000];
+    void *lane, *answers, *join;
+    struct link_end end = {0};
+    const struct slice queue = slice_str("q");
+    struct link l = {.context = zmq_ctx_new(),
+        .room_fd = -1,
+        .end = &end,
+        .session = session_new(&(struct session_config){.queues = &queue, .queue_count = 1})};
+    struct buf frame = BUF_EMPTY;
+    (void)state;
+    pair(&l, "inproc://lane", &l.lane, &lane);
+    pair(&l, "inproc://answers", &l.answers, &answers);
+    pair(&l, "inproc://join", &l.join, &join);
+    stormy[0] = l.lane;
+    stormy[1] = l.answers;
+    stormy[2] = l.join;
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(zmq_send(lane, "\x92\x00", 2, ZMQ_SNDMORE), 2);
+        assert_int_equal(zmq_send(lane, "rest", 4, 0), 4);
+    }
+    l.unread = 1u << SOURCE_LANE;
+    link_read(&l);
+    assert_false(option(l.lane, ZMQ_EVENTS) & ZMQ_POLLIN);
+    msg_refused_encode(&frame, &(struct msg_refused){.text = slice_str("full"), .retry = true});
+    hears(&l, join, &frame);
+    assert_string_equal(end.text, "full");
+    link_act(&l, &(struct session_actions){.answers = slice_str("small")});
+    assert_int_equal(zmq_recv(answers, large, sizeof large, ZMQ_DONTWAIT), 5);
+    link_act(&l, &(struct session_actions){.answers = slice_of(large, sizeof large)});
+    assert_int_equal(zmq_recv(answers, large, sizeof large, ZMQ_DONTWAIT), (int)sizeof large);
+    memset(stormy, 0, sizeof stormy);
+    session_free(l.session);
+    void *sockets[] = {lane, answers, join, l.lane, l.answers, l.join};
+    for (size_t i = 0; i < sizeof sockets / sizeof sockets[0]; i++)
+        zmq_close(sockets[i]);
+    zmq_ctx_term(l.context);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -187,6 +275,7 @@ int main(void)
         cmocka_unit_test(a_welcome_ends_what_was_refused),
         cmocka_unit_test(unix_socket_that_is_not_for_us_is_given_up),
         cmocka_unit_test(wish_to_stop_that_was_seen_already_is_read),
+        cmocka_unit_test(signals_interrupt_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
