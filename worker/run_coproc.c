@@ -258,10 +258,9 @@ static void crashed(struct attempt_run *r)
 {
     struct crash c = {0};
     c.ended = child_ends_within(&r->p->child, (int)run_settings(r->slot->run)->exit_ms);
-    if (r->p->child.error >= 0)
-        said_read(&r->p->said, &r->p->child.error);
+    said_read_rest(&r->p->said, &r->p->child.error);
     describe_output(r, c.output, sizeof c.output);
-    c.last_words = said_tail(&r->p->said);
+    c.last_words = said_tail(&r->p->said, SAID_PART);
     c.status = coproc_end(r->p);
     fail_crashed(r, &c);
     tell_crash(r->task);
@@ -341,6 +340,7 @@ static void coproc_run(struct slot *slot, struct pushrod_task *task)
     while (coproc_fresh(p, task) && !coproc_turn(slot, task, p))
         ;
     buf_recycle(&p->in, COPROC_KEEP);
+    said_read_rest(&p->said, &p->child.error); /* it is of this task, not of the next */
     said_end(&p->said);
 }
 

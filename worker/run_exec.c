@@ -107,9 +107,7 @@ static void read_rest(struct exec *e)
 {
     for (int i = 0; i < LAST_READS && e->child.out >= 0 && read_output(e); i++)
         ;
-    for (int i = 0; i < LAST_READS && e->child.error >= 0 && said_read(&e->said, &e->child.error);
-         i++)
-        ;
+    said_read_rest(&e->said, &e->child.error);
     for (int i = 0; i < LAST_READS && e->child.notes >= 0 && read_notes(e); i++)
         ;
     notes_end(&e->notes);
@@ -175,7 +173,7 @@ static void fail_with(struct exec *e, enum pushrod_error code, bool permanent, i
 {
     char how[128];
     child_describe(status, how, sizeof how);
-    struct slice tail = said_tail(&e->said);
+    struct slice tail = said_tail(&e->said, PUSHROD_MAX_ERROR_TEXT);
     if (tail.size)
         attempt_fail(e->task, code, permanent, "%.*s", (int)tail.size, (const char *)tail.data);
     else
@@ -211,7 +209,7 @@ static void judge_exit(struct exec *e, int status)
     if (e->notes.failed) {
         attempt_fail(task, PUSHROD_E_TASK_FAILED, true, "%s", e->notes.text);
     } else if (command_is_broken(h->command, code, atomic_load(&h->worked))) {
-        struct slice tail = said_tail(&e->said);
+        struct slice tail = said_tail(&e->said, SAID_PART);
         attempt_fail(task, PUSHROD_E_HANDLER_BROKEN, false, "`%s` exited with %d: %.*s", h->command,
             code, (int)tail.size, (const char *)tail.data);
     } else if (code != 0) {

@@ -9,6 +9,9 @@
 #include "common/utf8.h"
 #include "worker/spawn.h"
 
+/* What a pipe can hold; more comes from somebody who goes on. */
+#define LAST_READS 32
+
 void said_begin(struct said *s, uint64_t id)
 {
     s->id = id;
@@ -66,6 +69,12 @@ bool said_read(struct said *s, int *fd)
     return size > 0;
 }
 
+void said_read_rest(struct said *s, int *fd)
+{
+    for (int i = 0; i < LAST_READS && *fd >= 0 && said_read(s, fd); i++)
+        ;
+}
+
 void said_end(struct said *s)
 {
     if (s->line_size)
@@ -81,9 +90,9 @@ static bool is_space(char c)
     return c == ' ' || c == '\n' || c == '\r' || c == '\t';
 }
 
-struct slice said_tail(struct said *s)
+struct slice said_tail(struct said *s, size_t most)
 {
-    size_t from = s->tail_size > PUSHROD_MAX_ERROR_TEXT ? s->tail_size - PUSHROD_MAX_ERROR_TEXT : 0;
+    size_t from = s->tail_size > most ? s->tail_size - most : 0;
     size_t end = s->tail_size;
     while (end > from && is_space(s->tail[end - 1]))
         end--;

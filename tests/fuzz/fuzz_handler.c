@@ -80,7 +80,7 @@ static void command_errors(const uint8_t *data, size_t size, size_t piece)
     for (size_t at = 0; at < size; at += piece)
         said_take(&s, data + at, size - at < piece ? size - at : piece);
     said_end(&s);
-    struct slice tail = said_tail(&s);
+    struct slice tail = said_tail(&s, PUSHROD_MAX_ERROR_TEXT);
     FUZZ_CHECK(tail.size <= PUSHROD_MAX_ERROR_TEXT);
     check_text(tail);
 }

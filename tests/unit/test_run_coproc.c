@@ -119,6 +119,33 @@ static void a_crash_fails_its_task_and_not_the_next(void **state)
     run_play_stop(&p);
 }
 
+/* A long one, and shells that write it a line at a time: its end says why. */
+#define LONG_COMPLAINT "seq 1 5000 >&2; echo the reason >&2; "
+
+static void of_a_long_complaint_the_end_is_told(void **state)
+{
+    (void)state;
+    begin();
+    struct outcome *o = run_play_do(&p, LONG_COMPLAINT "exit 3");
+    assert_int_equal(o->code, PUSHROD_E_TASK_CRASHED);
+    assert_non_null(strstr(o->text, "exited with 3 without an answer: "));
+    assert_non_null(strstr(o->text, "\n5000\nthe reason"));
+    run_play_stop(&p);
+}
+
+static void what_one_task_complains_of_is_not_the_next_ones(void **state)
+{
+    (void)state;
+    begin();
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(run_play_do(&p, LONG_COMPLAINT "say done well")->kind, REPORT_DONE);
+        struct outcome *o = run_play_do(&p, "exit 3");
+        assert_int_equal(o->code, PUSHROD_E_TASK_CRASHED);
+        assert_null(strstr(o->text, "reason"));
+    }
+    run_play_stop(&p);
+}
+
 static void an_answer_just_before_the_end_counts(void **state)
 {
     (void)state;
@@ -430,6 +457,8 @@ int main(void)
         cmocka_unit_test(it_fails_for_good_or_asks_for_another_time),
         cmocka_unit_test(a_text_in_the_line_is_the_errors),
         cmocka_unit_test(a_crash_fails_its_task_and_not_the_next),
+        cmocka_unit_test(of_a_long_complaint_the_end_is_told),
+        cmocka_unit_test(what_one_task_complains_of_is_not_the_next_ones),
         cmocka_unit_test(an_answer_just_before_the_end_counts),
         cmocka_unit_test(nonsense_is_answered_with_a_new_process),
         cmocka_unit_test(what_it_printed_and_its_status_are_told),
