@@ -41,6 +41,11 @@ uint64_t client_deadline(int64_t timeout_ms)
     return clock_after_ms(clock_mono_ns(), (uint64_t)timeout_ms);
 }
 
+uint64_t client_answer_deadline(const struct pushrod_client *c)
+{
+    return c->answer_ms ? client_deadline((int64_t)c->answer_ms) : UINT64_MAX;
+}
+
 const char *pushrod_client_error_text(const struct pushrod_client *c)
 {
     return c->error_text;

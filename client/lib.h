@@ -189,6 +189,8 @@ int client_vfail(struct pushrod_client *c, int error, const char *format, va_lis
 int client_no_memory(struct pushrod_client *c);
 /* `now` + `timeout_ms`; negative timeout: UINT64_MAX */
 uint64_t client_deadline(int64_t timeout_ms);
+/* When an answer to what is asked now is late: answer-timeout. */
+uint64_t client_answer_deadline(const struct pushrod_client *c);
 
 /* ---- lib_connect.c ---- */
 /* Connects if needed; waits until it is up, or until the monotonic time: TIMED_OUT, without a text.
@@ -197,6 +199,8 @@ int client_up(struct pushrod_client *c, uint64_t until_ns);
 /* One step of everything, waiting until the monotonic time `until_ns` at the most. All callbacks
  * are called from here. */
 int client_turn(struct pushrod_client *c, uint64_t until_ns);
+/* The same, unless that time is over: TIMED_OUT, without a text. */
+int client_turn_before(struct pushrod_client *c, uint64_t until_ns);
 void client_close(struct pushrod_client *c); /* without a reconnect */
 /* Drops the connection; it is dialled again unless the error says that this cannot help. */
 void client_lost(struct pushrod_client *c, int error, const char *format, ...)
@@ -236,9 +240,10 @@ void pending_forget_receipts(struct pushrod_client *c);
 void pending_free(struct pushrod_client *c);
 
 /* ---- lib_submit.c ---- */
-/* patient: whoever asks waits for more than ACCEPTED. */
-int client_submit(
-    struct pushrod_client *c, const struct pushrod_submission *task, uint64_t *id, bool patient);
+/* patient: whoever asks waits for more than ACCEPTED. TIMED_OUT at that monotonic time; UINT64_MAX:
+ * as answer-timeout says. */
+int client_submit(struct pushrod_client *c, const struct pushrod_submission *task, uint64_t *id,
+    bool patient, uint64_t until_ns);
 
 /* ---- lib_follow.c ---- */
 struct task_record *followed_find(struct pushrod_client *c, uint64_t id); /* NULL: not followed */

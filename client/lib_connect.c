@@ -459,6 +459,11 @@ int client_turn(struct pushrod_client *c, uint64_t until_ns)
     return error;
 }
 
+int client_turn_before(struct pushrod_client *c, uint64_t until_ns)
+{
+    return clock_mono_ns() < until_ns ? client_turn(c, until_ns) : -PUSHROD_E_TIMED_OUT;
+}
+
 int client_may_wait(struct pushrod_client *c)
 {
     if (!c->turning)
@@ -471,7 +476,7 @@ int client_up(struct pushrod_client *c, uint64_t until_ns)
 {
     int error = client_may_wait(c);
     while (!error && c->state != CLIENT_UP)
-        error = clock_mono_ns() < until_ns ? client_turn(c, until_ns) : -PUSHROD_E_TIMED_OUT;
+        error = client_turn_before(c, until_ns);
     return error;
 }
 

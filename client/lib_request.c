@@ -57,11 +57,6 @@ static int call_late(struct pushrod_client *c)
         c->info.address, (unsigned long long)c->answer_ms);
 }
 
-static uint64_t call_until(const struct pushrod_client *c)
-{
-    return c->answer_ms ? client_deadline((int64_t)c->answer_ms) : UINT64_MAX;
-}
-
 static int call_up(struct pushrod_client *c, uint64_t until)
 {
     int error = client_up(c, until);
@@ -71,7 +66,7 @@ static int call_up(struct pushrod_client *c, uint64_t until)
 /* Sends them, and waits until each is answered; their numbers follow one another. */
 static int calls_wait(struct pushrod_client *c, struct call *calls, size_t count)
 {
-    uint64_t until = call_until(c);
+    uint64_t until = client_answer_deadline(c);
     int error = call_up(c, until);
     if (error)
         return error;
@@ -83,10 +78,10 @@ static int calls_wait(struct pushrod_client *c, struct call *calls, size_t count
         if (calls[i].done)
             i++;
         else
-            error = clock_mono_ns() < until ? client_turn(c, until) : call_late(c);
+            error = client_turn_before(c, until);
     }
     c->call_count = 0;
-    return error;
+    return error == -PUSHROD_E_TIMED_OUT ? call_late(c) : error;
 }
 
 /* Sends the message and waits for its answer. Gives the count of OK or END, or a negative error. */
@@ -179,7 +174,7 @@ int pushrod_client_watch(struct pushrod_client *c, bool on)
 
 int pushrod_client_ping(struct pushrod_client *c, uint64_t *round_trip_ns)
 {
-    int error = call_up(c, call_until(c));
+    int error = call_up(c, client_answer_deadline(c));
     if (error)
         return error;
     struct call call = {.request = ++c->calls};

@@ -214,34 +214,58 @@ size_t pushrod_client_unfinished(const struct pushrod_client *c)
 
 /* ---------------------------------------------------------------------------------- waiting */
 
+/* Until when answers are waited for, counted anew whenever something moves, or not. */
+struct patience {
+    uint64_t until_ns;
+    bool renewed;
+    size_t moved; /* what was under way at the last look */
+};
+
+static int wait_turn(struct pushrod_client *c, struct patience *p)
+{
+    size_t under_way = c->pending.count + stream_waiting(c);
+    if (p->renewed && under_way != p->moved)
+        p->until_ns = client_answer_deadline(c);
+    p->moved = under_way;
+    return client_turn_before(c, p->until_ns);
+}
+
 /* Waits until at most `left` of the submissions are without an answer. */
 static int wait_answers(struct pushrod_client *c, size_t left)
 {
+    struct patience p = {.until_ns = client_answer_deadline(c), .renewed = true};
     int error = 0;
     while (!error && c->pending.count > left)
-        error = client_turn(c, UINT64_MAX);
+        error = wait_turn(c, &p);
     return error;
 }
 
 /* Backpressure: what waits to be sent has to leave first. */
-static int wait_room(struct pushrod_client *c, size_t size)
+static int wait_room(struct pushrod_client *c, size_t size, struct patience *p)
 {
     int error = 0;
     while (!error && stream_waiting(c) && stream_waiting(c) + size > CLIENT_OUT_LIMIT / 4)
-        error = client_turn(c, UINT64_MAX);
+        error = wait_turn(c, p);
     return error;
+}
+
+static int submit_late(struct pushrod_client *c)
+{
+    return client_fail(c, PUSHROD_E_TIMED_OUT,
+        "server %s has not said in time what it accepts, and may accept it yet", c->info.address);
 }
 
 /* An error of one submission is its receipt; an error of the connection ends the batch. */
 static int submit_one(
     struct pushrod_client *c, const struct pushrod_submission *s, struct pushrod_receipt *receipt)
 {
+    struct patience p = {.until_ns = client_answer_deadline(c), .renewed = true};
     int error = 0;
     *receipt = (struct pushrod_receipt){0, -PUSHROD_E_CLOSED};
     if (c->pending.count >= CLIENT_IN_FLIGHT)
         error = wait_answers(c, CLIENT_IN_FLIGHT / 2);
     if (!error)
-        error = wait_room(c, s->size);
+        error = wait_room(c, s->size, &p);
     if (error)
         return error;
     receipt->error = submit_encode(c, s, receipt, false);
@@ -255,14 +279,14 @@ int64_t pushrod_client_submit_many(struct pushrod_client *c, const struct pushro
 {
     for (size_t i = 0; i < count; i++)
         receipts[i] = (struct pushrod_receipt){0, -PUSHROD_E_CLOSED};
-    int error = client_up(c, UINT64_MAX);
+    int error = client_up(c, client_answer_deadline(c));
     for (size_t i = 0; !error && i < count; i++)
         error = submit_one(c, &tasks[i], &receipts[i]);
     if (!error)
         error = wait_answers(c, 0);
     if (error) {
         pending_forget_receipts(c);
-        return error;
+        return error == -PUSHROD_E_TIMED_OUT ? submit_late(c) : error;
     }
     int64_t accepted = 0;
     for (size_t i = 0; i < count; i++)
@@ -270,29 +294,32 @@ int64_t pushrod_client_submit_many(struct pushrod_client *c, const struct pushro
     return accepted;
 }
 
-int client_submit(
-    struct pushrod_client *c, const struct pushrod_submission *task, uint64_t *id, bool patient)
+int client_submit(struct pushrod_client *c, const struct pushrod_submission *task, uint64_t *id,
+    bool patient, uint64_t until_ns)
 {
     struct pushrod_receipt receipt = {0, 0};
-    int error = client_up(c, UINT64_MAX);
+    struct patience p = {.until_ns = until_ns};
+    if (until_ns == UINT64_MAX)
+        p = (struct patience){.until_ns = client_answer_deadline(c), .renewed = true};
+    int error = client_up(c, p.until_ns);
     if (!error)
-        error = wait_room(c, task->size);
+        error = wait_room(c, task->size, &p);
     if (error)
-        return error;
+        return error == -PUSHROD_E_TIMED_OUT ? submit_late(c) : error;
     error = submit_encode(c, task, &receipt, patient);
     receipt.error = error ? error : 1; /* 1: no answer yet */
     while (!error && receipt.error == 1)
-        error = client_turn(c, UINT64_MAX);
+        error = wait_turn(c, &p);
     if (id)
         *id = receipt.id;
     if (receipt.error != 1)
         return receipt.error;
     pending_forget_receipts(c);
-    return error;
+    return error == -PUSHROD_E_TIMED_OUT ? submit_late(c) : error;
 }
 
 int pushrod_client_submit(
     struct pushrod_client *c, const struct pushrod_submission *task, uint64_t *id)
 {
-    return client_submit(c, task, id, false);
+    return client_submit(c, task, id, false, UINT64_MAX);
 }

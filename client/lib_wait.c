@@ -95,10 +95,9 @@ static void wait_end(
     }
 }
 
-int pushrod_client_wait(struct pushrod_client *c, const uint64_t *ids, size_t count,
-    struct pushrod_finish *finishes, int64_t timeout_ms)
+static int wait_until(struct pushrod_client *c, const uint64_t *ids, size_t count,
+    struct pushrod_finish *finishes, uint64_t until)
 {
-    uint64_t until = client_deadline(timeout_ms);
     int error = client_may_wait(c);
     if (error)
         return error;
@@ -110,6 +109,12 @@ int pushrod_client_wait(struct pushrod_client *c, const uint64_t *ids, size_t co
         error = wait_all(c, ids, count, until);
     wait_end(c, ids, count, finishes);
     return error;
+}
+
+int pushrod_client_wait(struct pushrod_client *c, const uint64_t *ids, size_t count,
+    struct pushrod_finish *finishes, int64_t timeout_ms)
+{
+    return wait_until(c, ids, count, finishes, client_deadline(timeout_ms));
 }
 
 /* The task's own text is what the caller wants to read; the code says only which kind it is. */
@@ -130,16 +135,16 @@ int pushrod_client_call(struct pushrod_client *c, const char *queue, const void 
         .size = size,
         .options = options,
         .follow = PUSHROD_FOLLOW_FINISH};
-    uint64_t id = 0;
+    uint64_t id = 0, until = client_deadline(timeout_ms);
     *finish = (struct pushrod_finish){.error_text = ""};
     int error = client_may_wait(c);
     if (error)
         return error;
     late_drop(c);
-    error = client_submit(c, &s, &id, true);
+    error = client_submit(c, &s, &id, true, until);
     if (error)
         return error;
-    error = pushrod_client_wait(c, &id, 1, finish, timeout_ms);
+    error = wait_until(c, &id, 1, finish, until);
     c->late = error ? id : 0;
     return error ? error : call_result(c, finish);
 }

@@ -18,9 +18,9 @@
  *
  * Waiting: functions with a `timeout_ms` block at the most that long; negative: without a limit;
  * 0: only what is there already. All others wait for the server's answer as long as the connection
- * holds, which a slow disk may need, or, if they neither submit nor wait for tasks, as long as
- * `answer-timeout` says; pushrod_client_interrupt() ends that. The first call that needs the server
- * connects, bounded by the settings `connect-timeout` and `connect-wait`.
+ * holds, which a slow disk may need, or as long as `answer-timeout` says;
+ * pushrod_client_interrupt() ends that. The first call that needs the server connects, bounded by
+ * the settings `connect-timeout` and `connect-wait`.
  *
  * Reconnects: when the connection is lost the library dials again, with jittered backoff from 50 ms
  * to 1 s, for as long as `reconnect` says, and waits again for every task that it followed. Each
@@ -76,8 +76,9 @@ void pushrod_client_free(struct pushrod_client *c);
  *   connect-wait     ms during which a server that is not there yet is tried again; 0
  *   reconnect        ms during which a lost connection is tried again; 60000; 0: never
  *   answer-timeout   ms for the answer to what is asked of the server (status, lists, ping,
- *                    control, cancel), reconnects included; then TIMED_OUT, and a control or
- *                    cancel may have been done or not; 0: no limit
+ *                    control, cancel), reconnects included, and without any of the answers that
+ *                    submit() and submit_many() wait for; then TIMED_OUT, and what was asked for
+ *                    may have been done or not; 0: no limit
  *
  * Errors: BAD_OPTION (the text names the setting and what is allowed), SYSTEM (token-file).
  */
@@ -191,7 +192,7 @@ struct pushrod_receipt {
  * Submits one task and returns once the server has accepted it, which means: has stored it as its
  * queue's durability says. Errors: BAD_QUEUE, TOO_BIG, BAD_OPTION (found here, before anything is
  * sent), DUPLICATE (*id is the task that holds the key), QUEUE_FULL, OVERLOADED, STORE_*, DRAINING,
- * CLOSED (it is not known whether it was accepted), UNREACHABLE, INTERRUPTED.
+ * CLOSED and TIMED_OUT (it is not known whether it was accepted), UNREACHABLE, INTERRUPTED.
  */
 int pushrod_client_submit(
     struct pushrod_client *c, const struct pushrod_submission *task, uint64_t *id);
@@ -229,11 +230,11 @@ int pushrod_client_wait(struct pushrod_client *c, const uint64_t *ids, size_t co
     struct pushrod_finish *finishes, int64_t timeout_ms);
 
 /*
- * Submits a task, as submit() does, and then waits for its finish up to timeout_ms. Returns 0 if it
- * is done; TASK_FAILED, TASK_TIMEOUT, TASK_CANCELLED, ... if it ended otherwise (*finish is filled,
- * and the error text is the task's); TIMED_OUT: finish->id says which task to wait for or follow,
- * until the next call(); after that its finish is dropped, unless there is a callback for it.
- * Memory as with wait().
+ * Submits a task and waits for its finish. Returns 0 if it is done; TASK_FAILED, TASK_TIMEOUT,
+ * TASK_CANCELLED, ... if it ended otherwise (*finish is filled, and the error text is the task's);
+ * TIMED_OUT: finish->id says which task to wait for or follow, until the next call(); after that
+ * its finish is dropped, unless there is a callback for it. If the server has not even accepted it
+ * by then the id is 0, and it may run all the same. Memory as with wait().
  */
 int pushrod_client_call(struct pushrod_client *c, const char *queue, const void *data, size_t size,
     const struct pushrod_options *options, int64_t timeout_ms, struct pushrod_finish *finish);

@@ -133,6 +133,33 @@ static void a_question_ends_when_its_time_is_over(void **state)
     fake_start(&f->server);
 }
 
+/* What is submitted, too, and nobody knows then whether it is accepted. */
+static void a_submission_ends_when_its_time_is_over(void **state)
+{
+    struct fixture *f = *state;
+    struct pushrod_submission s = {.queue = "echo"};
+    struct pushrod_receipt receipt;
+    struct pushrod_finish finish;
+    uint64_t id;
+    assert_int_equal(pushrod_client_connect(f->client), 0);
+    pthread_mutex_lock(&f->server.gate);
+    assert_int_equal(
+        pushrod_client_call(f->client, "echo", NULL, 0, NULL, 20, &finish), -PUSHROD_E_TIMED_OUT);
+    assert_int_equal(finish.id, 0);
+    assert_non_null(strstr(pushrod_client_error_text(f->client), "has not said in time"));
+    assert_int_equal(pushrod_client_set(f->client, "answer-timeout", "20"), 0);
+    assert_int_equal(pushrod_client_submit(f->client, &s, &id), -PUSHROD_E_TIMED_OUT);
+    assert_int_equal(pushrod_client_submit_many(f->client, &s, 1, &receipt), -PUSHROD_E_TIMED_OUT);
+    assert_int_equal(receipt.error, -PUSHROD_E_CLOSED);
+    assert_int_equal(pushrod_client_unanswered(f->client), 0);
+    pthread_mutex_unlock(&f->server.gate);
+    /* The late answers are nobody's. */
+    assert_int_equal(pushrod_client_set(f->client, "answer-timeout", "0"), 0);
+    assert_int_equal(pushrod_client_submit(f->client, &s, &id), 0);
+    assert_int_equal(id, 4);
+    assert_int_equal(pushrod_client_unfinished(f->client), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -141,6 +168,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(
             the_reason_of_a_loss_outlives_what_is_lost, setup, teardown),
         cmocka_unit_test_setup_teardown(a_question_ends_when_its_time_is_over, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_submission_ends_when_its_time_is_over, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
