@@ -89,13 +89,13 @@ static bool parse_ports(const char *text, uint64_t *number)
 /* The place of the word among those that are allowed ("text|json"). */
 static bool parse_enum(const char *allowed, const char *text, uint64_t *number)
 {
-    size_t size = strlen(text);
-    *number = 0;
-    for (const char *word = allowed;; word = strchr(word, '|') + 1, ++*number) {
-        if (strncmp(word, text, size) == 0 && (word[size] == '|' || word[size] == '\0'))
-            return size > 0;
-        if (!strchr(word, '|'))
+    for (*number = 0;; ++*number) {
+        size_t size = strcspn(allowed, "|");
+        if (size == strlen(text) && memcmp(allowed, text, size) == 0)
+            return true;
+        if (!allowed[size])
             return false;
+        allowed += size + 1;
     }
 }
 

@@ -207,6 +207,7 @@ static void wrong_values_say_what_is_allowed(void **state)
     assert_bad(p, params_set(p, "format", "xml"), "one of text|json");
     assert_bad(p, params_set(p, "format", "tex"), "one of text|json");
     assert_bad(p, params_set(p, "format", ""), "one of text|json");
+    assert_bad(p, params_set(p, "format", "text|json"), "one of text|json");
     assert_bad(p, params_set(p, "color", "maybe"), "yes or no");
     assert_bad(p, params_set(p, "first-port", "65536"), "a port");
     assert_bad(p, params_set(p, "range", "9-8"), "a range of ports");
