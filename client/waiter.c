@@ -32,22 +32,23 @@ static void line_erase(void *arg)
     cli->erase = NULL;
 }
 
-/* How far a handler says that it is; only where somebody watches. */
+/* How far a handler says that it is; only where somebody watches, and in one line, or what was
+ * drawn before would stay. */
 static void on_progress(struct pushrod_client *c, const struct pushrod_progress *p, void *arg)
 {
     struct cli *cli = pushrod_client_data(c);
-    struct buf text = BUF_EMPTY;
+    struct buf line = BUF_EMPTY, shown = BUF_EMPTY;
     (void)arg;
     if (!isatty(STDERR_FILENO))
         return;
-    text_clean(&text, p->text, strlen(p->text), 50);
-    const char *shown = buf_text(&text);
+    buf_printf(&line, "task %" PRIu64 ": %" PRIu64, p->id, p->done);
     if (p->total)
-        fprintf(stderr, "\r\033[Ktask %" PRIu64 ": %" PRIu64 "/%" PRIu64 " %s", p->id, p->done,
-            p->total, shown);
-    else
-        fprintf(stderr, "\r\033[Ktask %" PRIu64 ": %" PRIu64 " %s", p->id, p->done, shown);
-    buf_free(&text);
+        buf_printf(&line, "/%" PRIu64, p->total);
+    buf_printf(&line, " %s", p->text);
+    text_clean(&shown, buf_text(&line), line.size, terminal_width(STDERR_FILENO) - 1);
+    fprintf(stderr, "\r\033[K%s", buf_text(&shown));
+    buf_free(&line);
+    buf_free(&shown);
     cli->erase = line_erase;
     cli->erase_arg = cli;
 }
