@@ -7,6 +7,7 @@
 #include "client/command.h"
 #include "client/input.h"
 #include "client/waiter.h"
+#include "common/clock.h"
 
 struct submit {
     struct cli *cli;
@@ -158,13 +159,34 @@ static void print_receipts(const struct submit *s, bool wait)
     }
 }
 
-static int wait_for(struct submit *s)
+#define DAY_MS UINT64_C(86400000) /* no setting is longer */
+
+/* The limit of the wait is one for the answers to the submission, too. 0: there is none. */
+static uint64_t submit_until(struct submit *s)
+{
+    char ms[24];
+    uint64_t limit = params_number(s->cli->p, "wait-for");
+    if (!limit)
+        return 0;
+    snprintf(ms, sizeof ms, "%" PRIu64, limit < DAY_MS ? limit : DAY_MS);
+    pushrod_client_set(s->cli->client, "answer-timeout", ms);
+    return clock_after_ms(clock_mono_ns(), limit);
+}
+
+/* What is left of it, in ms; not 0, which would be none. */
+static uint64_t left_of(uint64_t until)
+{
+    uint64_t now = clock_mono_ns();
+    return !until ? 0 : until > now + NS_PER_MS ? (until - now) / NS_PER_MS : 1;
+}
+
+static int wait_for(struct submit *s, uint64_t until)
 {
     uint64_t *ids = calloc(s->count, sizeof *ids);
     struct waiter w = {.cli = s->cli,
         .ids = ids,
         .queue = s->cli->operands[0],
-        .limit_ms = params_number(s->cli->p, "wait-for"),
+        .limit_ms = left_of(until),
         .json = params_bool(s->cli->p, "json"),
         .attached = params_bool(s->cli->p, "attached")};
     for (size_t i = 0; ids && i < s->count; i++)
@@ -199,6 +221,7 @@ static int submit_run(struct submit *s)
     if (code)
         return code;
     waiter_begin(cli);
+    uint64_t until = submit_until(s);
     int64_t accepted = pushrod_client_submit_many(cli->client, s->tasks, s->count, s->receipts);
     if (accepted < 0)
         return not_answered(s, (int)accepted);
@@ -206,7 +229,7 @@ static int submit_run(struct submit *s)
     print_receipts(s, wait);
     if (!wait || !accepted)
         return code;
-    int waited = wait_for(s);
+    int waited = wait_for(s, until);
     return waited ? waited : code;
 }
 
