@@ -39,6 +39,13 @@ int cli_usage(struct cli *cli, const char *format, ...)
     return EXIT_USAGE;
 }
 
+int cli_check_word(struct cli *cli, const char *option)
+{
+    if (!params_given(cli->p, option) || *params_text(cli->p, option))
+        return 0;
+    return cli_usage(cli, "--%s has an empty value", option);
+}
+
 /* The exit codes of the manual: scripts rely on them, so each error has its place here. */
 int cli_exit_code(int error)
 {

@@ -40,6 +40,8 @@ static bool waits(const struct cli *cli)
 /* Options that do nothing without another, or not what was meant. */
 static int check_options(struct cli *cli)
 {
+    if (cli_check_word(cli, "unique"))
+        return EXIT_USAGE;
     if (params_given(cli->p, "unique-for") && !*params_text(cli->p, "unique"))
         return cli_usage(cli, "--unique-for is how long a key holds: --unique KEY is missing");
     if (params_bool(cli->p, "attached") && !waits(cli))

@@ -95,6 +95,9 @@ bool cli_goes_on(int code); /* whether the next operand is tried after one that 
 void cli_print_act(struct cli *cli, const struct json_act *act, int64_t count);
 /* A wrong use of the command: says it, and where to read more. EXIT_USAGE. */
 int cli_usage(struct cli *cli, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* An option that is given has a value: an empty one is what a script makes of a variable that is
+ * not set, and to do without would be something else. Not 0: EXIT_USAGE; it was said. */
+int cli_check_word(struct cli *cli, const char *option);
 /* A task id. 0: it is none, and that was said. */
 uint64_t cli_id(struct cli *cli, const char *text);
 /* A task that could not be looked at: says why, with --json as an object too. The exit code. */

@@ -75,6 +75,8 @@ int task_options_read(struct cli *cli, struct task_options *to)
             .worker = *worker ? worker : NULL,
             .keep_ms = params_number(cli->p, "keep"),
         }};
+    if (cli_check_word(cli, "at") || cli_check_word(cli, "worker"))
+        return EXIT_USAGE;
     if (*when && params_given(cli->p, "delay"))
         return cli_usage(cli, "--delay and --at: only one of them can be meant");
     if (*when) {
