@@ -311,6 +311,33 @@ static void what_was_emitted_is_forgotten(void **state)
     assert_int_equal(play_said_of(&r, MSG_TASK_FAILED), 1);
 }
 
+/* The server is on this host now, where nothing goes aside: of a task whose words are there already
+ * all the rest still does. */
+static void what_waits_stays_ahead_when_the_server_is_near(void **state)
+{
+    (void)state;
+    play_up(&r);
+    play_tasks(&r, 1, 2);
+    play_clear(&r);
+    emits(1001, 1 << 20);
+    session_room(r.session, false);
+    session_near(r.session, true);
+    emits(1001, 100);
+    emits(1002, 1 << 20);
+    play_begin(&r);
+    play_done(&r, 1001, 5);
+    play_end(&r);
+    play_run_until(&r, r.ms);
+    assert_int_equal(play_said_of(&r, MSG_TASK_DONE), 0);
+    session_room(r.session, true);
+    play_run_until(&r, r.ms);
+    assert_int_equal(r.said[r.said_count - 1].kind, MSG_TASK_DONE);
+    size_t before = 0;
+    for (size_t i = 0; i < r.said_count; i++)
+        before += r.said[i].kind == MSG_DATA && r.said[i].lease == 1001;
+    assert_int_equal(before, 32 + 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -328,6 +355,7 @@ int main(void)
         TEST(a_large_result_that_nobody_wants_is_dropped),
         TEST(what_is_small_passes_what_is_emitted),
         TEST(what_was_emitted_is_forgotten),
+        TEST(what_waits_stays_ahead_when_the_server_is_near),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
