@@ -100,25 +100,6 @@ int change_read(struct cli *cli, struct change *change, const char *path)
     return 0;
 }
 
-/*
- * Its key, if that is free, as the server's own replay does it. After a loss the library takes the
- * holder for what it had submitted: one that is not newer than the dead task is not, but that
- * itself, and nobody else has the payload.
- */
-static int submit_again(struct cli *cli, const struct pushrod_submission *task, uint64_t id,
-    struct pushrod_options *o, uint64_t *as)
-{
-    int error = pushrod_client_submit(cli->client, task, as);
-    if (error == -PUSHROD_E_DUPLICATE || (!error && *as <= id)) {
-        o->unique_key = NULL;
-        o->unique_ms = 0;
-        error = pushrod_client_submit(cli->client, task, as);
-    }
-    if (error)
-        *as = 0;
-    return error;
-}
-
 /* The dead task as it is to be submitted now. What is pointed to is the library's, and *options. */
 static int read_changed(struct cli *cli, const struct change *change, uint64_t id,
     struct pushrod_submission *task, struct pushrod_options *options)
@@ -137,42 +118,6 @@ static int read_changed(struct cli *cli, const struct change *change, uint64_t i
     }
     return 0;
 }
-
-static int submit_changed(struct cli *cli, const struct change *change, uint64_t id, uint64_t *as)
-{
-    struct pushrod_submission task;
-    struct pushrod_options options;
-    int error = read_changed(cli, change, id, &task, &options);
-    return error ? error : submit_again(cli, &task, id, &options, as);
-}
-
-/* WRONG_STATE: it is not. */
-static int check_dead(struct cli *cli, uint64_t id)
-{
-    struct pushrod_task_info info;
-    int error = pushrod_client_status(cli->client, id, &info);
-    return !error && strcmp(info.state, "failed") != 0 ? -PUSHROD_E_WRONG_STATE : error;
-}
-
-/* The new one first: what fails in between leaves two of them, and not none. */
-int again_replay(
-    struct cli *cli, const struct change *change, uint64_t id, uint64_t *as, const char **text)
-{
-    *as = 0;
-    int64_t error = check_dead(cli, id);
-    if (error == -PUSHROD_E_WRONG_STATE) {
-        *text = "it is not dead: `pushrod status` says where it is";
-        return (int)error;
-    }
-    if (!error)
-        error = submit_changed(cli, change, id, as);
-    if (!error)
-        error = pushrod_client_control(cli->client, "drop", NULL, id);
-    *text = pushrod_client_error_text(cli->client);
-    return error < 0 ? (int)error : 0;
-}
-
-/* ---------------------------------------------------------------------------------- many */
 
 /* A task that the library has forgotten by then. */
 struct copy {
@@ -243,13 +188,105 @@ static bool copy_make(struct copy *to, const struct pushrod_submission *from)
     return true;
 }
 
+/*
+ * After a loss the library takes the task that holds the key for what it had submitted. It may be
+ * somebody else's: then nobody has the payload of the dead one. 1: it is what was submitted; 0: it
+ * is not; negative: that cannot be told.
+ */
+static int is_replay(struct cli *cli, const struct change *change, uint64_t id, uint64_t as)
+{
+    struct pushrod_submission task, held;
+    struct pushrod_options options;
+    struct copy copy;
+    if (as <= id) /* the dead one itself */
+        return 0;
+    int error = read_changed(cli, change, id, &task, &options);
+    if (error)
+        return error;
+    if (!copy_make(&copy, &task))
+        return -PUSHROD_E_NO_MEMORY;
+    error = pushrod_client_submitted(cli->client, as, true, &held);
+    bool same =
+        !error && strcmp(held.queue, copy.task.queue) == 0 &&
+        slice_equal(slice_of(held.data, held.size), slice_of(copy.task.data, copy.task.size));
+    copy_free(&copy);
+    return error ? error : same;
+}
+
+static int submit_changed(
+    struct cli *cli, const struct change *change, uint64_t id, bool keyed, uint64_t *as)
+{
+    struct pushrod_submission task;
+    struct pushrod_options options;
+    int error = read_changed(cli, change, id, &task, &options);
+    if (error)
+        return error;
+    if (!keyed) {
+        options.unique_key = NULL;
+        options.unique_ms = 0;
+    }
+    return pushrod_client_submit(cli->client, &task, as);
+}
+
+/* With its key, if that is free, as the server's own replay does it. *as with an error: it may be
+ * there. */
+static int submit_again(struct cli *cli, const struct change *change, uint64_t id, uint64_t *as)
+{
+    unsigned losses = cli->losses;
+    int error = submit_changed(cli, change, id, true, as);
+    bool held = error == -PUSHROD_E_DUPLICATE;
+    if (!error && cli->losses != losses) {
+        int ours = is_replay(cli, change, id, *as);
+        if (ours < 0)
+            return ours;
+        held = !ours;
+    }
+    if (held)
+        error = submit_changed(cli, change, id, false, as);
+    if (error)
+        *as = 0;
+    return error;
+}
+
+/* WRONG_STATE: it is not. */
+static int check_dead(struct cli *cli, uint64_t id)
+{
+    struct pushrod_task_info info;
+    int error = pushrod_client_status(cli->client, id, &info);
+    return !error && strcmp(info.state, "failed") != 0 ? -PUSHROD_E_WRONG_STATE : error;
+}
+
+/* The new one first: what fails in between leaves two of them, and not none. */
+int again_replay(
+    struct cli *cli, const struct change *change, uint64_t id, uint64_t *as, const char **text)
+{
+    static const struct pushrod_client_events events = {.connection = cli_connection};
+    *as = 0;
+    pushrod_client_on(cli->client, &events);
+    int64_t error = check_dead(cli, id);
+    if (error == -PUSHROD_E_WRONG_STATE) {
+        *text = "it is not dead: `pushrod status` says where it is";
+        return (int)error;
+    }
+    if (!error)
+        error = submit_again(cli, change, id, as);
+    if (!error)
+        error = pushrod_client_control(cli->client, "drop", NULL, id);
+    *text = pushrod_client_error_text(cli->client);
+    return error < 0 ? (int)error : 0;
+}
+
+/* ---------------------------------------------------------------------------------- many */
+
 struct many {
     struct cli *cli;
     const struct change *change;
     struct json_act *acts;
     struct copy copies[AGAIN_MOST];
-    size_t count; /* of these */
-    int error;    /* that ends it; 0: none yet */
+    size_t count;              /* of these */
+    bool doubtful[AGAIN_MOST]; /* accepted after a loss: see is_replay() */
+    unsigned losses;           /* before the first was submitted */
+    int error;                 /* that ends it; 0: none yet */
     struct buf *why;
 };
 
@@ -292,12 +329,13 @@ static void on_accepted(
     struct pushrod_client *c, uint64_t id, int error, const char *text, void *arg)
 {
     const struct cli *cli = pushrod_client_data(c);
+    struct many *m = cli->state;
     struct json_act *act = arg;
-    bool held = error == -PUSHROD_E_DUPLICATE || (!error && id <= act->id);
-    act->as = error || held ? 0 : id;
-    act->error = held ? -PUSHROD_E_DUPLICATE : error;
-    if (error && !held)
-        many_end(cli->state, error, text);
+    act->as = error ? 0 : id;
+    act->error = error;
+    m->doubtful[act - m->acts] = cli->losses != m->losses;
+    if (error && error != -PUSHROD_E_DUPLICATE)
+        many_end(m, error, text);
 }
 
 static void submit_many(struct many *m)
@@ -335,6 +373,21 @@ static void await_answers(struct many *m)
         many_end(m, -PUSHROD_E_INTERRUPTED, pushrod_client_error_text(c));
 }
 
+/* What is not known to be ours keeps its dead one. */
+static void resolve_doubts(struct many *m)
+{
+    for (size_t i = 0; i < m->count; i++) {
+        struct json_act *act = &m->acts[i];
+        int ours = act->as && m->doubtful[i] ? is_replay(m->cli, m->change, act->id, act->as) : 1;
+        if (ours > 0)
+            continue;
+        act->error = ours ? ours : -PUSHROD_E_DUPLICATE;
+        act->as = 0;
+        if (ours)
+            many_end(m, ours, pushrod_client_error_text(m->cli->client));
+    }
+}
+
 /* Those whose new one is there, and only those. */
 static void drop_replayed(struct many *m)
 {
@@ -344,8 +397,6 @@ static void drop_replayed(struct many *m)
     for (size_t i = 0; i < m->count; i++)
         if (m->acts[i].as)
             ids[n++] = m->acts[i].id;
-    if (m->error == -PUSHROD_E_INTERRUPTED)
-        pushrod_client_set(m->cli->client, "answer-timeout", LAST_TEXT);
     int64_t dropped = pushrod_client_control_many(m->cli->client, "drop", ids, n, counts);
     if (dropped < 0)
         many_end(m, (int)dropped, pushrod_client_error_text(m->cli->client));
@@ -359,14 +410,19 @@ static void drop_replayed(struct many *m)
 int again_replay_many(struct cli *cli, const struct change *change, struct json_act *acts,
     size_t *count, struct buf *why)
 {
-    static const struct pushrod_client_events events = {.accepted = on_accepted};
+    static const struct pushrod_client_events events = {
+        .accepted = on_accepted, .connection = cli_connection};
     struct many m = {.cli = cli, .change = change, .acts = acts, .why = why};
     assert(*count <= AGAIN_MOST);
     cli->state = &m;
     pushrod_client_on(cli->client, &events);
     read_many(&m, *count);
+    m.losses = cli->losses;
     submit_many(&m);
     await_answers(&m);
+    if (m.error == -PUSHROD_E_INTERRUPTED)
+        pushrod_client_set(cli->client, "answer-timeout", LAST_TEXT);
+    resolve_doubts(&m);
     pushrod_client_on(cli->client, NULL);
     cli->state = NULL;
     drop_replayed(&m);

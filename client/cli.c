@@ -195,10 +195,9 @@ int cli_task_failed(struct cli *cli, uint64_t id, int error)
 void cli_connection(struct pushrod_client *c, bool up, const char *text)
 {
     struct cli *cli = pushrod_client_data(c);
-    static bool lost;
+    cli->losses += !up;
     if (!up)
         cli_say(cli, "%s; trying again", text);
-    else if (lost)
+    else if (cli->losses)
         cli_say(cli, "connected again to %s", pushrod_client_server(c)->address);
-    lost = !up;
 }

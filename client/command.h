@@ -34,6 +34,7 @@ struct cli {
     int count;                     /* of operands */
     const char *last, *before;     /* the last word of the command line, and the one before it */
     struct pushrod_client *client; /* NULL until cli_open() */
+    unsigned losses;               /* of the connection, as cli_connection() was told */
     void (*erase)(void *arg);      /* takes what is drawn off the terminal; NULL: nothing is */
     void *erase_arg;
     void *state; /* of the command, for its callbacks */
