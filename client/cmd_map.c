@@ -275,14 +275,6 @@ static void on_attempt(struct pushrod_client *c, const struct pushrod_attempt *a
     why_attempt(m->cli, what, a);
 }
 
-static void on_connection(struct pushrod_client *c, bool up, const char *text)
-{
-    const struct cli *cli = pushrod_client_data(c);
-    struct map *m = cli->state;
-    m->connections += !up;
-    cli_connection(c, up, text);
-}
-
 /* ---------------------------------------------------------------------------------- the end */
 
 static void map_free(struct map *m)
@@ -334,7 +326,7 @@ static int map_run(struct map *m)
         .finish = map_on_finish,
         .attempt = on_attempt,
         .data = on_data,
-        .connection = on_connection};
+        .connection = cli_connection};
     int code = cli_open(m->cli);
     if (code)
         return code;

@@ -37,7 +37,7 @@ struct job {
     size_t input_size;
     size_t payload_size;
     uint64_t id;                               /* 0: not accepted yet */
-    unsigned connection;                       /* count of connections when it was sent */
+    unsigned losses;                           /* of connections, when it was sent */
     uint64_t began_wall_ms, began_ns, took_ns; /* from the submission on */
     uint64_t run_ns;                           /* of the last attempt, in the handler */
     /* finish */
@@ -96,11 +96,10 @@ struct map {
     uint64_t in_flight, in_flight_bytes, waiting_bytes, ready;
     uint64_t finished, failed, left_out; /* failed: of the finished */
     uint64_t total;                      /* 0: not known */
-    unsigned connections;
-    uint64_t retry_ns;   /* not before this a refused job is sent again */
-    bool no_more;        /* nothing is read any more */
-    bool stopping;       /* what runs is cancelled */
-    bool halted;         /* what --halt waits for has happened */
+    uint64_t retry_ns;                   /* not before this a refused job is sent again */
+    bool no_more;                        /* nothing is read any more */
+    bool stopping;                       /* what runs is cancelled */
+    bool halted;                         /* what --halt waits for has happened */
     bool lost;           /* a result could not be written: none is printed or logged any more */
     int fatal;           /* exit code that ends it; 0: none */
     struct buf failures; /* lines, the first CLI_LISTED */

@@ -167,7 +167,7 @@ int map_job_send(struct map *m, struct job *job)
         return error == -PUSHROD_E_OVERLOADED ? 0 : error;
     job->state = JOB_SENT;
     job->id = 0;
-    job->connection = m->connections;
+    job->losses = m->cli->losses;
     job->payload_size = payload.size;
     if (!job->began_ns) {
         struct now now = clock_now();
@@ -249,8 +249,7 @@ static bool was_lost(const struct map *m, const struct job *job, const struct pu
 {
     bool gone =
         f->status == 0 && (f->error == PUSHROD_E_UNKNOWN_TASK || f->error == PUSHROD_E_RESULT_GONE);
-    return (gone || f->status == PUSHROD_CANCELLED) && !m->detach &&
-           job->connection != m->connections;
+    return (gone || f->status == PUSHROD_CANCELLED) && !m->detach && job->losses != m->cli->losses;
 }
 
 void map_on_finish(struct pushrod_client *c, const struct pushrod_finish *f, void *arg)
