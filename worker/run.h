@@ -92,7 +92,6 @@ struct pushrod_task {
 /* What one slot has: for handlers. */
 struct slot {
     struct run *run;
-    unsigned index;
     int wake;     /* a bell: something was cancelled; slot_quiet(), look at the task, go on */
     void **state; /* one for each handler, by its place in the list; NULL at first */
     _Atomic(struct pushrod_task *) task; /* that it runs, for the watchdog */

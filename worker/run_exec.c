@@ -28,8 +28,7 @@
 /* What a pipe can hold, of a process that has ended; more comes from somebody else. */
 #define LAST_READS 32
 
-#define EXIT_GONE  65 /* EX_DATAERR: no attempt will help */
-#define EXIT_RETRY 75 /* EX_TEMPFAIL */
+#define EXIT_GONE 65 /* EX_DATAERR: no attempt will help */
 
 /* Why the process was told to end; EXEC_FREE: it was not. */
 enum exec_stop { EXEC_FREE, EXEC_CANCELLED, EXEC_LATE, EXEC_TOO_BIG, EXEC_NO_MEMORY };

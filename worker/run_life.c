@@ -25,10 +25,9 @@ static bool tasks_new(struct run *run)
     return run->tasks != NULL;
 }
 
-static bool slot_new(struct run *run, unsigned index)
+static bool slot_new(struct run *run, struct thread *t)
 {
-    struct thread *t = &run->threads[index];
-    t->slot = (struct slot){.run = run, .index = index};
+    t->slot = (struct slot){.run = run};
     t->slot.state = calloc(run->config.handler_count + 1, sizeof *t->slot.state);
     t->slot.wake = bell_new();
     if (!t->slot.state || t->slot.wake < 0)
@@ -54,7 +53,7 @@ static bool slots_new(struct run *run)
     pthread_sigmask(SIG_SETMASK, &all, &old);
     bool ok = true;
     for (unsigned i = 0; i < run->config.slots && ok; i++)
-        ok = slot_new(run, i);
+        ok = slot_new(run, &run->threads[i]);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     return ok;
 }
