@@ -33,8 +33,7 @@
 
 /* Request numbers. Those below are of the ring of pending requests, counted from 1. */
 #define REQUEST_CALL    (UINT64_C(1) << 40) /* of the calls that wait now, counted on */
-#define REQUEST_WATCH   (UINT64_C(1) << 41)
-#define REQUEST_IGNORED ((UINT64_C(1) << 41) + 1)
+#define REQUEST_IGNORED (UINT64_C(1) << 41) /* nobody waits for the answer */
 
 enum client_state {
     CLIENT_IDLE,     /* no connection, none wanted until a call needs one */

@@ -167,7 +167,7 @@ int pushrod_client_watch(struct pushrod_client *c, bool on)
     c->watching = on;
     if (c->state != CLIENT_UP)
         return 0; /* said when it is */
-    struct msg_watch m = {.request = REQUEST_WATCH, .on = on};
+    struct msg_watch m = {.request = REQUEST_IGNORED, .on = on};
     msg_watch_encode(stream_out(c), &m);
     return stream_added(c) ? 0 : client_no_memory(c);
 }

@@ -180,7 +180,7 @@ static const char *plural(size_t count)
 /* The last word of a worker that was asked to leave; one that is replaced has said so. */
 static void tell_end(const struct link *l, const struct session_actions *a)
 {
-    if (a->code || l->recycle)
+    if (a->code || l->end->recycle)
         return;
     if (a->running)
         log_warning("leaving, while %zu task%s still ran: others get %s", a->running,
@@ -212,7 +212,7 @@ static void link_step(struct link *l, bool wait)
     if (a->state != SESSION_OVER)
         return;
     l->end->code = a->code;
-    l->recycle = a->recycle;
+    l->end->recycle = a->recycle;
     tell_end(l, a);
 }
 
@@ -277,7 +277,6 @@ void link_run(const struct link_config *config, struct link_end *end)
         snprintf(end->text, sizeof end->text, "cannot start: %s", strerror(errno));
     }
     link_fini(&l);
-    end->recycle = l.recycle;
     tell_hung(&l);
     if (end->code && !end->text[0])
         snprintf(end->text, sizeof end->text, "%s", pushrod_strerror(end->code));

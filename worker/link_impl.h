@@ -81,7 +81,6 @@ struct link {
     size_t revoked_capacity;
 
     uint64_t memory_ns; /* when to look at the memory again */
-    bool recycle;       /* over, and another process is to take its place */
     bool hung;          /* a handler that hangs was given up */
 };
 
