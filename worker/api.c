@@ -183,7 +183,9 @@ static int make_settings(struct pushrod_worker *w, struct settings *s)
 {
     *s = (struct settings){0};
     int error = make_session(w, s);
-    if (!w->named && !worker_join(w, w->child.join))
+    if (!error)
+        error = worker_descriptors(w, &s->link.session.slots);
+    if (!error && !w->named && !worker_join(w, w->child.join))
         error = worker_error(w, PUSHROD_E_BAD_OPTION, "join: the address is too long");
     s->link.join = w->child.join;
     s->link.io_threads = (unsigned)params_number(w->params, "io-threads");

@@ -5,8 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include "common/log.h"
 #include "common/name.h"
 #include "worker/cgroup.h"
 #include "worker/worker.h"
@@ -123,4 +125,51 @@ unsigned worker_slots(const struct pushrod_worker *w)
         return slots;
     slots = cpus_usable() / (processes ? processes : 1);
     return slots ? slots : 1;
+}
+
+/* ---------------------------------------------------------------------- descriptors */
+
+#define DESCRIPTORS_SPARE   64u /* libzmq's, the log, what a program has open itself */
+#define DESCRIPTORS_COMMAND 9u  /* a command that begins: both ends of its pipes, and itself */
+#define DESCRIPTORS_COPROC  4u  /* one that stays */
+
+static rlim_t descriptors_wanted(const struct pushrod_worker *w, unsigned slots)
+{
+    rlim_t coprocs = 0, one = 1; /* its bell */
+    for (size_t i = 0; i < w->handler_count; i++) {
+        one = w->handlers[i].command ? 1 + DESCRIPTORS_COMMAND : one;
+        coprocs += w->handlers[i].ops == &handler_coproc;
+    }
+    return DESCRIPTORS_SPARE + slots * (one + coprocs * DESCRIPTORS_COPROC);
+}
+
+static int too_few(struct pushrod_worker *w, unsigned slots, rlim_t wanted, rlim_t limit)
+{
+    return worker_error(w, PUSHROD_E_BAD_OPTION,
+        "%u slots need %llu file descriptors, the limit is %llu: raise it (ulimit -n), or lower "
+        "--slots",
+        slots, (unsigned long long)wanted, (unsigned long long)limit);
+}
+
+/* Without one an attempt fails, and libzmq ends the process. What commands inherit is raised no
+ * further than is needed. */
+int worker_descriptors(struct pushrod_worker *w, unsigned *slots)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return 0;
+    rlim_t wanted = descriptors_wanted(w, *slots), most = limit.rlim_max;
+    if (wanted > most && params_given(w->params, "slots"))
+        return too_few(w, *slots, wanted, most);
+    if (wanted > most) {
+        while (*slots > 1 && descriptors_wanted(w, *slots) > most)
+            --*slots;
+        log_warning("only %llu file descriptors are allowed: slots are lowered to %u",
+            (unsigned long long)most, *slots);
+    }
+    if (wanted > limit.rlim_cur) {
+        limit.rlim_cur = wanted < most ? wanted : most;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+    return 0;
 }

@@ -75,5 +75,8 @@ void handlers_free(struct pushrod_worker *w);
 /* CPUs that this process may use, as far as its affinity and its cgroup tell; at least 1. */
 unsigned cpus_usable(void);
 unsigned worker_slots(const struct pushrod_worker *w);
+/* Sees to it that this process may open as many files as these slots need with its handlers; there
+ * are fewer of them where it may not. Not 0: a negative error; so many were asked for. */
+int worker_descriptors(struct pushrod_worker *w, unsigned *slots);
 
 #endif
