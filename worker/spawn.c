@@ -41,7 +41,8 @@ static bool make_pipe(int i, int *ours, int *theirs)
     return *theirs >= 0 && fcntl(*ours, F_SETFL, O_NONBLOCK) == 0;
 }
 
-/* A group of its own, no signal blocked, ignored or caught. */
+/* A session of its own, no signal blocked, ignored or caught. What asks for a password at our
+ * terminal would be stopped for that in ours, and nobody would know; so there is none. */
 static int attributes_init(posix_spawnattr_t *a)
 {
     sigset_t none, all;
@@ -50,11 +51,10 @@ static int attributes_init(posix_spawnattr_t *a)
     int error = posix_spawnattr_init(a);
     if (error)
         return error;
-    posix_spawnattr_setpgroup(a, 0);
     posix_spawnattr_setsigmask(a, &none);
     posix_spawnattr_setsigdefault(a, &all);
     posix_spawnattr_setflags(
-        a, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+        a, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
     return 0;
 }
 
@@ -127,14 +127,10 @@ bool child_write(const struct child *c, struct slice bytes, size_t *written)
     return true;
 }
 
-/* It may have gone over to another group; others may be left in its own. */
 void child_signal(const struct child *c, int number)
 {
-    if (c->pid <= 0)
-        return;
-    kill(-c->pid, number);
-    if (getpgid(c->pid) != c->pid)
-        kill(c->pid, number);
+    if (c->pid > 0)
+        kill(-c->pid, number);
 }
 
 /* ECHILD: the kernel or somebody else has reaped it. */

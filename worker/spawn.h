@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * spawn: a command with pipes to it, in a process group of its own.
+ * spawn: a command with pipes to it, in a session and so a process group of its own.
  *
  * Knows processes; knows nothing of tasks. Its ends of the pipes do not block and are closed at
  * exec; the child has 0, 1, 2, 3 and nothing else.
@@ -30,7 +30,7 @@ int child_spawn(struct child *c, const char *command, char *const *environment);
 void child_close(int *fd); /* one of its ends, if it is open: -1 then */
 /* Writes to its input what that takes, from bytes[*written] on. False: it takes no more, ever. */
 bool child_write(const struct child *c, struct slice bytes, size_t *written);
-void child_signal(const struct child *c, int number); /* the whole group, and itself */
+void child_signal(const struct child *c, int number); /* the whole group, which it cannot leave */
 bool child_ended(const struct child *c);              /* it is there to be reaped */
 
 bool child_ends_within(const struct child *c, int ms);
