@@ -85,11 +85,13 @@ bool answer_log_pending(const struct answer_log *l);  /* answer_log_take() would
 bool answer_log_drained(const struct answer_log *l);  /* it would give more if there were more */
 size_t answer_log_bytes(const struct answer_log *l);  /* kept */
 size_t answer_log_unsent(const struct answer_log *l); /* bytes that were not sent yet */
-/* Drops the records that `keep` refuses; what is left begins a new session after `head`, encoded
- * with the kind `kind` if its data is not NULL. */
+/* An empty one of the same measures. */
+struct answer_log answer_log_like(const struct answer_log *l);
+/* Of the log those records that `keep` does not refuse (NULL: all) come behind what is in `fresh`,
+ * which takes its place: so a new session begins. */
 typedef bool answer_log_filter(const void *arg, const struct kept *record);
-void answer_log_restart(struct answer_log *l, answer_log_filter *keep, const void *arg,
-    uint16_t kind, struct slice head);
+void answer_log_restart(
+    struct answer_log *l, struct answer_log fresh, answer_log_filter *keep, const void *arg);
 /* The records from the oldest; NULL at the end. */
 const struct kept *answer_log_at(const struct answer_log *l, size_t i);
 

@@ -27,26 +27,18 @@ static bool outlives_session(const void *arg, const struct kept *record)
 
 void joining_forget_session(struct session *s)
 {
-    answer_log_restart(&s->log, outlives_session, NULL, 0, (struct slice){0});
+    answer_log_restart(&s->log, answer_log_like(&s->log), outlives_session, NULL);
     item_lose_partial(s);
     s->returned = 0;
 }
 
-static bool keep_all(const void *arg, const struct kept *record)
-{
-    (void)arg;
-    (void)record;
-    return true;
-}
-
 void joining_ready(struct session *s)
 {
-    struct buf bytes = BUF_EMPTY;
+    struct answer_log fresh = answer_log_like(&s->log);
     struct msg_ready m = {.session = s->session};
-    msg_ready_encode(&bytes, &m);
-    s->log.failed |= bytes.failed;
-    answer_log_restart(&s->log, keep_all, NULL, MSG_READY, buf_slice(&bytes));
-    buf_free(&bytes);
+    msg_ready_encode(&fresh.bytes, &m);
+    answer_log_close(&fresh, 0, MSG_READY, 0, 0);
+    answer_log_restart(&s->log, fresh, NULL, NULL);
 }
 
 /* ------------------------------------------------------------------------- JOIN */
@@ -165,8 +157,8 @@ static void apply_verdicts(struct session *s, const struct idmap *unwanted)
 {
     if (unwanted->count == 0)
         return;
-    answer_log_restart(&s->log, still_wanted, unwanted, 0, (struct slice){0});
-    answer_log_restart(&s->bulk, still_wanted, unwanted, 0, (struct slice){0});
+    answer_log_restart(&s->log, answer_log_like(&s->log), still_wanted, unwanted);
+    answer_log_restart(&s->bulk, answer_log_like(&s->bulk), still_wanted, unwanted);
     size_t place = 0;
     struct idmap_cell cell;
     while (idmap_next(unwanted, &place, &cell)) {

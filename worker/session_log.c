@@ -235,21 +235,21 @@ void answer_log_move(struct answer_log *l, struct answer_log *from)
     log_compact(from);
 }
 
-void answer_log_restart(struct answer_log *l, answer_log_filter *keep, const void *arg,
-    uint16_t kind, struct slice head)
+struct answer_log answer_log_like(const struct answer_log *l)
 {
-    struct answer_log fresh = {
+    return (struct answer_log){
         .head_sequence = 1, .part = l->part, .frame = l->frame, .failed = l->failed};
-    if (head.data) {
-        buf_append(&fresh.bytes, head.data, head.size);
-        answer_log_close(&fresh, 0, kind, 0, 0);
-    }
+}
+
+void answer_log_restart(
+    struct answer_log *l, struct answer_log fresh, answer_log_filter *keep, const void *arg)
+{
     size_t at = l->head_at;
     for (size_t i = 0; i < l->count; i++) {
         const struct kept *record = answer_log_at(l, i);
         /* What is acknowledged, and is here only for a group before it, is not said again. */
         bool open = record->scattered || i + record->tail >= l->acked;
-        if ((i >= l->acked || open) && keep(arg, record))
+        if (open && (!keep || keep(arg, record)))
             log_copy(&fresh, l, i, at);
         at += record->size;
     }
