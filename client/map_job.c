@@ -9,9 +9,8 @@
 #include "client/map.h"
 #include "common/clock.h"
 
-#define RETRY_NS                                                                                   \
-    UINT64_C(100000000) /* until a job that the server had no room for is sent again               \
-                         */
+/* Until a job that the server had no room for is sent again. */
+#define RETRY_NS UINT64_C(100000000)
 
 /*
  * How long the key of a detached task holds. The library sends it again as long as it dials, 60 s,

@@ -37,13 +37,13 @@
 #define SUPERVISE_LINE 4096u
 
 /* How a child says what is to become of its place, after supervise_leave(). Any other exit is a
- * failure: again, after a pause. */
-#define SUPERVISE_EXIT_DONE 0 /* it was drained: the place stays empty */
-#define SUPERVISE_EXIT_RECYCLE                                                                     \
-    64 /* max_tasks, max_memory, a handler that hangs: again, at once                              \
-        */
-#define SUPERVISE_EXIT_NEVER                                                                       \
-    78 /* it can never work (refused, bad plug-in): empty, unless `renew` has news */
+ * failure: again, after a pause.
+ *   DONE      it was drained: the place stays empty
+ *   RECYCLE   max_tasks, max_memory, a handler that hangs: again, at once
+ *   NEVER     it can never work (refused, bad plug-in): empty, unless `renew` has news */
+#define SUPERVISE_EXIT_DONE    0
+#define SUPERVISE_EXIT_RECYCLE 64
+#define SUPERVISE_EXIT_NEVER   78
 
 /* What a child is told; valid as long as it lives. */
 struct supervise_child {
