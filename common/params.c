@@ -177,10 +177,12 @@ static bool value_add_item(struct value *v, const char *text, size_t size)
     return items[v->count] && ++v->count;
 }
 
-/* Adds the items of one text: of a list one a line, of host:port those between commas. */
+/* Adds the items of one text: of host:port those between commas, of a list one a line in the
+ * environment, where a name can be only once. */
 static int store_items(struct params *p, const struct param *row, struct value *v, const char *text)
 {
-    const char *separators = row->type == PARAM_LIST ? "\n" : ", ";
+    const char *lines = v->source == FROM_ENVIRONMENT ? "\n" : "";
+    const char *separators = row->type == PARAM_LIST ? lines : ", ";
     if (text[strspn(text, separators)] == '\0')
         return fail_value(p, row, text, v->source, v->where);
     while (*(text += strspn(text, separators))) {
