@@ -18,46 +18,53 @@ void notes_begin(struct notes *n, struct pushrod_task *task)
     n->strange = 0;
 }
 
-static void take_progress(struct notes *n, const char *rest)
+/* Each gives false if it is not what stands behind the word: passed over, it would look as if it
+ * had worked. */
+
+static bool take_progress(struct notes *n, const char *rest)
 {
-    char *end;
-    uint64_t done = strtoull(rest, &end, 10);
-    uint64_t total = strtoull(end, &end, 10);
+    char *at, *end;
+    uint64_t done = strtoull(rest, &at, 10);
+    uint64_t total = strtoull(at, &end, 10);
+    /* The wire carries integers below 2^63. */
+    if (at == rest || done > INT64_MAX || total > INT64_MAX)
+        return false;
     while (*end == ' ')
         end++;
-    /* The wire carries integers below 2^63. */
-    if (done <= INT64_MAX && total <= INT64_MAX)
-        attempt_report(n->task, REPORT_PROGRESS, done, total, end, strlen(end));
+    attempt_report(n->task, REPORT_PROGRESS, done, total, end, strlen(end));
+    return true;
 }
 
-static void take_retry(struct notes *n, const char *rest)
+static bool take_retry(struct notes *n, const char *rest)
 {
-    double seconds = strtod(rest, NULL);
-    if (seconds > 0 && seconds < 1e9)
-        n->retry_ms = (uint64_t)(seconds * 1000) + (seconds * 1000 < 1);
+    char *end;
+    double seconds = strtod(rest, &end);
+    if (end == rest || !(seconds >= 0 && seconds < 1e9))
+        return false;
+    n->retry_ms = (uint64_t)(seconds * 1000) + (seconds > 0 && seconds * 1000 < 1);
+    return true;
 }
 
-static void take_fail(struct notes *n, const char *rest)
+static bool take_fail(struct notes *n, const char *rest)
 {
     n->failed = true;
     snprintf(n->text, sizeof n->text, "%s", rest);
+    return true;
 }
 
 static void take_line(struct notes *n)
 {
     static const struct {
         const char *word;
-        void (*take)(struct notes *n, const char *rest);
+        bool (*take)(struct notes *n, const char *rest);
     } kinds[] = {{"progress ", take_progress}, {"retry-after ", take_retry}, {"fail ", take_fail}};
     n->line[n->size] = '\0';
     utf8_repair(n->line, n->size);
     n->size = 0;
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         size_t length = strlen(kinds[i].word);
-        if (strncmp(n->line, kinds[i].word, length) == 0) {
-            kinds[i].take(n, n->line + length);
+        if (strncmp(n->line, kinds[i].word, length) == 0 && kinds[i].take(n, n->line + length))
             return;
-        }
     }
     if (n->line[0] && n->strange++ < NOTES_STRANGE)
         log_warning("task %llu: descriptor 3: not understood: %s",
