@@ -97,6 +97,13 @@ void map_job_drop(struct map *m, struct job *job)
 
 /* ---------------------------------------------------------------------------------- sending */
 
+/* Behind a "-" among names that come through standard input are the other names. */
+static const char *path_of(const struct map *m, const struct job *job)
+{
+    bool a_name = !m->input.arguments && strcmp(job->input, "-") == 0;
+    return a_name ? "./-" : job->input;
+}
+
 /* The payload: the input itself, or what is in the file that it names. False: the job has failed.
  */
 static bool read_payload(struct map *m, struct job *job, struct buf *to, struct slice *payload)
@@ -105,7 +112,7 @@ static bool read_payload(struct map *m, struct job *job, struct buf *to, struct 
     *payload = slice_of(job->input, job->input_size);
     if (m->files) {
         int why =
-            strlen(job->input) != job->input_size ? EINVAL : input_read(to, job->input, limit);
+            strlen(job->input) != job->input_size ? EINVAL : input_read(to, path_of(m, job), limit);
         if (why) {
             map_job_fail(m, job, PUSHROD_E_SYSTEM, "cannot read it: %s", strerror(why));
             return false;
