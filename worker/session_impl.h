@@ -21,9 +21,8 @@
 /* ------------------------------------------------------------------ answers */
 
 /* In parts (session_config.part_bytes): */
-#define LOG_NEAR 4u /* of a frame, beyond which the rest waits for the next; 1 to other hosts */
-#define LOG_BULK 4u /* of a result to another host, or of what is kept: others pass what is more   \
-                     */
+#define LOG_NEAR   4u   /* of a frame, beyond which the rest waits for the next; 1 to other hosts */
+#define LOG_BULK   4u   /* of a result to another host, or of what is kept: more is passed */
 #define LOG_WINDOW 64u  /* sent and not acknowledged; on one host a result begun is ended */
 #define LOG_FULL   128u /* that wait to be sent, beyond which the runner has to wait */
 
