@@ -359,7 +359,7 @@ static void read_signals(struct guard *g)
 
 static void start_due(struct guard *g)
 {
-    if (!g->told || g->stopping)
+    if (!g->join[0] || g->stopping)
         return;
     uint64_t now = mono_ms();
     for (unsigned i = 0; i < g->count; i++) {
@@ -389,7 +389,7 @@ static int wait_ms(const struct guard *g)
 {
     for (unsigned i = 0; i < g->count; i++) {
         const struct place *p = &g->places[i];
-        bool waits = p->state == PLACE_PAUSING && g->told;
+        bool waits = p->state == PLACE_PAUSING && g->join[0];
         if (waits || (p->kill_ms && p->kill_ms != UINT64_MAX))
             return 50;
     }

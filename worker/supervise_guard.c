@@ -151,7 +151,6 @@ bool guard_init(struct guard *g, const struct supervise_config *config, int cont
     *g = (struct guard){
         .config = config, .control = control, .signals = -1, .processes = config->processes};
     g->drain_ms = config->drain_ms ? config->drain_ms : 25000;
-    g->told = config->join != NULL;
     if (config->join)
         snprintf(g->join, sizeof g->join, "%s", config->join);
     if (!strangers_note(g))

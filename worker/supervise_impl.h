@@ -56,8 +56,7 @@ struct guard {
     size_t stranger_count;
     sigset_t old_mask;
     uint64_t drain_ms;
-    char join[SUPERVISE_JOIN];
-    bool told; /* join is complete */
+    char join[SUPERVISE_JOIN]; /* "": not told yet */
     bool stopping;
     unsigned round;         /* of replacements: who was started in it is new already */
     unsigned replace_count; /* places below this one are still to be replaced */

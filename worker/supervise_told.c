@@ -57,7 +57,6 @@ static void told_line(struct guard *g, char *line)
     *value++ = '\0';
     if (strcmp(line, "join") == 0) {
         snprintf(g->join, sizeof g->join, "%s", value);
-        g->told = true;
     } else if (strcmp(line, "processes") == 0) {
         told_processes(g, value);
     } else {
