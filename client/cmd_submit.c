@@ -161,16 +161,19 @@ static void print_receipts(const struct submit *s, bool wait)
     }
 }
 
-#define DAY_MS UINT64_C(86400000) /* no setting is longer */
+#define ANSWER_LEAST_MS UINT64_C(1000) /* a disk may need it, and a task without its id is lost */
+#define ANSWER_MOST_MS  UINT64_C(86400000) /* no setting is longer */
 
 /* The limit of the wait is one for the answers to the submission, too. 0: there is none. */
 static uint64_t submit_until(struct submit *s)
 {
     char ms[24];
-    uint64_t limit = params_number(s->cli->p, "wait-for");
+    uint64_t limit = params_number(s->cli->p, "wait-for"), answer = limit;
     if (!limit)
         return 0;
-    snprintf(ms, sizeof ms, "%" PRIu64, limit < DAY_MS ? limit : DAY_MS);
+    answer = answer > ANSWER_LEAST_MS ? answer : ANSWER_LEAST_MS;
+    answer = answer < ANSWER_MOST_MS ? answer : ANSWER_MOST_MS;
+    snprintf(ms, sizeof ms, "%" PRIu64, answer);
     pushrod_client_set(s->cli->client, "answer-timeout", ms);
     return clock_after_ms(clock_mono_ns(), limit);
 }
