@@ -289,10 +289,12 @@ static void control_purge(struct core *c, uint64_t conn, const struct msg_contro
     }
     size_t kept, count = purge_memory(c, q, keep, &kept);
     qsort(keep, kept, sizeof *keep, compare_ids);
-    if (q->bypass)
-        out_ok(c, conn, m->request, count);
-    else
+    if (!q->bypass) {
         purge_store(c, conn, m, q, keep, kept, count);
+        return;
+    }
+    unique_purge(c, q);
+    out_ok(c, conn, m->request, count);
 }
 
 static void control_drain(struct core *c, uint64_t conn, const struct msg_control *m)

@@ -79,6 +79,25 @@ void unique_expire(struct core *c, struct unique *u)
     unique_free(c, u);
 }
 
+/* Of a purged queue: the map must not change while it is gone over. */
+void unique_purge(struct core *c, const struct queue *q)
+{
+    struct unique **over = arena_alloc(c, (c->uniques.count + 1) * sizeof(struct unique *));
+    struct strmap_cell cell;
+    size_t count = 0, name = q->name.size;
+    assert(q->bypass);
+    for (size_t place = 0; over && strmap_next(&c->uniques, &place, &cell);) {
+        struct unique *u = cell.value;
+        if (!u->task && u->key.size > name && !u->bytes[name] &&
+            memcmp(u->bytes, q->name.data, name) == 0)
+            over[count++] = u;
+    }
+    for (size_t i = 0; i < count; i++) {
+        heap_remove(&c->by_wall, &over[i]->timer);
+        unique_free(c, over[i]);
+    }
+}
+
 void unique_free_all(struct core *c)
 {
     struct strmap_cell cell;

@@ -291,7 +291,8 @@ struct unique *unique_find(struct core *c, const struct queue *q, struct slice k
 bool unique_hold(struct core *c, struct task *t);
 void unique_release(struct core *c, struct task *t);
 void unique_expire(struct core *c, struct unique *u);
-void unique_free_all(struct core *c); /* at the end, when no task is left */
+void unique_purge(struct core *c, const struct queue *q); /* keys whose tasks have ended */
+void unique_free_all(struct core *c);                     /* at the end, when no task is left */
 
 /* loss.c */
 void loss_add(struct core *c, const struct worker *w, const struct lost *lost);

@@ -126,6 +126,41 @@ static void a_replayed_task_takes_its_key_again(void **state)
     replayed_with_key(1); /* that is over by then */
 }
 
+/* Of what was purged, and of what had ended before; not that of what a worker has. */
+static void a_purge_frees_keys_whose_window_lasts(void **state)
+{
+    (void)state;
+    struct fix f;
+    fix_new(&f, NULL);
+    struct msg_options o = fix_options();
+    o.unique_ms = 60000;
+    const char *const keys[] = {"running", "ended", "waiting"};
+    uint64_t ids[3];
+    for (int i = 0; i < 3; i++) {
+        o.unique_key = S(keys[i]);
+        ids[i] = fix_submit(&f, 5, "q", "", &o, FOLLOW_NONE);
+    }
+    uint64_t other = fix_submit(&f, 5, "q2", "", &o, FOLLOW_NONE);
+    core_cancel(f.core, 5, 1, ids[1]);
+    core_cancel(f.core, 5, 1, other);
+    fix_worker(&f, 0, "q", 1);
+    fix_tick(&f);
+    assert_int_equal(fix_lane(&f, 0, LANE_TASK, 0)->id, ids[0]);
+    fix_later(&f, 1);
+    for (int i = 0; i < 3; i++) {
+        o.unique_key = S(keys[i]);
+        assert_int_equal(fix_submit(&f, 5, "q", "", &o, FOLLOW_NONE), 0);
+    }
+    core_control(
+        f.core, 5, &(struct msg_control){.request = 1, .verb = S("purge"), .name = S("q")});
+    for (int i = 0; i < 3; i++) {
+        o.unique_key = S(keys[i]);
+        assert_int_equal(fix_submit(&f, 5, "q", "", &o, FOLLOW_NONE) != 0, i != 0);
+    }
+    assert_int_equal(fix_submit(&f, 5, "q2", "", &o, FOLLOW_NONE), 0);
+    fix_free(&f);
+}
+
 /* The store refused its finish, and is asked again behind the purge: it is to find the record. */
 static void a_finish_that_was_refused_is_stored_behind_a_purge(void **state)
 {
@@ -265,6 +300,7 @@ int main(void)
         cmocka_unit_test(what_came_due_just_before_a_purge_does_not_run),
         cmocka_unit_test(what_was_replayed_just_before_a_purge_does_not_run),
         cmocka_unit_test(a_replayed_task_takes_its_key_again),
+        cmocka_unit_test(a_purge_frees_keys_whose_window_lasts),
         cmocka_unit_test(a_finish_that_was_refused_is_stored_behind_a_purge),
         cmocka_unit_test(what_a_purge_cancels_is_counted_once),
         cmocka_unit_test(a_purge_that_is_refused_changes_no_bound),
