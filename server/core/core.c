@@ -65,7 +65,7 @@ static void lists_init(struct core *c)
 {
     struct list *lists[] = {&c->gone, &c->dirty_groups, &c->dirty_named, &c->workers,
         &c->workers_over, &c->departed, &c->deep, &c->acks, &c->watchers, &c->held, &c->holding,
-        &c->keeping, &c->requests, &c->low};
+        &c->keeping, &c->requests, &c->joining, &c->low};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         list_init(lists[i]);
     queue_init(&c->nowhere, (struct slice){0}); /* rows do not say which */
@@ -200,6 +200,7 @@ static void tick(struct core *c)
     stored_stop(c);
     window_due_ask(c);
     worker_forget(c);
+    join_hold(c);
 }
 
 /* The earliest moment at which something changes by itself. A store that is down answers later. */

@@ -12,6 +12,7 @@
 
 /* A JOIN that waits for look-ups; all that it points to is behind it. */
 struct joining {
+    struct list in_core; /* core.joining, until all is answered */
     struct join join;
     size_t waiting; /* requests that hold it */
     int code;       /* enum pushrod_error: why not all could be looked up; 0: all could */
@@ -269,6 +270,7 @@ static struct joining *joining_new(const struct join *j)
     if (!joining)
         return NULL;
     *joining = (struct joining){.join = *j};
+    list_init(&joining->in_core);
     memcpy(joining->held, j->held, j->held_count * sizeof *j->held);
     struct slice *queues = (struct slice *)(joining->held + j->held_count);
     joining->ended = (bool *)(queues + j->queue_count);
@@ -300,7 +302,6 @@ static bool all_in_memory(const struct core *c, const struct join *j)
     return true;
 }
 
-/* Ready, and claimed: it stays in memory, and nobody else gets it, until there are verdicts. */
 static void hold_ready(struct core *c, const struct join *j)
 {
     assert(j->held_count > 0);
@@ -309,6 +310,13 @@ static void hold_ready(struct core *c, const struct join *j)
         if (t && t->state == TASK_READY && may_hold(c, t, &j->held[i]))
             restart_hold(c, t);
     }
+}
+
+void join_hold(struct core *c)
+{
+    assert(c->ticking);
+    list_foreach(it, next, &c->joining)
+        hold_ready(c, &container_of(it, struct joining, in_core)->join);
 }
 
 /*
@@ -320,7 +328,6 @@ static bool look_up(struct core *c, struct joining *joining)
     const struct join *j = &joining->join;
     size_t waiting = joining->waiting;
     assert(waiting <= 1 && !joining->code);
-    hold_ready(c, j);
     for (size_t i = 0; i < j->held_count; i++) {
         if (joining->ended[i] || !may_be_stored(c, &j->held[i]))
             continue;
@@ -360,8 +367,7 @@ void join_looked_up(struct core *c, struct request *r, const struct store_event 
         return;
     if (!joining->code && !joining->outdated && look_up(c, joining))
         return;
-    assert(c->joining > 0);
-    c->joining--;
+    list_remove(&joining->in_core);
     if (joining->code && !joining->outdated)
         refuse(c, &joining->join, joining->code, true, NULL);
     else if (!joining->outdated && join_check(c, &joining->join))
@@ -371,12 +377,11 @@ void join_looked_up(struct core *c, struct request *r, const struct store_event 
 /* The same process has asked anew: what its older JOIN waits for would end the newer session. */
 static void outdate(struct core *c, const uint8_t instance[INSTANCE_SIZE])
 {
-    assert(c->joining > 0);
-    list_foreach(it, next, &c->requests)
+    assert(instance);
+    list_foreach(it, next, &c->joining)
     {
-        struct request *r = container_of(it, struct request, in_core);
-        if (r->joining && memcmp(r->joining->join.instance, instance, INSTANCE_SIZE) == 0)
-            r->joining->outdated = true;
+        struct joining *joining = container_of(it, struct joining, in_core);
+        joining->outdated |= memcmp(joining->join.instance, instance, INSTANCE_SIZE) == 0;
     }
 }
 
@@ -384,8 +389,7 @@ void core_join(struct core *c, const struct join *j)
 {
     if (!join_check(c, j))
         return;
-    if (c->joining)
-        outdate(c, j->instance);
+    outdate(c, j->instance);
     assert(j->held_count == 0 || j->held);
     if (c->bypass || all_in_memory(c, j)) {
         welcome(c, j);
@@ -393,7 +397,7 @@ void core_join(struct core *c, const struct join *j)
     }
     struct joining *joining = joining_new(j);
     if (joining && look_up(c, joining)) {
-        c->joining++;
+        list_push_back(&c->joining, &joining->in_core);
         return;
     }
     free(joining);
@@ -403,6 +407,8 @@ void core_join(struct core *c, const struct join *j)
 void joining_release(struct joining *joining)
 {
     assert(joining->waiting > 0);
-    if (--joining->waiting == 0)
-        free(joining);
+    if (--joining->waiting)
+        return;
+    list_remove(&joining->in_core);
+    free(joining);
 }

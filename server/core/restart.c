@@ -106,6 +106,6 @@ void restart_run(struct core *c)
     bool over = c->missing_count == 0 || c->now.mono_ns >= c->rejoin_ns;
     if (over && restart_waits(c))
         restart_over(c);
-    if (over && c->joining == 0)
+    if (over && list_empty(&c->joining))
         held_release(c);
 }

@@ -462,8 +462,8 @@ struct core {
     struct list held;      /* tasks that a worker may run: since a restart, or says its JOIN */
     uint8_t (*missing)[INSTANCE_SIZE]; /* workers on record that have not rejoined */
     size_t missing_count;
-    uint64_t rejoin_ns; /* until then; NEVER: all is clear */
-    size_t joining;     /* JOINs that wait for look-ups: what they claim is held for them */
+    uint64_t rejoin_ns;  /* until then; NEVER: all is clear */
+    struct list joining; /* JOINs that wait for look-ups: what they claim is held for them */
     struct list requests;
     struct list low;      /* queues whose window may need a fetch */
     struct queue nowhere; /* of finishes that were looked up: they do not say */

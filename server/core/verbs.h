@@ -372,6 +372,8 @@ void stored_run(struct core *c);              /* ... again */
 void stored_stop(struct core *c); /* stops and starts queues, as the store can take more */
 
 /* join.c */
+/* What is ready, and claimed by a JOIN that waits: it stays in memory, and nobody else gets it. */
+void join_hold(struct core *c);
 void joining_release(struct joining *joining); /* by one of its requests */
 void join_looked_up(struct core *c, struct request *r, const struct store_event *e);
 

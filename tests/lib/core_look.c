@@ -23,7 +23,7 @@ static const char *left_in_core(const struct core *c)
         for (unsigned state = 0; state < TASK_FINISHED; state++)
             if (q->counts[state])
                 return task_state_name((enum task_state)state);
-    if (!list_empty(&c->requests) || c->joining || c->scanning)
+    if (!list_empty(&c->requests) || !list_empty(&c->joining) || c->scanning)
         return "a request";
     if (c->unstored || c->stats.unsettled_bytes)
         return "bytes on their way to the store";

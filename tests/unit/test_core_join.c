@@ -179,6 +179,34 @@ static void what_a_join_claims_goes_to_nobody_else(void **state)
     durable_free(&d);
 }
 
+/* Its death was being stored when it came back: once that is done it is ready, and still claimed.
+ */
+static void what_a_join_claims_may_be_ready_later(void **state)
+{
+    (void)state;
+    struct durable d;
+    struct held held[3];
+    restarted(&d, held, 3);
+    durable_end(&d);
+    held[0].lease = durable_lease(&d, 1, held[0].id);
+    durable_stored(&d, 1);
+    assert_int_not_equal(fix_join_held(&d.f, 2, "q", 1, NULL, 0), 0);
+    durable_ask(&d);
+    durable_stored(&d, 1);
+    core_worker_lost(d.f.core, d.f.worker[1], PUSHROD_E_CLOSED, d.f.now.mono_ns);
+    struct held claims[] = {held[0], held[2]};
+    assert_int_equal(fix_join_held(&d.f, 1, "q", 2, claims, 2), 0);
+    assert_non_null(durable_op(&d, STORE_LOOKUP, 0));
+    const struct store_op *moved = durable_op(&d, STORE_RESCHEDULE, 0);
+    assert_int_equal(moved->record->id, held[0].id);
+    durable_ask(&d);
+    durable_say(&d, moved, OUTCOME_STORED, 0);
+    fix_answer(&d.f, 2, (struct answer){.kind = MSG_READY});
+    durable_end(&d);
+    assert_int_equal(fix_lane(&d.f, 2, LANE_TASK, 0)->id, held[1].id);
+    durable_free(&d);
+}
+
 /* Each time it says that it still runs what it has just failed, and the store is asked twice more.
  */
 static void who_comes_back_while_the_store_stalls_ends_nothing(void **state)
@@ -211,6 +239,7 @@ int main(void)
         cmocka_unit_test(what_leaves_memory_beside_a_join_is_kept),
         cmocka_unit_test(a_task_is_younger_than_no_lease_of_it),
         cmocka_unit_test(what_a_join_claims_goes_to_nobody_else),
+        cmocka_unit_test(what_a_join_claims_may_be_ready_later),
         cmocka_unit_test(who_comes_back_while_the_store_stalls_ends_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
