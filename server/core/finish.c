@@ -33,11 +33,11 @@ static void finish_count(struct core *c, struct task *t)
     }
 }
 
-/* Of a queue without a store behind it: kept here, to be listed and replayed. */
+/* That no store has: kept here, to be listed and replayed. */
 bool finish_is_dead_letter(const struct task *t)
 {
     assert(t->state != TASK_GONE);
-    return t->state == TASK_FINISHED && t->status == PUSHROD_FAILED && t->queue->bypass &&
+    return t->state == TASK_FINISHED && t->status == PUSHROD_FAILED && task_only_here(t) &&
            !t->released;
 }
 
@@ -60,7 +60,7 @@ static uint64_t keep_ms(const struct core *c, const struct task *t)
     assert(c->config.hold_ms > 0);
     if (finish_is_wanted(t) && keep < c->config.hold_ms)
         keep = c->config.hold_ms;
-    if (t->queue->bypass && t->status == PUSHROD_FAILED && keep < DEAD_KEEP_MS)
+    if (task_only_here(t) && t->status == PUSHROD_FAILED && keep < DEAD_KEEP_MS)
         keep = DEAD_KEEP_MS;
     return keep;
 }
@@ -182,10 +182,12 @@ void finish_told(struct core *c, struct task *t)
     finish_hold(c, t, keep);
 }
 
-/* The store has nothing of it, as is heard when it has ended and went: it is kept here. */
+/* The store has nothing of it, as is heard when it has ended: it is kept here, if it went or not.
+ */
 void finish_unstored(struct core *c, struct task *t)
 {
-    assert(t->state == TASK_FINISHED && t->unstored && t->released);
+    assert(t->state == TASK_FINISHED && t->unstored);
+    finish_let_go(c, t);
     t->released = false;
     finish_hold(c, t, keep_ms(c, t));
 }

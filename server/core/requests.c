@@ -315,13 +315,13 @@ static void control_drain(struct core *c, uint64_t conn, const struct msg_contro
         out_reject(c, conn, m->request, PUSHROD_E_UNKNOWN_WORKER, NULL);
 }
 
-/* A dead letter is in memory if its queue has no store behind it, and else in the store. */
+/* A dead letter is in memory if no store has it. */
 static void control_dead(struct core *c, uint64_t conn, const struct msg_control *m,
     bool (*here)(struct core *, struct task *), enum request_kind kind, enum store_op_kind ask)
 {
     struct task *t = known(c, m->id);
     assert(kind == REQUEST_REPLAY || kind == REQUEST_DROP);
-    if (t && finish_is_dead_letter(t)) {
+    if (t && finish_is_dead_letter(t) && !t->operations && !t->refused) {
         if (here(c, t))
             out_ok(c, conn, m->request, 1);
         else
@@ -344,7 +344,7 @@ static bool dead_replay(struct core *c, struct task *t)
 {
     struct record record;
     struct queue *q = t->queue;
-    assert(q->bypass && t->state == TASK_FINISHED);
+    assert(finish_is_dead_letter(t));
     task_record(t, &record);
     record.attempts = 0;
     record.deaths = 0;
@@ -357,6 +357,7 @@ static bool dead_replay(struct core *c, struct task *t)
     bool added = task_add(c, again); /* in its place */
     assert(added);
     (void)added;
+    again->unstored = t->unstored;
     if (record.unique.data && !unique_find(c, q, record.unique))
         unique_hold(c, again);
     task_requeue(c, again);

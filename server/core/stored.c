@@ -38,7 +38,7 @@ static void appended(struct core *c, struct task *t, const struct store_event *e
             e->outcome == OUTCOME_HELD ? e->id : 0);
     else if (t->state == TASK_STORING)
         submit_settled(c, t);
-    else if (t->unstored && t->state == TASK_FINISHED && t->released)
+    else if (t->unstored && t->state == TASK_FINISHED)
         finish_unstored(c, t);
 }
 

@@ -143,7 +143,7 @@ static void submitted_list(struct core *c, const struct request *r)
 {
     struct task *t = ledger_find(&c->ledger, r->id);
     assert(r->conn != 0);
-    if (t && !t->released && (t->queue->bypass || !task_ended(t)))
+    if (t && !t->released && (task_only_here(t) || !task_ended(t)))
         submitted_here(c, r, t);
     else if (c->bypass || ids_unissued(c, r->id))
         out_reject(c, r->conn, r->request, PUSHROD_E_UNKNOWN_TASK, unknown_text(c, r->id));

@@ -237,7 +237,7 @@ void finish_stored(struct core *c, struct task *t);
 void finish_ask(struct core *c, struct task *t);
 void finish_tell(struct core *c, struct task *t, struct follower *f);
 void finish_told(struct core *c, struct task *t);     /* to all; it is kept for them, or gone */
-void finish_unstored(struct core *c, struct task *t); /* its APPEND was refused, and it has gone */
+void finish_unstored(struct core *c, struct task *t); /* its APPEND was refused behind its end */
 void finish_release(struct core *c, struct task *t);  /* the last follower has acknowledged */
 void finish_drop(struct core *c, struct task *t);
 bool finish_is_dead_letter(const struct task *t);

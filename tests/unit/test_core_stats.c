@@ -224,9 +224,76 @@ static void what_expires_before_its_time_was_delayed(void **state)
     durable_free(&d);
 }
 
+static size_t dead_rows(struct durable *d)
+{
+    size_t rows = 0;
+    core_list(d->f.core, 5, &(struct msg_list){.request = 9, .what = S("dead")});
+    durable_end(d);
+    durable_stored(d, 1);
+    durable_end(d);
+    while (fix_conn(&d->f, 5, MSG_TASK_ROW, rows))
+        rows++;
+    assert_int_equal(core_stats(d->f.core)->dead, rows);
+    fix_later(&d->f, 1);
+    return rows;
+}
+
+/* The full store refused it, before its end or behind it: it is a dead letter in memory. */
+static void a_dead_letter_that_no_store_has(bool before, enum follow follow)
+{
+    struct durable d;
+    struct msg_options o = fix_options();
+    o.max_attempts = 1;
+    durable_begin(&d, DURABILITY_ASYNC);
+    uint64_t id = fix_submit(&d.f, 5, "q", "payload", &o, follow);
+    fix_end(&d.f); /* never put to the store */
+    const struct store_op append = *durable_op(&d, STORE_APPEND, 0);
+    uint64_t lease = durable_lease(&d, 0, id);
+    if (before)
+        durable_say(&d, &append, OUTCOME_REFUSED, PUSHROD_E_STORE_FULL);
+    else
+        fix_later(&d.f, 1);
+    fix_answer(&d.f, 0, fix_failed(id, lease, "no"));
+    durable_end(&d);
+    if (before)
+        durable_stored(&d, 1);
+    else
+        durable_say(&d, &append, OUTCOME_REFUSED, PUSHROD_E_STORE_FULL);
+    durable_settle(&d);
+    assert_int_equal(dead_rows(&d), 1);
+    core_received(d.f.core, 5, 1);
+    core_conn_closed(d.f.core, 5);
+    struct msg_control m = {.request = 1, .verb = S("replay"), .id = id};
+    core_control(d.f.core, 5, &m);
+    durable_end(&d);
+    lease = durable_lease(&d, 0, id);
+    assert_int_not_equal(lease, 0);
+    fix_later(&d.f, 1);
+    assert_int_equal(dead_rows(&d), 0);
+    fix_answer(&d.f, 0, fix_failed(id, lease, "no"));
+    durable_settle(&d);
+    assert_int_equal(dead_rows(&d), 1);
+    m.verb = S("drop");
+    core_control(d.f.core, 5, &m);
+    assert_int_equal(dead_rows(&d), 0);
+    durable_settle(&d);
+    assert_int_equal(core_stats(d.f.core)->ledger, 0);
+    durable_free(&d);
+}
+
+static void dead_letters_that_no_store_has(void **state)
+{
+    (void)state;
+    for (int follow = FOLLOW_NONE; follow <= FOLLOW_FINISH; follow++) {
+        a_dead_letter_that_no_store_has(true, (enum follow)follow);
+        a_dead_letter_that_no_store_has(false, (enum follow)follow);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(dead_letters_that_no_store_has),
         cmocka_unit_test(queues_come_in_their_order),
         cmocka_unit_test(tasks_that_no_worker_serves),
         cmocka_unit_test(recovery_is_from_the_loss_to_the_next_hand_over),
