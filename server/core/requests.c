@@ -9,6 +9,9 @@ const char *unknown_text(struct core *c, uint64_t id)
 {
     if (ids_unissued(c, id))
         return "no such task: this id was never issued by this server";
+    if (id < c->first_id) /* what a former life left of its ids is not known */
+        return "no such task: it finished, and its result was not kept (see --keep), or this id "
+               "was never issued";
     return "no such task: it finished, and its result was not kept (see --keep)";
 }
 

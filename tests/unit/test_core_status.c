@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What STATUS says of a task, and LIST of queues and workers. */
-#include "tests/unit/core_fixture.h"
+#include "tests/unit/core_durable.h"
 
 static struct fix f;
 
@@ -201,9 +201,30 @@ static void progress_is_kept_while_an_attempt_runs(void **state)
     fix_free(&f);
 }
 
+/* Ids go on behind the block of the life before: nobody knows how much of that was used. */
+static void an_id_of_a_former_life_may_be_none(void **state)
+{
+    (void)state;
+    struct durable d;
+    durable_new(&d, 0, DURABILITY_SYNC);
+    uint64_t id = fix_submit(&d.f, 5, "q", "", NULL, FOLLOW_NONE);
+    durable_settle(&d);
+    durable_restart(&d);
+    core_wait(d.f.core, 5, 1, id + 1, FOLLOW_FINISH);
+    durable_end(&d);
+    durable_stored(&d, 1);
+    fix_end(&d.f);
+    const struct conn_action *no = fix_conn(&d.f, 5, MSG_REJECTED, 0);
+    assert_int_equal(no->code, PUSHROD_E_UNKNOWN_TASK);
+    assert_non_null(strstr(no->text, "it finished"));
+    assert_non_null(strstr(no->text, "never issued"));
+    durable_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_id_of_a_former_life_may_be_none),
         cmocka_unit_test(a_backoff_in_memory_says_when_it_ends),
         cmocka_unit_test(a_payload_shows_how_it_begins),
         cmocka_unit_test(all_queues_are_listed),
