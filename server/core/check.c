@@ -88,7 +88,8 @@ static void check_counts(const struct queue *q, int64_t counts[TASK_STATE_COUNT]
 
 static void check_tasks(const struct core *c)
 {
-    uint64_t bypass = 0, bytes = 0, flight = 0, reserved = 0, targeted = 0, unstored = 0;
+    uint64_t bypass = 0, bytes = 0, flight = 0, reserved = 0, targeted = 0, unstored = 0,
+             refused = 0;
     int64_t counts[TASK_STATE_COUNT] = {0};
     uint32_t found = 0, slot = 0;
     for (const struct task *t; (t = ledger_next(&c->ledger, &slot));) {
@@ -97,6 +98,8 @@ static void check_tasks(const struct core *c)
         counts[t->state]++;
         if (t->queue->bypass && !task_ended(t))
             bypass += t->record.payload.size;
+        if (t->unstored && !task_ended(t))
+            refused += t->record.payload.size;
         bytes += t->record.payload.size;
         flight += t->in_flight && t->ahead ? t->record.payload.size : 0;
         reserved += t->reserved_by != 0;
@@ -108,7 +111,9 @@ static void check_tasks(const struct core *c)
     CHECK(found == c->ledger.by_id.count);
     for (size_t i = 0; i < c->group_count; i++)
         reserved -= c->groups[i] ? c->groups[i]->reserved : 0;
-    CHECK(bypass == c->bypass_bytes && bytes == c->stats.ledger_bytes && unstored == c->unstored);
+    CHECK(bypass == c->bypass_bytes && bytes == c->stats.ledger_bytes &&
+          unstored == c->unsettled_results);
+    CHECK(refused == c->unstored_bytes);
     CHECK(flight == c->flight_bytes && reserved == 0 && targeted == targeted_in_memory(c));
     for (const struct queue *q = c->first_queue; q; q = q->next)
         check_counts(q, counts);

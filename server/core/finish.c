@@ -233,7 +233,7 @@ void task_finish(struct core *c, struct task *t, enum pushrod_status status, int
         return;
     }
     task_move(c, t, TASK_FINISHING);
-    c->unstored += task_result(t).size; /* until the store has it: finish_stored() */
+    c->unsettled_results += task_result(t).size; /* until the store has it: finish_stored() */
     finish_ask(c, t);
     if (t->queue->durability == DURABILITY_ASYNC)
         finish_told(c, t);
@@ -242,8 +242,8 @@ void task_finish(struct core *c, struct task *t, enum pushrod_status status, int
 /* The FINISH is stored: told now, unless it was before. */
 void finish_stored(struct core *c, struct task *t)
 {
-    assert(task_ended(t) && c->unstored >= task_result(t).size);
-    c->unstored -= task_result(t).size;
+    assert(task_ended(t) && c->unsettled_results >= task_result(t).size);
+    c->unsettled_results -= task_result(t).size;
     if (t->state == TASK_FINISHING)
         finish_told(c, t);
 }

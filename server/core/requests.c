@@ -361,6 +361,7 @@ static bool dead_replay(struct core *c, struct task *t)
     assert(added);
     (void)added;
     again->unstored = t->unstored;
+    c->unstored_bytes += again->unstored ? again->record.payload.size : 0;
     if (record.unique.data && !unique_find(c, q, record.unique))
         unique_hold(c, again);
     task_requeue(c, again);

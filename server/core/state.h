@@ -415,7 +415,8 @@ struct core {
     struct heap kept;    /* the same (rare.timer): key is when they go */
     size_t kept_count;   /* of both */
     size_t kept_bytes;
-    uint64_t bypass_bytes; /* payloads of unfinished tasks without a store behind them */
+    uint64_t bypass_bytes;   /* payloads of unfinished tasks without a store behind them */
+    uint64_t unstored_bytes; /* the same of those that the store has refused (task.unstored) */
 
     struct group **groups; /* by number - 1 */
     size_t group_count;
@@ -449,7 +450,7 @@ struct core {
     bool store_down;
     int store_code;
     uint64_t drain_limit_ms;
-    uint64_t unstored;     /* bytes of results on their way to the store */
+    uint64_t unsettled_results; /* bytes of results on their way to the store */
     int refusal;           /* enum pushrod_error: why the last submission was refused at once */
     uint64_t refused_ns;   /* when to ask again what the store refused; NEVER: nothing */
     uint32_t refused_slot; /* of the ledger: where to begin then, if the store is full ... */

@@ -30,7 +30,9 @@ static void appended(struct core *c, struct task *t, const struct store_event *e
     c->stats.unsettled_bytes -= bytes;
     bool told = !submit_waits(t);
     assert(told || t->state == TASK_STORING);
-    t->unstored = e->outcome != OUTCOME_STORED;
+    t->unstored = told && e->outcome != OUTCOME_STORED;
+    if (t->unstored && !task_ended(t))
+        c->unstored_bytes += t->record.payload.size;
     if (e->outcome == OUTCOME_STORED && !told)
         submit_accepted(c, t);
     else if (!told)
@@ -177,8 +179,9 @@ void stored_run(struct core *c)
 void stored_stop(struct core *c)
 {
     uint64_t most = c->config.max_unsettled;
-    uint64_t bound = c->store_code ? FULL_UNSETTLED * most : c->stopped ? most / 2 : most;
-    bool stop = c->store_down || c->unstored > bound;
+    bool full = c->store_code || c->refused_ns != NEVER;
+    uint64_t bound = full ? FULL_UNSETTLED * most : c->stopped ? most / 2 : most;
+    bool stop = c->store_down || c->unsettled_results > bound;
     assert(bound > 0);
     if (stop == c->stopped)
         return;

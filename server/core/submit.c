@@ -159,6 +159,8 @@ static bool queue_check(
         return refuse(why, PUSHROD_E_OVERLOADED, NULL);
     if (!q->bypass && c->store_code)
         return refuse(why, c->store_code, NULL);
+    if (q->durability == DURABILITY_ASYNC && c->unstored_bytes > c->config.max_unsettled)
+        return refuse(why, PUSHROD_E_STORE_FULL, NULL);
     if (target_full(c, q, s))
         return refuse(why, PUSHROD_E_QUEUE_FULL,
             arena_text(c,

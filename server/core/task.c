@@ -71,12 +71,15 @@ static void task_leave(struct core *c, struct task *t)
     }
 }
 
-/* Payloads of unfinished tasks without a store behind them are bounded; here they stop counting. */
+/* Payloads of unfinished tasks that no store has are bounded; here they stop counting. */
 static void task_lighten(struct core *c, struct task *t)
 {
     assert(!t->queue->bypass || c->bypass_bytes >= t->record.payload.size);
+    assert(!t->unstored || c->unstored_bytes >= t->record.payload.size);
     if (t->queue->bypass)
         c->bypass_bytes -= t->record.payload.size;
+    if (t->unstored)
+        c->unstored_bytes -= t->record.payload.size;
     if (t->rare && t->rare->holds)
         unique_release(c, t);
 }

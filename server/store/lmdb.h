@@ -245,7 +245,10 @@ struct lmdb {
     uint64_t commit_ns;   /* when the last commit began */
     uint64_t group_ops;   /* operations in the group */
     uint64_t group_bytes;
+    uint64_t group_bodies;   /* bytes of bodies that it writes */
     uint64_t group_looked;   /* bytes of bodies that LOOKUPs have given */
+    uint64_t misfit;         /* as many group_bodies did not fit; UINT64_MAX: all did */
+    uint64_t misfit_left;    /* ... when so much was left */
     size_t group_rows;       /* of the journal, written with it */
     uint64_t unlooked_bytes; /* submitted since the last look at the room that is left */
     uint64_t spare;          /* bytes that may be, each of which is written twice */
@@ -298,6 +301,7 @@ bool lmdb_begin(struct lmdb *l);
 bool lmdb_is_away(struct lmdb *l); /* true: somebody took the file away; l->text says so */
 /* True: there is room for submissions. Else l->text says what is full. */
 bool lmdb_room(struct lmdb *l);
+uint64_t lmdb_left(struct lmdb *l); /* bytes that may yet be written, whatever they are for */
 void lmdb_text_errno(struct lmdb *l, const char *what, int error);
 void lmdb_release_pages(struct lmdb *l);
 

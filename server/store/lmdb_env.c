@@ -414,6 +414,18 @@ void lmdb_text_errno(struct lmdb *l, const char *what, int error)
         mdb_strerror(error), left, l->path);
 }
 
+uint64_t lmdb_left(struct lmdb *l)
+{
+    struct statvfs fs;
+    size_t size;
+    uint64_t used = pages_used(l, &size) * size, inside = free_pages(l, 0) * size;
+    uint64_t left = l->max_bytes + inside > used ? l->max_bytes + inside - used : 0;
+    if (statvfs(l->path, &fs) != 0)
+        return left;
+    uint64_t disk = (uint64_t)fs.f_bavail * fs.f_frsize + inside;
+    return disk < left ? disk : left;
+}
+
 bool lmdb_room(struct lmdb *l)
 {
     struct statvfs fs;

@@ -52,10 +52,13 @@ bool group_waits(const struct lmdb *l)
 
 /* ---- running ---- */
 
-/* Events come in order: behind one that waits for the commit, the others wait, too. */
+/*
+ * Events come in order: behind one that waits for the commit, the others wait, too. What is large
+ * may not fit, and must not be owed then.
+ */
 static void run_item(struct lmdb *l, struct item *item)
 {
-    bool early = item->async && l->late->count == 0;
+    bool early = item->async && !item->body && l->late->count == 0;
     struct reply *r = early ? l->early : l->late;
     op_run(l, item, r);
     if (l->error) {
@@ -211,6 +214,18 @@ static bool is_full(struct lmdb *l, int error)
     return error == EIO && lmdb_begin(l) && !lmdb_room(l);
 }
 
+static void tell_failed(struct lmdb *l, bool full, int error)
+{
+    char what[128] = "a write failed";
+    if (full && l->group_bodies)
+        snprintf(what, sizeof(what),
+            "it has no room for a payload or result of %llu KiB, or several together",
+            (unsigned long long)(l->group_bodies + 1023) / 1024);
+    else if (full)
+        snprintf(what, sizeof(what), "it is full");
+    lmdb_text_errno(l, what, error);
+}
+
 /* committing: the error came while pages were written, not before. */
 static void group_fail(struct lmdb *l, bool committing)
 {
@@ -224,13 +239,17 @@ static void group_fail(struct lmdb *l, bool committing)
     bool full = is_full(l, error);
     uint32_t code = full ? PUSHROD_E_STORE_FULL : PUSHROD_E_STORE_FAILED;
     if (l->env) /* else l->text says why it could not be opened again */
-        lmdb_text_errno(l, full ? "it is full" : "a write failed", error);
+        tell_failed(l, full, error);
     /* Before the answers: who gets them should know why, and not ask at once again. */
     group_announce(l, code);
     answer_rest(l, full || !committing ? OUTCOME_REFUSED : OUTCOME_UNKNOWN, code);
     pending_reduce(l);
     group_reopen(l);
-    l->group_ops = l->group_bytes = l->group_looked = 0;
+    if (full && l->group_bodies && l->env) {
+        l->misfit = l->group_bodies;
+        l->misfit_left = lmdb_left(l);
+    }
+    l->group_ops = l->group_bytes = l->group_bodies = l->group_looked = 0;
     l->unlooked_bytes = 0; /* what failed took no room: no reason to look sooner */
     l->room_ns = l->failed_ns = clock_mono_ns();
 }
@@ -250,7 +269,7 @@ static void group_end(struct lmdb *l)
     }
     l->pending = l->pending_last = NULL;
     l->pending_sync = false;
-    l->group_ops = l->group_bytes = l->group_looked = 0;
+    l->group_ops = l->group_bytes = l->group_bodies = l->group_looked = 0;
     l->group += l->group == UINT32_MAX ? 2 : 1; /* 0 means none */
     l->commits++;
 }

@@ -19,6 +19,7 @@
 #define TRIM_KEEP     (4u << 20) /* bytes of free memory that stay at hand */
 #define SWEEP_NS      (50 * MS)  /* between looks at expired results and resident pages */
 #define IDLE_NS       (60000 * MS) /* the longest sleep: results expire meanwhile */
+#define MISFIT_NS     (60000 * MS) /* until what did not fit is tried again, whatever is left */
 #define STOP_TRIES    3            /* commits that may fail before a store is closed anyhow */
 #define BUSY_OPS      64           /* a group of more makes the next one wait for company */
 #define GROUP_BYTES   ((uint64_t)4 << 20) /* more do not wait */
@@ -114,6 +115,15 @@ static size_t apply_share(const struct lmdb *l)
     return group_waits(l) ? APPLY_BUSY : APPLY_IDLE;
 }
 
+/* What did not fit may, once there is a good part of it more. */
+static void look_for_misfits(struct lmdb *l, uint64_t now_ns)
+{
+    if (l->misfit == UINT64_MAX)
+        return;
+    if (now_ns >= l->failed_ns + MISFIT_NS || lmdb_left(l) >= l->misfit_left + l->misfit / 4)
+        l->misfit = UINT64_MAX;
+}
+
 /* Is there room (again)? A store that was down proves itself with a commit. */
 static void look_for_room(struct lmdb *l, uint64_t now_ns)
 {
@@ -128,6 +138,7 @@ static void look_for_room(struct lmdb *l, uint64_t now_ns)
         return;
     if (!lmdb_begin(l))
         return;
+    look_for_misfits(l, now_ns);
     if (lmdb_is_away(l) || !lmdb_room(l)) { /* what is accepted still runs */
         group_announce(l, PUSHROD_E_STORE_FULL);
         return;

@@ -35,6 +35,19 @@ static bool id_taken(struct lmdb *l, uint64_t id, struct entry **entry)
     return task_find(l, id, &f);
 }
 
+/* What did not fit once is not tried again while no more is left: each try opens the store anew. */
+static bool misfits(struct lmdb *l, const struct item *item, struct store_event *e)
+{
+    uint64_t size = item->body ? item->body->size : 0;
+    if (size && l->group_bodies + size >= l->misfit) {
+        refuse(item, e, OUTCOME_REFUSED);
+        e->code = PUSHROD_E_STORE_FULL;
+        return true;
+    }
+    l->group_bodies += size;
+    return false;
+}
+
 void op_append(struct lmdb *l, struct item *item, struct reply *reply, struct store_event *e)
 {
     struct record r;
@@ -55,6 +68,8 @@ void op_append(struct lmdb *l, struct item *item, struct reply *reply, struct st
         refuse(item, e, OUTCOME_HELD);
         return;
     }
+    if (misfits(l, item, e))
+        return;
     if (r.unique.data && (r.unique_ms == 0 || r.unique_ms > l->now_ms))
         unique_take(l, q, &r);
     if (item->body)
@@ -106,6 +121,8 @@ void op_finish(struct lmdb *l, struct item *item, struct store_event *e)
         refuse(item, e, OUTCOME_GONE);
         return;
     }
+    if ((f.keep_until_ms || f.dead) && misfits(l, item, e))
+        return;
     end_task(l, item, &found, &f);
 }
 

@@ -179,6 +179,7 @@ static struct lmdb *lmdb_new(const struct store_config *config)
     l->max_bytes = (config->max_bytes ? config->max_bytes : DEFAULT_BYTES) & ~(uint64_t)4095;
     l->settle_ns = (config->settle_ms ? config->settle_ms : 1000) * UINT64_C(1000000);
     l->spare = UINT64_MAX; /* until the first look */
+    l->misfit = UINT64_MAX;
     l->index_bound = l->max_bytes / 32 < INDEX_BOUND ? l->max_bytes / 32 : INDEX_BOUND;
     l->id_block = config->id_block ? config->id_block : STORE_ID_BLOCK;
     l->now_ms = config->now_ms;

@@ -25,7 +25,7 @@ static const char *left_in_core(const struct core *c)
                 return task_state_name((enum task_state)state);
     if (!list_empty(&c->requests) || !list_empty(&c->joining) || c->scanning)
         return "a request";
-    if (c->unstored || c->stats.unsettled_bytes)
+    if (c->unsettled_results || c->stats.unsettled_bytes)
         return "bytes on their way to the store";
     if (c->flight_bytes || c->bypass_bytes)
         return "bytes in flight, or in memory";

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Large payloads: they leave in pieces, so others pass them, and take their time to arrive. */
-#include "tests/unit/core_fixture.h"
+#include "tests/unit/core_durable.h"
 
 static struct fix f;
 
@@ -73,9 +73,32 @@ static void what_did_not_leave_is_no_suspect(void **state)
     fix_free(&f);
 }
 
+/* Accepted at once, the store refuses it, and it stays here: not any number of them. */
+static void what_a_store_refuses_is_bounded(void **state)
+{
+    (void)state;
+    struct durable d;
+    durable_new(&d, 0, DURABILITY_ASYNC);
+    d.config.max_unsettled = 10;
+    fix_end(&d.f);
+    durable_restart(&d);
+    for (int i = 0; i < 2; i++) {
+        assert_int_not_equal(fix_submit(&d.f, 5, "q", "payload", NULL, FOLLOW_NONE), 0);
+        fix_end(&d.f);
+        durable_say(&d, durable_op(&d, STORE_APPEND, 0), OUTCOME_REFUSED, PUSHROD_E_STORE_FULL);
+    }
+    assert_int_equal(fix_submit(&d.f, 5, "q", "payload", NULL, FOLLOW_NONE), 0);
+    assert_int_equal(core_refusal(d.f.core), PUSHROD_E_STORE_FULL);
+    core_control(
+        d.f.core, 5, &(struct msg_control){.request = 1, .verb = S("purge"), .name = S("q")});
+    assert_int_not_equal(fix_submit(&d.f, 5, "q", "payload", NULL, FOLLOW_NONE), 0);
+    durable_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_a_store_refuses_is_bounded),
         cmocka_unit_test(an_idle_slot_takes_what_is_large),
         cmocka_unit_test(it_has_time_to_arrive),
         cmocka_unit_test(what_did_not_leave_is_no_suspect),
