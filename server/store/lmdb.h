@@ -78,16 +78,12 @@ struct item {
     bool async;    /* its event need not wait for the commit */
     bool told;     /* its event was given before the commit ... */
     bool answered; /* ... and said STORED: it must not get lost */
-    bool owed;     /* DUE whose commit failed: runs again, and is answered then */
     uint64_t token;
     uint64_t id;
     struct chunk *chunk;       /* where it lies; of DUE, PURGE, REVIVE: where their own rows go */
     size_t offset;             /* of its struct row */
     struct body *body;         /* one reference, or NULL */
     const struct store_op *op; /* copied; NULL for those that lie in the chunk */
-    uint64_t *given;           /* DUE: ids that it promoted, in the batch's arena */
-    size_t given_count;
-    struct arena *arena; /* the batch's */
 };
 
 struct batch {
@@ -237,7 +233,8 @@ struct lmdb {
     uint64_t result_period[LMDB_RESULT_TABLES]; /* 0: the table is empty */
     struct batch *pending;                      /* executed, not committed */
     struct batch *pending_last;
-    bool pending_sync;         /* somebody waits for the commit */
+    bool pending_sync; /* somebody waits for the commit */
+    size_t doubt;      /* the transaction in which it was to be written, and failed; 0: none */
     uint64_t pending_since_ns; /* if anything is */
     struct reply *late;        /* events that wait for the commit */
     struct reply *early;

@@ -149,44 +149,15 @@ static bool due_step(struct lmdb *l, struct item *item, MDB_cursor *c, struct re
     return true;
 }
 
-/*
- * A DUE whose commit failed runs again. Did the disk take the commit nevertheless, then what it
- * had promoted is no longer in the agenda, but ready in this life's window: it is given again.
- */
-static void give_owed(struct lmdb *l, const struct item *item, struct reply_records *list)
-{
-    struct found f;
-    for (size_t i = 0; i < item->given_count; i++) {
-        if (!task_find(l, item->given[i], &f))
-            continue;
-        const struct record *r = &f.record;
-        bool expires = r->expires_ms && r->expires_ms <= item->op->until_ms;
-        bool promoted = !r->due_ms && r->windowed && f.state.boot == (uint8_t)l->boot;
-        if (promoted && (!expires || f.state.expiry_told))
-            task_give(l, list, &f);
-    }
-}
-
-static void remember_given(struct item *item, const struct store_event *e)
-{
-    item->given_count = e->record_count;
-    item->given = store_arena_alloc(item->arena, (e->record_count + 1) * sizeof(*item->given));
-    for (size_t i = 0; i < e->record_count; i++)
-        item->given[i] = e->records[i].id;
-}
-
 void op_due(struct lmdb *l, struct item *item, struct reply *reply, struct store_event *e)
 {
     struct reply_records list = {.reply = reply};
     MDB_cursor *c = table_cursor(l, TABLE_AGENDA);
     struct due_left left = {.entries = item->op->limit, .stale = STALE_ROWS};
-    give_owed(l, item, &list);
     while (c && due_step(l, item, c, &list, &left))
         ;
     cursor_close(c);
     e->next_ms = agenda_next(l);
     e->exhausted = !e->next_ms || e->next_ms > item->op->until_ms;
     reply_set_records(&list, e);
-    if (!l->error)
-        remember_given(item, e);
 }

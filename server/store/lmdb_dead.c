@@ -21,7 +21,6 @@ void dead_put(
 {
     struct record r = found->record;
     struct finish whole = *f;
-    struct slice row;
     uint8_t key[8];
     uint8_t buried[BURIED_KEY];
     if (f->history.data)
@@ -32,8 +31,6 @@ void dead_put(
     uint32_t record_size = (uint32_t)record_packed_size(&r);
     size_t head = sizeof(record_size) + record_size;
     key_u64(key, f->id);
-    /* What ran again after a commit that the disk had taken finds its own row. */
-    bool counted = table_get(l, TABLE_DEAD, key, sizeof(key), &row);
     uint8_t *to = table_reserve(l, TABLE_DEAD, key, sizeof(key), head + finish_packed_size(&whole));
     if (to) {
         memcpy(to, &record_size, sizeof(record_size));
@@ -42,7 +39,7 @@ void dead_put(
     }
     size_t size = buried_key(buried, r.queue, f->id);
     table_put(l, TABLE_BURIED, buried, size, (struct slice){0});
-    found->queue->dead += !counted;
+    found->queue->dead++;
     lmdb_queue_touch(l, found->queue);
 }
 

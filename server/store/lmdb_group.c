@@ -4,9 +4,9 @@
  *
  * A sync operation is answered when the commit is on disk, and an async one at once, if no other
  * waits before it. After a failed commit the environment is closed, opened and the index read
- * again: what was not answered is REFUSED (nothing of it is there) or UNKNOWN (an fsync failed);
- * what had been answered (async) runs again, and so does a DUE: nobody could ask again for what it
- * may have made ready.
+ * again. Did its pages reach the file all the same, as the number of the last transaction there
+ * says, then all of the group is STORED. Else nothing of it is there: what was not answered is
+ * REFUSED, and what had been (async) runs again.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -65,7 +65,7 @@ static void run_item(struct lmdb *l, struct item *item)
         r->count--; /* group_fail() answers it */
         return;
     }
-    l->pending_sync |= !item->async && !item->owed;
+    l->pending_sync |= !item->async;
     item->told = early;
     item->answered = early && r->events[r->count - 1].outcome == OUTCOME_STORED;
 }
@@ -114,27 +114,26 @@ void group_run(struct lmdb *l, struct batch *taken)
 
 /* ---- failure ---- */
 
-static void answer_rest(struct lmdb *l, enum store_outcome outcome, uint32_t code)
+static void refuse_rest(struct lmdb *l, uint32_t code)
 {
     struct reply *r = reply_new();
     const char *text = arena_copy(&r->arena, l->text, sizeof(l->text));
     for (struct batch *b = l->pending; b; b = b->next) {
         for (size_t i = 0; i < b->count; i++) {
             struct item *item = &b->items[i];
-            item->owed = item->kind == STORE_DUE;
-            if (item->told || item->owed)
+            if (item->told)
                 continue;
             item->told = true;
             struct store_event *e = reply_event(r, item->kind, item->token, item->id);
-            e->outcome = outcome;
-            e->code = outcome == OUTCOME_REFUSED ? code : 0;
+            e->outcome = OUTCOME_REFUSED;
+            e->code = code;
             e->text = text;
         }
     }
     give(l, r);
 }
 
-/* Only what was answered STORED or is owed is left of the batch: true if that is anything. */
+/* Only what was answered STORED is left of the batch: true if that is anything. */
 static bool batch_reduce(struct batch *b)
 {
     size_t left = 0;
@@ -147,7 +146,7 @@ static bool batch_reduce(struct batch *b)
         }
     }
     for (size_t i = 0; i < b->count; i++)
-        left += b->items[i].answered || b->items[i].owed;
+        left += b->items[i].answered;
     return left > 0;
 }
 
@@ -166,8 +165,6 @@ static void run_again(struct lmdb *l, struct batch *b)
     l->now_ms = b->now_ms;
     for (size_t i = 0; i < b->count && !l->error; i++) {
         struct item *item = &b->items[i];
-        if (item->owed)
-            run_item(l, item);
         if (!item->answered)
             continue;
         chunk_turn(item->chunk, item->offset, row_kind_of(item->kind));
@@ -194,6 +191,46 @@ static void pending_reduce(struct lmdb *l)
     l->pending_sync = false;
 }
 
+static void group_end(struct lmdb *l)
+{
+    for (struct batch *b = l->pending, *next; b; b = next) {
+        next = b->next;
+        atomic_fetch_sub(&l->unsettled, b->bytes);
+        batch_free(l, b);
+    }
+    if (l->late->count) {
+        give(l, l->late);
+        l->late = reply_new();
+    }
+    l->pending = l->pending_last = NULL;
+    l->pending_sync = false;
+    l->group_ops = l->group_bytes = l->group_bodies = l->group_looked = 0;
+    l->group += l->group == UINT32_MAX ? 2 : 1; /* 0 means none */
+}
+
+/* Nothing of the group is in the file. */
+static void group_refuse(struct lmdb *l, uint32_t code)
+{
+    reply_free(l->late);
+    l->late = reply_new();
+    refuse_rest(l, code);
+    pending_reduce(l);
+    l->group_ops = l->group_bytes = l->group_bodies = l->group_looked = 0;
+}
+
+/* The file is open again, and says what became of the commit. */
+static void doubt_end(struct lmdb *l)
+{
+    MDB_envinfo info;
+    mdb_env_info(l->env, &info);
+    bool written = info.me_last_txnid >= l->doubt;
+    l->doubt = 0;
+    if (written)
+        group_end(l);
+    else
+        group_refuse(l, l->down);
+}
+
 bool group_reopen(struct lmdb *l)
 {
     lmdb_unload(l);
@@ -201,6 +238,8 @@ bool group_reopen(struct lmdb *l)
     if (error)
         snprintf(l->text, sizeof(l->text), "%s", error);
     free(error);
+    if (l->env && l->doubt)
+        doubt_end(l);
     for (struct batch *b = l->pending; b && l->env; b = b->next)
         run_again(l, b);
     return l->env && !l->error;
@@ -226,53 +265,33 @@ static void tell_failed(struct lmdb *l, bool full, int error)
     lmdb_text_errno(l, what, error);
 }
 
-/* committing: the error came while pages were written, not before. */
-static void group_fail(struct lmdb *l, bool committing)
+/* txn: of the commit that failed while pages were written; 0: it failed before. */
+static void group_fail(struct lmdb *l, size_t txn)
 {
     int error = l->error;
-    reply_free(l->late);
-    l->late = reply_new();
     if (l->txn)
         mdb_txn_abort(l->txn);
     l->txn = NULL;
     l->error = 0;
     bool full = is_full(l, error);
-    uint32_t code = full ? PUSHROD_E_STORE_FULL : PUSHROD_E_STORE_FAILED;
+    uint64_t bodies = full ? l->group_bodies : 0;
     if (l->env) /* else l->text says why it could not be opened again */
         tell_failed(l, full, error);
     /* Before the answers: who gets them should know why, and not ask at once again. */
-    group_announce(l, code);
-    answer_rest(l, full || !committing ? OUTCOME_REFUSED : OUTCOME_UNKNOWN, code);
-    pending_reduce(l);
+    group_announce(l, full ? PUSHROD_E_STORE_FULL : PUSHROD_E_STORE_FAILED);
+    l->doubt = group_waits(l) ? txn : 0;
+    if (!l->doubt)
+        group_refuse(l, l->down);
     group_reopen(l);
-    if (full && l->group_bodies && l->env) {
-        l->misfit = l->group_bodies;
+    if (bodies && l->env) {
+        l->misfit = bodies;
         l->misfit_left = lmdb_left(l);
     }
-    l->group_ops = l->group_bytes = l->group_bodies = l->group_looked = 0;
     l->unlooked_bytes = 0; /* what failed took no room: no reason to look sooner */
     l->room_ns = l->failed_ns = clock_mono_ns();
 }
 
 /* ---- commit ---- */
-
-static void group_end(struct lmdb *l)
-{
-    for (struct batch *b = l->pending, *next; b; b = next) {
-        next = b->next;
-        atomic_fetch_sub(&l->unsettled, b->bytes);
-        batch_free(l, b);
-    }
-    if (l->late->count) {
-        give(l, l->late);
-        l->late = reply_new();
-    }
-    l->pending = l->pending_last = NULL;
-    l->pending_sync = false;
-    l->group_ops = l->group_bytes = l->group_bodies = l->group_looked = 0;
-    l->group += l->group == UINT32_MAX ? 2 : 1; /* 0 means none */
-    l->commits++;
-}
 
 void group_commit(struct lmdb *l, uint64_t now_ns, size_t apply)
 {
@@ -280,7 +299,7 @@ void group_commit(struct lmdb *l, uint64_t now_ns, size_t apply)
     /* A group that could not begin has not run: to begin it now would be to leave it unanswered. */
     bool failed = group_waits(l) && l->error;
     if (failed || !lmdb_begin(l)) {
-        group_fail(l, false);
+        group_fail(l, 0);
         return;
     }
     journal_write(l);
@@ -288,14 +307,16 @@ void group_commit(struct lmdb *l, uint64_t now_ns, size_t apply)
         apply_step(l, apply);
     queue_garbage_step(l, GARBAGE_ROWS);
     queues_save(l);
-    bool committing = l->error == 0;
-    if (committing) {
+    size_t txn = l->error ? 0 : mdb_txn_id(l->txn);
+    if (txn) {
         l->error = mdb_txn_commit(l->txn);
         l->txn = NULL;
     }
     store_arena_free(&l->scratch);
-    if (l->error)
-        group_fail(l, committing);
-    else
-        group_end(l);
+    if (l->error) {
+        group_fail(l, txn);
+        return;
+    }
+    l->commits++;
+    group_end(l);
 }

@@ -93,7 +93,7 @@ static void copy_rare(struct batch *b, struct item *item, const struct store_op 
 static void pack_item(const struct lmdb *l, struct batch *b, struct item *item,
     const struct store_op *op, size_t rest)
 {
-    *item = (struct item){.kind = op->kind, .token = op->token, .id = op->id, .arena = &b->arena};
+    *item = (struct item){.kind = op->kind, .token = op->token, .id = op->id};
     size_t size = row_size(op);
     if (size == 0) {
         copy_rare(b, item, op);
@@ -260,6 +260,14 @@ static struct store *lmdb_open(
     return NULL;
 }
 
+static void batches_free(struct lmdb *l, struct batch *b)
+{
+    for (struct batch *next; b; b = next) {
+        next = b->next;
+        batch_free(l, b);
+    }
+}
+
 static void lmdb_close(struct store *s)
 {
     struct lmdb *l = (struct lmdb *)s;
@@ -268,11 +276,8 @@ static void lmdb_close(struct store *s)
     pthread_cond_signal(&l->wake);
     pthread_mutex_unlock(&l->lock);
     pthread_join(l->thread, NULL);
-    while (l->pending) {
-        struct batch *b = l->pending;
-        l->pending = b->next;
-        batch_free(l, b);
-    }
+    batches_free(l, l->pending);
+    batches_free(l, l->incoming);
     lmdb_free(l);
 }
 

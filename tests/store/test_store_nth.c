@@ -66,12 +66,12 @@ int mdb_txn_commit(MDB_txn *txn)
 
 /* ---- what is done meanwhile ---- */
 
-/* Until it is done, or was: an operation whose end was unknown may have been. */
+/* Until it is done. */
 static const struct store_event *done(struct rig *r, struct store_op op)
 {
     for (;;) {
         const struct store_event *e = rig_do(r, &op);
-        if (e->outcome != OUTCOME_REFUSED && e->outcome != OUTCOME_UNKNOWN)
+        if (e->outcome != OUTCOME_REFUSED)
             return e;
         rig_wait_up(r);
     }
