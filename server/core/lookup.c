@@ -6,7 +6,7 @@
 
 static void request_drop(const struct request *r)
 {
-    assert(r->kind <= REQUEST_OUTCOME);
+    assert(r->kind <= REQUEST_DONE);
     body_unref(r->result);
     free(r->list);
 }
@@ -63,7 +63,7 @@ static void request_again(struct core *c, struct request *r)
 
 void request_reject(struct core *c, const struct request *r, const struct store_event *e)
 {
-    assert(r->kind != REQUEST_OUTCOME);
+    assert(r->kind <= REQUEST_DONE);
     bool dead = r->kind == REQUEST_REPLAY || r->kind == REQUEST_DROP;
     if (e->outcome == OUTCOME_GONE || e->outcome == OUTCOME_STORED)
         out_reject(c, r->conn, r->request, PUSHROD_E_UNKNOWN_TASK,
@@ -134,10 +134,7 @@ static void wait_absent(struct core *c, struct request *r, struct slice queue)
     out_ok(c, r->conn, r->request, 1);
 }
 
-/*
- * Its finish is on the way to the store, behind the look-up; or it is there, and the core itself
- * still has to look it up, after a failed fsync. Ask once more: the task is gone by then.
- */
+/* Its finish is on the way to the store, behind the look-up: the task is gone by the next one. */
 static void wait_again(struct core *c, struct request *r, const struct task *t)
 {
     assert(t->released);
@@ -214,53 +211,23 @@ static void scanned(struct core *c, struct request *r, const struct store_event 
         request_reject(c, r, e);
 }
 
-/*
- * Replayed or not, as the store has it now: after a failed fsync, or once the finish that was still
- * here has gone. Not replayed if that finish is to be stored once more: it ends what the store has.
- */
-static void replay_look(struct core *c, struct request *r, const struct task *t)
-{
-    assert(r->kind == REQUEST_REPLAY);
-    r->looked = true;
-    if (t && t->refused)
-        out_reject(c, r->conn, r->request, PUSHROD_E_STORE_FAILED, NULL);
-    else
-        request_again(c, r);
-}
-
-/* It lives as what a replay makes of a dead letter; looked up, it may never have been dead. */
-static bool is_revived(const struct request *r, const struct store_event *e)
-{
-    assert(r->kind == REQUEST_REPLAY);
-    if (e->outcome != OUTCOME_STORED || !e->record_count)
-        return false;
-    return !r->looked || (e->records[0].windowed && !e->records[0].due_ms);
-}
-
 /* The store made it ready again, with its attempts forgotten. */
 static void replayed(struct core *c, struct request *r, const struct store_event *e)
 {
     struct task *t = ledger_find(&c->ledger, r->id);
-    bool lives = is_revived(r, e);
-    /* Its finish may wait here to be acknowledged: the second life does not. */
-    if (lives && t && t->state == TASK_FINISHED && !t->released)
-        finish_drop(c, t);
-    t = ledger_find(&c->ledger, r->id);
-    if (e->outcome == OUTCOME_UNKNOWN || (lives && t && task_ended(t))) {
-        replay_look(c, r, t);
-        return;
-    }
-    if (!lives && r->looked && !e->record_count) {
-        out_reject(c, r->conn, r->request, PUSHROD_E_STORE_FAILED, NULL);
-        return;
-    }
-    if (!lives) {
+    assert(r->kind == REQUEST_REPLAY);
+    if (e->outcome != OUTCOME_STORED || !e->record_count) {
         request_reject(c, r, e);
         return;
     }
-    if (!t && !r->stale && (t = window_adopt(c, &e->records[0], STORED_DEAD)))
+    /* Its finish may wait here to be acknowledged: the second life does not. */
+    if (t && t->state == TASK_FINISHED)
+        finish_drop(c, t);
+    assert(!ledger_find(&c->ledger, r->id));
+    t = r->stale ? NULL : window_adopt(c, &e->records[0], STORED_DEAD);
+    if (t)
         window_enter(c, t);
-    else if (!t)
+    else
         window_missed(c, &e->records[0], STORED_DEAD);
     out_ok(c, r->conn, r->request, 1);
 }
@@ -288,28 +255,20 @@ static void paused(struct core *c, struct request *r, const struct store_event *
             "it holds until the server stops, for it could not be stored: ask again later");
 }
 
-/*
- * Followers of what was purged in the store: the finish is looked for, and not found. So, too, if
- * nobody knows whether it was purged: what is still there is found, and goes on. The counts say
- * then that all is there, for what a failed fsync was to write mostly is not: fetching corrects
- * that of the ready ones, and of the delayed ones it is the next purge that does, or the next
- * start.
- */
+/* Followers of what was purged in the store: the finish is looked for, and not found. */
 static void purged(struct core *c, struct request *r, const struct store_event *e)
 {
     struct idmap_cell cell;
     assert(r->kind == REQUEST_PURGE);
-    if (e->outcome == OUTCOME_STORED) {
-        out_ok(c, r->conn, r->request, r->count + e->count);
-        c->stats.cancelled += e->count;
-    } else {
+    if (e->outcome != OUTCOME_STORED) {
         r->queue->stored_ready += r->ready;
         r->queue->stored_delayed += r->delayed;
         r->queue->targeted_stored += r->targeted;
         request_reject(c, r, e);
-        if (e->outcome != OUTCOME_UNKNOWN)
-            return;
+        return;
     }
+    out_ok(c, r->conn, r->request, r->count + e->count);
+    c->stats.cancelled += e->count;
     for (size_t place = 0; idmap_next(&c->absent, &place, &cell);) {
         const struct follower *f = (const struct follower *)(uintptr_t)cell.value;
         if (f->queue == r->queue &&
@@ -335,35 +294,6 @@ static void purge_told(struct core *c, struct request *r, const struct store_eve
     finish_told(c, t);
 }
 
-/* A DUE behind the APPEND has made it ready, and told so while nobody knew that it is there. */
-static void outcome_due(struct task *t, const struct record *r)
-{
-    assert(t->record.id == r->id);
-    if (t->state != TASK_STORING || !t->record.due_ms || r->due_ms)
-        return;
-    t->record.due_ms = 0;
-    t->record.windowed = true;
-}
-
-/* After a failed fsync: what is there now stands for the outcome. */
-static void outcome_known(struct core *c, struct request *r, const struct store_event *e)
-{
-    struct task *t = ledger_at(&c->ledger, r->slot);
-    assert(t && t->record.id == r->id);
-    struct store_event known = {.kind = r->operation,
-        .outcome = e->outcome == OUTCOME_GONE ? OUTCOME_GONE : OUTCOME_STORED};
-    bool record = e->outcome == OUTCOME_STORED && e->record_count;
-    bool sure = e->outcome == OUTCOME_STORED || e->outcome == OUTCOME_GONE;
-    if (r->operation == STORE_APPEND && record)
-        outcome_due(t, &e->records[0]);
-    bool missing = r->operation == STORE_APPEND ? e->outcome != OUTCOME_STORED : record;
-    if (missing || !sure) {
-        known.outcome = OUTCOME_REFUSED;
-        known.code = PUSHROD_E_STORE_FAILED;
-    }
-    stored_task(c, t, r->operation, &known);
-}
-
 typedef void request_fn(struct core *, struct request *, const struct store_event *);
 
 static request_fn *const request_table[] = {
@@ -379,7 +309,6 @@ static request_fn *const request_table[] = {
     [REQUEST_PURGED] = purge_told,
     [REQUEST_HELD] = join_looked_up,
     [REQUEST_DONE] = answer_looked_up,
-    [REQUEST_OUTCOME] = outcome_known,
 };
 
 /*
@@ -399,8 +328,8 @@ static bool looks_again(const struct core *c, const struct request *r, const str
 static bool looks_later(const struct request *r, const struct store_event *e)
 {
     bool unasked = r->kind == REQUEST_PURGED || (r->kind == REQUEST_CANCEL && r->conn == 0);
-    assert(r->kind <= REQUEST_OUTCOME);
-    return unasked && (e->outcome == OUTCOME_REFUSED || e->outcome == OUTCOME_UNKNOWN);
+    assert(r->kind <= REQUEST_DONE);
+    return unasked && e->outcome == OUTCOME_REFUSED;
 }
 
 void requests_run(struct core *c)

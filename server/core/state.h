@@ -356,8 +356,7 @@ enum request_kind {
     REQUEST_PURGE,
     REQUEST_PURGED,
     REQUEST_HELD,
-    REQUEST_DONE,
-    REQUEST_OUTCOME
+    REQUEST_DONE
 };
 
 struct request {
@@ -369,18 +368,16 @@ struct request {
     uint64_t ready; /* PURGE: that the store had, and has again if it refuses; the same of ... */
     uint64_t delayed, targeted;
     enum follow follow;
-    enum store_op_kind operation; /* OUTCOME: what may have been done */
-    struct queue *queue;          /* PURGE */
-    struct joining *joining;      /* HELD */
-    struct msg_list *list;        /* DEAD: a copy, with its filter behind it; or NULL */
-    uint32_t slot;                /* OUTCOME: of the task; HELD: its place among those */
-    bool again;                   /* the store is asked once more */
-    bool refused;                 /* ... after a pause */
-    bool bare;                    /* SUBMITTED: without the payload */
-    bool looked;                  /* REPLAY: a look-up tells what became of it */
-    bool stale;                   /* CANCEL, HELD, DONE, REPLAY: a purge was asked since */
-    struct body *result;          /* DONE */
-    uint64_t run_ns;              /* DONE */
+    struct queue *queue;     /* PURGE */
+    struct joining *joining; /* HELD */
+    struct msg_list *list;   /* DEAD: a copy, with its filter behind it; or NULL */
+    uint32_t slot;           /* HELD: its place among those */
+    bool again;              /* the store is asked once more */
+    bool refused;            /* ... after a pause */
+    bool bare;               /* SUBMITTED: without the payload */
+    bool stale;              /* CANCEL, HELD, DONE, REPLAY: a purge was asked since */
+    struct body *result;     /* DONE */
+    uint64_t run_ns;         /* DONE */
     struct list in_core;
 };
 

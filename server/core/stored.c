@@ -94,24 +94,11 @@ static void taken(struct core *c)
     c->refused_most += c->refused_most < UINT32_MAX;
 }
 
-/* An fsync failed: only a look-up tells what is there. */
-static bool ask_outcome(struct core *c, struct task *t, enum store_op_kind kind)
-{
-    assert(kind <= STORE_RESCHEDULE);
-    if (!request_ask(c, STORE_LOOKUP, t->record.id,
-            (struct request){.kind = REQUEST_OUTCOME, .operation = kind, .slot = t->slot}))
-        return false;
-    t->operations++;
-    return true;
-}
-
 void stored_task(
     struct core *c, struct task *t, enum store_op_kind kind, const struct store_event *e)
 {
     assert(t->operations > 0);
     t->operations--;
-    if (e->outcome == OUTCOME_UNKNOWN && ask_outcome(c, t, kind))
-        return;
     bool done = e->outcome == OUTCOME_STORED || e->outcome == OUTCOME_GONE;
     /* An async finish was told before; it has to be written all the same, or it would run again. */
     bool again = kind == STORE_FINISH || t->state == TASK_MOVING;
@@ -119,7 +106,6 @@ void stored_task(
         taken(c);
     if (kind == STORE_APPEND) {
         appended(c, t, e);
-        moved(c, t, false); /* a retry that was answered before a look-up told of the APPEND */
     } else if (!done && again) {
         refused(c, t);
     } else if (kind == STORE_RESCHEDULE) {

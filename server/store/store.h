@@ -13,8 +13,9 @@
  * Durability: an APPEND, FINISH or RESCHEDULE event means that the operation is on disk, or, for
  * an operation marked `async`, that it will be within 50 ms. An outcome is one of
  *   STORED   done
- *   REFUSED  not done, rolled back, nothing changed (disk full, write error); `code` says why
- *   UNKNOWN  an fsync failed; the store is being opened again: ask with LOOKUP
+ *   REFUSED  not done, rolled back, nothing changed (disk full, write error); `code` says why.
+ *            After a commit that failed the store looks whether it is there all the same; until it
+ *            knows it answers nothing that was asked since
  *   GONE     FINISH, RESCHEDULE or LOOKUP of an id that is not there (any more)
  *   HELD     APPEND whose unique key is taken, or whose id is there already; `id` is the holder
  *   LATER    LOOKUP of something large, beside others that were: ask again. It costs a few bytes to
@@ -26,11 +27,8 @@
  *     never told after what was asked later changed it.
  *   - due_ms != 0 means delayed, until a DUE with until_ms >= due_ms or a RESCHEDULE.
  *   - DUE counts every entry of the agenda against its limit, ends of unique windows included.
- *     Its event says STORED: if its commit fails it runs again once the store is open, and gives
- *     what the failed one may have promoted, too. Only a store that is closing leaves it out.
  *     An expired record comes once, ready; the core finishes it (or lets it run on, if started).
- *     Its due_ms is what it was until then, 0 of one that was ready; what a failed DUE had promoted
- *     has 0 in any case.
+ *     Its due_ms is what it was until then, 0 of one that was ready.
  *     What DUE and REVIVE give counts as windowed.
  *   - a key with unique_ms holds until then, whether its task has ended or not. REVIVE takes the
  *     key again (until the task ends) if it is free, and does without it otherwise.
@@ -150,7 +148,6 @@ struct store_op {
 enum store_outcome {
     OUTCOME_STORED,
     OUTCOME_REFUSED,
-    OUTCOME_UNKNOWN,
     OUTCOME_GONE,
     OUTCOME_HELD,
     OUTCOME_LATER

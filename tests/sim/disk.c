@@ -162,30 +162,24 @@ static void give(struct sim *sim, struct disk_events *out)
     e->drop = disk_events_free;
 }
 
-/* The fsync failed after the pages were written, or before: it is not known which. */
-static void commit_unknown(struct sim *sim, struct disk_events *out, size_t count)
+/* The fsync failed; the file, once it is open again, has all that the commit was to write, or none.
+ */
+static void commit_fails(struct sim *sim, struct disk_events *out, size_t count)
 {
     struct disk *d = &sim->disk;
-    size_t written = sim_below(sim, count + 1);
+    bool written = sim_chance(sim, 50);
+    say(out, EVENT_STORE_DOWN, PUSHROD_E_STORE_FAILED);
     for (size_t i = 0; i < count; i++) {
         struct disk_op *op = d->waiting[i];
-        /* DUE gives what it found whatever became of its commit: a later one may give it again. */
-        if (!op_writes(&op->op) || op->op.kind == STORE_DUE) {
+        if (written || !op_writes(&op->op)) {
             state_apply(&d->seen, op, out);
-            if (op_writes(&op->op))
-                state_apply(&d->kept, op, NULL);
+            state_apply(&d->kept, op, NULL);
         } else {
-            answer(out, op, OUTCOME_UNKNOWN, PUSHROD_E_STORE_FAILED);
-            if (i >= written)
-                truth_unstored(sim, &op->op);
-            if (i < written) {
-                state_apply(&d->seen, op, NULL);
-                state_apply(&d->kept, op, NULL);
-            }
+            answer(out, op, OUTCOME_REFUSED, PUSHROD_E_STORE_FAILED);
+            truth_unstored(sim, &op->op);
         }
         op_free(op);
     }
-    say(out, EVENT_STORE_DOWN, PUSHROD_E_STORE_FAILED);
     d->trouble = DISK_ERROR;
 }
 
@@ -223,9 +217,9 @@ static void disk_on_commit(struct sim *sim, struct event *event)
     struct disk_events *out = calloc(1, sizeof *out);
     size_t count = sim_chance(sim, 80) ? d->waiting_count : 1 + sim_below(sim, d->waiting_count);
     sim_trace(sim, "disk: commit of %zu operations", count);
-    if (d->trouble == DISK_UNKNOWN) {
+    if (d->trouble == DISK_DOUBT) {
         keep_tail(d, d->tail_count);
-        commit_unknown(sim, out, count);
+        commit_fails(sim, out, count);
     } else {
         commit_some(sim, out, count);
     }
@@ -238,9 +232,9 @@ static void disk_on_commit(struct sim *sim, struct event *event)
 void disk_trouble(struct sim *sim, enum disk_trouble trouble)
 {
     struct disk *d = &sim->disk;
-    bool was_down = d->trouble != DISK_FINE && d->trouble != DISK_UNKNOWN;
+    bool was_down = d->trouble != DISK_FINE && d->trouble != DISK_DOUBT;
     d->trouble = trouble;
-    if (!sim->server.up || trouble == DISK_UNKNOWN || (trouble == DISK_FINE) != was_down)
+    if (!sim->server.up || trouble == DISK_DOUBT || (trouble == DISK_FINE) != was_down)
         return;
     struct disk_events *out = calloc(1, sizeof *out);
     if (trouble == DISK_FINE)

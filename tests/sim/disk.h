@@ -60,9 +60,9 @@ struct disk_op; /* a copy of a struct store_op, and what it points to */
 
 enum disk_trouble {
     DISK_FINE,
-    DISK_FULL,   /* submissions are refused, finishes have a reserve */
-    DISK_ERROR,  /* nothing can be written */
-    DISK_UNKNOWN /* the next commit fails after the fact; then as ERROR */
+    DISK_FULL,  /* submissions are refused, finishes have a reserve */
+    DISK_ERROR, /* nothing can be written */
+    DISK_DOUBT  /* the next commit fails after the fact; then as ERROR */
 };
 
 struct disk {

@@ -145,9 +145,9 @@ static void fault_store_down(struct sim *sim)
     disk_fault(sim, DISK_ERROR);
 }
 
-static void fault_store_unknown(struct sim *sim)
+static void fault_store_doubt(struct sim *sim)
 {
-    disk_fault(sim, DISK_UNKNOWN);
+    disk_fault(sim, DISK_DOUBT);
 }
 
 static void fault_client_cut(struct sim *sim)

@@ -25,17 +25,9 @@ static bool holds_now(const struct sim *sim, const struct sub *sub)
            !truth_was_purged(sim, sub) && !disk_ended(&sim->disk, sub->id);
 }
 
-/* An APPEND that nobody knew of is told late: the time of its key may be over by then. */
-static bool told_late(const struct sim *sim, const struct sub *sub)
-{
-    return sim->plan.store_unknown && sub->options.unique_ms &&
-           (sim->plan.clock || window_end(sub) <= sim->now.wall_ms);
-}
-
 void keys_accepted(struct sim *sim, const struct sub *sub)
 {
-    if (!sub->key[0] || sim->plan.durability[sub->queue] == DURABILITY_ASYNC || sub->excused ||
-        told_late(sim, sub))
+    if (!sub->key[0] || sim->plan.durability[sub->queue] == DURABILITY_ASYNC || sub->excused)
         return;
     for (size_t i = 0; i < sim->sub_count; i++) {
         const struct sub *other = &sim->subs[i];

@@ -63,7 +63,7 @@ static void draw_odd(struct sim *sim)
     p->odd = 100;
     p->fails = p->fails ? p->fails : (unsigned)sim_between(sim, 0, 60);
     unsigned *more[] = {&p->replay, &p->drop, &p->store_full, &p->store_slow, &p->store_down,
-        &p->store_unknown, &p->client_cut, &p->restart};
+        &p->store_doubt, &p->client_cut, &p->restart};
     for (size_t i = 0; i < sizeof more / sizeof *more; i++)
         *more[i] = sim_chance(sim, 25) ? 40 : *more[i];
 }

@@ -72,7 +72,7 @@ const char *server_left(struct sim *sim)
 {
     const struct plan *p = &sim->plan;
     /* What a store that is down refuses to end, and then purges, counts twice. */
-    bool twice = p->purge && p->store_down, again = p->store_unknown || p->replay || p->odd;
+    bool twice = p->purge && (p->store_down || p->store_doubt), again = p->replay || p->odd;
     bool exact = sim->server.life == 1 && !again && !twice;
     return sim->server.up ? core_left(sim->server.core, exact) : "the server";
 }

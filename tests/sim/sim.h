@@ -108,7 +108,7 @@ void sim_report(struct sim *); /* seed, step, last events; also from the abort h
 /* clang-format off */
 #define SIM_FAULTS(X)                                                                              \
     X(death) X(pause) X(silence) X(lane_cut) X(answers_cut) X(restart) X(server_pause)             \
-    X(store_full) X(store_down) X(store_unknown) X(client_cut) X(cancel) X(purge) X(drain)         \
+    X(store_full) X(store_down) X(store_doubt) X(client_cut) X(cancel) X(purge) X(drain)         \
     X(queue_pause) X(replay) X(look) X(clock) X(stall) X(drop) X(odd) X(store_slow)
 
 /* X(name): chances in percent, of each message, task or attempt. */

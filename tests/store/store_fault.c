@@ -161,13 +161,12 @@ static void announce(struct fault *f, bool down, struct reply *reply)
     e->text = down ? "injected" : NULL;
 }
 
-static void fail(
-    struct reply *reply, const struct store_op *op, enum store_outcome outcome, uint32_t code)
+static void fail(struct reply *reply, const struct store_op *op, uint32_t code)
 {
     uint64_t id = op->record ? op->record->id : op->finish ? op->finish->id : op->id;
     struct store_event *e = reply_event(reply, op->kind, op->token, id);
-    e->outcome = outcome;
-    e->code = outcome == OUTCOME_REFUSED ? code : 0;
+    e->outcome = OUTCOME_REFUSED;
+    e->code = code;
     e->text = "injected";
 }
 
@@ -178,19 +177,12 @@ static void commit_op(
     uint64_t n = can_fail(op->kind) ? ++f->plan_writes : 0;
     f->writes += n != 0;
     bool refused = n && hit(n, plan->refuse_at, plan->refuse_count);
-    bool unknown = n && hit(n, plan->unknown_at, plan->unknown_count);
     if (n)
-        announce(f, refused || unknown, reply);
-    if (refused) {
-        uint32_t code = plan->refuse_code ? plan->refuse_code : PUSHROD_E_STORE_FULL;
-        fail(reply, op, OUTCOME_REFUSED, code);
-    } else if (unknown) {
-        if (next_random(f) & 1)
-            forward(f, op, now_ms, NULL);
-        fail(reply, op, OUTCOME_UNKNOWN, 0);
-    } else {
+        announce(f, refused, reply);
+    if (refused)
+        fail(reply, op, plan->refuse_code ? plan->refuse_code : PUSHROD_E_STORE_FULL);
+    else
         forward(f, op, now_ms, reply);
-    }
 }
 
 static void pending_free(struct pending *p)

@@ -17,14 +17,12 @@
 /* All zero: nothing fails, and every poll() commits what was submitted. */
 struct fault_plan {
     uint64_t seed;
-    uint64_t refuse_at;     /* the Nth write since the plan was set (from 1) is REFUSED; 0: none */
-    uint64_t refuse_count;  /* that many in a row; 0: 1 */
-    uint32_t refuse_code;   /* 0: PUSHROD_E_STORE_FULL */
-    uint64_t unknown_at;    /* the Nth write is UNKNOWN; a coin decides whether it was done */
-    uint64_t unknown_count; /* 0: 1 */
-    bool announce;          /* DOWN before the first failure's event, UP after the last */
-    uint32_t max_delay;     /* a batch is committed after 0..max_delay polls */
-    bool manual;            /* commits only in store_fault_commit() */
+    uint64_t refuse_at;    /* the Nth write since the plan was set (from 1) is REFUSED; 0: none */
+    uint64_t refuse_count; /* that many in a row; 0: 1 */
+    uint32_t refuse_code;  /* 0: PUSHROD_E_STORE_FULL */
+    bool announce;         /* DOWN before the first failure's event, UP after the last */
+    uint32_t max_delay;    /* a batch is committed after 0..max_delay polls */
+    bool manual;           /* commits only in store_fault_commit() */
 };
 
 /* An op that can fail: APPEND, FINISH, RESCHEDULE, FETCH, DUE, FORGET, REVIVE, DROP, PURGE, IDS,

@@ -2,7 +2,7 @@
 /*
  * A core with a store behind it: the memory store without its bypass, which the core must use as
  * if it were a disk. What the core asks is put to the store by durable_end(), and answered when
- * the test says so, or in its place by the test: refused, unknown.
+ * the test says so, or in its place by the test.
  */
 #ifndef TESTS_CORE_DURABLE_H
 #define TESTS_CORE_DURABLE_H
@@ -100,17 +100,6 @@ static inline void durable_say(struct durable *d, const struct store_op *op,
         .kind = op->kind, .token = op->token, .outcome = outcome, .code = (uint32_t)code};
     fix_later(&d->f, 1);
     core_stored(d->f.core, &e, 1);
-}
-
-/* Begins the next tick with an fsync that failed: `op` was done, or not, and nobody knows. */
-static inline void durable_doubt(struct durable *d, const struct store_op *op, bool done)
-{
-    const struct store_event *events;
-    if (done)
-        durable_ask(d);
-    while (store_mem_plain.poll(d->store, &events, 64))
-        ; /* the real answer was lost with the fsync */
-    durable_say(d, op, OUTCOME_UNKNOWN, PUSHROD_E_STORE_FAILED);
 }
 
 static inline void durable_state(struct durable *d, enum store_event_kind kind, int code)

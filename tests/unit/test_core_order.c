@@ -158,28 +158,6 @@ static void a_purge_that_was_refused_takes_nothing(void **state)
     durable_free(&d);
 }
 
-/* Whether the delayed ones are gone nobody knows, until somebody purges again. */
-static void a_purge_again_settles_an_unknown_one(void **state)
-{
-    struct msg_options o = fix_options();
-    (void)state;
-    durable_new(&d, 0, DURABILITY_SYNC);
-    o.delay_ms = 60000;
-    fix_submit(&d.f, 5, "q", "payload", &o, FOLLOW_NONE);
-    durable_settle(&d);
-    purge();
-    fix_end(&d.f);
-    const struct store_op *op = durable_op(&d, STORE_PURGE, 0);
-    durable_doubt(&d, op, true);
-    durable_end(&d);
-    assert_int_equal(stats()->delayed, 1);
-    fix_later(&d.f, 1);
-    purge();
-    durable_settle(&d);
-    assert_int_equal(stats()->delayed, 0);
-    durable_free(&d);
-}
-
 /* What comes to lie behind the edge after the purge was asked stays there. */
 static void what_comes_after_a_purge_is_counted(void **state)
 {
@@ -469,7 +447,6 @@ int main(void)
         cmocka_unit_test(it_expires_behind_the_edge),
         cmocka_unit_test(a_clock_that_is_set_back_makes_no_task_early),
         cmocka_unit_test(a_purge_that_was_refused_takes_nothing),
-        cmocka_unit_test(a_purge_again_settles_an_unknown_one),
         cmocka_unit_test(what_comes_after_a_purge_is_counted),
         cmocka_unit_test(a_retry_behind_the_edge_is_cancelled),
         cmocka_unit_test(what_runs_is_known_to_the_store_to_run),

@@ -279,64 +279,6 @@ static void a_refused_finish_is_asked_again(void **state)
     durable_free(&d);
 }
 
-/* A failed fsync: each task is looked up, and what is there stands for the outcome. */
-static void unknown_is_looked_up(void **state)
-{
-    (void)state;
-    durable_begin(&d, DURABILITY_SYNC);
-    fix_submit(&d.f, 5, "q", "written", NULL, FOLLOW_FINISH);
-    durable_end(&d);
-    durable_say(&d, durable_op(&d, STORE_APPEND, 0), OUTCOME_UNKNOWN, 0);
-    const struct store_event *events;
-    while (store_mem_plain.poll(d.store, &events, 64))
-        ; /* the real answers of this tick were lost with the fsync */
-    durable_end(&d);
-    assert_non_null(durable_op(&d, STORE_LOOKUP, 0));
-    assert_null(fix_conn(&d.f, 5, MSG_ACCEPTED, 0));
-    durable_stored(&d, 1);
-    durable_end(&d);
-    assert_non_null(fix_conn(&d.f, 5, MSG_ACCEPTED, 0));
-    fix_later(&d.f, 1);
-    fix_submit(&d.f, 5, "q", "lost", NULL, FOLLOW_FINISH);
-    fix_end(&d.f); /* never put to the store */
-    durable_say(&d, durable_op(&d, STORE_APPEND, 0), OUTCOME_UNKNOWN, 0);
-    durable_end(&d);
-    durable_stored(&d, 1);
-    durable_end(&d);
-    assert_int_equal(fix_conn(&d.f, 5, MSG_REJECTED, 0)->code, PUSHROD_E_STORE_FAILED);
-    durable_free(&d);
-}
-
-/* A WAIT is answered between a FINISH of unknown outcome and the look-up that tells it. */
-static void a_wait_beside_an_unknown_finish(void **state)
-{
-    (void)state;
-    durable_begin(&d, DURABILITY_ASYNC);
-    uint64_t id = fix_submit(&d.f, 5, "q", "", NULL, FOLLOW_FINISH);
-    durable_end(&d);
-    uint64_t lease = durable_lease(&d, 0, id);
-    durable_stored(&d, 1);
-    fix_answer(&d.f, 0, fix_done(id, lease, "result"));
-    core_conn_closed(d.f.core, 5);
-    core_wait(d.f.core, 6, 88, id, FOLLOW_FINISH);
-    durable_end(&d);
-    assert_non_null(durable_op(&d, STORE_LOOKUP, 0));
-    const struct store_event *events;
-    fix_later(&d.f, 1);
-    while (store_mem_plain.poll(d.store, &events, 1)) {
-        struct store_event e = events[0];
-        if (e.kind == STORE_FINISH)
-            e = (struct store_event){.kind = e.kind, .token = e.token, .outcome = OUTCOME_UNKNOWN};
-        core_stored(d.f.core, &e, 1);
-    }
-    durable_end(&d);
-    assert_null(fix_conn(&d.f, 6, MSG_REJECTED, 0));
-    durable_stored(&d, 1);
-    durable_end(&d);
-    assert_int_equal(fix_conn(&d.f, 6, MSG_FINISHED, 0)->id, id);
-    durable_free(&d);
-}
-
 /* A purge took it out of the store while it ran: there is no retry, and its client hears so. */
 static void a_retry_of_what_was_purged_is_cancelled(void **state)
 {
@@ -484,8 +426,6 @@ int main(void)
         cmocka_unit_test(a_taken_key_names_its_holder),
         cmocka_unit_test(async_that_is_refused_is_not_lost),
         cmocka_unit_test(a_refused_finish_is_asked_again),
-        cmocka_unit_test(unknown_is_looked_up),
-        cmocka_unit_test(a_wait_beside_an_unknown_finish),
         cmocka_unit_test(a_retry_of_what_was_purged_is_cancelled),
         cmocka_unit_test(down_refuses_and_up_goes_on),
         cmocka_unit_test(a_full_store_runs_what_it_has),

@@ -367,7 +367,7 @@ static void a_store_that_fails_is_said(void **state)
     uint64_t id = stored_only();
     ask(6, "submitted", id);
     fix_end(&d.f);
-    durable_say(&d, durable_op(&d, STORE_LOOKUP, 0), OUTCOME_UNKNOWN, PUSHROD_E_STORE_FAILED);
+    durable_say(&d, durable_op(&d, STORE_LOOKUP, 0), OUTCOME_REFUSED, PUSHROD_E_STORE_FAILED);
     fix_end(&d.f);
     assert_int_equal(refused(6), PUSHROD_E_STORE_FAILED);
     durable_free(&d);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* An fsync failed, and nobody knows what was written: the core looks. And what is replayed runs. */
+/* What the store refuses is told, or asked for again. And what is replayed runs. */
 #include "tests/lib/core_look.h"
 #include "tests/unit/core_durable.h"
 
 static struct durable d;
 
-/* The record is there in any case: only asking again says that it is the new one. */
-static void an_unknown_retry_is_asked_again(void **state)
+/* It is acknowledged when it is stored, not before. */
+static void a_refused_retry_is_asked_again(void **state)
 {
     (void)state;
     durable_begin(&d, DURABILITY_SYNC);
@@ -14,11 +14,9 @@ static void an_unknown_retry_is_asked_again(void **state)
     fix_later(&d.f, 1);
     fix_answer(&d.f, 0, fix_failed(id, lease, "no"));
     fix_end(&d.f); /* never put to the store */
-    durable_say(&d, durable_op(&d, STORE_RESCHEDULE, 0), OUTCOME_UNKNOWN, 0);
+    durable_say(&d, durable_op(&d, STORE_RESCHEDULE, 0), OUTCOME_REFUSED, PUSHROD_E_STORE_FAILED);
     durable_end(&d);
-    assert_int_equal(durable_op(&d, STORE_LOOKUP, 0)->id, id);
-    durable_stored(&d, 1);
-    durable_end(&d);
+    assert_null(durable_op(&d, STORE_RESCHEDULE, 0));
     assert_null(fix_lane(&d.f, 0, LANE_ACK, 0));
     fix_later(&d.f, 200);
     durable_end(&d);
@@ -27,34 +25,6 @@ static void an_unknown_retry_is_asked_again(void **state)
     durable_end(&d);
     assert_non_null(fix_lane(&d.f, 0, LANE_ACK, 0));
     assert_int_equal(core_stats(d.f.core)->delayed, 1);
-    durable_free(&d);
-}
-
-/* Accepted before it was stored; that it was not is known last, when its retry has been answered.
- */
-static void an_unknown_append_is_known_after_a_retry(void **state)
-{
-    (void)state;
-    durable_begin(&d, DURABILITY_ASYNC);
-    uint64_t id = fix_submit(&d.f, 5, "q", "payload", NULL, FOLLOW_FINISH);
-    fix_end(&d.f); /* never put to the store */
-    struct store_op append = *durable_op(&d, STORE_APPEND, 0);
-    struct answer failed = fix_failed(id, durable_lease(&d, 0, id), "no");
-    failed.number = 50;
-    fix_later(&d.f, 1);
-    fix_answer(&d.f, 0, failed);
-    fix_end(&d.f);
-    struct store_op retry = *durable_op(&d, STORE_RESCHEDULE, 0);
-    durable_say(&d, &append, OUTCOME_UNKNOWN, PUSHROD_E_STORE_FAILED);
-    fix_end(&d.f);
-    struct store_op lookup = *durable_op(&d, STORE_LOOKUP, 0);
-    durable_say(&d, &retry, OUTCOME_GONE, 0);
-    fix_end(&d.f);
-    durable_say(&d, &lookup, OUTCOME_GONE, 0);
-    fix_end(&d.f);
-    fix_later(&d.f, 50);
-    fix_end(&d.f);
-    assert_int_not_equal(durable_lease(&d, 0, id), 0);
     durable_free(&d);
 }
 
@@ -127,170 +97,6 @@ static void a_replay_does_not_wait_for_an_acknowledgement(void **state)
     durable_free(&d);
 }
 
-/* An fsync failed: what the store has says whether it was replayed. */
-static void an_unknown_replay_is_looked_up(void **state)
-{
-    (void)state;
-    for (int written = 0; written < 2; written++) {
-        durable_begin(&d, DURABILITY_SYNC);
-        uint64_t id = dead_letter();
-        core_received(d.f.core, 5, 1);
-        const struct store_op *op = replay(id);
-        durable_doubt(&d, op, written);
-        durable_end(&d);
-        assert_int_equal(durable_op(&d, STORE_LOOKUP, 0)->id, id);
-        durable_stored(&d, 1);
-        if (written) {
-            runs_again(id);
-            durable_free(&d);
-            continue;
-        }
-        durable_end(&d);
-        assert_int_equal(fix_conn(&d.f, 6, MSG_REJECTED, 0)->code, PUSHROD_E_STORE_FAILED);
-        durable_free(&d);
-    }
-}
-
-static void three(uint64_t *ids)
-{
-    durable_new(&d, 1, DURABILITY_SYNC);
-    for (size_t i = 0; i < 3; i++)
-        ids[i] = fix_submit(&d.f, 5, "q", "payload", NULL, FOLLOW_NONE);
-    durable_settle(&d);
-    assert_int_equal(core_stats(d.f.core)->ledger, 1);
-}
-
-/* An fsync failed: its followers hear of it if it was done, and go on waiting if it was not. */
-static void an_unknown_purge_is_looked_up(void **state)
-{
-    (void)state;
-    for (int written = 0; written < 2; written++) {
-        uint64_t ids[3];
-        three(ids);
-        core_wait(d.f.core, 6, 1, ids[2], FOLLOW_FINISH);
-        durable_settle(&d);
-        struct msg_control m = {.request = 8, .verb = S("purge"), .name = S("q")};
-        core_control(d.f.core, 5, &m);
-        fix_end(&d.f);
-        const struct store_op *op = durable_op(&d, STORE_PURGE, 0);
-        durable_doubt(&d, op, written);
-        durable_end(&d);
-        assert_int_equal(durable_op(&d, STORE_LOOKUP, 0)->id, ids[2]);
-        durable_stored(&d, 1);
-        durable_end(&d);
-        assert_int_equal(fix_conn(&d.f, 6, MSG_FINISHED, 0) != NULL, written);
-        durable_free(&d);
-    }
-}
-
-/* Begins the next tick: the fsync of both failed, behind the fact. */
-static void doubt_both(const struct store_op *a, const struct store_op *b)
-{
-    struct store_event e[] = {{.kind = a->kind, .token = a->token, .outcome = OUTCOME_UNKNOWN},
-        {.kind = b->kind, .token = b->token, .outcome = OUTCOME_UNKNOWN}};
-    const struct store_event *events;
-    while (store_mem_plain.poll(d.store, &events, 64))
-        ;
-    fix_later(&d.f, 1);
-    core_stored(d.f.core, e, 2);
-}
-
-/* The store has the second life, the core does not know that the first one is over. */
-static void an_unknown_finish_that_was_replayed_comes_again(void **state)
-{
-    (void)state;
-    durable_begin(&d, DURABILITY_SYNC);
-    struct msg_options o = fix_options();
-    o.max_attempts = 1;
-    uint64_t lease, id = durable_leased(&d, &lease, &o);
-    fix_later(&d.f, 1);
-    fix_answer(&d.f, 0, fix_failed(id, lease, "no"));
-    durable_end(&d);
-    const struct store_op finish = *durable_op(&d, STORE_FINISH, 0);
-    fix_later(&d.f, 1);
-    struct msg_control m = {.request = 2, .verb = S("replay"), .id = id};
-    core_control(d.f.core, 5, &m);
-    durable_end(&d);
-    const struct store_op revive = *durable_op(&d, STORE_REVIVE, 0);
-    doubt_both(&finish, &revive);
-    durable_end(&d);
-    durable_stored(&d, 1);
-    durable_end(&d);
-    assert_int_equal(fix_conn(&d.f, 5, MSG_REJECTED, 0)->code, PUSHROD_E_STORE_FAILED);
-    durable_stored(&d, 200);
-    durable_end(&d);
-    durable_stored(&d, 1);
-    durable_end(&d);
-    assert_int_equal(fix_conn(&d.f, 5, MSG_FINISHED, 0)->task->status, PUSHROD_FAILED);
-    durable_free(&d);
-}
-
-/* Begins the next tick with what the store answers, but that the fsync of APPENDs failed. */
-static void doubt_appends(void)
-{
-    const struct store_event *events;
-    struct store_event given[8];
-    size_t count = store_mem_plain.poll(d.store, &events, 8);
-    for (size_t i = 0; i < count; i++) {
-        given[i] = events[i];
-        if (given[i].kind == STORE_APPEND)
-            given[i].outcome = OUTCOME_UNKNOWN;
-    }
-    fix_later(&d.f, 1);
-    core_stored(d.f.core, given, count);
-}
-
-static uint64_t delayed(uint64_t ms)
-{
-    struct msg_options o = fix_options();
-    o.delay_ms = ms;
-    return fix_submit(&d.f, 5, "q", "payload", &o, FOLLOW_NONE);
-}
-
-/* The commit whose fsync failed had the DUE that made it ready, too; and that comes only once. */
-static void an_unknown_append_may_be_due_already(void **state)
-{
-    (void)state;
-    durable_begin(&d, DURABILITY_SYNC);
-    delayed(20);
-    durable_settle(&d);
-    uint64_t id = delayed(5);
-    durable_end(&d);
-    fix_later(&d.f, 50);
-    durable_end(&d);
-    assert_non_null(durable_op(&d, STORE_DUE, 0));
-    doubt_appends();
-    durable_end(&d);
-    assert_int_equal(durable_op(&d, STORE_LOOKUP, 0)->id, id);
-    durable_stored(&d, 1);
-    durable_end(&d);
-    assert_int_equal(fix_conn(&d.f, 5, MSG_ACCEPTED, 0)->id, id);
-    assert_int_equal(core_stats(d.f.core)->delayed, 0);
-    assert_true(core_has(d.f.core, id));
-    durable_free(&d);
-}
-
-/* It waits for its time in the store, which nobody can tell from here: it was not dead. */
-static void an_unknown_replay_of_a_delayed_task_is_none(void **state)
-{
-    (void)state;
-    for (int written = 0; written < 2; written++) {
-        durable_begin(&d, DURABILITY_SYNC);
-        uint64_t id = delayed(5000);
-        durable_settle(&d);
-        durable_doubt(&d, replay(id), written);
-        durable_end(&d);
-        assert_int_equal(durable_op(&d, STORE_LOOKUP, 0)->id, id);
-        durable_stored(&d, 1);
-        durable_end(&d);
-        assert_int_equal(fix_conn(&d.f, 6, MSG_REJECTED, 0)->code, PUSHROD_E_UNKNOWN_TASK);
-        assert_int_equal(durable_lease(&d, 0, id), 0);
-        assert_false(core_has(d.f.core, id));
-        assert_int_equal(core_stats(d.f.core)->delayed, 1);
-        durable_free(&d);
-    }
-}
-
 /* It holds at once; that it will after a restart is said when it is so. */
 static void a_pause_is_told_when_it_is_stored(void **state)
 {
@@ -311,19 +117,16 @@ static void a_pause_is_told_when_it_is_stored(void **state)
 static void a_pause_that_could_not_be_stored_says_so(void **state)
 {
     (void)state;
-    static const enum store_outcome outcomes[] = {OUTCOME_REFUSED, OUTCOME_UNKNOWN};
-    for (size_t i = 0; i < 2; i++) {
-        durable_begin(&d, DURABILITY_SYNC);
-        struct msg_control m = {.request = 9, .verb = S("pause"), .name = S("q")};
-        core_control(d.f.core, 6, &m);
-        fix_end(&d.f); /* never put to the store */
-        durable_say(&d, durable_op(&d, STORE_QUEUE, 0), outcomes[i], PUSHROD_E_STORE_FAILED);
-        fix_end(&d.f);
-        const struct conn_action *no = fix_conn(&d.f, 6, MSG_REJECTED, 0);
-        assert_int_equal(no->code, PUSHROD_E_STORE_FAILED);
-        assert_non_null(strstr(no->text, "until the server stops"));
-        durable_free(&d);
-    }
+    durable_begin(&d, DURABILITY_SYNC);
+    struct msg_control m = {.request = 9, .verb = S("pause"), .name = S("q")};
+    core_control(d.f.core, 6, &m);
+    fix_end(&d.f); /* never put to the store */
+    durable_say(&d, durable_op(&d, STORE_QUEUE, 0), OUTCOME_REFUSED, PUSHROD_E_STORE_FAILED);
+    fix_end(&d.f);
+    const struct conn_action *no = fix_conn(&d.f, 6, MSG_REJECTED, 0);
+    assert_int_equal(no->code, PUSHROD_E_STORE_FAILED);
+    assert_non_null(strstr(no->text, "until the server stops"));
+    durable_free(&d);
 }
 
 /* All that were refused do not fit at once, and would not the next time: few do, and make room. */
@@ -449,17 +252,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(async_that_is_refused_is_told),
         cmocka_unit_test(a_row_of_what_was_looked_up_names_no_queue),
-        cmocka_unit_test(an_unknown_retry_is_asked_again),
-        cmocka_unit_test(an_unknown_append_is_known_after_a_retry),
-        cmocka_unit_test(an_unknown_append_may_be_due_already),
+        cmocka_unit_test(a_refused_retry_is_asked_again),
         cmocka_unit_test(a_refused_retry_asks_no_finish_again),
         cmocka_unit_test(a_replay_does_not_wait_for_an_acknowledgement),
-        cmocka_unit_test(an_unknown_replay_is_looked_up),
-        cmocka_unit_test(an_unknown_replay_of_a_delayed_task_is_none),
-        cmocka_unit_test(an_unknown_purge_is_looked_up),
         cmocka_unit_test(a_pause_is_told_when_it_is_stored),
         cmocka_unit_test(a_pause_that_could_not_be_stored_says_so),
-        cmocka_unit_test(an_unknown_finish_that_was_replayed_comes_again),
         cmocka_unit_test(a_full_store_is_asked_for_a_few),
         cmocka_unit_test(a_fetch_that_is_refused_is_asked_again_later),
     };
