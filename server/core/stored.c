@@ -52,20 +52,15 @@ static void moved(struct core *c, struct task *t, bool gone)
     if (gone && !task_only_here(t)) {
         /* Purged while it ran: a purge that did not see it here yet has taken it there. */
         task_finish(c, t, PUSHROD_CANCELLED, PUSHROD_E_TASK_CANCELLED);
-        return;
-    }
-    /* What is due by now goes by the agenda all the same: DUE tells the store that it may run. */
-    if (t->cancelling || t->record.due_ms == 0) {
+    } else if (t->cancelling || t->record.due_ms == 0) {
         t->record.due_ms = 0;
         window_enter(c, t);
-        return;
+    } else if (task_only_here(t)) {
+        task_delay(c, t, 0); /* its APPEND was refused while this was on the way */
+    } else {
+        /* Due by now or not: DUE tells the store that it may run. */
+        window_delay(c, t);
     }
-    if (task_only_here(t)) {
-        /* Its APPEND was refused while this was on the way. */
-        task_delay(c, t, 0);
-        return;
-    }
-    window_delay(c, t);
 }
 
 void stored_wait(struct core *c)
@@ -94,25 +89,23 @@ static void taken(struct core *c)
     c->refused_most += c->refused_most < UINT32_MAX;
 }
 
-void stored_task(
-    struct core *c, struct task *t, enum store_op_kind kind, const struct store_event *e)
+static void stored_task(struct core *c, struct task *t, const struct store_event *e)
 {
     assert(t->operations > 0);
     t->operations--;
     bool done = e->outcome == OUTCOME_STORED || e->outcome == OUTCOME_GONE;
     /* An async finish was told before; it has to be written all the same, or it would run again. */
-    bool again = kind == STORE_FINISH || t->state == TASK_MOVING;
-    if (done && kind != STORE_APPEND)
+    bool again = e->kind == STORE_FINISH || t->state == TASK_MOVING;
+    if (done && e->kind != STORE_APPEND)
         taken(c);
-    if (kind == STORE_APPEND) {
+    if (e->kind == STORE_APPEND)
         appended(c, t, e);
-    } else if (!done && again) {
+    else if (!done && again)
         refused(c, t);
-    } else if (kind == STORE_RESCHEDULE) {
+    else if (e->kind == STORE_RESCHEDULE)
         moved(c, t, e->outcome == OUTCOME_GONE);
-    } else {
+    else
         finish_stored(c, t);
-    }
     if (t->state == TASK_FINISHED && t->released && !t->operations && !t->refused)
         finish_drop(c, t);
 }
@@ -216,7 +209,7 @@ static void stored_one(struct core *c, const struct store_event *e)
     case STORE_APPEND:
     case STORE_FINISH:
     case STORE_RESCHEDULE:
-        stored_task(c, ledger_at(&c->ledger, e->token), e->kind, e);
+        stored_task(c, ledger_at(&c->ledger, e->token), e);
         break;
     case STORE_FETCH:
         window_fetched(c, (struct queue *)(uintptr_t)e->token, e);

@@ -364,8 +364,6 @@ bool restart_waits(const struct core *c);
 void restart_hold(struct core *c, struct task *t); /* HELD until then, or until a JOIN is done */
 
 /* stored.c */
-void stored_task(
-    struct core *c, struct task *t, enum store_op_kind kind, const struct store_event *e);
 int stored_code(const struct store_event *e); /* enum pushrod_error of what was refused */
 void stored_wait(struct core *c);             /* the store refused something: it is asked ... */
 void stored_run(struct core *c);              /* ... again */
