@@ -74,12 +74,11 @@ static void task_leave(struct core *c, struct task *t)
 /* Payloads of unfinished tasks that no store has are bounded; here they stop counting. */
 static void task_lighten(struct core *c, struct task *t)
 {
-    assert(!t->queue->bypass || c->bypass_bytes >= t->record.payload.size);
-    assert(!t->unstored || c->unstored_bytes >= t->record.payload.size);
-    if (t->queue->bypass)
-        c->bypass_bytes -= t->record.payload.size;
-    if (t->unstored)
-        c->unstored_bytes -= t->record.payload.size;
+    if (task_only_here(t)) {
+        uint64_t *bytes = t->unstored ? &c->unstored_bytes : &c->bypass_bytes;
+        assert(*bytes >= t->record.payload.size);
+        *bytes -= t->record.payload.size;
+    }
     if (t->rare && t->rare->holds)
         unique_release(c, t);
 }
