@@ -233,8 +233,7 @@ struct lmdb {
     uint64_t result_period[LMDB_RESULT_TABLES]; /* 0: the table is empty */
     struct batch *pending;                      /* executed, not committed */
     struct batch *pending_last;
-    bool pending_sync; /* somebody waits for the commit */
-    size_t doubt;      /* the transaction in which it was to be written, and failed; 0: none */
+    bool pending_sync;         /* somebody waits for the commit */
     uint64_t pending_since_ns; /* if anything is */
     struct reply *late;        /* events that wait for the commit */
     struct reply *early;

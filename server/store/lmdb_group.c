@@ -3,10 +3,10 @@
  * A group: the operations that one commit covers, and what becomes of them when it fails.
  *
  * A sync operation is answered when the commit is on disk, and an async one at once, if no other
- * waits before it. After a failed commit the environment is closed, opened and the index read
- * again. Did its pages reach the file all the same, as the number of the last transaction there
- * says, then all of the group is STORED. Else nothing of it is there: what was not answered is
- * REFUSED, and what had been (async) runs again.
+ * waits before it. Did the pages of a failed commit reach the file all the same, as the number of
+ * the last transaction there says, then all of the group is STORED. Else nothing of it is there:
+ * what was not answered is REFUSED. Then the environment is closed, opened and the index read
+ * again, and what had been answered (async) runs again.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -218,19 +218,6 @@ static void group_refuse(struct lmdb *l, uint32_t code)
     l->group_ops = l->group_bytes = l->group_bodies = l->group_looked = 0;
 }
 
-/* The file is open again, and says what became of the commit. */
-static void doubt_end(struct lmdb *l)
-{
-    MDB_envinfo info;
-    mdb_env_info(l->env, &info);
-    bool written = info.me_last_txnid >= l->doubt;
-    l->doubt = 0;
-    if (written)
-        group_end(l);
-    else
-        group_refuse(l, l->down);
-}
-
 bool group_reopen(struct lmdb *l)
 {
     lmdb_unload(l);
@@ -238,8 +225,6 @@ bool group_reopen(struct lmdb *l)
     if (error)
         snprintf(l->text, sizeof(l->text), "%s", error);
     free(error);
-    if (l->env && l->doubt)
-        doubt_end(l);
     for (struct batch *b = l->pending; b && l->env; b = b->next)
         run_again(l, b);
     return l->env && !l->error;
@@ -265,6 +250,13 @@ static void tell_failed(struct lmdb *l, bool full, int error)
     lmdb_text_errno(l, what, error);
 }
 
+/* Are the pages of that transaction in the file? The map shows it as it is now. */
+static bool is_written(const struct lmdb *l, size_t txn)
+{
+    MDB_envinfo info;
+    return txn && mdb_env_info(l->env, &info) == 0 && info.me_last_txnid >= txn;
+}
+
 /* txn: of the commit that failed while pages were written; 0: it failed before. */
 static void group_fail(struct lmdb *l, size_t txn)
 {
@@ -279,8 +271,9 @@ static void group_fail(struct lmdb *l, size_t txn)
         tell_failed(l, full, error);
     /* Before the answers: who gets them should know why, and not ask at once again. */
     group_announce(l, full ? PUSHROD_E_STORE_FULL : PUSHROD_E_STORE_FAILED);
-    l->doubt = group_waits(l) ? txn : 0;
-    if (!l->doubt)
+    if (is_written(l, txn))
+        group_end(l);
+    else
         group_refuse(l, l->down);
     group_reopen(l);
     if (bodies && l->env) {

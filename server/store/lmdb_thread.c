@@ -41,7 +41,7 @@ static bool broken(const struct lmdb *l)
 /* When the pending group is to be committed. */
 static uint64_t commit_due(const struct lmdb *l)
 {
-    if (!group_waits(l) || l->doubt)
+    if (!group_waits(l))
         return LMDB_NEVER;
     if (l->down && !l->pending_sync)
         return l->room_ns + ROOM_NS; /* what was answered waits for better times */
@@ -87,24 +87,22 @@ static uint64_t sleep_until(const struct lmdb *l, uint64_t now_ns)
 {
     uint64_t until = least(now_ns + IDLE_NS, least(commit_due(l), settle_due(l)));
     until = least(until, rotate_due(l));
-    if (l->down && (!group_waits(l) || l->doubt))
+    if (l->down && !group_waits(l))
         until = least(until, l->room_ns + ROOM_NS);
     if (l->commits != l->swept_commits)
         until = least(until, sweep_due(l));
     return until;
 }
 
-/* Nothing while a group is in doubt: what was asked later is answered later. */
 static struct batch *take(struct lmdb *l, uint64_t until_ns, bool *stop)
 {
     struct timespec at = clock_timespec(until_ns);
     pthread_mutex_lock(&l->lock);
     int rc = 0;
-    while ((!l->incoming || l->doubt) && !l->stop && rc != ETIMEDOUT)
+    while (!l->incoming && !l->stop && rc != ETIMEDOUT)
         rc = pthread_cond_timedwait(&l->wake, &l->lock, &at);
-    struct batch *taken = l->doubt ? NULL : l->incoming;
-    if (taken)
-        l->incoming = l->incoming_last = NULL;
+    struct batch *taken = l->incoming;
+    l->incoming = l->incoming_last = NULL;
     *stop = l->stop;
     pthread_mutex_unlock(&l->lock);
     return taken;
@@ -132,7 +130,7 @@ static void look_for_room(struct lmdb *l, uint64_t now_ns)
     /* A part of the reserve, whatever is smaller: the store's or the disk's. */
     uint64_t part = l->max_bytes / 128 < ROOM_BYTES ? l->max_bytes / 128 : ROOM_BYTES;
     bool much = l->unlooked_bytes > least(part, l->spare / 2);
-    if ((now_ns < l->room_ns + ROOM_NS && !much) || (group_waits(l) && !l->doubt))
+    if ((now_ns < l->room_ns + ROOM_NS && !much) || group_waits(l))
         return;
     l->room_ns = now_ns;
     l->unlooked_bytes = 0;
@@ -178,7 +176,7 @@ static void sweep(struct lmdb *l, uint64_t now_ns)
 static void step(struct lmdb *l, bool stop)
 {
     uint64_t now_ns = clock_mono_ns();
-    if (group_waits(l) && !l->doubt && (stop || now_ns >= commit_due(l))) {
+    if (group_waits(l) && (stop || now_ns >= commit_due(l))) {
         l->busy = l->group_ops > BUSY_OPS;
         group_commit(l, now_ns, apply_share(l));
     } else if (now_ns >= settle_due(l)) {

@@ -14,8 +14,7 @@
  * an operation marked `async`, that it will be within 50 ms. An outcome is one of
  *   STORED   done
  *   REFUSED  not done, rolled back, nothing changed (disk full, write error); `code` says why.
- *            After a commit that failed the store looks whether it is there all the same; until it
- *            knows it answers nothing that was asked since
+ *            Of a commit that failed the store looks whether it is there all the same
  *   GONE     FINISH, RESCHEDULE or LOOKUP of an id that is not there (any more)
  *   HELD     APPEND whose unique key is taken, or whose id is there already; `id` is the holder
  *   LATER    LOOKUP of something large, beside others that were: ask again. It costs a few bytes to
@@ -145,13 +144,7 @@ struct store_op {
     enum durability durability; /* QUEUE */
 };
 
-enum store_outcome {
-    OUTCOME_STORED,
-    OUTCOME_REFUSED,
-    OUTCOME_GONE,
-    OUTCOME_HELD,
-    OUTCOME_LATER
-};
+enum store_outcome { OUTCOME_STORED, OUTCOME_REFUSED, OUTCOME_GONE, OUTCOME_HELD, OUTCOME_LATER };
 
 /*
  * One for each operation, in order. Who asks for many records gets them in parts, so that a tick

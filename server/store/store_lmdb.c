@@ -260,14 +260,6 @@ static struct store *lmdb_open(
     return NULL;
 }
 
-static void batches_free(struct lmdb *l, struct batch *b)
-{
-    for (struct batch *next; b; b = next) {
-        next = b->next;
-        batch_free(l, b);
-    }
-}
-
 static void lmdb_close(struct store *s)
 {
     struct lmdb *l = (struct lmdb *)s;
@@ -276,8 +268,11 @@ static void lmdb_close(struct store *s)
     pthread_cond_signal(&l->wake);
     pthread_mutex_unlock(&l->lock);
     pthread_join(l->thread, NULL);
-    batches_free(l, l->pending);
-    batches_free(l, l->incoming);
+    while (l->pending) {
+        struct batch *b = l->pending;
+        l->pending = b->next;
+        batch_free(l, b);
+    }
     lmdb_free(l);
 }
 

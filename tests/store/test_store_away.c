@@ -4,7 +4,6 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <lmdb.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -74,42 +73,23 @@ static void refused_while_away(struct rig *r)
     assert_non_null(strstr(e->text, "data.mdb"));
 }
 
-/*
- * Its commit fails and the file is away: what became of it is known, and told, when that is back,
- * and what was asked later is answered behind it. A try each 200 ms.
- */
-static void append_without_a_file(struct rig *r)
-{
-    enum { TRIES = 20 };
-    char away[80];
-    struct record in = rig_record(2, "q", 4);
-    const struct store_op ops[] = {
-        {.kind = STORE_APPEND, .record = &in}, {.kind = STORE_LOOKUP, .id = 1}};
-    move_away(r, away);
-    failing_syncs = 1;
-    r->backend->ops->submit(r->store, &ops[0], 1, r->now_ms);
-    assert_int_equal(rig_next(r)->event, EVENT_STORE_DOWN);
-    r->backend->ops->submit(r->store, &ops[1], 1, r->now_ms);
-    for (unsigned long before = clock_readings; clock_readings < before + TRIES;)
-        sched_yield();
-    bring_back(r, away);
-    const struct store_event *e = rig_next(r);
-    assert_true(e->event == EVENT_OP && e->kind == STORE_APPEND);
-    assert_int_equal(e->outcome, OUTCOME_REFUSED);
-    while ((e = rig_next(r))->event != EVENT_OP)
-        ;
-    assert_true(e->kind == STORE_LOOKUP && e->outcome == OUTCOME_STORED);
-    if (r->down)
-        rig_wait_up(r);
-}
-
 static void no_second_store_begins_where_one_was(void **state)
 {
     struct rig r;
+    char away[80];
     rig_open(&r, *state);
     struct record in = rig_record(1, "q", 4);
     assert_int_equal(rig_append(&r, &in)->outcome, OUTCOME_STORED);
-    append_without_a_file(&r);
+    move_away(&r, away);
+    failing_syncs = 1; /* it opens its files again */
+    in.id = 2;
+    assert_int_not_equal(rig_append(&r, &in)->outcome, OUTCOME_STORED);
+    refused_while_away(&r);
+    failing_syncs = 0;
+    bring_back(&r, away);
+    rig_wait_up(&r);
+    assert_int_equal(rig_id(&r, STORE_LOOKUP, 1)->outcome, OUTCOME_STORED);
+    assert_int_equal(rig_id(&r, STORE_LOOKUP, 2)->outcome, OUTCOME_GONE);
     rig_close(&r);
 }
 
@@ -171,12 +151,19 @@ static void a_store_that_failed_is_not_full(void **state)
 static void it_knows_what_may_be_running_over_failures(void **state)
 {
     struct rig r;
+    char away[80];
     rig_open(&r, *state);
     struct record in = rig_record(1, "q", 4);
     rig_append(&r, &in);
     assert_int_equal(rig_fetch(&r, "q", (struct order_key){0}, 9)->record_count, 1);
     rig_reopen(&r);
-    append_without_a_file(&r);
+    failing_syncs = 1;
+    move_away(&r, away);
+    in.id = 2;
+    assert_int_equal(rig_append(&r, &in)->outcome, OUTCOME_REFUSED);
+    assert_int_equal(rig_id(&r, STORE_LOOKUP, 1)->outcome, OUTCOME_REFUSED);
+    bring_back(&r, away);
+    rig_wait_up(&r);
     const struct store_event *e = rig_fetch(&r, "q", (struct order_key){0}, 1);
     assert_true(e->record_count == 1 && e->records[0].maybe_running);
     rig_close(&r);
