@@ -65,7 +65,11 @@ void request_reject(struct core *c, const struct request *r, const struct store_
 {
     assert(r->kind <= REQUEST_DONE);
     bool dead = r->kind == REQUEST_REPLAY || r->kind == REQUEST_DROP;
-    if (e->outcome == OUTCOME_GONE || e->outcome == OUTCOME_STORED)
+    const struct task *t = dead ? ledger_find(&c->ledger, r->id) : NULL;
+    if (e->outcome == OUTCOME_GONE && t && t->refused)
+        out_reject(c, r->conn, r->request, c->store_code ? c->store_code : PUSHROD_E_STORE_FAILED,
+            "its end is not stored yet");
+    else if (e->outcome == OUTCOME_GONE || e->outcome == OUTCOME_STORED)
         out_reject(c, r->conn, r->request, PUSHROD_E_UNKNOWN_TASK,
             dead ? not_dead_text(c, r->id) : unknown_text(c, r->id));
     else

@@ -201,6 +201,37 @@ static void a_task_counts_though_the_store_refused_it(void **state)
     durable_free(&d);
 }
 
+/* Told, since it is async, but refused by a full store: that is no unknown task. */
+static void a_dead_letter_that_is_not_stored_yet(void **state)
+{
+    (void)state;
+    struct durable d;
+    durable_begin(&d, DURABILITY_ASYNC);
+    uint64_t id = fix_submit(&d.f, 5, "q", "p", NULL, FOLLOW_NONE);
+    durable_end(&d);
+    struct answer failed = fix_failed(id, durable_lease(&d, 0, id), "no");
+    failed.permanent = true;
+    durable_stored(&d, 1);
+    fix_answer(&d.f, 0, failed);
+    fix_end(&d.f);
+    durable_say(&d, durable_op(&d, STORE_FINISH, 0), OUTCOME_REFUSED, PUSHROD_E_STORE_FULL);
+    struct msg_control replay = {.request = 4, .verb = S("replay"), .id = id};
+    core_control(d.f.core, 6, &replay);
+    durable_end(&d);
+    durable_stored(&d, 1);
+    durable_end(&d);
+    assert_int_equal(fix_conn(&d.f, 6, MSG_REJECTED, 0)->code, PUSHROD_E_STORE_FAILED);
+    durable_stored(&d, 200);
+    durable_settle(&d);
+    core_control(d.f.core, 6, &replay);
+    durable_end(&d);
+    durable_stored(&d, 1);
+    durable_end(&d);
+    assert_non_null(fix_conn(&d.f, 6, MSG_OK, 0));
+    assert_int_not_equal(durable_lease(&d, 0, id), 0);
+    durable_free(&d);
+}
+
 /* Not as one of those that are ready behind the edge, among which it lies. */
 static void what_expires_before_its_time_was_delayed(void **state)
 {
@@ -303,6 +334,7 @@ int main(void)
         cmocka_unit_test(what_waits_in_a_paused_queue_grows_old),
         cmocka_unit_test(a_task_counts_though_nobody_hears_of_it),
         cmocka_unit_test(a_task_counts_though_the_store_refused_it),
+        cmocka_unit_test(a_dead_letter_that_is_not_stored_yet),
         cmocka_unit_test(what_expires_before_its_time_was_delayed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
