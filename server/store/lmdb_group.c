@@ -6,7 +6,8 @@
  * waits before it. Did the pages of a failed commit reach the file all the same, as the number of
  * the last transaction there says, then all of the group is STORED. Else nothing of it is there:
  * what was not answered is REFUSED. Then the environment is closed, opened and the index read
- * again, and what had been answered (async) runs again.
+ * again, and what had been answered (async) runs again; so does a FORGET, for nobody asks for that
+ * a second time.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -114,6 +115,11 @@ void group_run(struct lmdb *l, struct batch *taken)
 
 /* ---- failure ---- */
 
+static bool is_owed(const struct item *item)
+{
+    return item->answered || (item->kind == STORE_FORGET && !item->told);
+}
+
 static void refuse_rest(struct lmdb *l, uint32_t code)
 {
     struct reply *r = reply_new();
@@ -121,7 +127,7 @@ static void refuse_rest(struct lmdb *l, uint32_t code)
     for (struct batch *b = l->pending; b; b = b->next) {
         for (size_t i = 0; i < b->count; i++) {
             struct item *item = &b->items[i];
-            if (item->told)
+            if (item->told || is_owed(item))
                 continue;
             item->told = true;
             struct store_event *e = reply_event(r, item->kind, item->token, item->id);
@@ -133,7 +139,7 @@ static void refuse_rest(struct lmdb *l, uint32_t code)
     give(l, r);
 }
 
-/* Only what was answered STORED is left of the batch: true if that is anything. */
+/* Only what is owed is left of the batch: true if that is anything. */
 static bool batch_reduce(struct batch *b)
 {
     size_t left = 0;
@@ -146,7 +152,7 @@ static bool batch_reduce(struct batch *b)
         }
     }
     for (size_t i = 0; i < b->count; i++)
-        left += b->items[i].answered;
+        left += is_owed(&b->items[i]);
     return left > 0;
 }
 
@@ -165,10 +171,13 @@ static void run_again(struct lmdb *l, struct batch *b)
     l->now_ms = b->now_ms;
     for (size_t i = 0; i < b->count && !l->error; i++) {
         struct item *item = &b->items[i];
-        if (!item->answered)
+        if (!is_owed(item))
             continue;
         chunk_turn(item->chunk, item->offset, row_kind_of(item->kind));
-        op_run(l, item, nobody);
+        struct reply *r = item->answered ? nobody : l->late;
+        op_run(l, item, r);
+        if (l->error)
+            r->count--;
     }
     reply_free(nobody);
 }

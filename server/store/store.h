@@ -29,6 +29,7 @@
  *     An expired record comes once, ready; the core finishes it (or lets it run on, if started).
  *     Its due_ms is what it was until then, 0 of one that was ready.
  *     What DUE and REVIVE give counts as windowed.
+ *   - FORGET is not refused: nobody asks a second time, so it runs again until it is stored.
  *   - a key with unique_ms holds until then, whether its task has ended or not. REVIVE takes the
  *     key again (until the task ends) if it is free, and does without it otherwise.
  *   - PURGE frees every unique key of the queue but those of the records that stay.

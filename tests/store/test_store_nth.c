@@ -240,6 +240,31 @@ static void a_dead_letter_is_counted_once(void **state)
     rig_close(&r);
 }
 
+/* Nobody asks a second time, and in a full store it is what makes room. */
+static void what_may_go_goes(void **state)
+{
+    bool failed = true;
+    for (long n = 1; failed; n += 3) {
+        struct rig r;
+        rig_open(&r, *state);
+        append(&r, rig_record(1, "q", 4), false);
+        rig_finish_kept(&r, 1, "result", 600000);
+        struct record record = rig_record(2, "q", 4);
+        struct store_op ops[] = {
+            {.kind = STORE_APPEND, .record = &record}, {.kind = STORE_FORGET, .id = 1}};
+        atomic_store(&left, n);
+        r.backend->ops->submit(r.store, ops, 2, r.now_ms);
+        for (unsigned told = 0; told < 2;)
+            told += rig_next(&r)->event == EVENT_OP;
+        failed = atomic_exchange(&left, 0) <= 0;
+        rig_wait_up(&r);
+        assert_int_equal(rig_id(&r, STORE_LOOKUP, 1)->outcome, OUTCOME_GONE);
+        rig_reopen(&r);
+        assert_int_equal(rig_id(&r, STORE_LOOKUP, 1)->outcome, OUTCOME_GONE);
+        rig_close(&r);
+    }
+}
+
 #define FOR(test, n)                                                                               \
     {                                                                                              \
 #test ", " #n, test, NULL, NULL, (void *)(uintptr_t)&backends[n]                           \
@@ -248,6 +273,7 @@ static void a_dead_letter_is_counted_once(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {FOR(the_nth_call_fails, 1), FOR(the_nth_call_fails, 2),
-        FOR(a_dead_letter_is_counted_once, 1), FOR(a_dead_letter_is_counted_once, 2)};
+        FOR(what_may_go_goes, 1), FOR(what_may_go_goes, 2), FOR(a_dead_letter_is_counted_once, 1),
+        FOR(a_dead_letter_is_counted_once, 2)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
