@@ -256,6 +256,7 @@ void finish_release(struct core *c, struct task *t)
     bool keep = t->rare && t->rare->keep_ms;
     if (t->followers || t->released || finish_is_dead_letter(t) || (task_only_here(t) && keep))
         return;
+    t->record.followed = false; /* its finish may have to be stored once more: not to be kept */
     if (!task_only_here(t) && !keep) {
         struct store_op *op = out_store(c, STORE_FORGET, 0);
         if (op)

@@ -226,6 +226,35 @@ static void async_that_is_refused_is_told(void **state)
         refused_async_ends(i & 1, i & 2);
 }
 
+/* The store refused its finish before it was acknowledged, or since: when that is asked again,
+ * nobody waits for it any more, and nobody would say so a second time. */
+static void what_was_acknowledged_is_not_kept(void **state)
+{
+    (void)state;
+    for (int late = 0; late < 2; late++) {
+        durable_begin(&d, DURABILITY_ASYNC);
+        uint64_t id = fix_submit(&d.f, 5, "q", "", NULL, FOLLOW_FINISH);
+        durable_end(&d);
+        uint64_t lease = durable_lease(&d, 0, id);
+        durable_stored(&d, 1);
+        fix_answer(&d.f, 0, fix_done(id, lease, "well"));
+        fix_end(&d.f);
+        struct store_op finish = *durable_op(&d, STORE_FINISH, 0);
+        assert_true(finish.finish->keep_until_ms > d.f.now.wall_ms);
+        if (late) {
+            fix_later(&d.f, 1);
+            core_received(d.f.core, 5, 1);
+            durable_end(&d);
+        }
+        durable_say(&d, &finish, OUTCOME_REFUSED, PUSHROD_E_STORE_FULL);
+        core_received(d.f.core, 5, 1);
+        fix_later(&d.f, 200);
+        durable_end(&d);
+        assert_int_equal(durable_op(&d, STORE_FINISH, 0)->finish->keep_until_ms, 0);
+        durable_free(&d);
+    }
+}
+
 /* A finish that the store kept does not say which: no queue, and not one without a name. */
 static void a_row_of_what_was_looked_up_names_no_queue(void **state)
 {
@@ -251,6 +280,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(async_that_is_refused_is_told),
+        cmocka_unit_test(what_was_acknowledged_is_not_kept),
         cmocka_unit_test(a_row_of_what_was_looked_up_names_no_queue),
         cmocka_unit_test(a_refused_retry_is_asked_again),
         cmocka_unit_test(a_refused_retry_asks_no_finish_again),
