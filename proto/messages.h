@@ -72,7 +72,7 @@ enum msg_plane {
     F(U64, worker, "worker id; also the first word of each ANSWERS frame")                         \
     F(U64, session, "drawn for this lane; fences answers of an earlier one")                       \
     F(TEXT, host, "advertised host for lane and answers; nil: the one that was dialled")           \
-    F(U64, lane_port, "connect a PULL here, once, with ZMQ_RECONNECT_IVL -1")                      \
+    F(U64, lane_port, "connect a PULL here, once, and never again")                                \
     F(U64, answers_port, "connect a PUSH here")                                                    \
     F(TEXT, user, "PLAIN user name for lane and answers")                                          \
     F(TEXT, token, "PLAIN password for lane and answers")                                          \

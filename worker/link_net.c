@@ -3,7 +3,9 @@
  * Sockets. What libzmq needs to be told, and why:
  * - RCVHWM 0 on the lane: a PULL at its high-water mark stops reading; the server's credit bounds
  * it.
- * - RECONNECT_IVL -1 on the lane: a lane that went down stays down; the port may be another's next.
+ * - A lane that went down stays down, for the port may be another's next: its RECONNECT_IVL is a
+ *   day, and it is closed long before. With -1 libzmq drops what was not read yet, and asserts if
+ *   that is amid a message of several parts (docs/decisions.md).
  * - No ZMTP heartbeats: ours replace them.
  * - Monitors are raw PAIRs that we drain each tick, stopped before they are closed.
  * - Unix sockets where the server is on this host: two thirds of the price of TCP
@@ -24,6 +26,7 @@
 
 /* A thousand workers whose server is away must not keep their host busy with looking for it. */
 #define RECONNECT_MAX_MS  1000
+#define RECONNECT_NEVER   (24 * 3600 * 1000)
 #define COMPLAIN_AFTER_MS 1000u
 #define COMPLAIN_CAP_MS   60000u
 
@@ -233,7 +236,7 @@ static bool connect_lane(struct link *l, const struct msg_welcome *m, const char
     l->lane = socket_new(l, ZMQ_PULL);
     if (!l->lane)
         return false;
-    set_int(l->lane, ZMQ_RECONNECT_IVL, -1);
+    set_int(l->lane, ZMQ_RECONNECT_IVL, RECONNECT_NEVER);
     set_keepalive(l->lane, m);
     l->lane_monitor = monitor_new(l, l->lane,
         ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_CLOSED |
