@@ -10,7 +10,8 @@ import time
 
 import lab as lib
 from lab import CONTROL, LIST, SUBMIT, Failure, Proxy, wait_for
-from monkey_client import KINDS, QUEUES, Client, Map, handlers, listed_queues, processes_with
+from monkey_client import KINDS, QUEUES, Client, Map, handlers, listed_queues, own_program, processes_with
+from monkey_dead import Repair, judge_dead
 from rows import row
 from rows_net import LOSS, Host
 
@@ -29,29 +30,36 @@ class World:
 
     def __init__(self, lab):
         self.lab, self.rng, rng = lab, lab.random, lab.random
-        self.counts, self.life, self.crashes, self.stopped, self.left = collections.Counter(), 0, [], {}, None
+        self.counts, self.life, self.crashes, self.stopped, self.left = collections.Counter(), 0, [], [], None
+        self.room, self.repairs, self.handlers = 6 << 20, [], handlers(lab)
+        self.config, self.disk, self.own = os.path.join(lab.path, "server.conf"), "32m", rng.random() < 0.5
         self.line = rng.choice(("unix", "unix", "proxy", "hosts" if os.geteuid() == 0 else "proxy"))
         self.hosts = [Host(lab, 1)] if self.line == "hosts" else []
         self.server = lab.durable_server(
             *(f"--queue={queue}={queue.partition('.')[2]}" for queue in QUEUES), "--heartbeat", "200ms",
-            "--ping", "500ms", "--rejoin-wait", "1s", "--drain-timeout", "1s", "--poison-limit", "100",
-            "--max-disk", "32m", "--max-payload", "8m", "--window-tasks", rng.choice(("20", "50000")),
-            "--lane-bytes", rng.choice(("64k", "1m")), *(Proxy.NEEDS if self.line == "proxy" else ()),
-            *(("--worker-listen", "0.0.0.0") if self.hosts else ()))
+            "--ping", "500ms", "--rejoin-wait", "1s", "--poison-limit", "100",
+            "--max-payload", "8m", "--window-tasks", rng.choice(("20", "50000")),
+            "--lane-bytes", rng.choice(("64k", "1m")), "-c", self.configured(2), "--slots", "2", "--recycle-tasks",
+            rng.choice(("0", "40")), *(self.own * self.handlers[rng.choice(KINDS)]),
+            *(Proxy.NEEDS if self.line == "proxy" else ()), *(("--worker-listen", "0.0.0.0") if self.hosts else ()))
+        self.server.title = "server"
         self.proxy = Proxy(lab, self.server) if self.line == "proxy" else None
-        self.handlers = handlers(lab)
         self.workers = [self.worker(number, kinds) for number, kinds in enumerate(
             (KINDS, ("coproc", "exec"), ("coproc", "plug")))]
+        if program := rng.random() < 0.4 and own_program(lab):
+            self.workers.append(self.own_worker(program))
         self.clients = [Client(self, f"c{number}") for number in range(3)]
         self.map = Map(lab, self.server.client_port).start()
         acts = (self.kill, self.kill, self.stop_some, self.end_worker, self.server_dies, self.server_waits,
-                self.server_ends, self.cut, self.operate, self.operate, self.drain, self.fill)
+                self.server_ends, self.cut, self.operate, self.operate, self.drain, self.fill,
+                self.repair, self.repair, self.replace, *[self.reload, self.kill_own] * self.own)
         self.acts = [act for act in acts if rng.random() < 0.6] or acts
 
     def worker(self, number, kinds):
         several = "plug" in kinds or self.rng.random() < 0.5
         words = [word for kind in kinds for word in self.handlers[kind]] + [
-            "--slots", str(self.rng.randrange(1, 4)), "--drain-timeout", "2s", *(["--processes", "2"] * several)]
+            "--slots", str(self.rng.randrange(1, 4)), "--drain-timeout", "2s", *(["--processes", "2"] * several),
+            *(["--max-tasks", "40"] * (self.rng.random() < 0.3))]
         if self.hosts and number:
             worker = self.hosts[0].worker(self.lab, self.server, f"w{number}", *words)
         else:
@@ -60,12 +68,26 @@ class World:
         worker.kinds, worker.title, worker.drained = kinds, worker.name + "-1" * several, False
         return worker
 
+    def own_worker(self, program):
+        """A program that runs a worker in its own process, with nobody above it."""
+        worker = lib.Process(self.lab, "own", [program, "join", f"127.0.0.1:{self.server.join_port}", "name", "own"])
+        self.lab.processes.append(worker)
+        worker.kinds, worker.title, worker.drained = ("plug",), "own", False
+        return worker.start()
+
+    def configured(self, workers):
+        with open(self.config, "w") as f:
+            f.write(f"workers = {workers * self.own}\ndrain-timeout = 1s\nmax-disk = {self.disk}\n"
+                    f"max-tasks = {self.rng.choice((0, 500))}\n")
+        return self.config
+
     def questions(self, *asked):
         with lib.Connection(self.server.client_port) as connection:
             return connection.ask(*asked)
 
     def pump(self):
         self.resume(time.monotonic())
+        self.repairs = [repair for repair in self.repairs if not repair.over()]
         for client in self.clients:
             if client.silent_until < time.monotonic():
                 client.pump(0.002)
@@ -87,12 +109,13 @@ class World:
 
     def stop(self, process, pids):
         send(pids, signal.SIGSTOP)
-        self.stopped.setdefault(process, time.monotonic() + self.rng.choice((0.05, 0.3, 1, 2)))
+        self.stopped.append((time.monotonic() + self.rng.choice((0.05, 0.3, 1, 2)), process, pids))
 
     def resume(self, now=1e99):
-        for process in [process for process, until in self.stopped.items() if until <= now]:
-            process.signal(signal.SIGCONT)
-            del self.stopped[process]
+        for stopped in [stopped for stopped in self.stopped if stopped[0] <= now]:
+            self.stopped.remove(stopped)
+            stopped[1].signal(signal.SIGCONT)
+            send(stopped[2], signal.SIGCONT)  # the one above them may be gone
 
     def some(self):
         """A worker, and all its processes or one of them."""
@@ -120,7 +143,12 @@ class World:
         self.resume()  # what it has accepted before it stopped is older than it seems
         self.crashes.append(time.monotonic())
         self.life += 1
-        self.server.restart(self.LIMIT)
+        if self.rng.random() < 0.5:  # its own workers are left to see that by themselves
+            self.server.process.kill()
+            self.server.process.wait()
+            self.server.start(self.LIMIT)
+        else:
+            self.server.restart(self.LIMIT)
 
     def server_waits(self):
         self.stop(self.server, self.server.tree())
@@ -158,6 +186,24 @@ class World:
         self.resume()
         self.questions(CONTROL, verb, queue, 0)
 
+    def repair(self):
+        Repair(self)
+
+    def replace(self):
+        """The processes of a worker one by one, or those of the server."""
+        process = self.rng.choice([self.server, *(w for w in self.workers if w.title != "own" and w.alive())])
+        process.process.send_signal(signal.SIGUSR2)
+
+    def reload(self):
+        self.configured(self.rng.randrange(3))
+        self.server.process.send_signal(signal.SIGHUP)
+
+    def kill_own(self):
+        """One of the processes below the server."""
+        if below := self.server.tree()[1:]:
+            pid = self.rng.choice(below)
+            send([pid], self.rng.choice((signal.SIGKILL, signal.SIGTERM)))
+
     def fill(self):
         self.resume()  # with payloads that nobody takes, until the store is full
         with lib.Connection(self.server.client_port, self.LIMIT) as connection:
@@ -166,6 +212,14 @@ class World:
                 if connection.receive()[0][0] == lib.REJECTED:
                     self.counts["full"] += 1
                     break
+
+    def make_room(self):
+        """Results that nobody has acknowledged may fill the store for minutes: an operator gives it more."""
+        if self.healed and time.monotonic() > self.healed + 3:
+            self.healed = 0
+            if not self.server.metrics()["pushrod_store_up"]:
+                self.counts["more room"] += 1
+                self.server_ends(self.LIMIT)
 
     def heal(self):
         self.resume()
@@ -177,12 +231,17 @@ class World:
             self.proxy.silence()
         for worker in (worker for worker in self.workers if worker.drained):
             worker.stop(self.LIMIT)
+        self.disk = "1g"
+        self.configured(0)
         for verb, queue in [("purge", "park"), *(("resume", queue) for queue in QUEUES)]:
             self.questions(CONTROL, verb, queue, 0)
         for client in self.clients:
             client.paused = True
+        self.healed = time.monotonic()
+        self.wait_for_none("repairs to end", lambda: self.pump() or [repair.argv for repair in self.repairs])
         self.wait_for_none("all tasks to end", lambda: [client.open_ones() for client in self.clients if (
-            self.revive() or client.open_tasks() or not client.socket)])
+            self.make_room() or self.revive() or client.open_tasks() or not client.socket)])
+        self.wait_for_none("the map to end", lambda: self.make_room() or self.map.alive())
         if bad := [client.account() for client in self.clients if client.lost or client.twice]:
             raise Failure(f"lost, or told twice: {bad}")
         self.map.judge(self.LIMIT)
@@ -202,6 +261,7 @@ class World:
         """By all accounts of the server; its ledger has what a memory queue keeps, or nobody knows of."""
         for client in self.clients:
             client.wait_again()
+        judge_dead(self, [row for row in self.questions(LIST, "queues", None, 0, 0) if row[0] == lib.QUEUE_ROW])
         kept = sum(client.kept_in_memory() for client in self.clients)
 
         def rows():
@@ -220,7 +280,7 @@ class World:
 
     def over(self):
         for process in (self.server, *self.workers):
-            if code := process.stop(self.LIMIT):
+            if (code := process.stop(self.LIMIT)) and not (process.title == "own" and code in (-9, -15)):
                 raise Failure(f"{process.name} stopped with {code}")
         for process in self.lab.processes:
             if bad := NO_LOG_HAS.search(process.log()):

@@ -4,11 +4,12 @@
 
 Each execution appends "S id attempt pid ns" when it begins and "E ..." when it ends, in one write
 each, so that the file is whole whoever is killed. The payload says what to do, words of
-    ms=N      take N milliseconds        fail      fail the attempt
+    ms=N      take N milliseconds        fail      fail the task
     crash     kill the worker process    size=N    give N bytes back, of the payload again and again
     crash=F   the same, but only if there is no file F yet
     until=F   run until the file F is there
     tell=T    before that send T as a chunk, and say that half is done
+    once=F    fail the attempt, not for good, but only if there is no file F yet
 The result is the payload, unless size is given.
 """
 import json
@@ -32,15 +33,15 @@ def made(path):
 
 
 def worker_above():
-    """The process that runs handlers: the nearest ancestor that is a pushrod-worker."""
+    """The process that runs handlers: the nearest ancestor that is a worker, or a server's own."""
     pid = os.getppid()
     while pid > 1:
         with open(f"/proc/{pid}/cmdline", "rb") as f:
-            if os.path.basename(f.read().split(b"\0")[0]) == b"pushrod-worker":
+            if os.path.basename(f.read().split(b"\0")[0]) in (b"pushrod-worker", b"pushrod-server"):
                 return pid
         with open(f"/proc/{pid}/stat", "rb") as f:
             pid = int(f.read().rsplit(b")", 1)[1].split()[1])
-    raise ProcessLookupError("no pushrod-worker above")
+    raise ProcessLookupError("no worker above")
 
 
 def answer(out, kind, data, **more):
@@ -70,6 +71,8 @@ def main():
         note(record, b"E", task, attempt)
         if "fail" in words:
             answer(out, "fail", b"as asked")
+        elif "once" in words and made(words["once"]):
+            answer(out, "retry", b"the first time")
         else:
             size = int(words.get("size", len(payload)))
             answer(out, "done", (payload * (size // max(len(payload), 1) + 1))[:size])
