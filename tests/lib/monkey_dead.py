@@ -89,10 +89,13 @@ class Repair(Process):
     def doubt_all(self):
         """Who of the queue was dead at that moment, only the server knows."""
         for client in self.world.clients:
+            for task in client.tasks:
+                if task.queue == self.queue and task.may_fail():
+                    client.lost_names.add(task.name)
+                    task.doubt = True  # also one that its client has not heard of yet
             for number in list(client.accepted):
                 task = client.task(number)
-                if task.queue == self.queue and task.fate in ("fail", "once", "late"):
-                    client.lost_names.add(task.name)
+                if task.queue == self.queue and task.may_fail():
                     client.doubt(number, self.verb == "replay")
 
 
