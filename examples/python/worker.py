@@ -112,7 +112,7 @@ class Worker:
         forget = [v[2] for v in verdicts or [] if v[3] not in (KEEP, SEND)]
         self.last, self.beats, self.next, self.pausing, self.kept = 0, True, ping, False, [k for k in self.kept if k[1][-1][2] not in forget]
         self.task, self.partial = None if self.task and self.task[1] in forget else self.task, None
-        lane = self.connect(zmq.PULL, lane_port, rcvhwm=0, reconnect_ivl=-1, **plain)
+        lane = self.connect(zmq.PULL, lane_port, rcvhwm=0, reconnect_ivl=86400000, **plain)
         gone = lane.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self.answers, events, alive, heard = self.connect(zmq.PUSH, port, sndhwm=0, **plain), [], True, time.monotonic()
         while alive and gone not in events and time.monotonic() - heard < (self.next + 2 * ping) / 1000:

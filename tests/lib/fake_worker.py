@@ -52,7 +52,7 @@ class FakeWorker:
             return False
         _, self.worker, self.session, _, lane, answers, user, token = fields[:8]
         plain = {"plain_username": user.encode(), "plain_password": token.encode()}
-        self.lane = self.connect(zmq.PULL, lane, rcvhwm=0, reconnect_ivl=-1, **plain)
+        self.lane = self.connect(zmq.PULL, lane, rcvhwm=0, reconnect_ivl=86400000, **plain)
         self.answers = self.connect(zmq.PUSH, answers, sndhwm=0, **plain)
         return True
 

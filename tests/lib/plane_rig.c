@@ -359,9 +359,9 @@ bool fake_is_refused(void *arg)
 
 void fake_connect_lane(struct fake *fake)
 {
-    int never = -1;
+    int day = 24 * 3600 * 1000; /* so never; see worker/link_net.c */
     fake->lane = fake_plain(fake->context, ZMQ_PULL, fake->user, fake->token);
-    zmq_setsockopt(fake->lane, ZMQ_RECONNECT_IVL, &never, sizeof never);
+    zmq_setsockopt(fake->lane, ZMQ_RECONNECT_IVL, &day, sizeof day);
     fake_connect(fake->lane, fake->welcome.lane_port);
 }
 
