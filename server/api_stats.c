@@ -42,8 +42,12 @@ static void stats_each(struct pushrod_server *s, stat_fn *fn, void *arg)
         const struct conn_stats *stats = conns_stats(s->conns);
         CONN_STATS(TELL)
     }
+    struct store_usage usage = host_store_usage(s->host);
     fn("store_unsettled_bytes", "gauge", "bytes that the store has not settled yet",
-        host_unsettled(s->host), arg);
+        usage.unsettled, arg);
+    fn("store_used_bytes", "gauge", "bytes of the store's file that are in use", usage.used, arg);
+    fn("store_max_bytes", "gauge", "bytes that these may be (max-disk); 0: in memory only",
+        usage.max, arg);
     fn("store_up", "gauge", "1: the store can write", !host_store_down(s->host), arg);
     fn("late_ticks", "counter", "pauses of the server's own that were longer than a heartbeat",
         host_late_ticks(s->host), arg);

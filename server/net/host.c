@@ -373,9 +373,9 @@ const struct plane *host_plane(const struct host *h)
     return h->plane;
 }
 
-uint64_t host_unsettled(const struct host *h)
+struct store_usage host_store_usage(const struct host *h)
 {
-    return h->ops->unsettled(h->store);
+    return h->ops->usage(h->store);
 }
 
 bool host_store_down(const struct host *h)

@@ -63,7 +63,7 @@ const struct core_stats *host_stats(struct host *host);
 bool host_queue_next(
     const struct host *host, const struct queue **at, struct core_queue_stats *stats);
 const struct plane *host_plane(const struct host *host);
-uint64_t host_unsettled(const struct host *host); /* bytes that the store has not settled yet */
+struct store_usage host_store_usage(const struct host *host);
 bool host_store_down(const struct host *host);
 uint64_t host_late_ticks(const struct host *host);
 

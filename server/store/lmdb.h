@@ -194,7 +194,8 @@ struct lmdb {
     struct reply_queue replies;
     bool stop;
     int event_fd;
-    atomic_uint_fast64_t unsettled;
+    atomic_uint_fast64_t unsettled; /* as in struct store_usage */
+    atomic_uint_fast64_t used;
     pthread_t thread;
     struct arena opened; /* the caller's: what open() told */
 
@@ -297,6 +298,7 @@ bool lmdb_begin(struct lmdb *l);
 bool lmdb_is_away(struct lmdb *l); /* true: somebody took the file away; l->text says so */
 /* True: there is room for submissions. Else l->text says what is full. */
 bool lmdb_room(struct lmdb *l);
+void lmdb_measure(struct lmdb *l);  /* how much is used, for whoever asks on another thread */
 uint64_t lmdb_left(struct lmdb *l); /* bytes that may yet be written, whatever they are for */
 void lmdb_text_errno(struct lmdb *l, const char *what, int error);
 void lmdb_release_pages(struct lmdb *l);

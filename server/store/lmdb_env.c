@@ -414,6 +414,13 @@ void lmdb_text_errno(struct lmdb *l, const char *what, int error)
         mdb_strerror(error), left, l->path);
 }
 
+void lmdb_measure(struct lmdb *l)
+{
+    size_t size;
+    if (l->env)
+        atomic_store(&l->used, (pages_used(l, &size) - free_pages(l, 0)) * size);
+}
+
 uint64_t lmdb_left(struct lmdb *l)
 {
     struct statvfs fs;

@@ -166,6 +166,7 @@ static void sweep(struct lmdb *l, uint64_t now_ns)
     if (l->dirty)
         group_commit(l, now_ns, 0);
     l->swept_commits = l->commits;
+    lmdb_measure(l);
     lmdb_release_pages(l);
     if (l->index.fresh_since_ns == LMDB_NEVER && !l->index.applying) {
         index_rest(l);

@@ -218,6 +218,13 @@ struct store_config {
 
 struct store;
 
+/* Bytes. */
+struct store_usage {
+    uint64_t unsettled; /* of operations that wait for their commit */
+    uint64_t used;      /* on disk, about a second ago; what is free again is none of it */
+    uint64_t max;       /* of these; 0: it is not on disk */
+};
+
 struct store_ops {
     const char *name;
     /* NULL: failed, *error is a text for people that the caller frees. */
@@ -228,8 +235,7 @@ struct store_ops {
      * Returns how many. */
     size_t (*poll)(struct store *, const struct store_event **events, size_t limit);
     int (*event_fd)(const struct store *); /* readable when poll() has something; -1: always poll */
-    uint64_t (*unsettled)(
-        const struct store *); /* bytes of operations that wait for their commit */
+    struct store_usage (*usage)(const struct store *);
     /* Waits until everything that was submitted is settled, then closes and frees. */
     void (*close)(struct store *);
 };

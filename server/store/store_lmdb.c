@@ -157,9 +157,12 @@ static int lmdb_event_fd(const struct store *s)
     return ((const struct lmdb *)s)->event_fd;
 }
 
-static uint64_t lmdb_unsettled(const struct store *s)
+static struct store_usage lmdb_usage(const struct store *s)
 {
-    return atomic_load(&((struct lmdb *)(uintptr_t)s)->unsettled);
+    struct lmdb *l = (struct lmdb *)(uintptr_t)s;
+    return (struct store_usage){.unsettled = atomic_load(&l->unsettled),
+        .used = atomic_load(&l->used),
+        .max = l->max_bytes};
 }
 
 static struct store_capabilities lmdb_capabilities(const struct store *s)
@@ -244,6 +247,7 @@ static char *lmdb_start(struct lmdb *l, struct store_opened *opened)
         error = lmdb_begin_life(l, opened);
     if (error)
         return error;
+    lmdb_measure(l);
     l->event_fd = bell_new();
     int rc = l->event_fd < 0 ? -1 : pthread_create(&l->thread, NULL, lmdb_thread, l);
     return rc == 0 ? NULL : store_text("cannot start the store's thread");
@@ -283,6 +287,6 @@ const struct store_ops store_lmdb = {
     .submit = lmdb_submit,
     .poll = lmdb_poll,
     .event_fd = lmdb_event_fd,
-    .unsettled = lmdb_unsettled,
+    .usage = lmdb_usage,
     .close = lmdb_close,
 };

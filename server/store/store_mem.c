@@ -112,10 +112,10 @@ static int mem_event_fd(const struct store *s)
     return -1;
 }
 
-static uint64_t mem_unsettled(const struct store *s)
+static struct store_usage mem_usage(const struct store *s)
 {
     (void)s;
-    return 0; /* everything is done within submit() */
+    return (struct store_usage){0}; /* everything is done within submit() */
 }
 
 static struct store_capabilities mem_capabilities(const struct store *s)
@@ -242,7 +242,7 @@ const struct store_ops store_mem = {
     .submit = mem_submit,
     .poll = mem_poll,
     .event_fd = mem_event_fd,
-    .unsettled = mem_unsettled,
+    .usage = mem_usage,
     .close = mem_close,
 };
 
@@ -253,6 +253,6 @@ const struct store_ops store_mem_plain = {
     .submit = mem_submit,
     .poll = mem_poll,
     .event_fd = mem_event_fd,
-    .unsettled = mem_unsettled,
+    .usage = mem_usage,
     .close = mem_close,
 };

@@ -246,14 +246,14 @@ static int fault_event_fd(const struct store *s)
     return -1; /* poll() is what lets time pass */
 }
 
-static uint64_t fault_unsettled(const struct store *s)
+static struct store_usage fault_usage(const struct store *s)
 {
     const struct fault *f = (const struct fault *)s;
-    uint64_t bytes = 0;
+    struct store_usage usage = {0};
     for (const struct pending *p = f->first; p; p = p->next)
         for (size_t i = 0; i < p->count; i++)
-            bytes += p->ops[i].record ? p->ops[i].record->payload.size : 0;
-    return bytes;
+            usage.unsettled += p->ops[i].record ? p->ops[i].record->payload.size : 0;
+    return usage;
 }
 
 static struct store_capabilities fault_capabilities(const struct store *s)
@@ -277,7 +277,7 @@ const struct store_ops store_fault_ops = {
     .submit = fault_submit,
     .poll = fault_poll,
     .event_fd = fault_event_fd,
-    .unsettled = fault_unsettled,
+    .usage = fault_usage,
     .close = fault_close,
 };
 
