@@ -207,6 +207,14 @@ static void read_lane(struct link *l)
 
 /* ---------------------------------------------------------------------- monitors */
 
+/* Is it to be said? One may be of a server that has just ended; behind the second one, that was
+ * there to welcome us, each time that they are twice as many. */
+static bool misses_another(struct link *l)
+{
+    unsigned missed = ++l->lanes_missed;
+    return missed > 1 && (missed & (missed - 1)) == 0;
+}
+
 /* After the lane was read: what the server said last counts, before its end does. */
 static void read_monitors(struct link *l)
 {
@@ -220,8 +228,7 @@ static void read_monitors(struct link *l)
     }
     if (l->lane_up)
         l->lanes_missed = 0;
-    /* Once may be a server that has just ended; the second time it was there to welcome us. */
-    if (down && !l->lane_up && ++l->lanes_missed > 1 && !l->stops)
+    if (down && !l->lane_up && misses_another(l) && !l->stops)
         log_warning(
             "cannot reach lane port %llu of %s: open the ports of the server's --lane-ports",
             (unsigned long long)l->lane_port, l->address);
