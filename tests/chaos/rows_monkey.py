@@ -214,10 +214,12 @@ class World:
                     break
 
     def make_room(self):
-        """Results that nobody has acknowledged may fill the store for minutes: an operator gives it more."""
+        """Results that nobody has acknowledged may fill the store for minutes, and a large one that does not fit
+        is tried once in a minute: an operator gives it more."""
         if self.healed and time.monotonic() > self.healed + 3:
             self.healed = 0
-            if not self.server.metrics()["pushrod_store_up"]:
+            metrics = self.server.metrics()
+            if metrics["pushrod_store_used_bytes"] > metrics["pushrod_store_max_bytes"] / 3:
                 self.counts["more room"] += 1
                 self.server_ends(self.LIMIT)
 
