@@ -406,6 +406,11 @@ static uint64_t apply_purge(struct disk_state *s, const struct disk_op *op)
             count++;
         }
     }
+    for (size_t i = 0; i < s->key_count; i++) {
+        struct unique_key *k = &s->keys[i];
+        if (slice_equal(k->queue, op->op.queue) && !keeps_id(&op->op, k->id))
+            k->id = k->until_ms = 0;
+    }
     return count;
 }
 

@@ -17,9 +17,9 @@ static bool same_key(const struct sub *a, const struct sub *b)
 static bool holds_now(const struct sim *sim, const struct sub *sub)
 {
     if (sub->revived)
-        return false; /* it has it if it was free */
-    if (sub->options.unique_ms)
-        return !sim->plan.clock && window_end(sub) > sim->now.wall_ms;
+        return false;           /* it has it if it was free */
+    if (sub->options.unique_ms) /* a purge frees the key of what has ended, too */
+        return !sim->plan.clock && !sub->purging && window_end(sub) > sim->now.wall_ms;
     /* What ended in memory only, and was told to nobody, leaves no trace. */
     return sim->plan.durability[sub->queue] == DURABILITY_SYNC && !sub->status &&
            !truth_was_purged(sim, sub) && !disk_ended(&sim->disk, sub->id);
