@@ -183,6 +183,7 @@ class World:
         self.counts[verb] += 1
         for task in (task for client in self.clients for task in client.tasks if task.queue == queue):
             task.cancelled = "purged" if verb == "purge" else task.cancelled
+            task.key_freed |= verb == "purge"
         self.resume()
         self.questions(CONTROL, verb, queue, 0)
 

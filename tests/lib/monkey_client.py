@@ -181,6 +181,7 @@ class Task(types.SimpleNamespace):
         # Of dead letters: it was dropped; somebody works on it; he may have, and it is not known what he did.
         self.dropped, self.busy, self.doubt = False, False, False
         self.lives, self.tries, self.untold = 1, 0, False  # nobody followed it from its beginning: untold
+        self.key_freed = False  # by a purge of its queue, also if it had ended by then
 
     def fit(self, world):
         """What is kept, and what is dead, fills the store for good: little of it, no large ones."""
@@ -299,7 +300,7 @@ class Client(Load):
             self.wrong(task, f"has the id of {self.task(number).name}")
         for other in (self.tasks[n] for n in self.accepted.values()):
             if (other.key, other.queue) == (task.key or 0, task.queue) and not task.key.startswith("end") and not (
-                    other.cancelled or task.durability != "sync"):
+                    other.cancelled or other.key_freed or task.durability != "sync"):
                 self.wrong(task, f"has the key of {other.name}, which was accepted")
 
     def take_refusal(self, code, holder, place):
