@@ -3,8 +3,6 @@
 #define _GNU_SOURCE /* RTLD_NEXT */
 #include "tests/unit/unit.h"
 
-#include <dlfcn.h>
-#include <errno.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
@@ -12,6 +10,7 @@
 #include <zmq.h>
 
 #include "common/unixsock.h"
+#include "tests/unit/interrupts.h"
 #include "worker/link_impl.h"
 
 static int option(void *socket, int name)
@@ -220,39 +219,12 @@ static void unix_socket_that_is_not_for_us_is_given_up(void **state)
     zmq_ctx_term(l.context);
 }
 
-/* A signal of the program that arrives in libzmq; each call of these sockets has one, once. */
-static const void *stormy[3];
+static const void *stormy[3]; /* sockets */
 
 static bool interrupted(const void *socket)
 {
-    static bool now;
-    if (!socket || (socket != stormy[0] && socket != stormy[1] && socket != stormy[2]))
-        return false;
-    now = !now;
-    errno = now ? EINTR : errno;
-    return now;
-}
-
-#define REAL(name) ((__typeof__(&(name)))dlsym(RTLD_NEXT, #name))
-
-int zmq_msg_recv(zmq_msg_t *message, void *socket, int flags)
-{
-    return interrupted(socket) ? -1 : REAL(zmq_msg_recv)(message, socket, flags);
-}
-
-int zmq_recv(void *socket, void *data, size_t size, int flags)
-{
-    return interrupted(socket) ? -1 : REAL(zmq_recv)(socket, data, size, flags);
-}
-
-int zmq_msg_send(zmq_msg_t *message, void *socket, int flags)
-{
-    return interrupted(socket) ? -1 : REAL(zmq_msg_send)(message, socket, flags);
-}
-
-int zmq_send(void *socket, const void *data, size_t size, int flags)
-{
-    return interrupted(socket) ? -1 : REAL(zmq_send)(socket, data, size, flags);
+    bool is_one = socket == stormy[0] || socket == stormy[1] || socket == stormy[2];
+    return socket && is_one && interrupt();
 }
 
 static void pair(struct link *l, const char *at, void **ours, void **theirs)

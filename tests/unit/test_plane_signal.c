@@ -7,12 +7,11 @@
 #define _GNU_SOURCE /* RTLD_NEXT */
 #include "tests/unit/unit.h"
 
-#include <dlfcn.h>
-#include <errno.h>
 #include <pthread.h>
 #include <zmq.h>
 
 #include "tests/lib/plane_rig.h"
+#include "tests/unit/interrupts.h"
 
 static struct rig rig;
 static struct fake fake;
@@ -24,43 +23,19 @@ static unsigned ended; /* contexts */
 /* Not the fake worker's, whose calls are on this thread too. */
 static bool interrupted(const void *of)
 {
-    static bool now;
     if (!storm || !pthread_equal(self, pthread_self()) || of == fake.dealer || of == fake.lane ||
         of == fake.answers || of == fake.context)
         return false;
-    now = !now;
+    bool now = interrupt();
     interrupts += now;
-    errno = now ? EINTR : errno;
     return now;
 }
-
-#define REAL(name) ((__typeof__(&(name)))dlsym(RTLD_NEXT, #name))
 
 int zmq_getsockopt(void *socket, int option, void *value, size_t *size)
 {
     if (option == ZMQ_EVENTS && interrupted(socket))
         return -1;
     return REAL(zmq_getsockopt)(socket, option, value, size);
-}
-
-int zmq_msg_recv(zmq_msg_t *message, void *socket, int flags)
-{
-    return interrupted(socket) ? -1 : REAL(zmq_msg_recv)(message, socket, flags);
-}
-
-int zmq_recv(void *socket, void *data, size_t size, int flags)
-{
-    return interrupted(socket) ? -1 : REAL(zmq_recv)(socket, data, size, flags);
-}
-
-int zmq_msg_send(zmq_msg_t *message, void *socket, int flags)
-{
-    return interrupted(socket) ? -1 : REAL(zmq_msg_send)(message, socket, flags);
-}
-
-int zmq_send(void *socket, const void *data, size_t size, int flags)
-{
-    return interrupted(socket) ? -1 : REAL(zmq_send)(socket, data, size, flags);
 }
 
 static bool within(const char *endpoint)
